@@ -1,0 +1,216 @@
+/**
+ * Files read exactly and written whole: a read that meets the end too early is an error, and an output file appears
+ * complete under its name or not at all.
+ */
+import { closeSync, fchmodSync, fsync, openSync, renameSync, rmSync, write } from "node:fs";
+import { access, constants, type FileHandle, open, realpath, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { promisify } from "node:util";
+import { FileError, FlashFFTConvError, show } from "../errors.ts";
+
+/** A regular file open for reading at any position. */
+export class InputFile {
+  readonly path: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly #handle: FileHandle;
+  readonly #call: string;
+
+  private constructor(path: string, size: number, handle: FileHandle, call: string) {
+    this.path = path;
+    this.size = size;
+    this.#handle = handle;
+    this.#call = call;
+  }
+
+  /** @throws FileError if `path` is not a regular file that can be read. */
+  static async open(path: string, call: string): Promise<InputFile> {
+    let handle: FileHandle | undefined;
+    try {
+      handle = await open(path, "r");
+      const information = await handle.stat();
+      if (information.isFile()) return new InputFile(path, information.size, handle, call);
+    } catch (error) {
+      await handle?.close();
+      throw systemError(call, path, "readable", error);
+    }
+    await handle.close();
+    throw new FileError({
+      call,
+      requirement: "input must be a regular file, because its length is checked before it is read",
+      value: show(path),
+      remedy: "Give the path of a file; save a pipe to one first.",
+    });
+  }
+
+  /**
+   * Fill `target` with the bytes from `position` on.
+   * @throws FileError if the file ends before `target` is full.
+   */
+  async read(target: Uint8Array, position: number): Promise<void> {
+    let filled = 0;
+    while (filled < target.length) {
+      let count: number;
+      try {
+        // One read may ask for 2 GiB at most.
+        const length = Math.min(target.length - filled, 2 ** 30);
+        ({ bytesRead: count } = await this.#handle.read(target, filled, length, position + filled));
+      } catch (error) {
+        throw systemError(this.#call, this.path, "readable", error);
+      }
+      if (count === 0) {
+        const needed = position + target.length;
+        throw this.refuse(
+          `must not be cut short: ${show(needed)} bytes are needed`,
+          `${show(position + filled)} bytes`,
+          "Copy or write the file again.",
+        );
+      }
+      filled += count;
+    }
+  }
+
+  /** The error that says what this file should have been. */
+  refuse(requirement: string, value: string, remedy: string): FileError {
+    return new FileError({
+      call: this.#call,
+      requirement: `${show(this.path)} ${requirement}`,
+      value,
+      remedy,
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+}
+
+/** How bytes reach the disk; tests put a failing disk here. */
+export interface Disk {
+  write(descriptor: number, bytes: Uint8Array): Promise<{ readonly bytesWritten: number }>;
+  sync(descriptor: number): Promise<void>;
+}
+
+const writeDescriptor = promisify(write);
+const syncDescriptor = promisify(fsync);
+
+/** The operating system's files. */
+export const systemDisk: Disk = {
+  write: (descriptor, bytes) => writeDescriptor(descriptor, bytes),
+  sync: (descriptor) => syncDescriptor(descriptor),
+};
+
+/** Where unfinished files are known, so that an interruption can remove them, and how it is announced. */
+export interface OutputContext {
+  readonly signal: AbortSignal;
+  readonly disk: Disk;
+  /** Temporary files that exist now. */
+  readonly temporaries: Set<string>;
+}
+
+/** Remove every unfinished file, without waiting: nothing else runs before the process ends. */
+export function removeTemporaries(temporaries: Set<string>): void {
+  for (const path of temporaries) rmSync(path, { force: true });
+  temporaries.clear();
+}
+
+/** A place where a file may be written: checked before the work, so that an hour of it is not lost. */
+export interface OutputPath {
+  /** What the user wrote. */
+  readonly shown: string;
+  /** Where the bytes go: links resolved, so that a link stays a link. */
+  readonly path: string;
+  /** Permissions of the file that is replaced. */
+  readonly mode: number | undefined;
+}
+
+/** @throws FileError if `path` cannot become a file. */
+export async function checkOutput(path: string, call: string): Promise<OutputPath> {
+  try {
+    await access(dirname(path), constants.W_OK);
+  } catch (error) {
+    throw systemError(call, dirname(path), "a folder that can be written to", error);
+  }
+  const existing = await stat(path).catch(() => undefined);
+  if (!existing) return { shown: path, path, mode: undefined };
+  if (existing.isFile()) {
+    return { shown: path, path: await realpath(path), mode: existing.mode & 0o777 };
+  }
+  // Renaming a finished file over a device or a pipe would replace the device.
+  throw new FileError({
+    call,
+    requirement: "output must be a new file or a regular one",
+    value: `${show(path)}, which is ${existing.isDirectory() ? "a folder" : "a device or a pipe"}`,
+    remedy: "Give the path of a file.",
+  });
+}
+
+/**
+ * Write a file whole: into a temporary file beside it, synchronised to the disk and renamed at the end. Whatever
+ * fails, `produce` included, removes the temporary file and leaves what stood under the name untouched.
+ * @throws FileError if the disk refuses, a full one included.
+ */
+export async function writeWhole(
+  output: OutputPath,
+  call: string,
+  context: OutputContext,
+  produce: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
+): Promise<void> {
+  const folder = dirname(output.path);
+  const temporary = join(folder, `.${basename(output.path)}.${process.pid}.partial`);
+  context.signal.throwIfAborted();
+  // Opened and renamed without waiting: an interruption finds either no file or one that it knows.
+  let descriptor: number;
+  try {
+    descriptor = openSync(temporary, "wx", 0o666);
+  } catch (error) {
+    throw systemError(call, output.shown, "writable", error);
+  }
+  context.temporaries.add(temporary);
+  let isOpen = true;
+  try {
+    if (output.mode !== undefined) fchmodSync(descriptor, output.mode);
+    await produce(async (bytes) => {
+      for (let done = 0; done < bytes.length; ) {
+        context.signal.throwIfAborted();
+        const part = bytes.subarray(done, done + 2 ** 23);
+        done += (await context.disk.write(descriptor, part)).bytesWritten;
+      }
+    });
+    await context.disk.sync(descriptor);
+    isOpen = false;
+    closeSync(descriptor);
+    context.signal.throwIfAborted();
+    renameSync(temporary, output.path);
+    context.temporaries.delete(temporary);
+  } catch (error) {
+    if (isOpen) closeSync(descriptor);
+    rmSync(temporary, { force: true });
+    context.temporaries.delete(temporary);
+    if (error instanceof FlashFFTConvError || context.signal.aborted) throw error;
+    throw systemError(call, output.shown, "writable", error);
+  }
+}
+
+const explanations: Readonly<Record<string, readonly [what: string, remedy: string]>> = {
+  ENOENT: ["does not exist", "Check the path."],
+  ENOTDIR: ["is below something that is not a folder", "Check the path."],
+  EISDIR: ["is a folder", "Give the path of a file."],
+  EACCES: ["is not permitted to this user", "Change its permissions, or choose another place."],
+  EPERM: ["is not permitted to this user", "Change its permissions, or choose another place."],
+  EROFS: ["is on a file system that is read-only", "Choose another place."],
+  ENOSPC: ["is on a disk that is full", "Free space, or choose another disk."],
+  EDQUOT: ["is beyond this user's disk quota", "Free space, or choose another disk."],
+  EFBIG: ["is larger than the file system or the process's limit allows", "Raise the limit (ulimit -f)."],
+  EMFILE: ["met the limit of open files", "Raise the limit (ulimit -n)."],
+  EIO: ["met an input/output error of the disk", "Check the disk."],
+};
+
+/** A FileError out of what the operating system said; anything else is passed on as it is. */
+function systemError(call: string, path: string, need: string, error: unknown): unknown {
+  const code = error instanceof Error && "code" in error ? String(error.code) : undefined;
+  if (code === undefined || !(error instanceof Error)) return error;
+  const [what, remedy] = explanations[code] ?? [`failed with ${error.message}`, "Check the path and the disk."];
+  const parts = { call, requirement: `${show(path)} must be ${need}`, value: `a path that ${what}`, remedy };
+  return new FileError(parts, error);
+}

@@ -1,0 +1,310 @@
+/**
+ * Commands as data: one table of options gives the parser, the help and the suggestions, so that they cannot
+ * disagree.
+ */
+import { parseArgs } from "node:util";
+import { type Dtype, dtypes } from "../dtype.ts";
+import { InvalidArgumentError, show } from "../errors.ts";
+import { type Mode, maxLength, modes } from "../plan/problem.ts";
+import type { OutputContext } from "./files.ts";
+import type { Progress, TextOutput } from "./report.ts";
+
+/** One option of a command. */
+export interface Option {
+  /** Without the dashes. */
+  readonly name: string;
+  /** What stands after it in the help, as FILE or N; an option without takes no value. */
+  readonly value?: string;
+  readonly help: string;
+  readonly required?: true;
+}
+
+/** What a command works with. */
+export interface Context extends OutputContext {
+  readonly stdout: TextOutput;
+  readonly progress: Progress;
+  /** Print JSON instead of text. */
+  readonly json: boolean;
+}
+
+/** One command. */
+export interface Command {
+  readonly name: string;
+  /** One line. */
+  readonly summary: string;
+  readonly options: readonly Option[];
+  /** Paragraphs after the options. */
+  readonly notes: string;
+  /** Do it and return the exit code. */
+  run(values: Values, context: Context): Promise<number>;
+}
+
+/** Every exit code. */
+export const exitCodes = {
+  done: 0,
+  failed: 1,
+  badInput: 2,
+  badFile: 3,
+} as const;
+
+/** The paragraph of the help that states the exit codes. */
+export const exitCodeHelp = `exit codes:
+  0    done
+  1    failed: an error above its bound (verify), a machine or backend that cannot do it
+  2    bad usage or bad input: an unknown option, a value out of range, shapes that disagree
+  3    a file that is missing, cut short, of an unknown format, or cannot be written
+  130  interrupted (Ctrl-C); 143 terminated, 129 hung up. No unfinished file is left
+`;
+
+const jsonOption: Option = { name: "json", help: "print JSON: one object a line, errors included" };
+const helpOption: Option = { name: "help", help: "print this text" };
+
+/** Options that several commands share. */
+export const shared = {
+  mode: { name: "mode", value: "MODE", help: `${modes.join(", ")}` },
+  period: { name: "period", value: "N", help: "period of --mode circular, at least L and K (default: the larger)" },
+  threads: { name: "threads", value: "N", help: "threads to use (default: all cores)" },
+  instructions: {
+    name: "instructions",
+    value: "SET",
+    help: "auto, relaxed-simd, simd or javascript (default: auto)",
+  },
+  batch: { name: "batch", value: "B", help: "sequences that share the kernels (default: 1)" },
+  channels: { name: "channels", value: "H", help: "kernels, one a channel (default: 1)" },
+} as const satisfies Record<string, Option>;
+
+/** Instruction sets that a user can ask for. */
+export const instructionSets = ["auto", "relaxed-simd", "simd", "javascript"] as const;
+
+/** Every option that a command takes. */
+function optionsOf(command: Command): readonly Option[] {
+  return [...command.options, jsonOption, helpOption];
+}
+
+/** The values that the user gave, checked as they are asked for. */
+export class Values {
+  /** How errors name the call: `flashfftconv conv`. */
+  readonly call: string;
+  readonly #given: ReadonlyMap<string, string | true>;
+
+  constructor(call: string, given: ReadonlyMap<string, string | true>) {
+    this.call = call;
+    this.#given = given;
+  }
+
+  /** Whether an option was given. */
+  has(name: string): boolean {
+    return this.#given.has(name);
+  }
+
+  /** The text after an option. */
+  text(name: string): string | undefined {
+    const value = this.#given.get(name);
+    return value === true ? undefined : value;
+  }
+
+  /** The text after an option that must be there. The parser has checked that it is. */
+  required(name: string): string {
+    return this.text(name)!;
+  }
+
+  /** One of `allowed`. */
+  choice<T extends string>(name: string, allowed: readonly T[]): T | undefined {
+    const text = this.text(name);
+    return text === undefined ? undefined : this.#oneOf(name, text, allowed);
+  }
+
+  /** Several of `allowed`, with commas between them; `all` means every one. */
+  choices<T extends string>(name: string, allowed: readonly T[]): readonly T[] | undefined {
+    const text = this.text(name);
+    if (text === "all") return allowed;
+    return text?.split(",").map((part) => this.#oneOf(name, part.trim(), allowed));
+  }
+
+  /** An integer from `low` to `high`; 64K and 1M mean 65,536 and 1,048,576. */
+  integer(name: string, low: number, high: number): number | undefined {
+    const text = this.text(name);
+    return text === undefined ? undefined : this.#integer(name, text, low, high);
+  }
+
+  /** Several integers, with commas between them. */
+  integers(name: string, low: number, high: number): readonly number[] | undefined {
+    return this.text(name)?.split(",").map((part) => this.#integer(name, part.trim(), low, high));
+  }
+
+  #integer(name: string, text: string, low: number, high: number): number {
+    const match = /^(\d[\d_]*)([kKmM]?)$/.exec(text);
+    const unit = { k: 1024, m: 1024 ** 2 }[match?.[2]?.toLowerCase() ?? ""] ?? 1;
+    const value = match ? Number(match[1]!.replaceAll("_", "")) * unit : Number.NaN;
+    if (value >= low && value <= high) return value;
+    throw new InvalidArgumentError({
+      call: this.call,
+      requirement: `--${name} must be an integer from ${show(low)} to ${show(high)} (64K and 1M may be written so)`,
+      value: show(text),
+      remedy: `Set --${name} within that range.`,
+    });
+  }
+
+  #oneOf<T extends string>(name: string, text: string, allowed: readonly T[]): T {
+    const found = allowed.find((item) => item === text);
+    if (found !== undefined) return found;
+    throw new InvalidArgumentError({
+      call: this.call,
+      requirement: `--${name} must be one of ${allowed.join(", ")}`,
+      value: show(text),
+      remedy: suggestion(text, allowed) ?? "Pick one of them.",
+    });
+  }
+}
+
+/**
+ * Read the arguments of a command.
+ * @throws InvalidArgumentError for an option that the command does not have, with the nearest one that it has.
+ */
+export function parseOptions(command: Command, argv: readonly string[]): Values {
+  const call = `flashfftconv ${command.name}`;
+  const options = optionsOf(command);
+  const { tokens } = parseArgs({
+    args: [...argv],
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+    options: Object.fromEntries(
+      options.map(({ name, value }) => [name, { type: value ? "string" : "boolean" } as const]),
+    ),
+  });
+  const given = new Map<string, string | true>();
+  const refuse = (requirement: string, value: string, remedy: string): never => {
+    throw new InvalidArgumentError({ call, requirement, value, remedy });
+  };
+  for (const token of tokens) {
+    if (token.kind === "option-terminator") continue;
+    if (token.kind === "positional") {
+      return refuse(
+        "everything is given by options",
+        show(token.value),
+        "Put the option's name before it, such as --input FILE.",
+      );
+    }
+    const option = options.find(({ name }) => name === token.name);
+    const names = options.map(({ name }) => `--${name}`);
+    if (!option || !token.rawName.startsWith("--")) {
+      const hint = suggestion(token.rawName, names) ?? `${call} --help lists its options.`;
+      return refuse("the option must be one that this command has", token.rawName, hint);
+    }
+    if (given.has(option.name)) {
+      return refuse(`--${option.name} may be given once`, "it twice", "Keep one of the two.");
+    }
+    const missing =
+      token.value === undefined || (!token.inlineValue && token.value.startsWith("--"));
+    if (option.value && missing) {
+      return refuse(`--${option.name} needs a value`, "none", `Write --${option.name} ${option.value}.`);
+    }
+    if (!option.value && token.value !== undefined) {
+      return refuse(`--${option.name} takes no value`, show(token.value), "Leave the value out.");
+    }
+    given.set(option.name, token.value ?? true);
+  }
+  const missing = options.find(({ name, required }) => required && !given.has(name));
+  if (missing && !given.has("help")) {
+    return refuse(
+      `--${missing.name} is required`,
+      "none",
+      `Add --${missing.name} ${missing.value}: ${missing.help}.`,
+    );
+  }
+  return new Values(call, given);
+}
+
+/** `Did you mean …?` for the nearest of `known`, where one is near. */
+export function suggestion(text: string, known: readonly string[]): string | undefined {
+  const lower = text.toLowerCase();
+  const ranked = known
+    .map((name) => ({ name, distance: editDistance(lower, name.toLowerCase()) }))
+    .sort((a, b) => a.distance - b.distance);
+  const nearest = ranked[0];
+  const prefix = known.find((name) => lower.length >= 3 && name.startsWith(lower));
+  if (nearest && nearest.distance <= Math.max(1, Math.floor(nearest.name.length / 3))) {
+    return `Did you mean ${nearest.name}?`;
+  }
+  return prefix && `Did you mean ${prefix}?`;
+}
+
+/** Insertions, deletions and substitutions from `a` to `b` (Levenshtein). */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const substituted = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(substituted, row[j]! + 1, next[j - 1]! + 1));
+    }
+    row = next;
+  }
+  return row[b.length]!;
+}
+
+/** The help of one command. */
+export function commandHelp(command: Command): string {
+  const required = command.options.filter((option) => option.required);
+  const usage = required.map(({ name, value }) => ` --${name} ${value}`).join("");
+  const options = optionsOf(command);
+  const left = options.map(({ name, value }) => `--${name}${value ? ` ${value}` : ""}`);
+  const width = Math.max(...left.map((text) => text.length));
+  const lines = options.map(({ help }, i) =>
+    wrap(`  ${left[i]!.padEnd(width)}  `, help, 100).join("\n"),
+  );
+  return `flashfftconv ${command.name}: ${command.summary}
+
+usage: flashfftconv ${command.name}${usage} [options]
+
+options:
+${lines.join("\n")}
+
+${command.notes.trim()}
+
+${exitCodeHelp}`;
+}
+
+/** `text` in lines of at most `width` characters after `start`, the later ones indented as far. */
+function wrap(start: string, text: string, width: number): string[] {
+  const lines: string[] = [];
+  let line = start;
+  for (const word of text.split(" ")) {
+    if (line.length + word.length > width && line.trim() !== "" && line !== start) {
+      lines.push(line.trimEnd());
+      line = " ".repeat(start.length);
+    }
+    line += `${word} `;
+  }
+  return [...lines, line.trimEnd()];
+}
+
+/** The shape that `plan`, `bench` and `verify` are asked about, as far as it is common to them. */
+export interface SharedChoices {
+  readonly mode: Mode | undefined;
+  readonly dtype: Dtype | undefined;
+  readonly period: number | undefined;
+  readonly threads: number | undefined;
+  readonly instructions: (typeof instructionSets)[number] | undefined;
+}
+
+/** The values of the options in `shared` that a command may have. */
+export function sharedChoices(values: Values): SharedChoices {
+  const mode = values.choice("mode", modes);
+  if (values.has("period") && mode !== "circular") {
+    throw new InvalidArgumentError({
+      call: values.call,
+      requirement: "--period belongs to --mode circular",
+      value: `--period with ${mode === undefined ? "no --mode" : `--mode ${mode}`}`,
+      remedy: "Add --mode circular, or leave --period out.",
+    });
+  }
+  return {
+    mode,
+    dtype: values.choice("dtype", dtypes),
+    period: values.integer("period", 1, 2 * maxLength),
+    threads: values.integer("threads", 1, 1024),
+    instructions: values.choice("instructions", instructionSets),
+  };
+}

@@ -1,0 +1,182 @@
+/**
+ * The two ends of a convolution, where samples become transform points and back. The first stage is fused with
+ * load–gate–widen–pad, the last inverse stage with narrow–gate–skip–store; what is zero is neither read nor computed.
+ */
+import { dft } from "../math/codelet.ts";
+import type { Complex, Graph, Node } from "../math/expr.ts";
+import { Graph as NewGraph } from "../math/expr.ts";
+import type { Dtype } from "../dtype.ts";
+import { bytesPerSample } from "../dtype.ts";
+import { root } from "../math/twiddle.ts";
+import type { TransformPlan } from "../plan/plan.ts";
+import { layout } from "../plan/plan.ts";
+import type { Int, KernelFunction, Statement, Store } from "./ir.ts";
+import { plus, times } from "./ir.ts";
+import type { Feed, Piece, Segment } from "./placement.ts";
+import { segments } from "./placement.ts";
+
+/** A row that enters the transform: samples (times a gate) at their places. */
+export interface Source {
+  readonly pieces: readonly Piece[];
+  readonly dtype: Dtype;
+  readonly gated: boolean;
+}
+
+/** A row that leaves it. */
+export interface Sink {
+  readonly pieces: readonly Piece[];
+  readonly dtype: Dtype;
+  /** Multiply by a gate row. */
+  readonly gated: boolean;
+  /** Add skip · row, after the gate. */
+  readonly skip: boolean;
+  /** Add to what is there, for samples that sit at two positions. */
+  readonly accumulate: boolean;
+}
+
+/** Powers 1 … r−1 of the first stage's twiddle, e^{2πi/(4r)}, as constants: it has one block, of phase 1/4. */
+function firstTwiddles(g: Graph, radix: number): Complex[] {
+  return Array.from({ length: radix - 1 }, (_, j) => {
+    const w = root(j + 1, 4 * radix);
+    return { re: g.constant(w.re), im: g.constant(w.im) };
+  });
+}
+
+interface End {
+  readonly radix: number;
+  readonly lanes: 1 | 4;
+  /** Bytes between slots of the butterfly in the transform's memory. */
+  readonly stride: number;
+  readonly segments: readonly Segment[];
+}
+
+function end(plan: TransformPlan, pieces: readonly Piece[], lanes: 1 | 4): End {
+  const top = layout(plan)[0]!;
+  const radix = top.radices[0]!;
+  return {
+    radix,
+    lanes,
+    stride: (top.rows / radix) * top.pitch,
+    segments: segments(pieces, plan.points, radix, lanes),
+  };
+}
+
+/** Smallest sample offset used in a segment: pointers start there, so that all offsets are positive. */
+function leastDelta(s: Segment): number {
+  return Math.min(...s.slots.flat().map((f) => f.delta));
+}
+
+/** Pointers that run with the columns of a segment, clipped to vectors [from, to) of the caller. */
+function clipped(
+  e: End,
+  s: Segment,
+  rows: readonly { readonly name: string; readonly bytes: number }[],
+  block: Statement,
+): Statement[] {
+  const step = e.lanes * 8;
+  const least = s.slots.some((f) => f.length > 0) ? leastDelta(s) : 0;
+  const low: Int = { op: "max", a: "from", b: s.from };
+  const high: Int = { op: "min", a: "to", b: s.to };
+  const at = (column: Int): Int => plus("z", times(plus(column, times("from", -1)), step));
+  return [
+    { op: "let", name: "low", value: low },
+    { op: "let", name: "high", value: { op: "max", a: high, b: "low" } },
+    {
+      op: "loop",
+      variable: "zp",
+      from: at("low"),
+      end: at("high"),
+      step,
+      nonempty: false,
+      also: rows.map((r) => ({
+        name: `${r.name}p`,
+        from: plus(r.name, plus(times("low", e.lanes * r.bytes), least * r.bytes)),
+        step: e.lanes * r.bytes,
+      })),
+      body: [block],
+    },
+  ];
+}
+
+/** first(x, gate, z, from, to): columns [from, to) of the first forward stage; z is where column `from` of slot 0 lies. */
+export function firstStage(plan: TransformPlan, source: Source, lanes: 1 | 4, name: string): KernelFunction {
+  const e = end(plan, source.pieces, lanes);
+  const bytes = bytesPerSample(source.dtype);
+  const rows = [{ name: "x", bytes }, ...(source.gated ? [{ name: "gate", bytes }] : [])];
+  const body = e.segments.flatMap((s) => {
+    const g = new NewGraph();
+    const least = leastDelta(s);
+    const load = (f: Feed): Node => {
+      const offset = (f.delta - least) * bytes;
+      const x = g.load({ pointer: "xp", offset }, source.dtype, f.first, f.last);
+      const gate = source.gated
+        ? g.load({ pointer: "gatep", offset }, source.dtype, f.first, f.last)
+        : g.constant(1);
+      const value = g.mul(x, gate);
+      return f.sign > 0 ? value : g.neg(value);
+    };
+    const part = (feeds: readonly Feed[]): Node => feeds.map(load).reduce((a, b) => g.add(a, b), g.constant(0));
+    const w = firstTwiddles(g, e.radix);
+    const inputs = Array.from({ length: e.radix }, (_, j) => {
+      const a = { re: part(s.slots[2 * j]!), im: part(s.slots[2 * j + 1]!) };
+      return j === 0 ? a : g.cmul(a, w[j - 1]!);
+    });
+    const stores = dft(g, inputs, 1).flatMap((v, k) => storeComplex("zp", k * e.stride, v, lanes));
+    return clipped(e, s, rows, { op: "block", stores });
+  });
+  return { name, parameters: ["x", "gate", "z", "from", "to"], exported: false, body };
+}
+
+/** Split complex vector: real lanes, then imaginary lanes. */
+export function storeComplex(pointer: string, offset: number, v: Complex, lanes: 1 | 4): Store[] {
+  const store = (at: number, value: Node): Store => ({
+    at: { pointer, offset: at },
+    format: "float32",
+    value,
+    first: 0,
+    last: lanes,
+  });
+  return [store(offset, v.re), store(offset + 4 * lanes, v.im)];
+}
+
+/** `copy` tells apart loads of the same place that are meant to be made twice. */
+export function loadComplex(g: Graph, pointer: string, offset: number, lanes: 1 | 4, copy = 0): Complex {
+  return {
+    re: g.load({ pointer, offset, copy }, "float32", 0, lanes),
+    im: g.load({ pointer, offset: offset + 4 * lanes, copy }, "float32", 0, lanes),
+  };
+}
+
+/** last(z, y, gate, u, skip, from, to): columns [from, to) of the last inverse stage, stored as samples. */
+export function lastStage(plan: TransformPlan, sink: Sink, lanes: 1 | 4, name: string): KernelFunction {
+  const e = end(plan, sink.pieces, lanes);
+  const bytes = bytesPerSample(sink.dtype);
+  const rows = [
+    { name: "y", bytes },
+    ...(sink.gated ? [{ name: "gate", bytes }] : []),
+    ...(sink.skip ? [{ name: "u", bytes }] : []),
+  ];
+  const body = e.segments.flatMap((s) => {
+    if (s.slots.every((f) => f.length === 0)) return [];
+    const g = new NewGraph();
+    const least = leastDelta(s);
+    const w = firstTwiddles(g, e.radix);
+    const inputs = Array.from({ length: e.radix }, (_, k) => loadComplex(g, "zp", k * e.stride, lanes));
+    const outputs = dft(g, inputs, -1).map((v, j) => (j === 0 ? v : g.cmulConj(v, w[j - 1]!)));
+    const stores = s.slots.flatMap((feeds, slot) =>
+      feeds.map((f): Store => {
+        const offset = (f.delta - least) * bytes;
+        const v = outputs[slot >> 1]!;
+        const part = slot & 1 ? v.im : v.re;
+        let value = f.sign > 0 ? part : g.neg(part);
+        const load = (pointer: string): Node => g.load({ pointer, offset }, sink.dtype, f.first, f.last);
+        if (sink.gated) value = g.mul(value, load("gatep"));
+        if (sink.skip) value = g.fma(load("up"), g.load({ pointer: "skip", offset: 0 }, "splat", 0, lanes), value);
+        if (sink.accumulate) value = g.add(value, load("yp"));
+        return { at: { pointer: "yp", offset }, format: sink.dtype, value, first: f.first, last: f.last };
+      }),
+    );
+    return clipped(e, s, rows, { op: "block", stores });
+  });
+  return { name, parameters: ["z", "y", "gate", "u", "skip", "from", "to"], exported: false, body };
+}

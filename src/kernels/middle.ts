@@ -1,0 +1,112 @@
+/**
+ * The middle of a convolution: last forward stage, multiplication of spectra, first inverse stage, on one group of
+ * `lanes` blocks of 4 points at a time. With four lanes the 4×4 points are transposed in registers, so that a vector
+ * holds the same point of four blocks and the radix-4 butterfly needs no lane crossing. The spectrum stays in this
+ * transposed, digit-reversed order for ever: nothing needs it in any other.
+ */
+import { dft } from "../math/codelet.ts";
+import type { Complex } from "../math/expr.ts";
+import { Graph } from "../math/expr.ts";
+import { loadComplex, storeComplex } from "./ends.ts";
+import type { Store } from "./ir.ts";
+
+/** What the middle does with the transforms z and w, the kernel's spectrum k and the accumulator s. */
+export type MiddleKind =
+  /** z ← z·k */
+  | "multiply"
+  /** z ← z·conj(k) */
+  | "correlate"
+  /** z ← spectrum of z, times 1/M (how kernels are kept) */
+  | "spectrum"
+  /** z ← inverse of the spectrum s, times 1/M */
+  | "inverse"
+  /** s ← s + z·conj(w) */
+  | "accumulate"
+  /** z ← z·conj(k) and s ← s + z·conj(w) */
+  | "gradients"
+  /** the same, and w ← w·k: the forward result, for the gradient of the gate behind it */
+  | "gatedGradients";
+
+/** What a kind transforms and in which direction. */
+export interface MiddleShape {
+  /** Transforms worked on, by pointer name. */
+  readonly transforms: readonly ("z" | "w")[];
+  readonly forward: boolean;
+  /** Those that come back as sequences. */
+  readonly inverse: readonly ("z" | "w")[];
+  /** Spectra read or written, by pointer name. */
+  readonly spectra: readonly ("k" | "s")[];
+}
+
+export const middles: Readonly<Record<MiddleKind, MiddleShape>> = {
+  multiply: { transforms: ["z"], forward: true, inverse: ["z"], spectra: ["k"] },
+  correlate: { transforms: ["z"], forward: true, inverse: ["z"], spectra: ["k"] },
+  spectrum: { transforms: ["z"], forward: true, inverse: [], spectra: [] },
+  inverse: { transforms: ["z"], forward: false, inverse: ["z"], spectra: ["s"] },
+  accumulate: { transforms: ["z", "w"], forward: true, inverse: [], spectra: ["s"] },
+  gradients: { transforms: ["z", "w"], forward: true, inverse: ["z"], spectra: ["k", "s"] },
+  gatedGradients: { transforms: ["z", "w"], forward: true, inverse: ["z", "w"], spectra: ["k", "s"] },
+};
+
+type Quad = [Complex, Complex, Complex, Complex];
+
+function transpose(g: Graph, v: Quad, lanes: 1 | 4): Quad {
+  if (lanes === 1) return v;
+  const re = g.transpose4([v[0].re, v[1].re, v[2].re, v[3].re]);
+  const im = g.transpose4([v[0].im, v[1].im, v[2].im, v[3].im]);
+  return [0, 1, 2, 3].map((i) => ({ re: re[i]!, im: im[i]! })) as Quad;
+}
+
+/** The block of one group at pointers zm, wm, km, sm (all advancing alike) and twiddles t. */
+export function middleBlock(kind: MiddleKind, points: number, lanes: 1 | 4): Store[] {
+  const g = new Graph();
+  const step = 8 * lanes;
+  const offsets = [0, step, 2 * step, 3 * step];
+  // The inverse loads its twiddles again: keeping them over the block would only spill other values.
+  const twiddles = (copy: number): Complex[] => offsets.slice(0, 3).map((o) => loadComplex(g, "t", o, lanes, copy));
+  const load = (p: string): Quad => offsets.map((o) => loadComplex(g, `${p}m`, o, lanes)) as Quad;
+  const store = (p: string, v: Quad): Store[] => v.flatMap((c, i) => storeComplex(`${p}m`, offsets[i]!, c, lanes));
+  const forward = (p: string): Quad => {
+    const v = transpose(g, load(p), lanes);
+    const w = twiddles(0);
+    return dft(g, v.map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))), 1) as Quad;
+  };
+  const inverse = (v: Quad): Quad => {
+    const w = twiddles(1);
+    const a = dft(g, v, -1).map((c, j) => (j === 0 ? c : g.cmulConj(c, w[j - 1]!))) as Quad;
+    return transpose(g, a, lanes);
+  };
+  const scale = g.constant(1 / points);
+  const scaled = (v: Quad): Quad => v.map((c) => ({ re: g.mul(c.re, scale), im: g.mul(c.im, scale) })) as Quad;
+  const each = (a: Quad, b: Quad, f: (x: Complex, y: Complex) => Complex): Quad =>
+    a.map((x, i) => f(x, b[i]!)) as Quad;
+  const mul = (x: Complex, y: Complex): Complex => g.cmul(x, y);
+  const conj = (x: Complex, y: Complex): Complex => g.cmulConj(x, y);
+  const addConj = (z: Quad, w: Quad): Store[] =>
+    store("s", each(load("s"), each(z, w, conj), (x, y) => g.cadd(x, y)));
+  switch (kind) {
+    case "multiply":
+      return store("z", inverse(each(forward("z"), load("k"), mul)));
+    case "correlate":
+      return store("z", inverse(each(forward("z"), load("k"), conj)));
+    case "spectrum":
+      return store("z", scaled(forward("z")));
+    case "inverse":
+      return store("z", inverse(scaled(load("s"))));
+    case "accumulate":
+      return addConj(forward("z"), forward("w"));
+    case "gradients": {
+      const z = forward("z");
+      return [...addConj(z, forward("w")), ...store("z", inverse(each(z, load("k"), conj)))];
+    }
+    case "gatedGradients": {
+      const z = forward("z");
+      const w = forward("w");
+      return [
+        ...addConj(z, w),
+        ...store("z", inverse(each(z, load("k"), conj))),
+        ...store("w", inverse(each(w, load("k"), mul))),
+      ];
+    }
+  }
+}

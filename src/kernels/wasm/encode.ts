@@ -1,0 +1,123 @@
+/** WebAssembly's binary format, as much of it as the kernels need. Code is arrays of bytes. */
+
+export type Bytes = readonly number[];
+
+/** Unsigned LEB128. */
+export function u32(n: number): number[] {
+  const out: number[] = [];
+  let rest = n >>> 0;
+  do {
+    const byte = rest & 127;
+    rest >>>= 7;
+    out.push(rest ? byte | 128 : byte);
+  } while (rest);
+  return out;
+}
+
+/** Signed LEB128 of a 32-bit integer. */
+export function s32(n: number): number[] {
+  const out: number[] = [];
+  let rest = n | 0;
+  for (;;) {
+    const byte = rest & 127;
+    rest >>= 7;
+    if ((rest === 0 && !(byte & 64)) || (rest === -1 && byte & 64)) return [...out, byte];
+    out.push(byte | 128);
+  }
+}
+
+export function name(text: string): number[] {
+  const bytes = new TextEncoder().encode(text);
+  return [...u32(bytes.length), ...bytes];
+}
+
+export function vector(items: readonly Bytes[]): number[] {
+  const out = u32(items.length);
+  for (const item of items) for (const byte of item) out.push(byte);
+  return out;
+}
+
+export function section(id: number, body: Bytes): number[] {
+  return [id, ...u32(body.length), ...body];
+}
+
+export const i32Type = 0x7f;
+export const v128Type = 0x7b;
+
+/** Scalar and control opcodes. */
+export const op = {
+  block: 0x02,
+  loop: 0x03,
+  end: 0x0b,
+  br: 0x0c,
+  brIf: 0x0d,
+  call: 0x10,
+  select: 0x1b,
+  localGet: 0x20,
+  localSet: 0x21,
+  localTee: 0x22,
+  i32Const: 0x41,
+  i32LtU: 0x49,
+  i32GeU: 0x4f,
+  i32Add: 0x6a,
+  i32Mul: 0x6c,
+  i32DivU: 0x6e,
+  empty: 0x40,
+} as const;
+
+/** A SIMD instruction without immediates. */
+export function simd(code: number): number[] {
+  return [0xfd, ...u32(code)];
+}
+
+/** SIMD opcodes (WebAssembly specification, "vector instructions"; 256 and up are relaxed SIMD). */
+export const v128 = {
+  load: 0x00,
+  load64Zero: 0x5d,
+  load32Splat: 0x09,
+  store: 0x0b,
+  const: 0x0c,
+  shuffle: 0x0d,
+  store16Lane: 0x59,
+  store32Lane: 0x5a,
+  store64Lane: 0x5b,
+  i16x8NarrowI32x4U: 0x86,
+  and: 0x4e,
+  andnot: 0x4f,
+  or: 0x50,
+  xor: 0x51,
+  bitselect: 0x52,
+  f32x4Eq: 0x41,
+  f32x4Ne: 0x42,
+  f32x4Gt: 0x44,
+  i32x4GtS: 0x3b,
+  i32x4GtU: 0x3c,
+  i32x4ExtendLowI16x8U: 0xa9,
+  i32x4Shl: 0xab,
+  i32x4ShrS: 0xac,
+  i32x4ShrU: 0xad,
+  i32x4Add: 0xae,
+  i32x4Sub: 0xb1,
+  f32x4Neg: 0xe1,
+  f32x4Abs: 0xe0,
+  f32x4Add: 0xe4,
+  f32x4Sub: 0xe5,
+  f32x4Mul: 0xe6,
+  relaxedMadd: 0x105,
+  relaxedNmadd: 0x106,
+} as const;
+
+/** v128.const of four equal 32-bit patterns. */
+export function splatBits(bits: number): number[] {
+  const word = [bits & 255, (bits >>> 8) & 255, (bits >>> 16) & 255, (bits >>> 24) & 255];
+  return [...simd(v128.const), ...word, ...word, ...word, ...word];
+}
+
+const real = new Float32Array(1);
+const pattern = new Uint32Array(real.buffer);
+
+/** v128.const of four equal float32 values. */
+export function splatFloat(value: number): number[] {
+  real[0] = value;
+  return splatBits(pattern[0]!);
+}

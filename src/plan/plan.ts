@@ -1,0 +1,109 @@
+/**
+ * A plan is data: how one negacyclic transform of M complex points is factored, where each group of stages works, and
+ * how rows and threads go through it. It prints on one line and parses back.
+ *
+ * The transform evaluates the polynomial of a row modulo x^M − i (a right-angle convolution: M complex points hold 2M
+ * real ones, see docs/architecture.md). Each stage of radix r splits every ring x^m − c into r rings x^{m/r} − t·ω^j,
+ * t^r = c. The last stage is always of radix 4 and is fused with the multiplication and the first inverse stage.
+ */
+
+/** Stages that run together before control descends into the sub-blocks that they leave. */
+export interface Level {
+  /** Radices, outermost first. */
+  readonly radices: readonly number[];
+  /** Points of a row that go through all stages of the level together; 0 for the whole row (no tiling). */
+  readonly tile: number;
+  /** Unused bytes after each row, so that rows a power of two apart do not share a cache set. */
+  readonly pad: number;
+}
+
+/** A factored transform of `points` = 4·Π radices complex points. */
+export interface TransformPlan {
+  readonly points: number;
+  readonly levels: readonly Level[];
+}
+
+/** One level, laid out: a block of `size` points is `rows` rows of `columns` points, `pitch` bytes apart. */
+export interface LevelLayout extends Level {
+  /** Blocks at this level in the whole transform. */
+  readonly blocks: number;
+  /** Points of one block. */
+  readonly size: number;
+  readonly rows: number;
+  readonly columns: number;
+  /** Bytes from row to row. */
+  readonly pitch: number;
+  /** Bytes of one block. */
+  readonly bytes: number;
+}
+
+/** Complex points are 8 bytes: float32 real and imaginary parts. */
+export const pointBytes = 8;
+
+/** Sizes and strides of every level, outermost first. */
+export function layout(plan: TransformPlan): LevelLayout[] {
+  const out: LevelLayout[] = [];
+  let size = plan.points;
+  const sizes = plan.levels.map((level) => {
+    const here = size;
+    size /= product(level.radices);
+    return here;
+  });
+  if (size !== 4) throw new RangeError(`plan of ${plan.points} points leaves blocks of ${size} points, not 4`);
+  let innerBytes = 4 * pointBytes;
+  for (let i = plan.levels.length - 1; i >= 0; i--) {
+    const level = plan.levels[i]!;
+    const rows = product(level.radices);
+    const pitch = innerBytes + level.pad;
+    const here = sizes[i]!;
+    innerBytes = rows * pitch;
+    out.unshift({
+      ...level,
+      blocks: plan.points / here,
+      size: here,
+      rows,
+      columns: here / rows,
+      pitch,
+      bytes: innerBytes,
+    });
+  }
+  return out;
+}
+
+/** Bytes that one transform takes in memory, padding included. */
+export function transformBytes(plan: TransformPlan): number {
+  return layout(plan)[0]!.bytes;
+}
+
+export function product(factors: readonly number[]): number {
+  return factors.reduce((a, b) => a * b, 1);
+}
+
+/** "65536: 4·4·8 /16 +64 | 4·4·4": levels outermost first, tile after /, padding after +. */
+export function formatTransform(plan: TransformPlan): string {
+  const levels = plan.levels.map((l) => {
+    const tile = l.tile ? ` /${l.tile}` : "";
+    const pad = l.pad ? ` +${l.pad}` : "";
+    return `${l.radices.join("·")}${tile}${pad}`;
+  });
+  return `${plan.points}: ${levels.join(" | ")}`;
+}
+
+/** Inverse of formatTransform; undefined where the text is no plan. */
+export function parseTransform(text: string): TransformPlan | undefined {
+  const match = /^(\d+): (.+)$/.exec(text.trim());
+  if (!match) return undefined;
+  const levels: Level[] = [];
+  for (const part of match[2]!.split(" | ")) {
+    const level = /^(\d+(?:·\d+)*)(?: \/(\d+))?(?: \+(\d+))?$/.exec(part);
+    if (!level) return undefined;
+    levels.push({
+      radices: level[1]!.split("·").map(Number),
+      tile: Number(level[2] ?? 0),
+      pad: Number(level[3] ?? 0),
+    });
+  }
+  const points = Number(match[1]);
+  const covered = 4 * product(levels.flatMap((l) => l.radices));
+  return covered === points ? { points, levels } : undefined;
+}

@@ -1,0 +1,121 @@
+/**
+ * What the user asks for, checked and put in numbers. A problem is plain data; everything later (plans, kernels, the
+ * oracle) is computed from it.
+ */
+import type { Dtype } from "../dtype.ts";
+import { dtypes } from "../dtype.ts";
+import { InvalidArgumentError, show } from "../errors.ts";
+
+/**
+ * Which convolution.
+ * - `causal`: linear, the first L outputs: y[n] = Σ u[m] k[n−m], m ≤ n. Taps from L on never matter.
+ * - `circular`: period N: y[n] = Σ u[m] k[(n−m) mod N], the first L outputs.
+ * - `bidirectional`: 2L taps laid out circularly: tap j < L reaches j samples back, tap 2L−j reaches j samples ahead
+ *   (tap L is never used); the first L outputs of the circular convolution with period 2L.
+ * - `full`: all L+K−1 outputs of the linear convolution.
+ * - `same`: the L outputs of `full` from (K−1) div 2 on, as scipy.signal.fftconvolve centres them.
+ */
+export type Mode = "causal" | "circular" | "bidirectional" | "full" | "same";
+
+/** All modes. */
+export const modes: readonly Mode[] = ["causal", "circular", "bidirectional", "full", "same"];
+
+/** Largest input length: 2^24 samples. */
+export const maxLength = 16_777_216;
+
+/** A checked problem: shapes without the batch. */
+export interface Problem {
+  readonly mode: Mode;
+  /** L: samples of one input row. */
+  readonly length: number;
+  /** K: taps of one kernel row. */
+  readonly kernelLength: number;
+  /** N of the circular mode; for the others the length is implied and this is 0. */
+  readonly period: number;
+  readonly dtype: Dtype;
+  /** Samples of one output row. */
+  readonly outputLength: number;
+}
+
+/** What a problem is made from. */
+export interface ProblemOptions {
+  /** Which convolution; `causal` by default. */
+  readonly mode?: Mode;
+  /** L: samples of one input row, 1 … 16,777,216. */
+  readonly length: number;
+  /** K: taps of one kernel row, 1 … 33,554,432; by default L, or 2L in the bidirectional mode. */
+  readonly kernelLength?: number;
+  /** N of the circular mode, at least L and K; max(L, K) by default. */
+  readonly period?: number;
+  /** Storage of u, y and the gates; `float32` by default. */
+  readonly dtype?: Dtype;
+}
+
+/**
+ * Check the options and fill in what follows from them.
+ * @throws InvalidArgumentError naming `call`.
+ */
+export function createProblem(options: ProblemOptions, call: string): Problem {
+  if (typeof options !== "object" || options === null) {
+    throw new InvalidArgumentError({
+      call,
+      requirement: "options must be an object with at least a length",
+      value: show(options),
+      remedy: "Pass { length: L }.",
+    });
+  }
+  const mode = options.mode ?? "causal";
+  oneOf(call, "mode", mode, modes);
+  const dtype = options.dtype ?? "float32";
+  oneOf(call, "dtype", dtype, dtypes);
+  const length = integer(call, "length", options.length, 1, maxLength);
+  const kernelLength = integer(
+    call,
+    "kernelLength",
+    options.kernelLength ?? (mode === "bidirectional" ? 2 * length : length),
+    1,
+    2 * maxLength,
+  );
+  if (mode === "bidirectional" && kernelLength !== 2 * length) {
+    throw new InvalidArgumentError({
+      call,
+      requirement: `kernelLength must be 2·length = ${show(2 * length)} in the bidirectional mode`,
+      value: show(kernelLength),
+      remedy: "Lay the taps out circularly (tap 2L−j reaches j samples ahead), padded with zeros, or use mode 'same'.",
+    });
+  }
+  if (options.period !== undefined && mode !== "circular") {
+    throw new InvalidArgumentError({
+      call,
+      requirement: "period belongs to the circular mode",
+      value: `period ${show(options.period)} with mode ${show(mode)}`,
+      remedy: "Leave period out, or set mode: 'circular'.",
+    });
+  }
+  const least = Math.max(length, kernelLength);
+  const period = mode === "circular" ? integer(call, "period", options.period ?? least, least, 2 * maxLength) : 0;
+  const outputLength = mode === "full" ? length + kernelLength - 1 : length;
+  return { mode, length, kernelLength, period, dtype, outputLength };
+}
+
+/** `value` if it is an integer from `low` to `high`. */
+export function integer(call: string, name: string, value: unknown, low: number, high: number): number {
+  if (typeof value === "number" && Number.isInteger(value) && value >= low && value <= high) return value;
+  throw new InvalidArgumentError({
+    call,
+    requirement: `${name} must be an integer from ${show(low)} to ${show(high)}`,
+    value: show(value),
+    remedy: `Set ${name} within that range.`,
+  });
+}
+
+/** Check that `value` is one of `allowed`. */
+export function oneOf<T extends string>(call: string, name: string, value: T, allowed: readonly T[]): void {
+  if (allowed.includes(value)) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: `${name} must be one of ${allowed.join(", ")}`,
+    value: show(value),
+    remedy: `Pick one of them.`,
+  });
+}
