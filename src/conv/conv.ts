@@ -2,32 +2,539 @@
  * FlashFFTConv: the object users hold. It plans once, then runs y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u and its
  * gradients as often as asked.
  */
-import type { SampleArray } from "../dtype.ts";
-import type { ProblemOptions } from "../plan/problem.ts";
+import type { CpuBackend, Program } from "../backend/cpu.ts";
+import { openCpu } from "../backend/cpu.ts";
+import type { Instructions } from "../backend/features.ts";
+import { features } from "../backend/features.ts";
+import type { Job } from "../backend/job.ts";
+import type { Block } from "../backend/memory.ts";
+import type { Dtype, SampleArray } from "../dtype.ts";
+import { bytesPerSample } from "../dtype.ts";
+import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import { tapSinks } from "../kernels/program.ts";
+import { geometry } from "../plan/geometry.ts";
+import { transformBytes } from "../plan/plan.ts";
+import type { Problem, ProblemOptions } from "../plan/problem.ts";
+import { createProblem, integer, oneOf } from "../plan/problem.ts";
+import type { Expected, Tensor } from "./arguments.ts";
+import { apart, exactly, rowsOf, samplesOf } from "./arguments.ts";
+import { dskipOf } from "./dskip.ts";
+import type { Explanation } from "./explain.ts";
+import { choosePlan } from "./explain.ts";
+import type { Call, Engine, Shape, Spectra } from "./run.ts";
+import { makeSpectra, runBackward, runForward } from "./run.ts";
+import type { RowTensor } from "./staging.ts";
 
-/** Rows of samples: a flat typed array whose shape follows from the plan's lengths, or the array with its shape. */
-export type Tensor = SampleArray | { readonly data: SampleArray; readonly shape: readonly number[] };
-
+/** What a FlashFFTConv is made from. */
 export interface FlashFFTConvOptions extends ProblemOptions {
+  /** Where to compute: `auto` takes the best backend of the runtime, which is the CPU's. */
   readonly backend?: "auto" | "cpu";
+  /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
   readonly threads?: number;
-  readonly instructions?: "auto" | "relaxed-simd" | "simd" | "javascript";
+  /** Instruction set of the kernels; by default the best that the runtime has. */
+  readonly instructions?: "auto" | Instructions;
+  /** Rows that calls will have, as hints for the planner; calls may have any. */
+  readonly batch?: number;
+  readonly channels?: number;
+  /** Use this plan, as `explain()` prints it, instead of the planner's choice. */
+  readonly plan?: string;
 }
+
+/** Optional operands of a forward call. */
 export interface ForwardOptions {
-  readonly pregate?: Tensor;
-  readonly postgate?: Tensor;
-  readonly skip?: Float32Array;
-  readonly out?: SampleArray;
+  /** (B, H, L), multiplies u. */
+  readonly pregate?: Tensor | undefined;
+  /** (B, H, Lout), multiplies the convolution. */
+  readonly postgate?: Tensor | undefined;
+  /** (H) float32: adds skip ⊙ u, ungated; for modes whose outputs are as long as their inputs. */
+  readonly skip?: Float32Array | undefined;
+  /** (B, H, Lout): where the result goes, instead of a new array. */
+  readonly out?: SampleArray | undefined;
 }
-export interface BackwardOptions {
-  readonly pregate?: Tensor;
-  readonly postgate?: Tensor;
-  readonly skip?: Float32Array;
-}
+
+/** Optional operands of a backward call: those of the forward call that it belongs to. */
+export type BackwardOptions = Omit<ForwardOptions, "out">;
+
+/** Gradients of a loss, given dy = ∂loss/∂y. */
 export interface Gradients {
+  /** (B, H, L), in the dtype of u. */
   readonly du: SampleArray;
+  /** (H, K), float32, summed over the batch in a fixed order. */
   readonly dk: Float32Array;
+  /** (B, H, L), where there was a pregate. */
   readonly dpregate?: SampleArray;
+  /** (B, H, Lout), where there was a postgate. */
   readonly dpostgate?: SampleArray;
+  /** (H), float32, where there was a skip. */
   readonly dskip?: Float32Array;
+}
+
+/** Bytes that an object holds in its backend. */
+export interface MemoryUse {
+  /** One transform: complex float32 points of one row. */
+  readonly transformBytes: number;
+  /** Work memory of the last call, beyond inputs and outputs in the backend's memory: transforms and staging. */
+  readonly workspaceBytes: number;
+  /** Spectra of prepared kernels. */
+  readonly spectrumBytes: number;
+  /** Everything in use in the backend's memory, by all objects on it. */
+  readonly backendBytes: number;
+}
+
+/** A kernel whose spectrum is kept, for calls on the object that made it. */
+export class PreparedKernel {
+  /** H. */
+  readonly channels: number;
+  readonly #owner: FlashFFTConv;
+  #block: Block | undefined;
+  readonly #free: (kernel: PreparedKernel) => void;
+
+  /** @internal */
+  constructor(owner: FlashFFTConv, channels: number, block: Block, free: (kernel: PreparedKernel) => void) {
+    this.#owner = owner;
+    this.channels = channels;
+    this.#block = block;
+    this.#free = free;
+  }
+
+  /** @internal The spectra, for a call of `owner`. */
+  blockFor(owner: FlashFFTConv, call: string): Block {
+    if (this.#block && owner === this.#owner) return this.#block;
+    throw new InvalidArgumentError({
+      call,
+      requirement: "a prepared kernel must be alive and of the same FlashFFTConv object",
+      value: this.#block ? "a kernel of another object" : "a disposed kernel",
+      remedy: "Call prepareKernel on this object.",
+    });
+  }
+
+  /** Free the spectra; later use is an error. */
+  dispose(): void {
+    if (this.#block) this.#free(this);
+    this.#block = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+const allInstructions: readonly Instructions[] = ["relaxed-simd", "simd", "javascript"];
+
+/** The instruction set asked for, or the best there is. */
+function pickInstructions(wanted: "auto" | Instructions, call: string): Instructions {
+  oneOf(call, "instructions", wanted, ["auto", ...allInstructions]);
+  const { simd, relaxedSimd } = features();
+  const offers: Record<Instructions, boolean> = { "relaxed-simd": relaxedSimd, simd, javascript: true };
+  if (wanted === "auto") return allInstructions.find((i) => offers[i])!;
+  if (offers[wanted]) return wanted;
+  throw new UnsupportedError({
+    call,
+    requirement: `a runtime with WebAssembly ${wanted}`,
+    value: `one that offers ${allInstructions.filter((i) => offers[i]).join(", ")}`,
+    remedy: "Use instructions: 'auto', or a newer runtime.",
+  });
+}
+
+function pickThreads(wanted: number | undefined, instructions: Instructions, call: string): number {
+  const { sharedMemory, cores } = features();
+  const possible = sharedMemory && instructions !== "javascript";
+  if (wanted === undefined) return possible ? cores : 1;
+  const threads = integer(call, "threads", wanted, 1, 1024);
+  if (threads === 1 || possible) return threads;
+  throw new UnsupportedError({
+    call,
+    requirement: "threads need WebAssembly and memory that they can share (in pages: cross-origin isolation)",
+    value: `threads ${threads}`,
+    remedy: "Serve the page with COOP: same-origin and COEP: require-corp, or set threads: 1.",
+  });
+}
+
+/** A long convolution with fixed lengths, mode and dtype. Make it with `FlashFFTConv.create`, free it with `dispose`. */
+export class FlashFFTConv {
+  /** Lengths, mode and dtype. */
+  readonly problem: Problem;
+  readonly #engine: Engine;
+  readonly #explanation: Explanation;
+  /** Programs by storage of the kernel. */
+  readonly #forward = new Map<Dtype, Program>();
+  #backward: Program | undefined;
+  readonly #kernels = new Map<PreparedKernel, Block>();
+  readonly #lent: Block[] = [];
+  #workspaceBytes = 0;
+  #disposed = false;
+
+  private constructor(engine: Engine, explanation: Explanation) {
+    this.problem = engine.problem;
+    this.#engine = engine;
+    this.#explanation = explanation;
+    engine.backend.retain();
+  }
+
+  /**
+   * Plan, compile, start threads.
+   * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
+   */
+  static async create(options: FlashFFTConvOptions): Promise<FlashFFTConv> {
+    const call = "FlashFFTConv.create";
+    const problem = createProblem(options, call);
+    oneOf(call, "backend", options.backend ?? "auto", ["auto", "cpu"]);
+    const instructions = pickInstructions(options.instructions ?? "auto", call);
+    const threads = pickThreads(options.threads, instructions, call);
+    const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
+    const channels = integer(call, "channels", options.channels ?? 16, 1, 2 ** 31);
+    const workload = { rows: batch * channels, threads };
+    const { explanation, device, candidate } = choosePlan(problem, instructions, workload, options.plan, call);
+    const backend = await openCpu({ threads, instructions });
+    const engine = { problem, plan: candidate.plan, backend, device, rowSeconds: candidate.cost.seconds };
+    const conv = new FlashFFTConv(engine, explanation);
+    try {
+      await backend.exclusive(() => conv.#forwardProgram("float32", call));
+    } catch (error) {
+      conv.dispose();
+      throw error;
+    }
+    return conv;
+  }
+
+  /** Samples of one output row. */
+  get outputLength(): number {
+    return this.problem.outputLength;
+  }
+
+  /** Threads in use, the caller's included. */
+  get threads(): number {
+    return this.#engine.backend.settings.threads;
+  }
+
+  /** Instruction set in use. */
+  get instructions(): Instructions {
+    return this.#engine.backend.settings.instructions;
+  }
+
+  /** @internal For tests. */
+  get backend(): CpuBackend {
+    return this.#engine.backend;
+  }
+
+  /** Which plan was chosen, what it is predicted to cost, and what the others would. */
+  explain(): Explanation {
+    return this.#explanation;
+  }
+
+  /** Bytes held in the backend. */
+  memory(): MemoryUse {
+    const bytes = transformBytes(this.#engine.plan);
+    const spectrumBytes = [...this.#kernels.keys()].reduce((sum, k) => sum + k.channels * bytes, 0);
+    return {
+      transformBytes: bytes,
+      workspaceBytes: this.#workspaceBytes,
+      spectrumBytes,
+      backendBytes: this.#engine.backend.arena.used,
+    };
+  }
+
+  /** A zeroed array (B, H, L) that forward and backward use without copying; it lives until `dispose`. */
+  allocateInput(batch: number, channels: number): Float32Array | Uint16Array {
+    return this.#lend(batch, channels, this.problem.length, "conv.allocateInput");
+  }
+
+  /** A zeroed array (B, H, Lout) that forward and backward use without copying; it lives until `dispose`. */
+  allocateOutput(batch: number, channels: number): Float32Array | Uint16Array {
+    return this.#lend(batch, channels, this.problem.outputLength, "conv.allocateOutput");
+  }
+
+  #lend(batch: number, channels: number, width: number, call: string): Float32Array | Uint16Array {
+    this.#alive(call);
+    const rows = integer(call, "batch", batch, 1, 2 ** 31) * integer(call, "channels", channels, 1, 2 ** 31);
+    const { backend } = this.#engine;
+    const size = rows * width;
+    const { dtype } = this.problem;
+    // Where memory cannot be shared its views die when it grows: there, an ordinary array, which forward copies.
+    if (!backend.lendsArrays) return dtype === "float32" ? new Float32Array(size) : new Uint16Array(size);
+    const block = backend.arena.allocate(size * bytesPerSample(dtype), call);
+    this.#lent.push(block);
+    const { buffer } = backend.arena.memory;
+    const array =
+      dtype === "float32"
+        ? new Float32Array(buffer, block.address, size)
+        : new Uint16Array(buffer, block.address, size);
+    return array.fill(0);
+  }
+
+  async #forwardProgram(kernelDtype: Dtype, call: string): Promise<Program> {
+    const { problem, plan, backend } = this.#engine;
+    const found = this.#forward.get(kernelDtype);
+    if (found) return found;
+    const spec = { kind: "forward", geometry: geometry(problem), plan, dtype: problem.dtype, kernelDtype } as const;
+    const program = await backend.program(spec, call);
+    this.#forward.set(kernelDtype, program);
+    return program;
+  }
+
+  async #backwardProgram(call: string): Promise<Program> {
+    const { problem, plan, backend } = this.#engine;
+    const spec = { kind: "backward", geometry: geometry(problem), plan, dtype: problem.dtype } as const;
+    this.#backward ??= await backend.program({ ...spec, kernelDtype: "float32" }, call);
+    return this.#backward;
+  }
+
+  #expected(call: string, name: string, dimensions: readonly string[]): Expected {
+    return { call, name, dtype: this.problem.dtype, dimensions };
+  }
+
+  /** The taps of a kernel argument (H, K) and their storage type. */
+  #taps(k: Tensor, call: string): { data: SampleArray; dtype: Dtype; channels: number } {
+    const expected = { ...this.#expected(call, "k", ["H", "K"]), orFloat32: true };
+    const { data, shape } = samplesOf(k, expected);
+    const channels = rowsOf(data, this.problem.kernelLength, expected);
+    this.#width(shape, this.problem.kernelLength, expected);
+    return { data, dtype: data instanceof Float32Array ? "float32" : this.problem.dtype, channels };
+  }
+
+  #width(shape: readonly number[] | undefined, width: number, e: Expected): void {
+    if (!shape || shape.at(-1) === width) return;
+    throw new InvalidArgumentError({
+      call: e.call,
+      requirement: `the last dimension of ${e.name} must be ${show(width)}`,
+      value: show(shape),
+      remedy: "Create the FlashFFTConv object with that length.",
+    });
+  }
+
+  /** Compute and keep the spectrum of k (H, K), for calls whose kernel does not change. */
+  async prepareKernel(k: Tensor): Promise<PreparedKernel> {
+    const call = "conv.prepareKernel";
+    this.#alive(call);
+    const { data, dtype, channels } = this.#taps(k, call);
+    const engine = this.#engine;
+    return engine.backend.exclusive(async () => {
+      const program = await this.#forwardProgram(dtype, call);
+      const block = engine.backend.arena.allocate(channels * transformBytes(engine.plan), call);
+      try {
+        await makeSpectra(engine, program, data, 0, channels, block.address, call);
+      } catch (error) {
+        engine.backend.arena.free(block);
+        throw error;
+      }
+      const kernel = new PreparedKernel(this, channels, block, (k) => this.#freeKernel(k));
+      this.#kernels.set(kernel, block);
+      return kernel;
+    });
+  }
+
+  #freeKernel(kernel: PreparedKernel): void {
+    const block = this.#kernels.get(kernel);
+    this.#kernels.delete(kernel);
+    if (block) void this.#engine.backend.exclusive(() => this.#engine.backend.arena.free(block));
+  }
+
+  /** Kernel argument → spectra or taps, channels, storage. */
+  #kernel(k: Tensor | PreparedKernel, call: string): { spectra: Spectra; channels: number; dtype: Dtype } {
+    if (k instanceof PreparedKernel) {
+      return { spectra: { kept: k.blockFor(this, call) }, channels: k.channels, dtype: "float32" };
+    }
+    const { data, dtype, channels } = this.#taps(k, call);
+    return { spectra: { kernel: data }, channels, dtype };
+  }
+
+  /** The batch and channels of a call, from u and the number of kernel rows. */
+  #shape(u: Tensor, channels: number, call: string): { data: SampleArray; shape: Shape } {
+    const expected = this.#expected(call, "u", ["B", "H", "L"]);
+    const { data, shape } = samplesOf(u, expected);
+    const rows = rowsOf(data, this.problem.length, expected);
+    this.#width(shape, this.problem.length, expected);
+    const batch = rows / channels;
+    if (Number.isInteger(batch) && (!shape || shape[1] === channels)) return { data, shape: { batch, channels } };
+    throw new InvalidArgumentError({
+      call,
+      requirement: `u must have as many channels as k has rows (${show(channels)}), for each of B batch rows`,
+      value: shape ? show(shape) : `${show(rows)} rows`,
+      remedy: "Pass k of shape (H, K) for u of shape (B, H, L).",
+    });
+  }
+
+  /** An optional row tensor with exactly the rows of the call. */
+  #rows(tensor: Tensor, field: string, name: string, width: number, shape: Shape, call: string): RowTensor {
+    const long = width === this.problem.length && field !== "postgate" && field !== "dy" ? "L" : "Lout";
+    const expected = this.#expected(call, name, ["B", "H", long]);
+    const { data, shape: given } = samplesOf(tensor, expected);
+    this.#width(given, width, expected);
+    exactly(data, shape.batch * shape.channels * width, expected);
+    return { field, data, width, direction: "in" };
+  }
+
+  #gates(options: BackwardOptions, shape: Shape, call: string): { rows: RowTensor[]; flags: Partial<Job> } {
+    const { length, outputLength } = this.problem;
+    const rows: RowTensor[] = [];
+    if (options.pregate) rows.push(this.#rows(options.pregate, "pregate", "pregate", length, shape, call));
+    if (options.postgate) rows.push(this.#rows(options.postgate, "postgate", "postgate", outputLength, shape, call));
+    return { rows, flags: { hasPregate: Number(!!options.pregate), hasPostgate: Number(!!options.postgate) } };
+  }
+
+  #skip(skip: Float32Array | undefined, shape: Shape, call: string): Float32Array | undefined {
+    if (!skip) return undefined;
+    const { length, outputLength, mode } = this.problem;
+    if (length !== outputLength) {
+      throw new InvalidArgumentError({
+        call,
+        requirement: "skip needs outputs as long as the inputs",
+        value: `mode ${show(mode)} with ${show(outputLength)} outputs for ${show(length)} inputs`,
+        remedy: "Use another mode, or add skip ⊙ u yourself.",
+      });
+    }
+    const expected: Expected = { call, name: "skip", dtype: "float32", dimensions: ["H"] };
+    const { data } = samplesOf(skip, expected);
+    exactly(data, shape.channels, expected);
+    return skip;
+  }
+
+  #newArray(like: SampleArray, size: number): SampleArray {
+    const Kind = like.constructor as new (n: number) => SampleArray;
+    return new Kind(size);
+  }
+
+  /**
+   * y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u.
+   * @param u (B, H, L) samples of the object's dtype.
+   * @param k (H, K) taps, float32 or the dtype, or a kernel from `prepareKernel`.
+   * @returns (B, H, Lout) samples in an array of u's kind, or `out`.
+   * @throws InvalidArgumentError, BackendError.
+   */
+  async forward(u: Tensor, k: Tensor | PreparedKernel, options: ForwardOptions = {}): Promise<SampleArray> {
+    const call = "conv.forward";
+    this.#alive(call);
+    const { spectra, channels, dtype } = this.#kernel(k, call);
+    const { data, shape } = this.#shape(u, channels, call);
+    const gates = this.#gates(options, shape, call);
+    const skip = this.#skip(options.skip, shape, call);
+    const { length, outputLength } = this.problem;
+    const size = shape.batch * channels * outputLength;
+    const out = options.out ?? this.#newArray(data, size);
+    if (options.out) {
+      const expected = this.#expected(call, "out", ["B", "H", "Lout"]);
+      exactly(samplesOf(options.out, expected).data, size, expected);
+      const taps = "kernel" in spectra ? [{ name: "k", data: spectra.kernel }] : [];
+      const gateRows = gates.rows.map((r) => ({ name: r.field, data: r.data }));
+      apart(out, [{ name: "u", data }, ...taps, ...gateRows], call);
+    }
+    const rows: RowTensor[] = [
+      { field: "u", data, width: length, direction: "in" },
+      ...gates.rows,
+      { field: "y", data: out, width: outputLength, direction: "out" },
+    ];
+    await this.#engine.backend.exclusive(async () => {
+      this.#alive(call);
+      const program = this.#forward.get(dtype) ?? (await this.#forwardProgram(dtype, call));
+      await runForward(this.#engine, program, spectra, { shape, rows, skip, name: call }, gates.flags);
+      this.#workspaceBytes = this.#engine.backend.workspaceBytes;
+    });
+    return out;
+  }
+
+  /**
+   * Gradients of a forward call with the same u, k and options, given dy = ∂loss/∂y (B, H, Lout). Nothing of the forward
+   * call is kept but what is passed here; transforms are computed again.
+   * @throws InvalidArgumentError, BackendError.
+   */
+  async backward(dy: Tensor, u: Tensor, k: Tensor | PreparedKernel, options: BackwardOptions = {}): Promise<Gradients> {
+    const call = "conv.backward";
+    this.#alive(call);
+    const { spectra, channels, dtype } = this.#kernel(k, call);
+    const { data, shape } = this.#shape(u, channels, call);
+    const { length, outputLength, kernelLength } = this.problem;
+    const upstream = this.#rows(dy, "dy", "dy", outputLength, shape, call);
+    const gates = this.#gates(options, shape, call);
+    const skip = this.#skip(options.skip, shape, call);
+    const make = (field: string, width: number): RowTensor => ({
+      field,
+      data: this.#newArray(data, shape.batch * channels * width),
+      width,
+      direction: "out",
+    });
+    const du = make("du", length);
+    const dpregate = options.pregate && make("dpregate", length);
+    const dpostgate = options.postgate && make("dpostgate", outputLength);
+    const dk = new Float32Array(channels * kernelLength);
+    const outputs = [du, dpregate, dpostgate].filter((r) => r !== undefined);
+    const rows: RowTensor[] = [
+      upstream,
+      { field: "u", data, width: length, direction: "in" },
+      ...gates.rows,
+      ...outputs,
+    ];
+    const sinks = tapSinks(geometry(this.problem), this.#engine.plan.points).length;
+    await this.#engine.backend.exclusive(async () => {
+      this.#alive(call);
+      const forward = await this.#forwardProgram(dtype, call);
+      const backward = await this.#backwardProgram(call);
+      await runBackward(this.#engine, { forward, backward }, spectra, { shape, rows, skip, name: call }, gates.flags, dk, sinks);
+      this.#workspaceBytes = this.#engine.backend.workspaceBytes;
+    });
+    return {
+      du: du.data,
+      dk,
+      ...(dpregate ? { dpregate: dpregate.data } : {}),
+      ...(dpostgate ? { dpostgate: dpostgate.data } : {}),
+      ...(skip ? { dskip: dskipOf(upstream.data, data, this.problem.dtype, shape, length) } : {}),
+    };
+  }
+
+  #alive(call: string): void {
+    if (!this.#disposed) return;
+    throw new InvalidArgumentError({
+      call,
+      requirement: "a FlashFFTConv object that has not been disposed",
+      value: "a disposed one",
+      remedy: "Create a new object, or dispose later.",
+    });
+  }
+
+  /** Free spectra, lent arrays and programs. Calls under way finish first; lent arrays must not be used after. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    const { backend } = this.#engine;
+    void backend.exclusive(() => {
+      for (const block of this.#kernels.values()) backend.arena.free(block);
+      for (const block of this.#lent) backend.arena.free(block);
+      this.#kernels.clear();
+      for (const program of this.#forward.values()) backend.releaseProgram(program);
+      if (this.#backward) backend.releaseProgram(this.#backward);
+      backend.release();
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.dispose();
+  }
+}
+
+/** What a one-line convolution may say besides its samples. */
+export interface ConvolveOptions extends Omit<FlashFFTConvOptions, "length" | "kernelLength">, Omit<ForwardOptions, "out"> {}
+
+/**
+ * Convolve once: u and k of one channel each, or of `channels` rows. `full` by default, as scipy.signal.fftconvolve.
+ * Plans and compiles for this call alone: for more than a few calls make a FlashFFTConv.
+ */
+export async function convolve(u: SampleArray, k: SampleArray, options: ConvolveOptions = {}): Promise<SampleArray> {
+  const call = "convolve";
+  const { pregate, postgate, skip, mode = "full", channels = 1, ...rest } = options;
+  integer(call, "channels", channels, 1, 2 ** 31);
+  const batch = integer(call, "batch", rest.batch ?? 1, 1, 2 ** 31);
+  const dimensions = ["H", "L"];
+  const dtype = rest.dtype ?? "float32";
+  const uRows = samplesOf(u, { call, name: "u", dtype, dimensions }).data;
+  const kRows = samplesOf(k, { call, name: "k", dtype, dimensions: ["H", "K"], orFloat32: true }).data;
+  const [length, kernelLength] = [uRows.length / channels / batch, kRows.length / channels];
+  const conv = await FlashFFTConv.create({ ...rest, mode, channels, length, kernelLength });
+  try {
+    return await conv.forward(u, k, { pregate, postgate, skip });
+  } finally {
+    conv.dispose();
+  }
 }

@@ -30,6 +30,8 @@ export interface Sink {
   readonly gated: boolean;
   /** Add skip · row, after the gate. */
   readonly skip: boolean;
+  /** Also store the ungated value times another row: the gradient of a gate beside that of what it gates. */
+  readonly second: boolean;
   /** Add to what is there, for samples that sit at two positions. */
   readonly accumulate: boolean;
 }
@@ -147,7 +149,10 @@ export function loadComplex(g: Graph, pointer: string, offset: number, lanes: 1 
   };
 }
 
-/** last(z, y, gate, u, skip, from, to): columns [from, to) of the last inverse stage, stored as samples. */
+/** Parameters of a sink's functions after z: pointers to its rows; those that a variant does not use are ignored. */
+export const sinkParameters = ["y", "gate", "u", "skip", "y2", "gate2"] as const;
+
+/** last(z, …sinkParameters, from, to): columns [from, to) of the last inverse stage, stored as samples. */
 export function lastStage(plan: TransformPlan, sink: Sink, lanes: 1 | 4, name: string): KernelFunction {
   const e = end(plan, sink.pieces, lanes);
   const bytes = bytesPerSample(sink.dtype);
@@ -155,6 +160,7 @@ export function lastStage(plan: TransformPlan, sink: Sink, lanes: 1 | 4, name: s
     { name: "y", bytes },
     ...(sink.gated ? [{ name: "gate", bytes }] : []),
     ...(sink.skip ? [{ name: "u", bytes }] : []),
+    ...(sink.second ? ["y2", "gate2"].map((name) => ({ name, bytes })) : []),
   ];
   const body = e.segments.flatMap((s) => {
     if (s.slots.every((f) => f.length === 0)) return [];
@@ -164,19 +170,24 @@ export function lastStage(plan: TransformPlan, sink: Sink, lanes: 1 | 4, name: s
     const inputs = Array.from({ length: e.radix }, (_, k) => loadComplex(g, "zp", k * e.stride, lanes));
     const outputs = dft(g, inputs, -1).map((v, j) => (j === 0 ? v : g.cmulConj(v, w[j - 1]!)));
     const stores = s.slots.flatMap((feeds, slot) =>
-      feeds.map((f): Store => {
+      feeds.flatMap((f): Store[] => {
         const offset = (f.delta - least) * bytes;
         const v = outputs[slot >> 1]!;
         const part = slot & 1 ? v.im : v.re;
-        let value = f.sign > 0 ? part : g.neg(part);
+        const whole = f.sign > 0 ? part : g.neg(part);
+        let value = whole;
         const load = (pointer: string): Node => g.load({ pointer, offset }, sink.dtype, f.first, f.last);
         if (sink.gated) value = g.mul(value, load("gatep"));
         if (sink.skip) value = g.fma(load("up"), g.load({ pointer: "skip", offset: 0 }, "splat", 0, lanes), value);
         if (sink.accumulate) value = g.add(value, load("yp"));
-        return { at: { pointer: "yp", offset }, format: sink.dtype, value, first: f.first, last: f.last };
+        const store = (pointer: string, v: Node): Store => {
+          return { at: { pointer, offset }, format: sink.dtype, value: v, first: f.first, last: f.last };
+        };
+        const second = sink.second ? [store("y2p", g.mul(whole, load("gate2p")))] : [];
+        return [store("yp", value), ...second];
       }),
     );
     return clipped(e, s, rows, { op: "block", stores });
   });
-  return { name, parameters: ["z", "y", "gate", "u", "skip", "from", "to"], exported: false, body };
+  return { name, parameters: ["z", ...sinkParameters, "from", "to"], exported: false, body };
 }

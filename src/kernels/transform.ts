@@ -9,7 +9,7 @@ import { Graph } from "../math/expr.ts";
 import type { LevelLayout, TransformPlan } from "../plan/plan.ts";
 import { layout, product } from "../plan/plan.ts";
 import type { Sink, Source } from "./ends.ts";
-import { firstStage, lastStage, loadComplex, storeComplex } from "./ends.ts";
+import { firstStage, lastStage, loadComplex, sinkParameters, storeComplex } from "./ends.ts";
 import type { Int, KernelFunction, Statement } from "./ir.ts";
 import { plus, times } from "./ir.ts";
 import type { MiddleKind } from "./middle.ts";
@@ -323,18 +323,27 @@ export function headFunctions(plan: TransformPlan, source: Source, id: string, l
   ];
 }
 
-/** tail_{id}(z, y, gate, u, skip, table, from, to): level 0's inverse stages to samples, tiles [from, to). */
-export function tailFunctions(plan: TransformPlan, sink: Sink, id: string, lanes: 1 | 4): KernelFunction[] {
+/**
+ * tail_{id}(z, …sinkParameters, table, from, to): level 0's inverse stages to samples, tiles [from, to). A second sink
+ * of the same transform leaves out the `stages` that the first has run in place.
+ */
+export function tailFunctions(
+  plan: TransformPlan,
+  sink: Sink,
+  id: string,
+  lanes: 1 | 4,
+  stages = true,
+): KernelFunction[] {
   const level = layout(plan)[0]!;
   return [
     lastStage(plan, sink, lanes, `last_${id}`),
     {
       name: `tail_${id}`,
-      parameters: ["z", "y", "gate", "u", "skip", "table", "from", "to"],
+      parameters: ["z", ...sinkParameters, "table", "from", "to"],
       exported: true,
       body: overTiles(level, "from", "to", [
-        ...callStages(plan, 0, 1, "inverse", plus("z", "tile"), 0),
-        ...callEnd(plan, `last_${id}`, [], ["y", "gate", "u", "skip"], lanes),
+        ...(stages ? callStages(plan, 0, 1, "inverse", plus("z", "tile"), 0) : []),
+        ...callEnd(plan, `last_${id}`, [], sinkParameters, lanes),
       ]),
     },
   ];

@@ -1,0 +1,266 @@
+/**
+ * The CPU backend: one linear memory, compiled programs, twiddle tables, work memory and threads, shared by all
+ * convolutions with the same settings. WebAssembly with relaxed SIMD or SIMD, or plain JavaScript.
+ */
+import { printJavaScript } from "../kernels/js/print.ts";
+import type { ProgramSpec } from "../kernels/program.ts";
+import { buildProgram } from "../kernels/program.ts";
+import { twiddleTable } from "../kernels/tables.ts";
+import { printWasm } from "../kernels/wasm/print.ts";
+import type { TransformPlan } from "../plan/plan.ts";
+import { formatTransform } from "../plan/plan.ts";
+import type { Kernels } from "./executor.ts";
+import { execute, soloTickets } from "./executor.ts";
+import type { Instructions } from "./features.ts";
+import { features } from "./features.ts";
+import type { Job } from "./job.ts";
+import type { Block, LinearMemory } from "./memory.ts";
+import { Arena, maxPages, PlainMemory } from "./memory.ts";
+import { Pool } from "./pool.ts";
+
+/** A compiled program and its twiddles, ready on every thread. */
+export interface Program {
+  readonly id: number;
+  readonly key: string;
+  readonly table: Block;
+  kernels: Kernels;
+  /** Kernels in plain JavaScript are made for one buffer, and again when the memory has moved. */
+  readonly factory: ((buffer: ArrayBufferLike) => Kernels) | undefined;
+  buffer: ArrayBufferLike;
+  uses: number;
+}
+
+/** Settings that convolutions share a backend by. */
+export interface CpuSettings {
+  readonly threads: number;
+  readonly instructions: Instructions;
+}
+
+/** Programs kept after their last user is gone, for the next one. */
+const idlePrograms = 16;
+
+const open = new Map<string, Promise<CpuBackend>>();
+
+/** Backends are opened once per settings and kept: their workers do not hold the process. */
+export function openCpu(settings: CpuSettings): Promise<CpuBackend> {
+  const key = `${settings.instructions}/${settings.threads}`;
+  let backend = open.get(key);
+  if (!backend) {
+    backend = CpuBackend.start(settings);
+    open.set(key, backend);
+    backend.catch(() => open.delete(key));
+  }
+  return backend;
+}
+
+/** Memory, programs and threads of one setting. */
+export class CpuBackend {
+  readonly settings: CpuSettings;
+  readonly arena: Arena;
+  readonly lanes: 1 | 4;
+  readonly #shared: boolean;
+  #pool: Pool | undefined;
+  readonly #programs = new Map<string, Program>();
+  readonly #tables = new Map<string, { block: Block; uses: number }>();
+  #nextProgram = 1;
+  #workspace: Block | undefined;
+  #users = 0;
+  /** The end of the last call in the queue. */
+  #last: Promise<unknown> | undefined;
+
+  private constructor(settings: CpuSettings, memory: LinearMemory, shared: boolean) {
+    this.settings = settings;
+    this.arena = new Arena(memory);
+    this.lanes = settings.instructions === "javascript" ? 1 : 4;
+    this.#shared = shared;
+  }
+
+  static async start(settings: CpuSettings): Promise<CpuBackend> {
+    if (settings.instructions === "javascript") return new CpuBackend(settings, new PlainMemory(), false);
+    const shared = features().sharedMemory;
+    const memory = shared
+      ? new WebAssembly.Memory({ initial: 1, maximum: maxPages, shared: true })
+      : new WebAssembly.Memory({ initial: 1 });
+    const backend = new CpuBackend(settings, memory, shared);
+    await backend.#startPool();
+    return backend;
+  }
+
+  /** Whether typed arrays can be handed out in this memory: views of unshared memory die when it grows. */
+  get lendsArrays(): boolean {
+    return this.#shared;
+  }
+
+  /** Count a user in or out; work memory goes with the last one. */
+  retain(): void {
+    this.#users++;
+  }
+
+  release(): void {
+    this.#users--;
+    if (this.#users > 0) return;
+    if (this.#workspace) this.arena.free(this.#workspace);
+    this.#workspace = undefined;
+    for (const p of [...this.#programs.values()]) if (p.uses === 0) this.#drop(p);
+  }
+
+  async #startPool(): Promise<void> {
+    if (this.settings.threads === 1) return;
+    const pool = await Pool.start(this.settings.threads, this.arena.memory as WebAssembly.Memory);
+    this.#pool = pool;
+    for (const p of this.#programs.values()) {
+      await pool.send({ type: "program", id: p.id, module: this.#modules.get(p.id)! });
+    }
+  }
+
+  readonly #modules = new Map<number, WebAssembly.Module>();
+
+  /** Run `work` when no other call is running: at once where possible, else in its turn. */
+  exclusive<T>(work: () => T | Promise<T>): T | Promise<T> {
+    const run = (): T | Promise<T> => {
+      const result = work();
+      if (!(result instanceof Promise)) return result;
+      const settled = result.then(
+        () => {},
+        () => {},
+      );
+      this.#last = settled;
+      void settled.then(() => {
+        if (this.#last === settled) this.#last = undefined;
+      });
+      return result;
+    };
+    if (!this.#last) return run();
+    const turn = this.#last.then(run);
+    const settled = turn.then(
+      () => {},
+      () => {},
+    );
+    this.#last = settled;
+    void settled.then(() => {
+      if (this.#last === settled) this.#last = undefined;
+    });
+    return turn;
+  }
+
+  /** Compile a program on every thread, or find it compiled. Call inside `exclusive`. */
+  async program(spec: Omit<ProgramSpec, "lanes">, call: string): Promise<Program> {
+    const key = JSON.stringify([spec.kind, spec.geometry, formatTransform(spec.plan), spec.dtype, spec.kernelDtype]);
+    const found = this.#programs.get(key);
+    if (found) {
+      found.uses++;
+      return found;
+    }
+    const id = this.#nextProgram++;
+    const table = this.#table(spec.plan, call);
+    const { kernels, factory } = await this.#compile({ ...spec, lanes: this.lanes }, id);
+    const program: Program = { id, key, table, kernels, factory, buffer: this.arena.memory.buffer, uses: 1 };
+    this.#programs.set(key, program);
+    return program;
+  }
+
+  async #compile(spec: ProgramSpec, id: number): Promise<Pick<Program, "kernels" | "factory">> {
+    const source = buildProgram(spec);
+    if (spec.lanes === 1) {
+      const factory = new Function("memory", printJavaScript(source)) as (memory: ArrayBufferLike) => Kernels;
+      return { kernels: factory(this.arena.memory.buffer), factory };
+    }
+    const relaxed = this.settings.instructions === "relaxed-simd";
+    const binary = printWasm(source, { relaxed, sharedPages: this.#shared ? maxPages : undefined });
+    const module = await WebAssembly.compile(binary as Uint8Array<ArrayBuffer>);
+    const instance = await WebAssembly.instantiate(module, { env: { memory: this.arena.memory as WebAssembly.Memory } });
+    if (this.settings.threads > 1) {
+      this.#modules.set(id, module);
+      await (await this.#livePool()).send({ type: "program", id, module });
+    }
+    return { kernels: instance.exports as unknown as Kernels, factory: undefined };
+  }
+
+  releaseProgram(program: Program): void {
+    program.uses--;
+    const idle = [...this.#programs.values()].filter((p) => p.uses === 0);
+    if (idle.length > idlePrograms) this.#drop(idle[0]!);
+  }
+
+  #drop(program: Program): void {
+    this.#programs.delete(program.key);
+    this.#modules.delete(program.id);
+    for (const [key, t] of this.#tables) {
+      if (t.block !== program.table) continue;
+      t.uses--;
+      if (t.uses > 0) break;
+      this.arena.free(t.block);
+      this.#tables.delete(key);
+      break;
+    }
+    if (this.#pool?.usable) void this.exclusive(() => this.#pool?.send({ type: "forget", id: program.id }));
+  }
+
+  #table(plan: TransformPlan, call: string): Block {
+    const key = formatTransform(plan);
+    const found = this.#tables.get(key);
+    if (found) {
+      found.uses++;
+      return found.block;
+    }
+    const values = twiddleTable(plan, this.lanes);
+    const block = this.arena.allocate(values.byteLength, call);
+    new Float32Array(this.arena.memory.buffer, block.address, values.length).set(values);
+    this.#tables.set(key, { block, uses: 1 });
+    return block;
+  }
+
+  /** Work memory of at least `bytes`, valid until the next call of this or the end of the exclusive section. */
+  workspace(bytes: number, call: string): number {
+    if (!this.#workspace || this.#workspace.bytes < bytes) {
+      if (this.#workspace) this.arena.free(this.#workspace);
+      this.#workspace = undefined;
+      this.#workspace = this.arena.allocate(bytes, call);
+    }
+    return this.#workspace.address;
+  }
+
+  /** Bytes of work memory now. */
+  get workspaceBytes(): number {
+    return this.#workspace?.bytes ?? 0;
+  }
+
+  /** A pool in working order: a broken one is replaced. */
+  async #livePool(): Promise<Pool> {
+    if (!this.#pool?.usable) {
+      this.#pool?.close();
+      this.#pool = undefined;
+      await this.#startPool();
+    }
+    return this.#pool!;
+  }
+
+  /** The workers, for tests that end one. */
+  get pool(): Pool | undefined {
+    return this.#pool;
+  }
+
+  /**
+   * Run a job: on the calling thread, on it and workers (`blocking`), or on workers alone.
+   * @throws BackendError when a worker dies.
+   */
+  run(program: Program, job: Job, threads: number, blocking: boolean): void | Promise<void> {
+    if (program.factory && program.buffer !== this.arena.memory.buffer) {
+      program.buffer = this.arena.memory.buffer;
+      program.kernels = program.factory(program.buffer);
+    }
+    if (threads === 1) return execute(program.kernels, job, 0, soloTickets(), this.#clear);
+    const pool = this.#pool;
+    if (pool?.usable && blocking && !job.together) return pool.runWith(job, threads, program.kernels, this.#clear);
+    return this.#runOnWorkers(job, threads);
+  }
+
+  async #runOnWorkers(job: Job, threads: number): Promise<void> {
+    const pool = await this.#livePool();
+    return pool.run(job, threads);
+  }
+
+  readonly #clear = (from: number, to: number): void => {
+    new Uint8Array(this.arena.memory.buffer, from, to - from).fill(0);
+  };
+}

@@ -1,0 +1,130 @@
+/**
+ * The backend's memory: one linear memory for all convolutions of a runtime, and a first-fit allocator over it. Freed
+ * ranges are merged and used again, so the memory grows to the largest need and stays there.
+ */
+import { BackendError, show } from "../errors.ts";
+
+/** Linear memory: a WebAssembly.Memory, or an array buffer for kernels in plain JavaScript. */
+export interface LinearMemory {
+  readonly buffer: ArrayBufferLike;
+  /** Grow by pages of 64 KiB. */
+  grow(pages: number): void;
+}
+
+/** An ArrayBuffer that is replaced by a larger copy when it grows. */
+export class PlainMemory implements LinearMemory {
+  buffer: ArrayBuffer = new ArrayBuffer(pageBytes);
+
+  grow(pages: number): void {
+    const larger = new ArrayBuffer(this.buffer.byteLength + pages * pageBytes);
+    new Uint8Array(larger).set(new Uint8Array(this.buffer));
+    this.buffer = larger;
+  }
+}
+
+export const pageBytes = 65_536;
+/** Most pages a 32-bit memory has: 4 GiB. */
+export const maxPages = 65_536;
+/** Blocks start on cache lines. */
+const alignment = 64;
+/** Bytes kept free behind every block: vector loads at a row's end may read past it. */
+const slack = 64;
+
+/** A range of linear memory. */
+export interface Block {
+  readonly address: number;
+  readonly bytes: number;
+}
+
+/** First-fit allocator. Addresses start above 0, so that 0 can mean "none". */
+export class Arena {
+  readonly memory: LinearMemory;
+  /** Free ranges by address, none adjacent to the next. */
+  readonly #free: { address: number; bytes: number }[] = [];
+  #end = alignment;
+  #used = 0;
+  readonly #buffers = new WeakSet<ArrayBufferLike>();
+
+  constructor(memory: LinearMemory) {
+    this.memory = memory;
+    this.#buffers.add(memory.buffer);
+  }
+
+  /** Bytes in blocks that are not freed. */
+  get used(): number {
+    return this.#used;
+  }
+
+  /** Whether a typed array lies in this memory, so that kernels can work on it where it is. */
+  owns(buffer: ArrayBufferLike): boolean {
+    return this.#buffers.has(buffer);
+  }
+
+  /** @throws BackendError when 4 GiB are not enough. */
+  allocate(bytes: number, call: string): Block {
+    const need = Math.ceil((bytes + slack) / alignment) * alignment;
+    this.#used += need;
+    const hole = this.#free.findIndex((f) => f.bytes >= need);
+    if (hole >= 0) {
+      const range = this.#free[hole]!;
+      const block = { address: range.address, bytes: need };
+      range.address += need;
+      range.bytes -= need;
+      if (range.bytes === 0) this.#free.splice(hole, 1);
+      return block;
+    }
+    const block = { address: this.#end, bytes: need };
+    try {
+      this.#reserve(this.#end + need);
+    } catch (cause) {
+      this.#used -= need;
+      throw new BackendError(
+        {
+          call,
+          requirement: `${show(need)} more bytes of the backend's memory (4 GiB at most)`,
+          value: `${show(this.#used)} bytes in use`,
+          remedy: "Dispose what is no longer needed, or work on fewer channels at a time.",
+        },
+        cause,
+      );
+    }
+    this.#end += need;
+    return block;
+  }
+
+  #reserve(end: number): void {
+    const have = this.memory.buffer.byteLength;
+    if (end <= have) return;
+    if (end > maxPages * pageBytes) throw new RangeError(`${end} bytes exceed 32-bit addresses`);
+    // A quarter more than asked, so that many small requests do not grow the memory one by one.
+    const wanted = Math.ceil(Math.max(end - have, have / 4) / pageBytes);
+    const least = Math.ceil((end - have) / pageBytes);
+    const limit = maxPages - have / pageBytes;
+    try {
+      this.memory.grow(Math.min(wanted, limit));
+    } catch {
+      this.memory.grow(least);
+    }
+    this.#buffers.add(this.memory.buffer);
+  }
+
+  free(block: Block): void {
+    this.#used -= block.bytes;
+    const at = this.#free.findIndex((f) => f.address > block.address);
+    const index = at < 0 ? this.#free.length : at;
+    this.#free.splice(index, 0, { ...block });
+    for (const i of [index, index - 1]) {
+      const a = this.#free[i];
+      const b = this.#free[i + 1];
+      if (a && b && a.address + a.bytes === b.address) {
+        a.bytes += b.bytes;
+        this.#free.splice(i + 1, 1);
+      }
+    }
+    const last = this.#free.at(-1);
+    if (last && last.address + last.bytes === this.#end) {
+      this.#end = last.address;
+      this.#free.pop();
+    }
+  }
+}

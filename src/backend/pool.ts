@@ -1,0 +1,250 @@
+/**
+ * Worker threads over one shared memory. A job is published by raising a generation number that the workers watch:
+ * first by spinning, then by sleeping on it, so that calls in a loop cost a microsecond and idle threads nothing.
+ * The caller may take part as one more thread (short jobs) or wait for a message (long ones).
+ */
+import { BackendError, show } from "../errors.ts";
+import type { Kernels, Tickets } from "./executor.ts";
+import { execute } from "./executor.ts";
+import type { Job } from "./job.ts";
+import { jobFields } from "./job.ts";
+
+/** Slots of the control block (Int32Array over shared memory). */
+export const slot = { generation: 0, next: 1, done: 2, active: 3, workers: 4, command: 5, failed: 6, report: 7 } as const;
+/** What a new generation asks for. */
+export const commands = { run: 1, messages: 2 } as const;
+
+/** Everything a worker needs to start. */
+export interface WorkerStart {
+  readonly type: "start";
+  readonly index: number;
+  readonly control: SharedArrayBuffer;
+  readonly job: SharedArrayBuffer;
+  readonly memory: WebAssembly.Memory;
+}
+
+/** Messages to a worker. */
+export type ToWorker =
+  | WorkerStart
+  | { readonly type: "program"; readonly id: number; readonly module: WebAssembly.Module }
+  | { readonly type: "forget"; readonly id: number }
+  /** Go and wait for generations after this one. */
+  | { readonly type: "enter"; readonly generation: number };
+
+/** Messages from a worker. */
+export type FromWorker =
+  | { readonly type: "ready" }
+  | { readonly type: "done" }
+  | { readonly type: "failed"; readonly message: string };
+
+/** The part of a worker that Node's and the browser's have in common. */
+interface WorkerHandle {
+  post(message: ToWorker): void;
+  onMessage(handler: (message: FromWorker) => void): void;
+  onDeath(handler: (reason: string) => void): void;
+  terminate(): void;
+  /** Whether this worker keeps the process alive. */
+  hold(alive: boolean): void;
+}
+
+/** How long the caller spins for the last workers before it waits for a message instead, in milliseconds. */
+const patience = 50;
+
+async function startWorker(): Promise<WorkerHandle> {
+  const url = new URL("./worker.js", import.meta.url);
+  const process = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } }).process;
+  const threads = process?.getBuiltinModule?.("node:worker_threads") as typeof import("node:worker_threads") | undefined;
+  if (threads) {
+    const worker = new threads.Worker(url, { name: "flashfftconv" });
+    worker.unref();
+    return {
+      post: (m) => worker.postMessage(m),
+      onMessage: (f) => worker.on("message", f),
+      onDeath: (f) => {
+        worker.on("error", (e) => f(String(e)));
+        worker.on("exit", (code) => f(`exit code ${code}`));
+      },
+      terminate: () => void worker.terminate(),
+      hold: (alive) => (alive ? worker.ref() : worker.unref()),
+    };
+  }
+  const worker = new Worker(url, { type: "module", name: "flashfftconv" });
+  return {
+    post: (m) => worker.postMessage(m),
+    onMessage: (f) => worker.addEventListener("message", (e) => f(e.data as FromWorker)),
+    onDeath: (f) => worker.addEventListener("error", (e) => f(e.message)),
+    terminate: () => worker.terminate(),
+    hold: () => {},
+  };
+}
+
+/** A fixed set of workers; one job at a time. */
+export class Pool {
+  readonly workers: readonly WorkerHandle[];
+  readonly #control: Int32Array;
+  readonly #job: Float64Array;
+  /** Why the pool can no longer be used. */
+  #broken: string | undefined;
+  #closed = false;
+  #settle: ((message: FromWorker | undefined) => void) | undefined;
+  #ready = 0;
+
+  private constructor(workers: readonly WorkerHandle[], control: Int32Array, job: Float64Array) {
+    this.workers = workers;
+    this.#control = control;
+    this.#job = job;
+    for (const w of workers) {
+      w.onMessage((m) => this.#receive(m));
+      w.onDeath((reason) => this.#die(reason));
+    }
+  }
+
+  /** Start `count` workers over a shared memory. */
+  static async start(count: number, memory: WebAssembly.Memory): Promise<Pool> {
+    const control = new SharedArrayBuffer(64);
+    const job = new SharedArrayBuffer(8 * jobFields.length);
+    const workers = await Promise.all(Array.from({ length: count }, () => startWorker()));
+    const pool = new Pool(workers, new Int32Array(control), new Float64Array(job));
+    const ready = pool.#allReady();
+    workers.forEach((w, i) => w.post({ type: "start", index: i + 1, control, job, memory }));
+    await ready;
+    return pool;
+  }
+
+  get usable(): boolean {
+    return this.#broken === undefined && !this.#closed;
+  }
+
+  #receive(message: FromWorker): void {
+    if (message.type === "ready") {
+      this.#ready++;
+      if (this.#ready === this.workers.length) this.#settle?.(message);
+      return;
+    }
+    if (message.type === "failed") this.#broken ??= message.message;
+    this.#settle?.(message);
+  }
+
+  #die(reason: string): void {
+    if (this.#closed) return;
+    this.#broken ??= `a worker thread ended: ${reason}`;
+    Atomics.store(this.#control, slot.failed, 1);
+    this.#settle?.(undefined);
+  }
+
+  #failure(): BackendError {
+    return new BackendError({
+      call: "FlashFFTConv",
+      requirement: "worker threads that live through the call",
+      value: this.#broken ?? "a closed pool",
+      remedy: "Call again: new threads are started. Outputs of the failed call are incomplete.",
+    });
+  }
+
+  /** A promise of the next message that matters; keeps the process alive until it comes. */
+  #next(): Promise<void> {
+    for (const w of this.workers) w.hold(true);
+    return new Promise<void>((resolve, reject) => {
+      this.#settle = () => {
+        this.#settle = undefined;
+        for (const w of this.workers) w.hold(false);
+        if (this.#broken === undefined) resolve();
+        else reject(this.#failure());
+      };
+      if (this.#broken !== undefined) this.#settle(undefined);
+    });
+  }
+
+  #allReady(): Promise<void> {
+    this.#ready = 0;
+    return this.#next();
+  }
+
+  #publish(command: number): void {
+    Atomics.store(this.#control, slot.command, command);
+    Atomics.add(this.#control, slot.generation, 1);
+    Atomics.notify(this.#control, slot.generation);
+  }
+
+  /** Give every worker a message that it must have before the next job. */
+  async send(message: ToWorker): Promise<void> {
+    this.#publish(commands.messages);
+    const ready = this.#allReady();
+    for (const w of this.workers) w.post(message);
+    await ready;
+    const generation = Atomics.load(this.#control, slot.generation);
+    for (const w of this.workers) w.post({ type: "enter", generation });
+  }
+
+  /** Run a job on `threads` workers while the caller waits for a message. */
+  async run(job: Job, threads: number): Promise<void> {
+    this.#open(job, threads, 0, 1);
+    await this.#next();
+    this.#check();
+  }
+
+  /**
+   * Run a job on the caller and `threads` − 1 workers. Returns nothing when it is done, or a promise where a worker
+   * is late (or dead).
+   */
+  runWith(job: Job, threads: number, kernels: Kernels, clear: (from: number, to: number) => void): void | Promise<void> {
+    this.#open(job, threads - 1, 1, 0);
+    execute(kernels, job, 0, sharedTickets(this.#control), clear);
+    const until = performance.now() + patience;
+    while (Atomics.load(this.#control, slot.active) > 0) {
+      if (performance.now() > until) return this.#wait();
+    }
+    this.#check();
+  }
+
+  /** Wait without blocking for workers that outlast the caller's patience. */
+  async #wait(): Promise<void> {
+    while (Atomics.load(this.#control, slot.active) > 0 && this.#broken === undefined) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    this.#check();
+  }
+
+  #check(): void {
+    if (this.#broken !== undefined) throw this.#failure();
+  }
+
+  /** Publish a job: `workers` of the pool take part, their thread numbers start at `base`. */
+  #open(job: Job, workers: number, base: number, report: number): void {
+    this.#check();
+    jobFields.forEach((f, i) => {
+      this.#job[i] = job[f];
+    });
+    const c = this.#control;
+    Atomics.store(c, slot.next, 0);
+    Atomics.store(c, slot.done, 0);
+    Atomics.store(c, slot.active, workers);
+    Atomics.store(c, slot.workers, workers | (base << 16));
+    Atomics.store(c, slot.report, report);
+    this.#publish(commands.run);
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const w of this.workers) w.terminate();
+  }
+
+  /** Text for error messages and `info`. */
+  toString(): string {
+    return `${show(this.workers.length)} worker threads`;
+  }
+}
+
+/** Tickets drawn from the control block by all threads of a job. */
+export function sharedTickets(control: Int32Array): Tickets {
+  return {
+    next: () => Atomics.add(control, slot.next, 1),
+    finish: () => void Atomics.add(control, slot.done, 1),
+    wait: (count) => {
+      while (Atomics.load(control, slot.done) < count) {
+        if (Atomics.load(control, slot.failed) !== 0) return false;
+      }
+      return true;
+    },
+  };
+}

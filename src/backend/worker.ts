@@ -1,0 +1,75 @@
+/** The program of one worker thread: waits for jobs on the control block, leaves it only to read messages. */
+import type { Kernels } from "./executor.ts";
+import { execute } from "./executor.ts";
+import type { Job } from "./job.ts";
+import { emptyJob, jobFields } from "./job.ts";
+import type { FromWorker, ToWorker, WorkerStart } from "./pool.ts";
+import { commands, sharedTickets, slot } from "./pool.ts";
+
+/** Looks at the generation this often before sleeping on it: about 50 µs. */
+const spins = 2_000;
+
+interface Port {
+  postMessage(message: FromWorker): void;
+  on?(event: "message", handler: (message: ToWorker) => void): void;
+  addEventListener?(event: "message", handler: (event: { data: ToWorker }) => void): void;
+}
+
+function openPort(): Port {
+  const process = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } }).process;
+  const threads = process?.getBuiltinModule?.("node:worker_threads") as { parentPort: Port } | undefined;
+  return threads?.parentPort ?? (globalThis as unknown as Port);
+}
+
+const port = openPort();
+const programs = new Map<number, Kernels>();
+const job: Job = emptyJob();
+let start: WorkerStart | undefined;
+let generation = 0;
+
+/** Run jobs until the caller wants messages read. */
+function serve({ control: shared, job: numbers, index, memory }: WorkerStart): void {
+  const control = new Int32Array(shared);
+  const values = new Float64Array(numbers);
+  const tickets = sharedTickets(control);
+  const clear = (from: number, to: number): void => void new Uint8Array(memory.buffer).fill(0, from, to);
+  for (;;) {
+    for (let i = 0; i < spins && Atomics.load(control, slot.generation) === generation; i++);
+    Atomics.wait(control, slot.generation, generation);
+    generation = Atomics.load(control, slot.generation);
+    if (Atomics.load(control, slot.command) === commands.messages) return;
+    const taking = Atomics.load(control, slot.workers);
+    if (index > (taking & 0xffff)) continue;
+    jobFields.forEach((f, i) => {
+      job[f] = values[i]!;
+    });
+    const report = Atomics.load(control, slot.report) !== 0;
+    try {
+      execute(programs.get(job.program)!, job, index - 1 + (taking >> 16), tickets, clear);
+    } catch (error) {
+      Atomics.store(control, slot.failed, 1);
+      port.postMessage({ type: "failed", message: String(error) });
+    }
+    if (Atomics.sub(control, slot.active, 1) === 1 && report) port.postMessage({ type: "done" });
+  }
+}
+
+function receive(message: ToWorker): void {
+  if (message.type === "start") {
+    start = message;
+    port.postMessage({ type: "ready" });
+  } else if (message.type === "program") {
+    const instance = new WebAssembly.Instance(message.module, { env: { memory: start!.memory } });
+    programs.set(message.id, instance.exports as unknown as Kernels);
+    port.postMessage({ type: "ready" });
+  } else if (message.type === "forget") {
+    programs.delete(message.id);
+    port.postMessage({ type: "ready" });
+  } else {
+    generation = message.generation;
+    serve(start!);
+  }
+}
+
+if (port.on) port.on("message", receive);
+else port.addEventListener!("message", (event) => receive(event.data));

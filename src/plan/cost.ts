@@ -1,0 +1,130 @@
+/**
+ * The cost model: the paper's Eq. 2, C = Σ_i [16·N·N_i/γ(N_i) + 4·N/ω(i)], in its general form. The first term is the
+ * arithmetic of stage i, forward and inverse; the second moves its points through the memory where they live. Here the
+ * arithmetic may also be that of butterflies, counted from the generated codelets, and the bytes of a point, the memory
+ * levels and their bandwidths are the device's.
+ */
+import { dft } from "../math/codelet.ts";
+import { countOps, Graph } from "../math/expr.ts";
+import type { DeviceSpec } from "./device.ts";
+import { levelFor } from "./device.ts";
+import type { TransformPlan } from "./plan.ts";
+import { layout } from "./plan.ts";
+
+/** One stage as the cost model sees it. */
+export interface StageShape {
+  readonly radix: number;
+  readonly kind: "matrix" | "butterfly";
+  /** Bytes of the set that the stage sweeps: decides where its points come from. */
+  readonly workingSet: number;
+}
+
+/** Predicted seconds of one row, and what they are made of. */
+export interface Cost {
+  readonly seconds: number;
+  readonly arithmetic: number;
+  readonly memory: number;
+  readonly overhead: number;
+  readonly flops: number;
+}
+
+/** FLOP of one stage over N points, forward and inverse. */
+export function stageFlops(points: number, radix: number, kind: StageShape["kind"]): number {
+  if (kind === "matrix") return 16 * points * radix;
+  return 2 * (points / radix) * butterflyFlops(radix);
+}
+
+const known = new Map<number, number>();
+
+/** FLOP of a radix-r butterfly with its r − 1 twiddles, counted from the codelet; a fused multiply-add counts as two. */
+export function butterflyFlops(radix: number): number {
+  let flops = known.get(radix);
+  if (flops === undefined) {
+    const g = new Graph();
+    const input = (pointer: string, j: number): { re: ReturnType<Graph["load"]>; im: ReturnType<Graph["load"]> } => ({
+      re: g.load({ pointer, offset: 8 * j }, "float32"),
+      im: g.load({ pointer, offset: 8 * j + 4 }, "float32"),
+    });
+    const x = Array.from({ length: radix }, (_, j) => (j === 0 ? input("x", 0) : g.cmul(input("x", j), input("t", j))));
+    const ops = countOps(dft(g, x, 1).flatMap((v) => [v.re, v.im]));
+    flops = ops.add + ops.sub + ops.mul + ops.neg + 2 * (ops.fma + ops.fnma);
+    known.set(radix, flops);
+  }
+  return flops;
+}
+
+/** Eq. 2 for stages over N points of one row. */
+export function stagesCost(points: number, stages: readonly StageShape[], device: DeviceSpec): Cost {
+  let arithmetic = 0;
+  let memory = 0;
+  let flops = 0;
+  for (const { radix, kind, workingSet } of stages) {
+    const rate = kind === "matrix" && radix >= device.matrixTile ? device.matrixFlops : device.generalFlops;
+    const work = stageFlops(points, radix, kind);
+    flops += work;
+    arithmetic += work / rate;
+    memory += (points * device.bytesPerPoint) / levelFor(device, workingSet).bandwidth;
+  }
+  return { seconds: arithmetic + memory, arithmetic, memory, overhead: 0, flops };
+}
+
+/**
+ * The order-p matrix decomposition of an N-point transform into near-even power-of-two factors, outermost first. A stage
+ * works in the memory that holds the block it is applied to.
+ */
+export function matrixStages(points: number, order: number, device: DeviceSpec): StageShape[] {
+  const bits = Math.round(Math.log2(points));
+  let block = points;
+  return Array.from({ length: order }, (_, i) => {
+    const radix = 2 ** (Math.floor(bits / order) + (i < bits % order ? 1 : 0));
+    const stage: StageShape = { radix, kind: "matrix", workingSet: block * device.bytesPerPoint };
+    block /= radix;
+    return stage;
+  });
+}
+
+/** The order p in 2 … 4 that Eq. 2 finds cheapest for an N-point transform on a device with matrix units. */
+export function bestOrder(points: number, device: DeviceSpec): number {
+  const seconds = (p: number): number => stagesCost(points, matrixStages(points, p, device), device).seconds;
+  return [2, 3, 4].reduce((best, p) => (seconds(p) < seconds(best) ? p : best));
+}
+
+/** FLOP per point between the last forward and the first inverse stage: one complex product. */
+const productFlops = 8;
+/** Bytes per point that the middle reads besides the transform: the spectrum and three twiddles for four points. */
+const middleBytes = 8 + 6;
+
+/**
+ * Seconds of one row under a butterfly plan: Eq. 2 stage by stage, each stage reading and writing its points once each
+ * way; the stages of a tiled level share one trip. Every level's first trip comes from where its parent lives.
+ */
+export function planCost(plan: TransformPlan, device: DeviceSpec): Cost {
+  const points = plan.points;
+  const levels = layout(plan);
+  const trip = 4 * points * device.bytesPerPoint;
+  let flops = productFlops * points + 2 * (points / 4) * butterflyFlops(4);
+  let memory = 0;
+  let overhead = device.rowSeconds;
+  // Spectrum and twiddles stream past with the data.
+  const stream = 1 + middleBytes / (2 * device.bytesPerPoint);
+  levels.forEach((level, i) => {
+    const home = levelFor(device, level.bytes * (i === levels.length - 1 ? stream : 1)).bandwidth;
+    const tileBytes = level.tile ? level.rows * level.tile * device.bytesPerPoint : level.bytes;
+    const tile = levelFor(device, tileBytes).bandwidth;
+    let run = level.rows;
+    level.radices.forEach((radix, j) => {
+      flops += 2 * (points / radix) * butterflyFlops(radix);
+      memory += trip / (level.tile && j > 0 ? tile : home);
+      run /= radix;
+      const vectors = level.tile ? level.tile / 4 : (run * level.columns) / 4;
+      const loops = points / radix / 4 / Math.max(1, vectors);
+      overhead += 2 * loops * device.loopSeconds;
+    });
+  });
+  const last = levels.at(-1)!;
+  const parent = levels.length > 1 ? levelFor(device, levels[0]!.bytes * stream).bandwidth : Number.POSITIVE_INFINITY;
+  memory += (points * (4 * device.bytesPerPoint + middleBytes)) / levelFor(device, last.bytes * stream).bandwidth;
+  memory += (points * middleBytes) / parent;
+  const arithmetic = flops / device.generalFlops;
+  return { seconds: arithmetic + memory + overhead, arithmetic, memory, overhead, flops };
+}
