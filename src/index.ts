@@ -13,6 +13,8 @@ export type {
   MemoryUse,
 } from "./conv/conv.ts";
 export { convolve, FlashFFTConv, PreparedKernel } from "./conv/conv.ts";
+export type { Tuned, TuneOptions } from "./conv/tune.ts";
+export { tune } from "./conv/tune.ts";
 export type { Explanation, PlanPrediction } from "./conv/explain.ts";
 export type { Dtype, SampleArray } from "./dtype.ts";
 export * from "./errors.ts";

@@ -12,7 +12,6 @@ import { formatTransform } from "../plan/plan.ts";
 import type { Kernels } from "./executor.ts";
 import { execute, soloTickets } from "./executor.ts";
 import type { Instructions } from "./features.ts";
-import { features } from "./features.ts";
 import type { Job } from "./job.ts";
 import type { Block, LinearMemory } from "./memory.ts";
 import { Arena, maxPages, PlainMemory } from "./memory.ts";
@@ -77,7 +76,8 @@ export class CpuBackend {
 
   static async start(settings: CpuSettings): Promise<CpuBackend> {
     if (settings.instructions === "javascript") return new CpuBackend(settings, new PlainMemory(), false);
-    const shared = features().sharedMemory;
+    // Unshared where one thread works: V8 copies to and from shared memory word by word, three to seven times slower.
+    const shared = settings.threads > 1;
     const memory = shared
       ? new WebAssembly.Memory({ initial: 1, maximum: maxPages, shared: true })
       : new WebAssembly.Memory({ initial: 1 });

@@ -2,7 +2,8 @@
  * Runs jobs on compiled programs: the same code on the calling thread and in every worker. Item t of a job belongs to
  * a phase; a thread that draws an item of a later phase waits until all items before it are done.
  */
-import { variant } from "../kernels/program.ts";
+import { suffix } from "../kernels/suffix.ts";
+import { batchPlaces } from "../kernels/middle.ts";
 import type { Job } from "./job.ts";
 import { jobKinds } from "./job.ts";
 
@@ -116,9 +117,9 @@ const spectraRecipe: MakeRecipe = (e, job) => {
 
 const forwardRecipe: MakeRecipe = (e, job, z) => {
   const { batch, channels, table } = job;
-  const head = e[`head_${variant("u", job.hasPregate !== 0 && "gate")}`]!;
+  const head = e[`head_u${suffix(job.hasPregate !== 0)}`]!;
   const body = e.body_multiply!;
-  const tail = e[`tail_${variant("y", job.hasPostgate !== 0 && "gate", job.hasSkip !== 0 && "skip")}`]!;
+  const tail = e[`tail_y${suffix(job.hasPostgate !== 0, job.hasSkip !== 0)}`]!;
   const channelOf = (unit: number): number => Math.floor(unit / batch);
   const rowOf = (unit: number): number => (job.packed ? unit - job.first : (unit % batch) * channels + channelOf(unit));
   return {
@@ -163,10 +164,14 @@ const backwardRecipe: MakeRecipe = (e, job, z, clear) => {
   const input = (base: number, channel: number, b: number): number => base + rowOf(channel, b) * job.inputBytes;
   const output = (base: number, channel: number, b: number): number => base + rowOf(channel, b) * job.outputBytes;
   const post = job.hasPostgate !== 0;
-  const headU = e[`head_${variant("u", job.hasPregate !== 0 && "gate")}`]!;
-  const headDy = e[`head_${variant("dy", post && "gate")}`]!;
-  const tailDu = e[`tail_${variant("du", job.hasPregate !== 0 && "gate", job.hasSkip !== 0 && "skip")}`]!;
-  const body = post ? e.body_gatedGradients! : e.body_gradients!;
+  const headU = e[`head_u${suffix(job.hasPregate !== 0)}`]!;
+  const headDy = e[`head_dy${suffix(post)}`]!;
+  const tailDu = e[`tail_du${suffix(job.hasPregate !== 0, job.hasSkip !== 0)}`]!;
+  const [first, inner, last, only] = batchPlaces.map((place) => e[`body_gradients_${place}${post ? "_gated" : ""}`]!);
+  const bodyAt = (b: number): NonNullable<typeof only> => {
+    if (job.batch === 1) return only!;
+    return b === 0 ? first! : b === job.batch - 1 ? last! : inner!;
+  };
   const row: Step[] = [
     {
       length: tiles,
@@ -175,7 +180,7 @@ const backwardRecipe: MakeRecipe = (e, job, z, clear) => {
     { length: tiles, run: (h, b, from, to) => headU(input(job.u, h, b), input(job.pregate, h, b), w, table, from, to) },
     {
       length: bodies,
-      run: (h, _b, from, to) => body(z, w, job.spectra + h * job.spectrumBytes, sum, table, from, to),
+      run: (h, b, from, to) => bodyAt(b)(z, w, job.spectra + h * job.spectrumBytes, sum, table, from, to),
     },
     {
       length: tiles,
@@ -195,16 +200,17 @@ const backwardRecipe: MakeRecipe = (e, job, z, clear) => {
     });
   }
   const dk = (h: number): number => job.dk + (h - job.first) * job.dkBytes;
-  const before: Step[] = job.batchFrom > 0 ? [] : [{ length: 1, run: () => clear(sum, sum + job.transformBytes) }];
+  // Taps that no sink covers have no effect and no gradient; a second sink adds to what is there.
+  const clearTaps: Step = { length: 1, run: (h) => clear(dk(h), dk(h) + job.dkBytes) };
   const after: Step[] = [
-    { length: 1, run: (h) => clear(dk(h), dk(h) + job.dkBytes) },
-    { length: bodies, run: (_h, _b, from, to) => e.body_inverse!(z, sum, table, from, to) },
+    ...(job.clearTaps ? [clearTaps] : []),
     ...Array.from({ length: job.dkSinks }, (_, i): Step => {
       const tail = e[`tail_dk${i}`]!;
-      return { length: tiles, run: (h, _b, from, to) => tail(z, dk(h), 0, 0, 0, 0, 0, table, from, to) };
+      return { length: tiles, run: (h, _b, from, to) => tail(sum, dk(h), 0, 0, 0, 0, 0, table, from, to) };
     }),
   ];
-  return { before, row, after: job.finish ? after : [], batchFrom: job.batchFrom, batchTo: job.batchTo };
+  const finish = job.batchTo === job.batch;
+  return { before: [], row, after: finish ? after : [], batchFrom: job.batchFrom, batchTo: job.batchTo };
 };
 
 const recipes: Readonly<Record<number, MakeRecipe>> = {

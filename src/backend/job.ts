@@ -15,10 +15,9 @@ const fields = [
   "units",
   /** Rows of the units lie one after another from `u`, `y`, …; else row b·channels + h of whole tensors. */
   "packed",
-  /** Batch range of a backward job, and whether its kernel gradient is finished by it. */
+  /** Batch rows [batchFrom, batchTo) of a backward job; the kernel gradient is stored after the last of the batch. */
   "batchFrom",
   "batchTo",
-  "finish",
   /** All threads work on one row at a time, in phases. */
   "together",
   "table",
@@ -50,6 +49,8 @@ const fields = [
   "tiles",
   "bodies",
   "dkSinks",
+  /** Kernel gradients are cleared first: some taps have no effect, or two sinks add up. */
+  "clearTaps",
 ] as const;
 
 export type Job = Record<(typeof fields)[number], number>;
@@ -58,7 +59,9 @@ export const jobFields: readonly (keyof Job)[] = fields;
 
 export const jobKinds = { spectra: 0, forward: 1, backward: 2 } as const;
 
+const empty: Job = Object.fromEntries(fields.map((f) => [f, 0])) as Job;
+
 /** A job with every field 0. */
 export function emptyJob(): Job {
-  return Object.fromEntries(fields.map((f) => [f, 0])) as Job;
+  return { ...empty };
 }

@@ -6,7 +6,7 @@ import { closeSync, fchmodSync, fsync, openSync, renameSync, rmSync, write } fro
 import { access, constants, type FileHandle, open, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
-import { FileError, FlashFFTConvError, show } from "../errors.ts";
+import { FileError, show } from "../errors.ts";
 
 /** A regular file open for reading at any position. */
 export class InputFile {
@@ -100,18 +100,50 @@ export const systemDisk: Disk = {
   sync: (descriptor) => syncDescriptor(descriptor),
 };
 
-/** Where unfinished files are known, so that an interruption can remove them, and how it is announced. */
+/**
+ * The unfinished files of this process. They are removed without waiting: an interruption leaves none, because nothing
+ * else runs between the removal and the end of the process.
+ */
+export class Temporaries {
+  readonly #paths = new Set<string>();
+  readonly #onChange: (count: number) => void;
+
+  /** @param onChange told how many unfinished files there are, each time that changes. */
+  constructor(onChange: (count: number) => void = () => {}) {
+    this.#onChange = onChange;
+  }
+
+  /** Create an unfinished file and return its descriptor. */
+  create(path: string, mode: number | undefined): number {
+    const descriptor = openSync(path, "wx", 0o666);
+    this.#paths.add(path);
+    this.#onChange(this.#paths.size);
+    if (mode !== undefined) fchmodSync(descriptor, mode);
+    return descriptor;
+  }
+
+  /** Give a finished file its name. */
+  finish(path: string, name: string): void {
+    renameSync(path, name);
+    this.#paths.delete(path);
+    this.#onChange(this.#paths.size);
+  }
+
+  /** Remove one unfinished file, or all. */
+  remove(paths: Iterable<string> = [...this.#paths]): void {
+    for (const path of paths) {
+      rmSync(path, { force: true });
+      this.#paths.delete(path);
+    }
+    this.#onChange(this.#paths.size);
+  }
+}
+
+/** How output is interrupted, and where it goes. */
 export interface OutputContext {
   readonly signal: AbortSignal;
   readonly disk: Disk;
-  /** Temporary files that exist now. */
-  readonly temporaries: Set<string>;
-}
-
-/** Remove every unfinished file, without waiting: nothing else runs before the process ends. */
-export function removeTemporaries(temporaries: Set<string>): void {
-  for (const path of temporaries) rmSync(path, { force: true });
-  temporaries.clear();
+  readonly temporaries: Temporaries;
 }
 
 /** A place where a file may be written: checked before the work, so that an hour of it is not lost. */
@@ -127,7 +159,8 @@ export interface OutputPath {
 /** @throws FileError if `path` cannot become a file. */
 export async function checkOutput(path: string, call: string): Promise<OutputPath> {
   try {
-    await access(dirname(path), constants.W_OK);
+    // With a slash at the end, the name of anything but a folder is refused.
+    await access(`${dirname(path)}/`, constants.W_OK);
   } catch (error) {
     throw systemError(call, dirname(path), "a folder that can be written to", error);
   }
@@ -147,48 +180,49 @@ export async function checkOutput(path: string, call: string): Promise<OutputPat
 
 /**
  * Write a file whole: into a temporary file beside it, synchronised to the disk and renamed at the end. Whatever
- * fails, `produce` included, removes the temporary file and leaves what stood under the name untouched.
+ * fails, `produce` included, removes the temporary file and leaves what stood under the name untouched. Nothing is
+ * created before the first byte is there.
  * @throws FileError if the disk refuses, a full one included.
  */
 export async function writeWhole(
   output: OutputPath,
   call: string,
-  context: OutputContext,
+  { signal, disk, temporaries }: OutputContext,
   produce: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
 ): Promise<void> {
-  const folder = dirname(output.path);
-  const temporary = join(folder, `.${basename(output.path)}.${process.pid}.partial`);
-  context.signal.throwIfAborted();
-  // Opened and renamed without waiting: an interruption finds either no file or one that it knows.
-  let descriptor: number;
+  const name = `.${basename(output.path)}.${process.pid}.partial`;
+  const temporary = join(dirname(output.path), name);
+  let descriptor: number | undefined;
+  const write = async (bytes: Uint8Array): Promise<void> => {
+    for (let done = 0; done < bytes.length; ) {
+      signal.throwIfAborted();
+      descriptor ??= temporaries.create(temporary, output.mode);
+      const part = bytes.subarray(done, done + 2 ** 23);
+      done += (await disk.write(descriptor, part)).bytesWritten;
+    }
+  };
   try {
-    descriptor = openSync(temporary, "wx", 0o666);
-  } catch (error) {
-    throw systemError(call, output.shown, "writable", error);
-  }
-  context.temporaries.add(temporary);
-  let isOpen = true;
-  try {
-    if (output.mode !== undefined) fchmodSync(descriptor, output.mode);
     await produce(async (bytes) => {
-      for (let done = 0; done < bytes.length; ) {
-        context.signal.throwIfAborted();
-        const part = bytes.subarray(done, done + 2 ** 23);
-        done += (await context.disk.write(descriptor, part)).bytesWritten;
+      try {
+        await write(bytes);
+      } catch (error) {
+        throw signal.aborted ? error : systemError(call, output.shown, "writable", error);
       }
     });
-    await context.disk.sync(descriptor);
-    isOpen = false;
-    closeSync(descriptor);
-    context.signal.throwIfAborted();
-    renameSync(temporary, output.path);
-    context.temporaries.delete(temporary);
+    if (descriptor === undefined) throw new Error("an output file has a header at least");
+    try {
+      await disk.sync(descriptor);
+      signal.throwIfAborted();
+      closeSync(descriptor);
+      descriptor = undefined;
+      temporaries.finish(temporary, output.path);
+    } catch (error) {
+      throw signal.aborted ? error : systemError(call, output.shown, "writable", error);
+    }
   } catch (error) {
-    if (isOpen) closeSync(descriptor);
-    rmSync(temporary, { force: true });
-    context.temporaries.delete(temporary);
-    if (error instanceof FlashFFTConvError || context.signal.aborted) throw error;
-    throw systemError(call, output.shown, "writable", error);
+    if (descriptor !== undefined) closeSync(descriptor);
+    temporaries.remove([temporary]);
+    throw error;
   }
 }
 
@@ -201,7 +235,10 @@ const explanations: Readonly<Record<string, readonly [what: string, remedy: stri
   EROFS: ["is on a file system that is read-only", "Choose another place."],
   ENOSPC: ["is on a disk that is full", "Free space, or choose another disk."],
   EDQUOT: ["is beyond this user's disk quota", "Free space, or choose another disk."],
-  EFBIG: ["is larger than the file system or the process's limit allows", "Raise the limit (ulimit -f)."],
+  EFBIG: [
+    "is larger than the file system or the process's limit allows",
+    "Raise the limit (ulimit -f).",
+  ],
   EMFILE: ["met the limit of open files", "Raise the limit (ulimit -n)."],
   EIO: ["met an input/output error of the disk", "Check the disk."],
 };
@@ -210,7 +247,15 @@ const explanations: Readonly<Record<string, readonly [what: string, remedy: stri
 function systemError(call: string, path: string, need: string, error: unknown): unknown {
   const code = error instanceof Error && "code" in error ? String(error.code) : undefined;
   if (code === undefined || !(error instanceof Error)) return error;
-  const [what, remedy] = explanations[code] ?? [`failed with ${error.message}`, "Check the path and the disk."];
-  const parts = { call, requirement: `${show(path)} must be ${need}`, value: `a path that ${what}`, remedy };
+  const [what, remedy] = explanations[code] ?? [
+    `failed with ${error.message}`,
+    "Check the path and the disk.",
+  ];
+  const parts = {
+    call,
+    requirement: `${show(path)} must be ${need}`,
+    value: `a path that ${what}`,
+    remedy,
+  };
   return new FileError(parts, error);
 }

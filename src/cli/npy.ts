@@ -94,7 +94,8 @@ export async function readNpyHeader(file: InputFile): Promise<NpyHeader> {
 /** The header is a Python dictionary literal with three fields; each value stays text here. */
 function parseFields(file: InputFile, text: string): Map<string, string> {
   const fields = new Map<string, string>();
-  const field = /\s*['"](\w+)['"]\s*:\s*('[^']*'|"[^"]*"|True|False|\([\d\s,]*\)|\[[^\]]*\])\s*(?:,|(?=\}))/y;
+  const field =
+    /\s*['"](\w+)['"]\s*:\s*('[^']*'|"[^"]*"|True|False|\([\d\s,]*\)|\[[^\]]*\])\s*(?:,|(?=\}))/y;
   const open = /^\s*\{/.exec(text);
   let position = open ? open[0].length : 0;
   while (open) {
@@ -105,7 +106,8 @@ function parseFields(file: InputFile, text: string): Map<string, string> {
     position = field.lastIndex;
   }
   const complete = ["descr", "fortran_order", "shape"].every((name) => fields.has(name));
-  if (open && complete && fields.size === 3 && /^\s*\}\s*$/.test(text.slice(position))) return fields;
+  if (open && complete && fields.size === 3 && /^\s*\}\s*$/.test(text.slice(position)))
+    return fields;
   throw file.refuse(
     "must have a .npy header with descr, fortran_order and shape",
     show(text.trim()),
@@ -137,16 +139,20 @@ function checkOrder(file: InputFile, text = ""): void {
 }
 
 function checkShape(file: InputFile, text = ""): readonly number[] {
-  const sizes = text.slice(1, -1).split(",").map((size) => size.trim());
+  const sizes = text
+    .slice(1, -1)
+    .split(",")
+    .map((size) => size.trim());
   if (sizes.at(-1) === "") sizes.pop();
   const shape = sizes.map(Number);
   const usable = sizes.every((size) => /^\d+$/.test(size)) && shape.every((size) => size >= 1);
   const count = shape.reduce((a, b) => a * b, 1);
-  if (usable && shape.length >= 1 && shape.length <= 3 && count <= Number.MAX_SAFE_INTEGER / 8) return shape;
+  if (usable && shape.length >= 1 && shape.length <= 3 && count <= Number.MAX_SAFE_INTEGER / 8)
+    return shape;
   throw file.refuse(
     "must have one to three dimensions, none of them empty",
     `shape ${text}`,
-    "Reshape it to (L), (H, L) or (B, H, L).",
+    "Save samples of shape (L), (H, L) or (B, H, L).",
   );
 }
 

@@ -50,19 +50,27 @@ export const exitCodes = {
 /** The paragraph of the help that states the exit codes. */
 export const exitCodeHelp = `exit codes:
   0    done
-  1    failed: an error above its bound (verify), a machine or backend that cannot do it
-  2    bad usage or bad input: an unknown option, a value out of range, shapes that disagree
-  3    a file that is missing, cut short, of an unknown format, or cannot be written
-  130  interrupted (Ctrl-C); 143 terminated, 129 hung up. No unfinished file is left
+  1    failed: an error above its bound (verify, bench), a machine that cannot
+  2    bad usage or input: an unknown option, a value out of range, shapes that
+       disagree, samples that would clip
+  3    a file that is missing, cut short, of an unknown format, or not writable
+  130  interrupted by Ctrl-C (143: terminated, 129: hung up); no unfinished file
+       is left behind
 `;
 
 const jsonOption: Option = { name: "json", help: "print JSON: one object a line, errors included" };
 const helpOption: Option = { name: "help", help: "print this text" };
 
 /** Options that several commands share. */
-export const shared = {
+export const shared: Readonly<
+  Record<"mode" | "period" | "threads" | "instructions" | "batch" | "channels", Option>
+> = {
   mode: { name: "mode", value: "MODE", help: `${modes.join(", ")}` },
-  period: { name: "period", value: "N", help: "period of --mode circular, at least L and K (default: the larger)" },
+  period: {
+    name: "period",
+    value: "N",
+    help: "period of --mode circular, at least L and K (default: the larger)",
+  },
   threads: { name: "threads", value: "N", help: "threads to use (default: all cores)" },
   instructions: {
     name: "instructions",
@@ -71,10 +79,21 @@ export const shared = {
   },
   batch: { name: "batch", value: "B", help: "sequences that share the kernels (default: 1)" },
   channels: { name: "channels", value: "H", help: "kernels, one a channel (default: 1)" },
-} as const satisfies Record<string, Option>;
+};
 
 /** Instruction sets that a user can ask for. */
 export const instructionSets = ["auto", "relaxed-simd", "simd", "javascript"] as const;
+
+/** `options` without those that are undefined: an option left out is not an option set to undefined. */
+export function defined<T extends object>(options: T): Defined<T> {
+  const entries = Object.entries(options).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as Defined<T>;
+}
+
+/** Keys that may be undefined become keys that may be missing. */
+type Defined<T> = {
+  [K in keyof T as undefined extends T[K] ? never : K]: T[K];
+} & { [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined> };
 
 /** Every option that a command takes. */
 function optionsOf(command: Command): readonly Option[] {
@@ -128,8 +147,9 @@ export class Values {
   }
 
   /** Several integers, with commas between them. */
-  integers(name: string, low: number, high: number): readonly number[] | undefined {
-    return this.text(name)?.split(",").map((part) => this.#integer(name, part.trim(), low, high));
+  integers(name: string, low: number, high: number, byDefault: string): readonly number[] {
+    const text = this.text(name) ?? byDefault;
+    return text.split(",").map((part) => this.#integer(name, part.trim(), low, high));
   }
 
   #integer(name: string, text: string, low: number, high: number): number {
@@ -195,10 +215,13 @@ export function parseOptions(command: Command, argv: readonly string[]): Values 
     if (given.has(option.name)) {
       return refuse(`--${option.name} may be given once`, "it twice", "Keep one of the two.");
     }
-    const missing =
-      token.value === undefined || (!token.inlineValue && token.value.startsWith("--"));
+    const missing = !token.value || (!token.inlineValue && token.value.startsWith("--"));
     if (option.value && missing) {
-      return refuse(`--${option.name} needs a value`, "none", `Write --${option.name} ${option.value}.`);
+      return refuse(
+        `--${option.name} needs a value`,
+        "none",
+        `Write --${option.name} ${option.value}.`,
+      );
     }
     if (!option.value && token.value !== undefined) {
       return refuse(`--${option.name} takes no value`, show(token.value), "Leave the value out.");
@@ -222,27 +245,39 @@ export function suggestion(text: string, known: readonly string[]): string | und
   const ranked = known
     .map((name) => ({ name, distance: editDistance(lower, name.toLowerCase()) }))
     .sort((a, b) => a.distance - b.distance);
-  const nearest = ranked[0];
-  const prefix = known.find((name) => lower.length >= 3 && name.startsWith(lower));
-  if (nearest && nearest.distance <= Math.max(1, Math.floor(nearest.name.length / 3))) {
-    return `Did you mean ${nearest.name}?`;
-  }
-  return prefix && `Did you mean ${prefix}?`;
+  const near = ranked.find(({ name, distance }) => distance <= Math.max(1, name.length / 3));
+  const begun = known.find(
+    (name) => Math.min(lower.length, name.length) >= 3 && commonStart(lower, name),
+  );
+  const nearest = near?.name ?? begun;
+  return nearest && `Did you mean ${nearest}?`;
 }
 
-/** Insertions, deletions and substitutions from `a` to `b` (Levenshtein). */
+/** Whether one of two texts begins with the other. */
+function commonStart(a: string, b: string): boolean {
+  return a.startsWith(b) || b.startsWith(a);
+}
+
+/** Insertions, deletions, substitutions and swaps of neighbours from `a` to `b`. */
 function editDistance(a: string, b: string): number {
+  let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];
     for (let j = 1; j <= b.length; j++) {
       const substituted = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substituted, row[j]! + 1, next[j - 1]! + 1));
+      const swapped =
+        a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? before[j - 2]! + 1 : substituted;
+      next.push(Math.min(substituted, swapped, row[j]! + 1, next[j - 1]! + 1));
     }
+    before = row;
     row = next;
   }
   return row[b.length]!;
 }
+
+/** Columns of the help. */
+const helpWidth = 80;
 
 /** The help of one command. */
 export function commandHelp(command: Command): string {
@@ -251,9 +286,11 @@ export function commandHelp(command: Command): string {
   const options = optionsOf(command);
   const left = options.map(({ name, value }) => `--${name}${value ? ` ${value}` : ""}`);
   const width = Math.max(...left.map((text) => text.length));
-  const lines = options.map(({ help }, i) =>
-    wrap(`  ${left[i]!.padEnd(width)}  `, help, 100).join("\n"),
-  );
+  const lines = options.map(({ help }, i) => wrap(`  ${left[i]!.padEnd(width)}  `, help));
+  const paragraphs = command.notes
+    .trim()
+    .split("\n\n")
+    .map((text) => (text.includes("\n  ") ? text : wrap("", text.replaceAll("\n", " "))));
   return `flashfftconv ${command.name}: ${command.summary}
 
 usage: flashfftconv ${command.name}${usage} [options]
@@ -261,23 +298,23 @@ usage: flashfftconv ${command.name}${usage} [options]
 options:
 ${lines.join("\n")}
 
-${command.notes.trim()}
+${paragraphs.join("\n\n")}
 
 ${exitCodeHelp}`;
 }
 
-/** `text` in lines of at most `width` characters after `start`, the later ones indented as far. */
-function wrap(start: string, text: string, width: number): string[] {
+/** `text` in lines after `start`, the later ones indented as far. */
+function wrap(start: string, text: string): string {
   const lines: string[] = [];
   let line = start;
   for (const word of text.split(" ")) {
-    if (line.length + word.length > width && line.trim() !== "" && line !== start) {
+    if (line.length + word.length > helpWidth && line.trim() !== "" && line !== start) {
       lines.push(line.trimEnd());
       line = " ".repeat(start.length);
     }
     line += `${word} `;
   }
-  return [...lines, line.trimEnd()];
+  return [...lines, line.trimEnd()].join("\n");
 }
 
 /** The shape that `plan`, `bench` and `verify` are asked about, as far as it is common to them. */
@@ -289,20 +326,23 @@ export interface SharedChoices {
   readonly instructions: (typeof instructionSets)[number] | undefined;
 }
 
-/** The values of the options in `shared` that a command may have. */
-export function sharedChoices(values: Values): SharedChoices {
-  const mode = values.choice("mode", modes);
-  if (values.has("period") && mode !== "circular") {
+/**
+ * The values of the options in `shared` that a command may have.
+ * @param chosenModes the modes, for a command that takes several.
+ */
+export function sharedChoices(values: Values, chosenModes?: readonly Mode[]): SharedChoices {
+  const mode = chosenModes ? undefined : values.choice("mode", modes);
+  if (values.has("period") && !(chosenModes ?? [mode]).includes("circular")) {
     throw new InvalidArgumentError({
       call: values.call,
       requirement: "--period belongs to --mode circular",
-      value: `--period with ${mode === undefined ? "no --mode" : `--mode ${mode}`}`,
+      value: `--period with ${values.has("mode") ? `--mode ${values.text("mode")}` : "no --mode"}`,
       remedy: "Add --mode circular, or leave --period out.",
     });
   }
   return {
     mode,
-    dtype: values.choice("dtype", dtypes),
+    dtype: chosenModes ? undefined : values.choice("dtype", dtypes),
     period: values.integer("period", 1, 2 * maxLength),
     threads: values.integer("threads", 1, 1024),
     instructions: values.choice("instructions", instructionSets),

@@ -8,16 +8,16 @@ export interface TextOutput {
   readonly columns?: number | undefined;
 }
 
+/** A number, perhaps with a unit. */
+const quantity = /^[-+]?[\d.,]+(e[-+]\d+)?( \S+)?$/;
+
 /** Lines of a table: columns as wide as their widest cell, numbers to the right. */
-export function table(
-  headings: readonly string[],
-  rows: readonly (readonly string[])[],
-): string {
+export function table(headings: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = headings.map((heading, column) =>
     Math.max(heading.length, ...rows.map((row) => row[column]!.length)),
   );
   const rightward = headings.map(
-    (_, column) => rows.length > 0 && rows.every((row) => /^[-+]?[\d.,]/.test(row[column]!)),
+    (_, column) => rows.length > 0 && rows.every((row) => quantity.test(row[column]!)),
   );
   const line = (cells: readonly string[]): string =>
     cells
@@ -27,18 +27,23 @@ export function table(
   return `${[headings, ...rows].map(line).join("\n")}\n`;
 }
 
-/** Milliseconds with three digits, and seconds from one on. */
+/** A time of so many milliseconds, with three digits, in the unit that suits it. */
 export function duration(milliseconds: number): string {
-  if (milliseconds >= 999.5) return `${threeDigits(milliseconds / 1000)} s`;
-  return milliseconds >= 0.9995
-    ? `${threeDigits(milliseconds)} ms`
-    : `${threeDigits(milliseconds * 1000)} µs`;
+  const units = [
+    ["s", 1000],
+    ["ms", 1],
+    ["µs", 1e-3],
+  ] as const;
+  const [unit, size] = units.find(([, size]) => milliseconds >= 0.9995 * size) ?? ["ns", 1e-6];
+  return `${threeDigits(milliseconds / size)} ${unit}`;
 }
 
 /** A positive number with three significant digits, never in exponent form. */
 export function threeDigits(value: number): string {
   if (value === 0) return "0";
-  const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))));
+  // Rounded first: 0.9996 has no digit before the point, but 1.00 has.
+  const rounded = Number(value.toPrecision(3));
+  const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(rounded))));
   return value.toLocaleString("en-US", {
     minimumFractionDigits: Math.min(digits, 20),
     maximumFractionDigits: Math.min(digits, 20),
@@ -92,7 +97,7 @@ export class Progress {
     const fraction = this.#fraction;
     const share = fraction === undefined ? "" : ` ${Math.floor(fraction * 100)} %`;
     const line = `${this.#what}${share}, ${Math.floor(seconds)} s`;
-    this.#output.write(`\r\x1b[K${line.slice(0, (this.#output.columns ?? 80) - 1)}`);
+    this.#output.write(`\r\x1b[K${line.slice(0, (this.#output.columns || 80) - 1)}`);
     this.#visible = true;
     this.#drawn = now;
   }

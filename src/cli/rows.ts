@@ -1,5 +1,6 @@
 /** How the rows of an input meet the rows of a kernel, and in what slices they are worked through. */
 import { InvalidArgumentError, show } from "../errors.ts";
+import { maxLength } from "../plan/problem.ts";
 import { rowsOf, type SignalFile } from "./signal.ts";
 
 /** Input and kernel rows as one convolution of (batch, channels, length) with (channels, kernelLength). */
@@ -23,9 +24,26 @@ export interface Arrangement {
  * Match rows: as many kernel rows as channels, or one of either for all of the other.
  * @throws InvalidArgumentError where they do not match.
  */
-export function arrange(input: SignalFile, kernel: SignalFile, hasSkip: boolean, call: string): Arrangement {
+export function arrange(
+  input: SignalFile,
+  kernel: SignalFile,
+  hasSkip: boolean,
+  call: string,
+): Arrangement {
   const { batch, channels, length } = rowsOf(input.shape);
   const { batch: kernelBatch, channels: kernelRows, length: kernelLength } = rowsOf(kernel.shape);
+  if (length > maxLength) {
+    const { wav } = input;
+    const time = wav
+      ? ` (${Math.floor(maxLength / wav.sampleRate)} s at ${show(wav.sampleRate)} Hz)`
+      : "";
+    throw new InvalidArgumentError({
+      call,
+      requirement: `a row of --input holds at most ${show(maxLength)} samples${time}`,
+      value: `${show(length)} in ${show(input.path)}`,
+      remedy: "Cut it into shorter pieces.",
+    });
+  }
   if (kernelBatch !== 1 || kernel.shape.length > 2) {
     throw new InvalidArgumentError({
       call,
@@ -78,7 +96,10 @@ const sliceSamples = 2 ** 24;
 /** Every row in file order; as one slice if `whole`. */
 export function slicesOf(arrangement: Arrangement, outputLength: number, whole: boolean): Slice[] {
   const { batch, channels, length, kernelLength } = arrangement;
-  if (whole) return [{ batchFirst: 0, batchCount: batch, channelFirst: 0, channelCount: channels, firstRow: 0 }];
+  if (whole)
+    return [
+      { batchFirst: 0, batchCount: batch, channelFirst: 0, channelCount: channels, firstRow: 0 },
+    ];
   const perRow = length + outputLength + kernelLength;
   const rows = Math.max(1, Math.floor(sliceSamples / perRow));
   const slices: Slice[] = [];

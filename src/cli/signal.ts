@@ -167,10 +167,7 @@ function meaningOf(
 }
 
 /** The function from stored samples to samples of `to`; none where they are the same. */
-function conversion(
-  from: Dtype | "float64",
-  to: Dtype,
-): ((stored: number) => number) | undefined {
+function conversion(from: Dtype | "float64", to: Dtype): ((stored: number) => number) | undefined {
   if (from === to) return undefined;
   const widen = from === "float16" ? fromFloat16 : from === "bfloat16" ? fromBfloat16 : identity;
   const round = to === "float16" ? toFloat16 : to === "bfloat16" ? toBfloat16 : identity;

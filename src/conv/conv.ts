@@ -22,7 +22,7 @@ import { dskipOf } from "./dskip.ts";
 import type { Explanation } from "./explain.ts";
 import { choosePlan } from "./explain.ts";
 import type { Call, Engine, Shape, Spectra } from "./run.ts";
-import { makeSpectra, runBackward, runForward } from "./run.ts";
+import { createEngine, makeSpectra, runBackward, runForward } from "./run.ts";
 import type { RowTensor } from "./staging.ts";
 
 /** What a FlashFFTConv is made from. */
@@ -186,7 +186,13 @@ export class FlashFFTConv {
     const workload = { rows: batch * channels, threads };
     const { explanation, device, candidate } = choosePlan(problem, instructions, workload, options.plan, call);
     const backend = await openCpu({ threads, instructions });
-    const engine = { problem, plan: candidate.plan, backend, device, rowSeconds: candidate.cost.seconds };
+    const shape = geometry(problem);
+    const covered = {
+      sinks: tapSinks(shape, candidate.plan.points).length,
+      taps: shape.taps.reduce((sum, t) => sum + t.count, 0),
+    };
+    const rowSeconds = candidate.cost.seconds;
+    const engine = createEngine({ problem, plan: candidate.plan, backend, device, rowSeconds }, covered);
     const conv = new FlashFFTConv(engine, explanation);
     try {
       await backend.exclusive(() => conv.#forwardProgram("float32", call));
@@ -423,12 +429,17 @@ export class FlashFFTConv {
       ...gates.rows,
       { field: "y", data: out, width: outputLength, direction: "out" },
     ];
-    await this.#engine.backend.exclusive(async () => {
+    const engine = this.#engine;
+    const run = (program: Program): void | Promise<void> => {
       this.#alive(call);
-      const program = this.#forward.get(dtype) ?? (await this.#forwardProgram(dtype, call));
-      await runForward(this.#engine, program, spectra, { shape, rows, skip, name: call }, gates.flags);
-      this.#workspaceBytes = this.#engine.backend.workspaceBytes;
+      return runForward(engine, program, spectra, { shape, rows, skip, name: call }, gates.flags);
+    };
+    const running = engine.backend.exclusive(() => {
+      const program = this.#forward.get(dtype);
+      return program ? run(program) : this.#forwardProgram(dtype, call).then(run);
     });
+    if (running) await running;
+    this.#workspaceBytes = engine.backend.workspaceBytes;
     return out;
   }
 
@@ -463,12 +474,11 @@ export class FlashFFTConv {
       ...gates.rows,
       ...outputs,
     ];
-    const sinks = tapSinks(geometry(this.problem), this.#engine.plan.points).length;
     await this.#engine.backend.exclusive(async () => {
       this.#alive(call);
       const forward = await this.#forwardProgram(dtype, call);
       const backward = await this.#backwardProgram(call);
-      await runBackward(this.#engine, { forward, backward }, spectra, { shape, rows, skip, name: call }, gates.flags, dk, sinks);
+      await runBackward(this.#engine, { forward, backward }, spectra, { shape, rows, skip, name: call }, gates.flags, dk);
       this.#workspaceBytes = this.#engine.backend.workspaceBytes;
     });
     return {

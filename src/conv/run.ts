@@ -24,6 +24,29 @@ export interface Engine {
   readonly device: DeviceSpec;
   /** Predicted seconds of one row, forward. */
   readonly rowSeconds: number;
+  /** A job with all that does not change from call to call. */
+  readonly template: Job;
+  /** Whether all threads can work on one row. */
+  readonly shareable: boolean;
+}
+
+/** Put together what calls need. */
+export function createEngine(
+  parts: Pick<Engine, "problem" | "plan" | "backend" | "device" | "rowSeconds">,
+  covered: { readonly sinks: number; readonly taps: number },
+): Engine {
+  const { problem, plan, backend } = parts;
+  const bytes = problem.dtype === "float32" ? 4 : 2;
+  const transform = transformBytes(plan);
+  const template: Job = {
+    ...emptyJob(),
+    ...{ inputBytes: problem.length * bytes, outputBytes: problem.outputLength * bytes },
+    ...{ spectrumBytes: transform, transformBytes: transform, dkBytes: problem.kernelLength * 4 },
+    ...{ tiles: tileCount(plan), bodies: bodyCount(plan, backend.lanes) },
+    ...{ dkSinks: covered.sinks, clearTaps: Number(covered.sinks > 1 || covered.taps < problem.kernelLength) },
+  };
+  const shareable = plan.points >= shareablePoints && canShareRow(plan, backend.settings.threads);
+  return { ...parts, template, shareable };
 }
 
 /** Shape of a call. */
@@ -63,24 +86,19 @@ function team(engine: Engine, units: number, seconds: number): Team {
   const total = units * seconds;
   const alone = { threads: 1, blocking: true, together: false };
   if (threads === 1 || total < 2 * engine.device.dispatchSeconds) return alone;
-  const together =
-    engine.plan.points >= shareablePoints && canShareRow(engine.plan, threads) && (units < 4 * threads || units % threads !== 0);
+  const together = engine.shareable && (units < 4 * threads || units % threads !== 0);
   if (!together && units === 1) return alone;
   return { threads, blocking: !together && total / threads < blockingSeconds, together };
 }
 
-function baseJob(engine: Engine, kind: number, program: Program, shape: Shape): Job {
-  const { problem, plan, backend } = engine;
-  const bytes = problem.dtype === "float32" ? 4 : 2;
-  const transform = transformBytes(plan);
-  return {
-    ...emptyJob(),
-    ...{ kind, program: program.id, table: program.table.address },
-    ...{ batch: shape.batch, channels: shape.channels },
-    ...{ inputBytes: problem.length * bytes, outputBytes: problem.outputLength * bytes },
-    ...{ spectrumBytes: transform, transformBytes: transform, dkBytes: problem.kernelLength * 4 },
-    ...{ tiles: tileCount(plan), bodies: bodyCount(plan, backend.lanes) },
-  };
+function newJob(engine: Engine, kind: number, program: Program, shape: Shape): Job {
+  const job = { ...engine.template };
+  job.kind = kind;
+  job.program = program.id;
+  job.table = program.table.address;
+  job.batch = shape.batch;
+  job.channels = shape.channels;
+  return job;
 }
 
 /** Transforms that a thread works on, by kind of job. */
@@ -182,7 +200,7 @@ export async function makeSpectra(
   for (let h = from; h < to; h += step) {
     const count = Math.min(step, to - h);
     const crew = team(engine, count, engine.rowSeconds / 2);
-    const job = baseJob(engine, jobKinds.spectra, program, { batch: 1, channels: 1 });
+    const job = newJob(engine, jobKinds.spectra, program, { batch: 1, channels: 1 });
     Object.assign(job, { first: 0, units: count, together: Number(crew.together), kernelBytes: width * bytes });
     job.spectra = base + (h - from) * job.spectrumBytes;
     if (address !== undefined) {
@@ -201,121 +219,154 @@ export async function makeSpectra(
 /** Spectra of a kernel: kept by the user's kernel object, or made for a call and freed with it. */
 export type Spectra = { readonly kept: Block } | { readonly kernel: SampleArray };
 
-/** Run `work` over groups of channels whose spectra lie at an address: all at once where they are kept. */
-async function overChannels(
+/** Work on channels [from, to); the spectrum of channel h lies at base + h·spectrumBytes. */
+type ChannelWork = (from: number, to: number, base: number) => void | Promise<void>;
+
+/** Run `work` over the channels: all at once where their spectra are kept, else in groups whose spectra fit the budget. */
+function overChannels(
   engine: Engine,
   program: Program,
   spectra: Spectra,
-  channels: number,
-  name: string,
-  work: (from: number, to: number, spectraBase: number) => void | Promise<void>,
-): Promise<void> {
-  const { backend, plan } = engine;
-  if ("kept" in spectra) {
-    const running = work(0, channels, spectra.kept.address);
-    if (running) await running;
-    return;
-  }
-  const bytes = transformBytes(plan);
+  call: Call,
+  work: ChannelWork,
+): void | Promise<void> {
+  const { channels } = call.shape;
+  if ("kept" in spectra) return work(0, channels, spectra.kept.address);
+  return overGroups(engine, program, spectra.kernel, call, work);
+}
+
+async function overGroups(engine: Engine, program: Program, kernel: SampleArray, call: Call, work: ChannelWork): Promise<void> {
+  const { arena } = engine.backend;
+  const { channels } = call.shape;
+  const bytes = engine.template.spectrumBytes;
   const group = Math.min(channels, Math.max(1, Math.floor(spectraBudget / bytes)));
-  const block = backend.arena.allocate(group * bytes, name);
+  const block = arena.allocate(group * bytes, call.name);
   try {
     for (let h = 0; h < channels; h += group) {
       const to = Math.min(channels, h + group);
-      await makeSpectra(engine, program, spectra.kernel, h, to, block.address, name);
-      // Channel h finds its spectrum at base + h·bytes.
-      const running = work(h, to, block.address - h * bytes);
-      if (running) await running;
+      await makeSpectra(engine, program, kernel, h, to, block.address, call.name);
+      await work(h, to, block.address - h * bytes);
     }
   } finally {
-    backend.arena.free(block);
+    arena.free(block);
+  }
+}
+
+/** Run the steps from `at` on, one after the other, without a promise as long as none of them needs one. */
+function inSteps(at: number, end: number, step: (at: number) => readonly [next: number, running: void | Promise<void>]): void | Promise<void> {
+  for (let i = at; i < end; ) {
+    const [next, running] = step(i);
+    if (running) return running.then(() => inSteps(next, end, step));
+    i = next;
   }
 }
 
 /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u for all rows of a call. */
-export function runForward(engine: Engine, program: Program, spectra: Spectra, call: Call, gates: Partial<Job>): Promise<void> {
-  return overChannels(engine, program, spectra, call.shape.channels, call.name, (from, to, base) => {
-    const { batch, channels } = call.shape;
+export function runForward(engine: Engine, program: Program, spectra: Spectra, call: Call, gates: Partial<Job>): void | Promise<void> {
+  const { batch, channels } = call.shape;
+  const { backend, rowSeconds } = engine;
+  return overChannels(engine, program, spectra, call, (from, to, base) => {
     const units = (to - from) * batch;
-    const job = baseJob(engine, jobKinds.forward, program, call.shape);
-    Object.assign(job, gates, { first: from * batch, spectra: base });
+    const job = newJob(engine, jobKinds.forward, program, call.shape);
+    Object.assign(job, gates);
+    job.spectra = base;
+    const crew = team(engine, units, rowSeconds);
     const places = direct(engine, call.rows);
     if (places) {
-      const crew = team(engine, units, engine.rowSeconds);
-      Object.assign(job, places, { units, together: Number(crew.together) });
+      Object.assign(job, places);
+      job.first = from * batch;
+      job.units = units;
+      job.together = Number(crew.together);
       reserve(engine, job, crew.threads, call, 0);
-      return engine.backend.run(program, job, crew.threads, crew.blocking);
+      return backend.run(program, job, crew.threads, crew.blocking);
     }
-    const whole = team(engine, units, engine.rowSeconds);
     const rowBytes = stagedRowBytes(call.rows);
-    const budget = whole.threads === 1 ? soloStaging : whole.threads * sharedStaging;
-    const least = whole.together ? 1 : whole.threads;
-    const step = Math.min(units, Math.max(least, Math.floor(budget / rowBytes)));
-    const memory = reserve(engine, job, whole.threads, call, step * rowBytes + 128 * call.rows.length);
+    const budget = crew.threads === 1 ? soloStaging : crew.threads * sharedStaging;
+    const size = Math.min(units, Math.max(crew.together ? 1 : crew.threads, Math.floor(budget / rowBytes)));
+    const memory = reserve(engine, job, crew.threads, call, size * rowBytes + 128 * call.rows.length);
     job.packed = 1;
-    const next = (done: number): void | Promise<void> => {
-      for (let at = done; at < units; at += step) {
-        const count = Math.min(step, units - at);
-        const crew = count === step ? whole : team(engine, count, engine.rowSeconds);
-        const first = from * batch + at;
-        Object.assign(job, { first, units: count, together: Number(crew.together) });
-        const rowAt = (i: number): number => ((first + i) % batch) * channels + Math.floor((first + i) / batch);
-        const running = staged(engine, program, job, crew, call, memory, count, rowAt);
-        if (running) return running.then(() => next(at + step));
-      }
-    };
-    return next(0);
+    return inSteps(0, units, (at) => {
+      const count = Math.min(size, units - at);
+      const part = count === size ? crew : team(engine, count, rowSeconds);
+      const first = from * batch + at;
+      job.first = first;
+      job.units = count;
+      job.together = Number(part.together);
+      const rowAt = (i: number): number => ((first + i) % batch) * channels + Math.floor((first + i) / batch);
+      return [at + size, staged(engine, program, job, part, call, memory, count, rowAt)];
+    });
   });
 }
 
-/** Gradients of all rows; dk rows go where `dk` lies, one row of K float32 per channel. */
+/** Programs of a backward call: the forward one makes spectra. */
+export interface Programs {
+  readonly forward: Program;
+  readonly backward: Program;
+}
+
+/** How a backward call is cut: channels and batch rows of one job. */
+interface Cut {
+  readonly channels: number;
+  readonly rows: number;
+}
+
+function cutBackward(crew: Team, call: Call, channels: number, isDirect: boolean): Cut {
+  const { batch } = call.shape;
+  if (isDirect) return { channels, rows: batch };
+  const rowBytes = stagedRowBytes(call.rows);
+  const budget = crew.threads === 1 ? soloStaging : crew.threads * sharedStaging;
+  const fit = Math.floor(budget / (batch * rowBytes));
+  if (crew.threads > 1) return { channels: Math.min(channels, Math.max(crew.together ? 1 : crew.threads, fit)), rows: batch };
+  if (fit >= 1) return { channels: Math.min(channels, fit), rows: batch };
+  return { channels: 1, rows: Math.max(1, Math.min(batch, Math.floor(budget / rowBytes))) };
+}
+
+/** Gradients of all rows; the kernel's go to `dk`, one row of K float32 per channel. */
 export function runBackward(
   engine: Engine,
-  programs: { readonly forward: Program; readonly backward: Program },
+  programs: Programs,
   spectra: Spectra,
   call: Call,
   gates: Partial<Job>,
   dk: Float32Array,
-  dkSinks: number,
-): Promise<void> {
+): void | Promise<void> {
   const { batch, channels } = call.shape;
+  const { backend, problem } = engine;
+  const { arena } = backend;
+  const width = problem.kernelLength;
   const seconds = 2 * batch * engine.rowSeconds;
-  return overChannels(engine, programs.forward, spectra, channels, call.name, async (from, to, base) => {
+  return overChannels(engine, programs.forward, spectra, call, (from, to, base) => {
     const places = direct(engine, call.rows);
-    const dkAddress = addressIn(engine.backend.arena, dk);
-    const whole = team(engine, to - from, seconds);
-    // On one thread a channel passes through staging row by row; on several, a channel at a time each.
-    const rowsPerStep = places || whole.threads > 1 ? batch : 1;
-    const channelsPerStep = places ? to - from : whole.together ? 1 : whole.threads;
-    const { kernelLength } = engine.problem;
-    for (let h = from; h < to; h += channelsPerStep) {
-      const count = Math.min(channelsPerStep, to - h);
-      const crew = count === channelsPerStep ? whole : team(engine, count, seconds);
-      for (let b = 0; b < batch; b += rowsPerStep) {
-        const job = baseJob(engine, jobKinds.backward, programs.backward, call.shape);
-        Object.assign(job, gates, { first: h, units: count, spectra: base, together: Number(crew.together), dkSinks });
-        Object.assign(job, { batchFrom: b, batchTo: b + rowsPerStep, finish: Number(b + rowsPerStep === batch) });
-        const slots = count * rowsPerStep;
-        const dkBytes = dkAddress === undefined ? aligned(count * kernelLength * 4) : 0;
-        const staging = places ? 0 : slots * stagedRowBytes(call.rows) + 128 * call.rows.length;
-        const memory = reserve(engine, job, crew.threads, call, dkBytes + staging);
-        job.dk = dkAddress === undefined ? memory.staging : dkAddress + h * kernelLength * 4;
-        if (places) {
-          Object.assign(job, places);
-          const running = engine.backend.run(programs.backward, job, crew.threads, crew.blocking);
-          if (running) await running;
-        } else {
-          job.packed = 1;
-          const rowAt = (i: number): number => (b + (i % rowsPerStep)) * channels + h + Math.floor(i / rowsPerStep);
-          const shifted = { ...memory, staging: memory.staging + dkBytes };
-          const running = staged(engine, programs.backward, job, crew, call, shifted, slots, rowAt);
-          if (running) await running;
-        }
-        if (job.finish && dkAddress === undefined) {
-          const { buffer } = engine.backend.arena.memory;
-          dk.set(new Float32Array(buffer, memory.staging, count * kernelLength), h * kernelLength);
-        }
-      }
-    }
+    const crew = team(engine, to - from, seconds);
+    const cut = cutBackward(crew, call, to - from, places !== undefined);
+    const job = newJob(engine, jobKinds.backward, programs.backward, call.shape);
+    Object.assign(job, gates, places);
+    job.spectra = base;
+    job.packed = Number(!places);
+    const dkAddress = addressIn(arena, dk);
+    const dkBytes = dkAddress === undefined ? aligned(cut.channels * width * 4) : 0;
+    const staging = places ? 0 : cut.channels * cut.rows * stagedRowBytes(call.rows) + 128 * call.rows.length;
+    const memory = reserve(engine, job, crew.threads, call, dkBytes + staging);
+    const rest = { ...memory, staging: memory.staging + dkBytes };
+    const perChannel = Math.ceil(batch / cut.rows);
+    const groups = Math.ceil((to - from) / cut.channels);
+    return inSteps(0, groups * perChannel, (at) => {
+      const h = from + Math.floor(at / perChannel) * cut.channels;
+      const b = (at % perChannel) * cut.rows;
+      const count = Math.min(cut.channels, to - h);
+      const rows = Math.min(cut.rows, batch - b);
+      const part = count === cut.channels ? crew : team(engine, count, seconds);
+      Object.assign(job, { first: h, units: count, batchFrom: b, batchTo: b + rows, together: Number(part.together) });
+      job.dk = dkAddress === undefined ? memory.staging : dkAddress + h * width * 4;
+      const keep = (): void => {
+        if (dkAddress !== undefined || b + rows < batch) return;
+        dk.set(new Float32Array(arena.memory.buffer, memory.staging, count * width), h * width);
+      };
+      const rowAt = (i: number): number => (b + (i % rows)) * channels + h + Math.floor(i / rows);
+      const running = places
+        ? backend.run(programs.backward, job, part.threads, part.blocking)
+        : staged(engine, programs.backward, job, part, call, rest, count * rows, rowAt);
+      return [at + 1, running ? running.then(keep) : keep()];
+    });
   });
 }

@@ -6,9 +6,21 @@ import { defaultCpu } from "../plan/device.ts";
 /** Default specifications: what each instruction set makes of the machine in defaultCpu. */
 const defaults: Readonly<Record<Instructions, DeviceSpec>> = {
   "relaxed-simd": defaultCpu,
-  simd: { ...defaultCpu, name: "default CPU, SIMD without fused multiply-add", generalFlops: 0.82 * defaultCpu.generalFlops },
-  javascript: { ...defaultCpu, name: "default CPU, plain JavaScript", generalFlops: 0.05 * defaultCpu.generalFlops },
+  simd: slower(1.13, "default CPU, SIMD without fused multiply-add"),
+  javascript: slower(12, "default CPU, plain JavaScript"),
 };
+
+/** The default machine where arithmetic takes `factor` times as long. */
+function slower(factor: number, name: string): DeviceSpec {
+  const stages = Object.entries(defaultCpu.butterflySeconds).map(([radix, s]) => [radix, factor * s]);
+  return {
+    ...defaultCpu,
+    name,
+    generalFlops: defaultCpu.generalFlops / factor,
+    butterflySeconds: Object.fromEntries(stages) as Record<number, number>,
+    pointSeconds: factor * defaultCpu.pointSeconds,
+  };
+}
 
 /** The file's form: one description per instruction set. */
 type Wisdom = Partial<Record<Instructions, DeviceSpec>>;

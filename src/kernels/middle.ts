@@ -10,43 +10,54 @@ import { Graph } from "../math/expr.ts";
 import { loadComplex, storeComplex } from "./ends.ts";
 import type { Store } from "./ir.ts";
 
-/** What the middle does with the transforms z and w, the kernel's spectrum k and the accumulator s. */
+/** Where a row stands in the sum over the batch: it starts the sum, adds to it, ends it, or is alone. */
+export type BatchPlace = "first" | "inner" | "last" | "only";
+
+/** What the middle does with the transforms z and w, the kernel's spectrum k and the sum s. */
 export type MiddleKind =
   /** z ← z·k */
   | "multiply"
-  /** z ← z·conj(k) */
-  | "correlate"
   /** z ← spectrum of z, times 1/M (how kernels are kept) */
   | "spectrum"
-  /** z ← inverse of the spectrum s, times 1/M */
-  | "inverse"
-  /** s ← s + z·conj(w) */
-  | "accumulate"
-  /** z ← z·conj(k) and s ← s + z·conj(w) */
-  | "gradients"
-  /** the same, and w ← w·k: the forward result, for the gradient of the gate behind it */
-  | "gatedGradients";
+  /**
+   * z ← z·conj(k), the gradient of u, and s ← s + z·conj(w), that of k; after the last row s comes back as a sequence.
+   * Gated: also w ← w·k, the forward result, for the gradient of the gate behind it.
+   */
+  | `gradients_${BatchPlace}`
+  | `gradients_${BatchPlace}_gated`;
+
+/** All places in a batch. */
+export const batchPlaces: readonly BatchPlace[] = ["first", "inner", "last", "only"];
+
+type Pointer = "z" | "w" | "k" | "s";
 
 /** What a kind transforms and in which direction. */
 export interface MiddleShape {
-  /** Transforms worked on, by pointer name. */
-  readonly transforms: readonly ("z" | "w")[];
-  readonly forward: boolean;
-  /** Those that come back as sequences. */
-  readonly inverse: readonly ("z" | "w")[];
-  /** Spectra read or written, by pointer name. */
-  readonly spectra: readonly ("k" | "s")[];
+  /** Transforms that run forward before the middle. */
+  readonly forward: readonly Pointer[];
+  /** Those that run back after it. */
+  readonly inverse: readonly Pointer[];
+  /** All buffers, by pointer name, in the order of the parameters. */
+  readonly pointers: readonly Pointer[];
 }
 
-export const middles: Readonly<Record<MiddleKind, MiddleShape>> = {
-  multiply: { transforms: ["z"], forward: true, inverse: ["z"], spectra: ["k"] },
-  correlate: { transforms: ["z"], forward: true, inverse: ["z"], spectra: ["k"] },
-  spectrum: { transforms: ["z"], forward: true, inverse: [], spectra: [] },
-  inverse: { transforms: ["z"], forward: false, inverse: ["z"], spectra: ["s"] },
-  accumulate: { transforms: ["z", "w"], forward: true, inverse: [], spectra: ["s"] },
-  gradients: { transforms: ["z", "w"], forward: true, inverse: ["z"], spectra: ["k", "s"] },
-  gatedGradients: { transforms: ["z", "w"], forward: true, inverse: ["z", "w"], spectra: ["k", "s"] },
-};
+/** The shape of a kind. */
+export function middleShape(kind: MiddleKind): MiddleShape {
+  if (kind === "multiply") return { forward: ["z"], inverse: ["z"], pointers: ["z", "k"] };
+  if (kind === "spectrum") return { forward: ["z"], inverse: [], pointers: ["z"] };
+  const { gated, ends } = gradientParts(kind);
+  const inverse: Pointer[] = ["z", ...(gated ? (["w"] as const) : []), ...(ends ? (["s"] as const) : [])];
+  return { forward: ["z", "w"], inverse, pointers: ["z", "w", "k", "s"] };
+}
+
+function gradientParts(kind: MiddleKind): { readonly gated: boolean; readonly starts: boolean; readonly ends: boolean } {
+  const [, place, gated] = kind.split("_");
+  return {
+    gated: gated === "gated",
+    starts: place === "first" || place === "only",
+    ends: place === "last" || place === "only",
+  };
+}
 
 type Quad = [Complex, Complex, Complex, Complex];
 
@@ -82,31 +93,16 @@ export function middleBlock(kind: MiddleKind, points: number, lanes: 1 | 4): Sto
     a.map((x, i) => f(x, b[i]!)) as Quad;
   const mul = (x: Complex, y: Complex): Complex => g.cmul(x, y);
   const conj = (x: Complex, y: Complex): Complex => g.cmulConj(x, y);
-  const addConj = (z: Quad, w: Quad): Store[] =>
-    store("s", each(load("s"), each(z, w, conj), (x, y) => g.cadd(x, y)));
-  switch (kind) {
-    case "multiply":
-      return store("z", inverse(each(forward("z"), load("k"), mul)));
-    case "correlate":
-      return store("z", inverse(each(forward("z"), load("k"), conj)));
-    case "spectrum":
-      return store("z", scaled(forward("z")));
-    case "inverse":
-      return store("z", inverse(scaled(load("s"))));
-    case "accumulate":
-      return addConj(forward("z"), forward("w"));
-    case "gradients": {
-      const z = forward("z");
-      return [...addConj(z, forward("w")), ...store("z", inverse(each(z, load("k"), conj)))];
-    }
-    case "gatedGradients": {
-      const z = forward("z");
-      const w = forward("w");
-      return [
-        ...addConj(z, w),
-        ...store("z", inverse(each(z, load("k"), conj))),
-        ...store("w", inverse(each(w, load("k"), mul))),
-      ];
-    }
-  }
+  if (kind === "multiply") return store("z", inverse(each(forward("z"), load("k"), mul)));
+  if (kind === "spectrum") return store("z", scaled(forward("z")));
+  const { gated, starts, ends } = gradientParts(kind);
+  const z = forward("z");
+  const w = forward("w");
+  const product = each(z, w, conj);
+  const sum = starts ? product : each(load("s"), product, (x, y) => g.cadd(x, y));
+  return [
+    ...store("s", ends ? inverse(scaled(sum)) : sum),
+    ...store("z", inverse(each(z, load("k"), conj))),
+    ...(gated ? store("w", inverse(each(w, load("k"), mul))) : []),
+  ];
 }

@@ -8,6 +8,8 @@ import type { TransformPlan } from "../plan/plan.ts";
 import type { Sink, Source } from "./ends.ts";
 import type { KernelFunction, KernelModule } from "./ir.ts";
 import type { Piece } from "./placement.ts";
+import { suffix } from "./suffix.ts";
+import { batchPlaces } from "./middle.ts";
 import { bodyFunctions, headFunctions, stageFunctions, tailFunctions } from "./transform.ts";
 
 /** What a program does. */
@@ -23,11 +25,6 @@ export interface ProgramSpec {
   /** Storage of k as given; its gradient is float32. */
   readonly kernelDtype: Dtype;
   readonly lanes: 1 | 4;
-}
-
-/** Names of the variants: the id of a head or tail with what is fused into it. */
-export function variant(id: string, ...fused: readonly (string | false)[]): string {
-  return [id, ...fused.filter((f) => f !== false)].join("_");
 }
 
 const flags = [false, true] as const;
@@ -58,12 +55,12 @@ function forwardFunctions(spec: ProgramSpec): KernelFunction[] {
   const y: Piece = { index: 0, count: geometry.outputLength, position: 0, sign: 1 };
   const taps: Source = { pieces: tapPieces(geometry, plan.points), dtype: spec.kernelDtype, gated: false };
   const heads = flags.flatMap((gated) =>
-    headFunctions(plan, { pieces: [u], dtype, gated }, variant("u", gated && "gate"), lanes),
+    headFunctions(plan, { pieces: [u], dtype, gated }, `u${suffix(gated)}`, lanes),
   );
   const tails = flags.flatMap((gated) =>
     flags.flatMap((skip) => {
       const sink: Sink = { pieces: [y], dtype, gated, skip, second: false, accumulate: false };
-      return tailFunctions(plan, sink, variant("y", gated && "gate", skip && "skip"), lanes);
+      return tailFunctions(plan, sink, `y${suffix(gated, skip)}`, lanes);
     }),
   );
   return [
@@ -80,13 +77,13 @@ function backwardFunctions(spec: ProgramSpec): KernelFunction[] {
   const u: Piece = { index: 0, count: geometry.length, position: 0, sign: 1 };
   const dy: Piece = { index: 0, count: geometry.outputLength, position: 0, sign: 1 };
   const heads = flags.flatMap((gated) => [
-    ...headFunctions(plan, { pieces: [u], dtype, gated }, variant("u", gated && "gate"), lanes),
-    ...headFunctions(plan, { pieces: [dy], dtype, gated }, variant("dy", gated && "gate"), lanes),
+    ...headFunctions(plan, { pieces: [u], dtype, gated }, `u${suffix(gated)}`, lanes),
+    ...headFunctions(plan, { pieces: [dy], dtype, gated }, `dy${suffix(gated)}`, lanes),
   ]);
   const du = flags.flatMap((gated) =>
     flags.flatMap((skip) => {
       const sink: Sink = { pieces: [u], dtype, gated, skip, second: gated, accumulate: false };
-      return tailFunctions(plan, sink, variant("du", gated && "gate", skip && "skip"), lanes);
+      return tailFunctions(plan, sink, `du${suffix(gated, skip)}`, lanes);
     }),
   );
   const plain = { dtype, gated: true, skip: false, second: false, accumulate: false };
@@ -96,9 +93,10 @@ function backwardFunctions(spec: ProgramSpec): KernelFunction[] {
   });
   return [
     ...heads,
-    ...bodyFunctions(plan, "gradients", lanes),
-    ...bodyFunctions(plan, "gatedGradients", lanes),
-    ...bodyFunctions(plan, "inverse", lanes),
+    ...batchPlaces.flatMap((place) => [
+      ...bodyFunctions(plan, `gradients_${place}`, lanes),
+      ...bodyFunctions(plan, `gradients_${place}_gated`, lanes),
+    ]),
     ...du,
     ...tailFunctions(plan, { ...plain, pieces: [dy] }, "dpostgate", lanes),
     ...dk,

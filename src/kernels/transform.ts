@@ -13,7 +13,7 @@ import { firstStage, lastStage, loadComplex, sinkParameters, storeComplex } from
 import type { Int, KernelFunction, Statement } from "./ir.ts";
 import { plus, times } from "./ir.ts";
 import type { MiddleKind } from "./middle.ts";
-import { middleBlock, middles } from "./middle.ts";
+import { middleBlock, middleShape } from "./middle.ts";
 import { stageTables } from "./tables.ts";
 
 type Direction = "forward" | "inverse";
@@ -133,9 +133,8 @@ function callStages(plan: TransformPlan, index: number, first: number, direction
 
 /** The middle over a contiguous run of `points` points (a number, or a count of bytes at run time) at the pointers of `kind`. */
 function runMiddle(plan: TransformPlan, kind: MiddleKind, run: MiddleRun, lanes: 1 | 4): Statement[] {
-  const shape = middles[kind];
   const { stages } = stageTables(plan);
-  const [first, ...others] = [...shape.transforms, ...shape.spectra];
+  const [first, ...others] = middleShape(kind).pointers;
   const step = 32 * lanes;
   const from = (p: string): Int => plus(p, run.from);
   return [
@@ -195,11 +194,10 @@ export function bodyCount(plan: TransformPlan, lanes: 1 | 4): number {
   return plan.levels.length > 1 ? layout(plan)[0]!.rows : plan.points / (4 * lanes);
 }
 
-/** level{i}_{kind}(transforms…, spectra…, table, block): one block through its stages, sub-blocks and inverse stages. */
+/** level{i}_{kind}(…pointers, table, block): one block through its stages, sub-blocks and inverse stages. */
 function levelFunction(plan: TransformPlan, index: number, kind: MiddleKind, lanes: 1 | 4): KernelFunction {
-  const shape = middles[kind];
+  const { pointers, forward, inverse } = middleShape(kind);
   const level = layout(plan)[index]!;
-  const pointers = [...shape.transforms, ...shape.spectra];
   const tiles = level.columns / tileColumns(level);
   const sweep = (transforms: readonly string[], direction: Direction): Statement[] =>
     transforms.flatMap((z) =>
@@ -214,9 +212,9 @@ function levelFunction(plan: TransformPlan, index: number, kind: MiddleKind, lan
     parameters: [...pointers, "table", "block"],
     exported: false,
     body: [
-      ...(shape.forward ? sweep(shape.transforms, "forward") : []),
+      ...sweep(forward, "forward"),
       ...middle,
-      ...sweep(shape.inverse, "inverse"),
+      ...sweep(inverse, "inverse"),
     ],
   };
 }
@@ -230,9 +228,8 @@ function overBlocks(
   from: Int,
   to: Int,
 ): Statement[] {
-  const shape = middles[kind];
+  const { pointers } = middleShape(kind);
   const { pitch } = layout(plan)[index]!;
-  const pointers = [...shape.transforms, ...shape.spectra];
   return [
     {
       op: "loop",
@@ -253,10 +250,9 @@ function overBlocks(
   ];
 }
 
-/** body_{kind}(transforms…, spectra…, table, from, to): units [from, to) of bodyCount, after level 0's forward stages. */
+/** body_{kind}(…pointers, table, from, to): units [from, to) of bodyCount, after level 0's forward stages. */
 export function bodyFunctions(plan: TransformPlan, kind: MiddleKind, lanes: 1 | 4): KernelFunction[] {
-  const shape = middles[kind];
-  const pointers = [...shape.transforms, ...shape.spectra];
+  const { pointers } = middleShape(kind);
   const group = 32 * lanes;
   const body =
     plan.levels.length > 1

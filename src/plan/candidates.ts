@@ -23,16 +23,15 @@ export function candidateSizes(positions: number): number[] {
   return [...chosen, power].filter((n) => n <= need * 2 || n === leastPoints).sort((a, b) => a - b);
 }
 
-/** Orders of the radices whose product is points/4: odd ones first, then fours, with one 2 or 8 for an odd power of two. */
-function radixOrders(points: number): number[][] {
+/**
+ * The radices whose product is points/4, outermost first: odd ones, then a 2 for an odd power of two, then fours. Radix 8
+ * in place of 2·4 keeps 32 numbers in 16 registers and takes 1.17 times as long (EPYC 7003, relaxed SIMD).
+ */
+function radicesOf(points: number): number[] {
   const factors = primeFactors(points / 4);
   const odd = factors.filter((f) => f > 2).reverse();
   const twos = factors.length - odd.length;
-  const fours = (n: number): number[] => new Array<number>(n).fill(4);
-  if (twos % 2 === 0) return [[...odd, ...fours(twos / 2)]];
-  const two = [...odd, 2, ...fours((twos - 1) / 2)];
-  const eight = twos >= 3 ? [[...odd, 8, ...fours((twos - 3) / 2)]] : [];
-  return [...eight, two];
+  return [...odd, ...(twos % 2 ? [2] : []), ...new Array<number>(twos >> 1).fill(4)];
 }
 
 const plain = (radices: readonly number[]): Level => ({ radices, tile: 0, pad: 0 });
@@ -44,31 +43,32 @@ function cut(points: number, radices: readonly number[], cuts: readonly number[]
   return { points, levels: [{ ...levels[0]!, ...top }, ...levels.slice(1)] };
 }
 
-/** Block sizes in points that the second level may have: L2-sized and smaller. */
+/** Block sizes in points that the second level may have: what fits a second-level cache, and smaller. */
 const blockSizes = { least: 4_096, most: 65_536 } as const;
-/** Tiles in points: 8 bytes each, a row's part of a tile. */
-const tiles = [64, 128, 256, 512] as const;
-/** Up to here a whole transform lies in the second-level cache and tiles cannot pay. */
+/** Points of a row that go through a tiled level together. */
+const tiles = [64, 256, 1_024] as const;
+/** Transforms up to this many points lie in the second-level cache, where tiles cannot pay. */
 const untiled = 32_768;
 
 /** Plans of one size. */
 export function candidatePlans(points: number): TransformPlan[] {
-  return radixOrders(points).flatMap((radices) => {
-    const plans: TransformPlan[] = [cut(points, radices, [], { tile: 0, pad: 0 })];
-    for (let stage = 1; stage < radices.length; stage++) {
-      const block = points / product(radices.slice(0, stage));
-      if (points <= untiled) {
-        if (stage === 1 && radices.length > 2) plans.push(cut(points, radices, [stage], { tile: 0, pad: 0 }));
-        continue;
-      }
-      if (block < blockSizes.least || block > blockSizes.most) continue;
-      plans.push(cut(points, radices, [stage], { tile: 0, pad: 0 }));
+  const radices = radicesOf(points);
+  const top = { tile: 0, pad: 0 };
+  const plans: TransformPlan[] = [cut(points, radices, [], top)];
+  if (points <= untiled) {
+    if (radices.length > 2) plans.push(cut(points, radices, [1], top));
+    return plans;
+  }
+  for (let stage = 1; stage < radices.length; stage++) {
+    const block = points / product(radices.slice(0, stage));
+    if (block < blockSizes.least || block > blockSizes.most) continue;
+    const deeper = radices.length - stage > 4 ? [[stage], [stage, stage + 2]] : [[stage]];
+    for (const cuts of deeper) {
+      plans.push(cut(points, radices, cuts, top));
       for (const tile of tiles) {
-        if (block % tile !== 0) continue;
-        plans.push(cut(points, radices, [stage], { tile, pad: 64 }));
-        if (radices.length - stage > 4) plans.push(cut(points, radices, [stage, stage + 2], { tile, pad: 64 }));
+        if (block % tile === 0) plans.push(cut(points, radices, cuts, { tile, pad: 64 }));
       }
     }
-    return plans;
-  });
+  }
+  return plans;
 }

@@ -7,7 +7,7 @@
 import { dft } from "../math/codelet.ts";
 import { countOps, Graph } from "../math/expr.ts";
 import type { DeviceSpec } from "./device.ts";
-import { levelFor } from "./device.ts";
+import { levelFor, sweepSeconds } from "./device.ts";
 import type { TransformPlan } from "./plan.ts";
 import { layout } from "./plan.ts";
 
@@ -89,8 +89,11 @@ export function bestOrder(points: number, device: DeviceSpec): number {
   return [2, 3, 4].reduce((best, p) => (seconds(p) < seconds(best) ? p : best));
 }
 
-/** FLOP per point between the last forward and the first inverse stage: one complex product. */
-const productFlops = 8;
+/** Seconds per point of one butterfly stage, forward and inverse: measured, or from its operations. */
+function butterflySeconds(radix: number, device: DeviceSpec): number {
+  return device.butterflySeconds[radix] ?? stageFlops(1, radix, "butterfly") / device.generalFlops;
+}
+
 /** Bytes per point that the middle reads besides the transform: the spectrum and three twiddles for four points. */
 const middleBytes = 8 + 6;
 
@@ -102,19 +105,22 @@ export function planCost(plan: TransformPlan, device: DeviceSpec): Cost {
   const points = plan.points;
   const levels = layout(plan);
   const trip = 4 * points * device.bytesPerPoint;
-  let flops = productFlops * points + 2 * (points / 4) * butterflyFlops(4);
+  // The middle: a radix-4 stage each way and one complex product.
+  let flops = stageFlops(points, 4, "butterfly") + 8 * points;
+  let arithmetic = points * device.pointSeconds;
   let memory = 0;
   let overhead = device.rowSeconds;
   // Spectrum and twiddles stream past with the data.
   const stream = 1 + middleBytes / (2 * device.bytesPerPoint);
   levels.forEach((level, i) => {
-    const home = levelFor(device, level.bytes * (i === levels.length - 1 ? stream : 1)).bandwidth;
+    const home = sweepSeconds(device, level.bytes * (i === levels.length - 1 ? stream : 1));
     const tileBytes = level.tile ? level.rows * level.tile * device.bytesPerPoint : level.bytes;
-    const tile = levelFor(device, tileBytes).bandwidth;
+    const tile = sweepSeconds(device, tileBytes);
     let run = level.rows;
     level.radices.forEach((radix, j) => {
-      flops += 2 * (points / radix) * butterflyFlops(radix);
-      memory += trip / (level.tile && j > 0 ? tile : home);
+      flops += stageFlops(points, radix, "butterfly");
+      arithmetic += points * butterflySeconds(radix, device);
+      memory += trip * (level.tile && j > 0 ? tile : home);
       run /= radix;
       const vectors = level.tile ? level.tile / 4 : (run * level.columns) / 4;
       const loops = points / radix / 4 / Math.max(1, vectors);
@@ -122,9 +128,7 @@ export function planCost(plan: TransformPlan, device: DeviceSpec): Cost {
     });
   });
   const last = levels.at(-1)!;
-  const parent = levels.length > 1 ? levelFor(device, levels[0]!.bytes * stream).bandwidth : Number.POSITIVE_INFINITY;
-  memory += (points * (4 * device.bytesPerPoint + middleBytes)) / levelFor(device, last.bytes * stream).bandwidth;
-  memory += (points * middleBytes) / parent;
-  const arithmetic = flops / device.generalFlops;
+  memory += points * (4 * device.bytesPerPoint + middleBytes) * sweepSeconds(device, last.bytes * stream);
+  if (levels.length > 1) memory += points * middleBytes * sweepSeconds(device, levels[0]!.bytes * stream);
   return { seconds: arithmetic + memory + overhead, arithmetic, memory, overhead, flops };
 }

@@ -2,35 +2,43 @@
  * `flashfftconv conv`: y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u from file to file. Rows are independent, so a
  * .npy file of any size is worked through in slices of rows; a .wav file is one slice.
  */
-import { extname } from "node:path";
+import type { FlashFFTConv, PreparedKernel } from "../../conv/conv.ts";
 import type { Dtype } from "../../dtype.ts";
-import { InvalidArgumentError, show } from "../../errors.ts";
-import { FlashFFTConv } from "../../index.ts";
-import { createProblem, modes, type Problem } from "../../plan/problem.ts";
+import { show } from "../../errors.ts";
 import { checkOutput, writeWhole } from "../files.ts";
+import { type Job, readJob } from "../job.ts";
 import { npyHeader } from "../npy.ts";
-import { type Command, type Context, exitCodes, shared, sharedChoices, type Values } from "../options.ts";
+import {
+  type Command,
+  type Context,
+  exitCodes,
+  shared,
+  sharedChoices,
+  type Values,
+} from "../options.ts";
 import { duration, threeDigits } from "../report.ts";
-import { type Arrangement, arrange, type Slice, slicesOf } from "../rows.ts";
-import { allocate, bytesOf, checkSampleRates, type HostArray, rowsOf, SignalFile } from "../signal.ts";
-import { checkWavSize, measureLevel, outputGain, peakOf, type WavEncoding, type WavFormat, writeWav } from "../wav.ts";
+import { openConv } from "../request.ts";
+import { type Arrangement, type Slice, slicesOf } from "../rows.ts";
+import { allocate, bytesOf, type HostArray, type SignalFile } from "../signal.ts";
+import type { WavFormat } from "../wav.ts";
+import { measureLevel, outputGain, peakOf, writeWav } from "../wav-output.ts";
 
 const notes = `
-A .npy file holds float32, float16 or bfloat16 (as ml_dtypes saves it, '<V2', or as '<u2' with --dtype bfloat16).
-u is (L), (H, L) or (B, H, L); k is (K) or (H, K); the output has the rank of u. One kernel row serves every input row;
-one input row goes through every kernel row. A .wav file is (channels, samples), 16, 24, 32-bit PCM or float32: a mono
-kernel is applied to both channels of a stereo input, a stereo kernel makes a mono input stereo, and stereo with stereo
-goes channel by channel. Input and kernel must have the same sample rate: nothing is resampled.
+A .npy file holds float32, float16 or bfloat16 ('<V2', as ml_dtypes saves it, or '<u2' with --dtype bfloat16).
+u is (L), (H, L) or (B, H, L), k is (K) or (H, K), and the output has the rank of u. One kernel row serves
+all input rows, and one input row goes through all kernel rows.
 
-Output lengths: full L+K-1; causal, same, circular and bidirectional L.
-Integer .wav output that would clip is refused: --normalize scales the peak to full scale, --bits float keeps it.
-The output appears complete or not at all, and may be the input's path.
+A .wav file is (channels, samples), of 16, 24 or 32-bit PCM or float32. A mono kernel is applied to each
+channel of the input, a stereo kernel makes a mono input stereo, and stereo with stereo goes channel by channel.
+Input and kernel must have the same sample rate: nothing is resampled.
+
+The output has L+K-1 samples in mode full, L in the others. Integer .wav output that would clip is refused:
+--normalize brings its peak to full scale, --bits float keeps it as it is. The file appears complete or not at
+all, and may be the input's.
 
 examples:
   flashfftconv conv --input speech.wav --kernel hall.wav --output wet.wav
   flashfftconv conv --input u.npy --kernel k.npy --mode causal --output y.npy`;
-
-const encodings = ["16", "24", "32", "float"] as const;
 
 export const convCommand: Command = {
   name: "conv",
@@ -38,14 +46,27 @@ export const convCommand: Command = {
   options: [
     { name: "input", value: "FILE", required: true, help: "the signal u, .wav or .npy" },
     { name: "kernel", value: "FILE", required: true, help: "the kernel k, .wav or .npy" },
-    { name: "output", value: "FILE", required: true, help: "where to write y, .wav or .npy; .wav needs a .wav input" },
+    {
+      name: "output",
+      value: "FILE",
+      required: true,
+      help: "where to write y, .wav or .npy; .wav needs a .wav input",
+    },
     { ...shared.mode, help: `${shared.mode.help} (default: full)` },
     shared.period,
     { name: "pregate", value: "FILE", help: "gate multiplied into u, of its shape" },
     { name: "postgate", value: "FILE", help: "gate multiplied into the output, of its shape" },
     { name: "skip", value: "FILE", help: "D, .npy (H): adds D ⊙ u to the output" },
-    { name: "dtype", value: "TYPE", help: "storage of u, gates and y: float32, float16 or bfloat16 (default: as the input is stored)" },
-    { name: "bits", value: "BITS", help: "encoding of a .wav output: 16, 24, 32 or float (default: float)" },
+    {
+      name: "dtype",
+      value: "TYPE",
+      help: "storage of u, gates and y: float32, float16 or bfloat16 (default: as the input is stored)",
+    },
+    {
+      name: "bits",
+      value: "BITS",
+      help: "encoding of a .wav output: 16, 24, 32 or float (default: float)",
+    },
     { name: "normalize", help: "scale a .wav output so that its peak is full scale" },
     shared.threads,
     shared.instructions,
@@ -61,22 +82,6 @@ export const convCommand: Command = {
   },
 };
 
-/** Everything that is known before the first sample is read. */
-interface Job {
-  readonly call: string;
-  readonly problem: Problem;
-  readonly arrangement: Arrangement;
-  readonly input: SignalFile;
-  readonly kernel: SignalFile;
-  readonly pregate: SignalFile | undefined;
-  readonly postgate: SignalFile | undefined;
-  readonly skip: SignalFile | undefined;
-  readonly outputPath: string;
-  /** What to write: a .wav file of this format, or a .npy file. */
-  readonly wav: WavFormat | undefined;
-  readonly normalize: boolean;
-}
-
 /** Milliseconds spent. */
 interface Times {
   read: number;
@@ -84,19 +89,16 @@ interface Times {
   write: number;
 }
 
-async function convolveFiles(values: Values, context: Context, files: SignalFile[]): Promise<number> {
+async function convolveFiles(
+  values: Values,
+  context: Context,
+  files: SignalFile[],
+): Promise<number> {
   const job = await readJob(values, files);
   const { call, problem, arrangement } = job;
   const output = await checkOutput(job.outputPath, call);
-  const { threads, instructions } = sharedChoices(values);
   const { batch, channels } = arrangement;
-  const { mode, length, kernelLength, period, dtype } = problem;
-  using conv = await FlashFFTConv.create({
-    ...{ mode, length, kernelLength, dtype, batch, channels },
-    ...(mode === "circular" && { period }),
-    ...(threads !== undefined && { threads }),
-    ...(instructions !== undefined && { instructions }),
-  });
+  using conv = await openConv(problem, batch, channels, sharedChoices(values));
   const times: Times = { read: 0, convolve: 0, write: 0 };
   let level: { peak: number; gain: number } | undefined;
   await writeWhole(output, call, context, async (write) => {
@@ -112,149 +114,6 @@ async function convolveFiles(values: Values, context: Context, files: SignalFile
   return exitCodes.done;
 }
 
-/** Open every file and check everything that can be checked without its samples. */
-async function readJob(values: Values, files: SignalFile[]): Promise<Job> {
-  const call = values.call;
-  const choices = sharedChoices(values);
-  const open = async (path: string): Promise<SignalFile> => {
-    const file = await SignalFile.open(path, call, choices.dtype);
-    files.push(file);
-    return file;
-  };
-  const maybeOpen = async (name: string): Promise<SignalFile | undefined> => {
-    const path = values.text(name);
-    return path === undefined ? undefined : await open(path);
-  };
-  const outputPath = values.required("output");
-  const encoding = values.choice("bits", encodings);
-  const extension = checkExtension(outputPath, values);
-  const input = await open(values.required("input"));
-  const kernel = await open(values.required("kernel"));
-  const pregate = await maybeOpen("pregate");
-  const postgate = await maybeOpen("postgate");
-  const skip = await maybeOpen("skip");
-  checkSampleRates(input, kernel, call);
-  const dtype = dtypeOf(input, [pregate, postgate], choices.dtype, call);
-  const arrangement = arrange(input, kernel, skip !== undefined, call);
-  const problem = createProblem(
-    {
-      ...{ length: arrangement.length, kernelLength: arrangement.kernelLength, dtype },
-      mode: choices.mode ?? "full",
-      ...(choices.period !== undefined && { period: choices.period }),
-    },
-    call,
-  );
-  const { outputLength } = problem;
-  checkGate("pregate", pregate, arrangement, arrangement.length, call);
-  checkGate("postgate", postgate, arrangement, outputLength, call);
-  checkSkip(skip, arrangement, problem, call);
-  const wav = extension === ".wav" ? wavFormat(input, arrangement, outputLength, encoding, call) : undefined;
-  if (wav) checkWavSize(wav, outputPath, call);
-  const normalize = values.has("normalize");
-  return { call, problem, arrangement, input, kernel, pregate, postgate, skip, outputPath, wav, normalize };
-}
-
-function checkExtension(path: string, values: Values): ".wav" | ".npy" {
-  const extension = extname(path).toLowerCase();
-  if (extension !== ".wav" && extension !== ".npy") {
-    throw new InvalidArgumentError({
-      call: values.call,
-      requirement: "--output must end in .wav or .npy",
-      value: show(path),
-      remedy: "The ending chooses the format.",
-    });
-  }
-  const option = ["bits", "normalize"].find((name) => values.has(name));
-  if (extension === ".wav" || option === undefined) return extension;
-  throw new InvalidArgumentError({
-    call: values.call,
-    requirement: `--${option} belongs to .wav output`,
-    value: show(path),
-    remedy: `Leave --${option} out, or write a .wav file.`,
-  });
-}
-
-/** The storage type of u, the gates and y. */
-function dtypeOf(
-  input: SignalFile,
-  gates: readonly (SignalFile | undefined)[],
-  asked: Dtype | undefined,
-  call: string,
-): Dtype {
-  // A float64 input without --dtype was refused when it was opened.
-  const dtype = asked ?? (input.meaning === "float64" ? "float32" : input.meaning);
-  const sound = [input, ...gates].find((file) => file?.wav);
-  if (dtype === "float32" || !sound) return dtype;
-  throw new InvalidArgumentError({
-    call,
-    requirement: "the samples of a .wav file are float32",
-    value: `${dtype} with ${show(sound.path)}`,
-    remedy: "Leave --dtype out, or save all as .npy of one type.",
-  });
-}
-
-function checkGate(
-  name: string,
-  gate: SignalFile | undefined,
-  { shownBatch, shownChannels }: Arrangement,
-  length: number,
-  call: string,
-): void {
-  if (!gate) return;
-  const rows = rowsOf(gate.shape);
-  if (rows.batch === shownBatch && rows.channels === shownChannels && rows.length === length) return;
-  throw new InvalidArgumentError({
-    call,
-    requirement: `--${name} must hold ${show([shownBatch, shownChannels, length])} samples (batch, channels, length)`,
-    value: `shape ${show(gate.shape)} in ${show(gate.path)}`,
-    remedy: "Give the gate one sample for each that it multiplies.",
-  });
-}
-
-function checkSkip(skip: SignalFile | undefined, { channels }: Arrangement, problem: Problem, call: string): void {
-  if (!skip) return;
-  if (problem.outputLength !== problem.length) {
-    throw new InvalidArgumentError({
-      call,
-      requirement: "--skip needs an output as long as the input",
-      value: `${show(problem.outputLength)} samples of mode ${problem.mode} for ${show(problem.length)}`,
-      remedy: "Add --mode causal or --mode same.",
-    });
-  }
-  if (skip.shape.length === 1 && skip.count === channels) return;
-  throw new InvalidArgumentError({
-    call,
-    requirement: `--skip must hold one number a channel: shape (${channels})`,
-    value: `shape ${show(skip.shape)} in ${show(skip.path)}`,
-    remedy: "Save D as a .npy file of that shape.",
-  });
-}
-
-function wavFormat(
-  input: SignalFile,
-  { shownChannels }: Arrangement,
-  frames: number,
-  encoding: (typeof encodings)[number] | undefined,
-  call: string,
-): WavFormat {
-  if (!input.wav) {
-    throw new InvalidArgumentError({
-      call,
-      requirement: "a .wav output needs a .wav input, whose sample rate it takes",
-      value: show(input.path),
-      remedy: "Write a .npy file.",
-    });
-  }
-  const { sampleRate, channelMask, channels } = input.wav;
-  return {
-    sampleRate,
-    frames,
-    channels: shownChannels,
-    encoding: encoding === undefined || encoding === "float" ? "float" : (Number(encoding) as WavEncoding),
-    channelMask: channels === shownChannels ? channelMask : 0,
-  };
-}
-
 /** Convolve slice after slice; `take` gets the rows of y of each, in the order of the output file. */
 async function convolveSlices(
   job: Job,
@@ -264,25 +123,29 @@ async function convolveSlices(
   times: Times,
   take: (y: HostArray) => Promise<void>,
 ): Promise<void> {
-  const { problem, arrangement, input, kernel } = job;
+  const { problem, arrangement, kernel } = job;
   const { dtype, length, outputLength } = problem;
   const totalRows = arrangement.batch * arrangement.channels;
   const skip = job.skip && new Float32Array(job.skip.count);
   if (skip) await job.skip?.read(skip, "float32");
-  let prepared: { readonly slice: Slice; readonly kernel: Awaited<ReturnType<FlashFFTConv["prepareKernel"]>> } | undefined;
+  let prepared: { readonly slice: Slice; readonly kernel: PreparedKernel } | undefined;
   let rowsDone = 0;
+  const share = (rows: number): number | undefined =>
+    slices.length > 1 ? rows / totalRows : undefined;
   for (const slice of slices) {
     context.signal.throwIfAborted();
     const rows = slice.batchCount * slice.channelCount;
     const started = performance.now();
     const onRead = (fraction: number): void =>
-      context.progress.update("reading", (rowsDone + fraction * rows) / totalRows);
+      context.progress.update("reading", share(rowsDone + fraction * rows) ?? fraction);
     const u = await readInput(job, slice, onRead);
     const pregate = job.pregate && (await readRows(job.pregate, dtype, slice, length));
     const postgate = job.postgate && (await readRows(job.postgate, dtype, slice, outputLength));
-    const k = sameChannels(prepared?.slice, slice) ? undefined : await readKernel(kernel, arrangement, slice);
+    const k = sameChannels(prepared?.slice, slice)
+      ? undefined
+      : await readKernel(kernel, arrangement, slice);
     times.read += performance.now() - started;
-    context.progress.update("convolving", rowsDone / totalRows);
+    context.progress.update("convolving", share(rowsDone));
     const ready = performance.now();
     if (k) {
       prepared?.kernel.dispose();
@@ -293,7 +156,9 @@ async function convolveSlices(
       out: y,
       ...(pregate && { pregate }),
       ...(postgate && { postgate }),
-      ...(skip && { skip: skip.subarray(slice.channelFirst, slice.channelFirst + slice.channelCount) }),
+      ...(skip && {
+        skip: skip.subarray(slice.channelFirst, slice.channelFirst + slice.channelCount),
+      }),
     });
     times.convolve += performance.now() - ready;
     rowsDone += rows;
@@ -309,7 +174,11 @@ function sameChannels(a: Slice | undefined, b: Slice): boolean {
 }
 
 /** u of a slice; an input row that every kernel row shares is laid out once for each. */
-async function readInput(job: Job, slice: Slice, onProgress: (fraction: number) => void): Promise<HostArray> {
+async function readInput(
+  job: Job,
+  slice: Slice,
+  onProgress: (fraction: number) => void,
+): Promise<HostArray> {
   const { arrangement, input, problem } = job;
   const { dtype, length } = problem;
   if (!arrangement.repeatInput) return await readRows(input, dtype, slice, length, onProgress);
@@ -335,7 +204,11 @@ async function readRows(
   return rows;
 }
 
-async function readKernel(kernel: SignalFile, arrangement: Arrangement, slice: Slice): Promise<Float32Array> {
+async function readKernel(
+  kernel: SignalFile,
+  arrangement: Arrangement,
+  slice: Slice,
+): Promise<Float32Array> {
   const taps = arrangement.kernelLength;
   const k = new Float32Array(slice.channelCount * taps);
   if (!arrangement.repeatKernel && !kernel.wav) {
@@ -344,7 +217,8 @@ async function readKernel(kernel: SignalFile, arrangement: Arrangement, slice: S
   }
   const whole = new Float32Array(kernel.count);
   await kernel.read(whole, "float32");
-  if (!arrangement.repeatKernel) return whole.subarray(slice.channelFirst * taps).slice(0, k.length);
+  if (!arrangement.repeatKernel)
+    return whole.subarray(slice.channelFirst * taps).slice(0, k.length);
   for (let row = 0; row < slice.channelCount; row++) k.set(whole, row * taps);
   return k;
 }
@@ -379,7 +253,9 @@ async function convolveToWav(
     const measured = measureLevel(samples);
     const gain = outputGain(measured, format.encoding, job.normalize, job.call);
     level = { peak: peakOf(measured), gain };
-    await writeWav(write, format, samples, gain, (fraction) => context.progress.update("writing", fraction));
+    await writeWav(write, format, samples, gain, (fraction) =>
+      context.progress.update("writing", fraction),
+    );
   });
   return level;
 }
@@ -407,15 +283,17 @@ function report(
     context.stdout.write(`${JSON.stringify(record)}\n`);
     return;
   }
-  const encoding = wav ? `, ${wav.encoding === "float" ? "float32" : `${wav.encoding}-bit`}, ${show(wav.sampleRate)} Hz` : `, ${problem.dtype}`;
+  const encoding = wav
+    ? `, ${wav.encoding === "float" ? "float32" : `${wav.encoding}-bit`}, ${show(wav.sampleRate)} Hz`
+    : `, ${problem.dtype}`;
   const used = `${conv.threads} ${conv.threads === 1 ? "thread" : "threads"}, ${conv.instructions}`;
   const lines = [
     `${input.describe()} ∗ ${kernel.describe()}`,
     `→ ${job.outputPath} (${shape.map((size) => show(size)).join(" × ")}${encoding}), mode ${problem.mode}`,
     `convolved in ${duration(times.convolve)} (${used}); read in ${duration(times.read)}, written in ${duration(times.write)}`,
   ];
-  if (level && level.gain !== 1) lines.push(`peak ${threeDigits(level.peak)}, scaled by ${threeDigits(level.gain)}`);
+  if (level && level.gain !== 1)
+    lines.push(`peak ${threeDigits(level.peak)}, scaled by ${threeDigits(level.gain)}`);
   else if (level) lines.push(`peak ${threeDigits(level.peak)} of full scale 1`);
   context.stdout.write(`${lines.join("\n")}\n`);
 }
-

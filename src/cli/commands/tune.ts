@@ -1,7 +1,8 @@
 /** `flashfftconv tune`: measure what the cost model needs to know of this machine, and keep it. */
 import { tune } from "../../conv/tune.ts";
+import type { DeviceSpec } from "../../plan/device.ts";
 import { type Command, exitCodes } from "../options.ts";
-import { table, threeDigits } from "../report.ts";
+import { bytes, duration, table, threeDigits } from "../report.ts";
 
 export const tuneCommand: Command = {
   name: "tune",
@@ -21,17 +22,20 @@ nothing else is busy, and again after a change of processor or of Node.`,
       context.stdout.write(`${JSON.stringify({ command: "tune", path, device })}\n`);
       return exitCodes.done;
     }
-    const rows = Object.entries(device).map(([name, value]) => [
-      name,
-      typeof value === "number" ? number(value) : String(value),
-    ]);
-    context.stdout.write(`${table(["number", "value"], rows)}\nkept in ${path}\n`);
+    context.stdout.write(`${table(["number", "value"], rowsOf(device))}\nkept in ${path}\n`);
     return exitCodes.done;
   },
 };
 
-function number(value: number): string {
-  const magnitude = Math.abs(value);
-  if (Number.isInteger(value) && magnitude < 1e9) return value.toLocaleString("en-US");
-  return magnitude >= 1e-3 && magnitude < 1e6 ? threeDigits(value) : value.toExponential(2);
+function rowsOf(device: DeviceSpec): string[][] {
+  return [
+    ["arithmetic of a thread", `${threeDigits(device.generalFlops / 1e9)} GFLOP/s`],
+    ...device.memory.map(({ name, bytes: size, bandwidth }) => [
+      Number.isFinite(size) ? `${name}, to ${bytes(size)}` : name,
+      `${threeDigits(bandwidth / 1e9)} GB/s`,
+    ]),
+    ["starting a row", duration(1000 * device.rowSeconds)],
+    ["starting a loop", duration(1000 * device.loopSeconds)],
+    ["calling the other threads", duration(1000 * device.dispatchSeconds)],
+  ];
 }

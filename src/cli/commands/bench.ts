@@ -1,0 +1,227 @@
+/**
+ * `flashfftconv bench`: how fast this machine convolves, at a few shapes, answers checked first. Comparisons with other
+ * libraries are the repository's `npm run bench`, where those are installed.
+ */
+
+import { decode, dtypes, encode } from "../../dtype.ts";
+import { oracleForward } from "../../math/oracle.ts";
+import { maxLength, type Problem } from "../../plan/problem.ts";
+import { compare, float32Bound } from "../accuracy.ts";
+import { type Command, exitCodes, shared, sharedChoices, type Values } from "../options.ts";
+import { normalSamples, normalSource } from "../random.ts";
+import { duration, table, threeDigits } from "../report.ts";
+import { openConv, problemOf } from "../request.ts";
+
+const defaultLengths = "1K,4K,16K,64K,512K";
+
+export const benchCommand: Command = {
+  name: "bench",
+  summary: "time convolutions on this machine",
+  options: [
+    {
+      name: "length",
+      value: "L,…",
+      help: `lengths, with commas between (default: ${defaultLengths})`,
+    },
+    {
+      name: "kernel-length",
+      value: "K",
+      help: "taps of one kernel row (default: L; 2L for bidirectional)",
+    },
+    { ...shared.mode, help: `${shared.mode.help} (default: causal)` },
+    shared.period,
+    { name: "dtype", value: "TYPE", help: `${dtypes.join(", ")} (default: float32)` },
+    shared.batch,
+    { ...shared.channels, help: "kernels, one a channel (default: 64)" },
+    { name: "gates", help: "with a pregate and a postgate" },
+    { name: "backward", help: "time the gradients too" },
+    { name: "seconds", value: "S", help: "time to spend on each number (default: 1)" },
+    shared.threads,
+    shared.instructions,
+  ],
+  notes: `
+Times are medians of repeated calls with the kernel's spectrum kept. The first and the last row of each answer are
+compared with the float64 oracle before anything is timed; an error above its bound makes the exit code 1.
+
+examples:
+  flashfftconv bench
+  flashfftconv bench --length 1M --channels 1 --threads 1`,
+  run: async (values, context) => {
+    const settings = readSettings(values);
+    const measurements: Measurement[] = [];
+    for (const [i, problem] of settings.problems.entries()) {
+      context.signal.throwIfAborted();
+      const length = problem.length.toLocaleString("en-US");
+      const measured = await measure(problem, settings, (what) =>
+        context.progress.update(`L = ${length}: ${what}`, i / settings.problems.length),
+      );
+      measurements.push(measured);
+      if (context.json) context.stdout.write(`${JSON.stringify(measured)}\n`);
+    }
+    context.progress.clear();
+    const wrong = measurements.filter(({ passed }) => !passed);
+    if (!context.json) {
+      context.stdout.write(tableOf(measurements));
+      for (const { L } of wrong) {
+        context.stdout.write(
+          `L = ${L}: the error is above its bound; see flashfftconv verify --length ${L}\n`,
+        );
+      }
+    }
+    return wrong.length === 0 ? exitCodes.done : exitCodes.failed;
+  },
+};
+
+interface Settings {
+  readonly problems: readonly Problem[];
+  readonly batch: number;
+  readonly channels: number;
+  readonly gates: boolean;
+  readonly backward: boolean;
+  /** Milliseconds for each number. */
+  readonly budget: number;
+  readonly how: Pick<ReturnType<typeof sharedChoices>, "threads" | "instructions">;
+}
+
+/** One line of the table and of --json. */
+interface Measurement {
+  readonly command: "bench";
+  readonly mode: string;
+  readonly B: number;
+  readonly H: number;
+  readonly L: number;
+  readonly K: number;
+  readonly dtype: string;
+  readonly gates: boolean;
+  readonly threads: number;
+  readonly instructions: string;
+  readonly ours_ms: number;
+  readonly backward_ms?: number;
+  readonly rel_error: number;
+  readonly passed: boolean;
+  readonly plan: string;
+  readonly predicted_ms: number;
+}
+
+function readSettings(values: Values): Settings {
+  const { mode, dtype, period, ...how } = sharedChoices(values);
+  const kernelLength = values.integer("kernel-length", 1, 2 * maxLength);
+  const lengths = values.integers("length", 1, maxLength, defaultLengths);
+  const problems = lengths.map((length) =>
+    problemOf({ mode, length, kernelLength, dtype, period }, values.call),
+  );
+  return {
+    problems,
+    batch: values.integer("batch", 1, 2 ** 24) ?? 1,
+    channels: values.integer("channels", 1, 2 ** 24) ?? 64,
+    gates: values.has("gates"),
+    backward: values.has("backward"),
+    budget: 1000 * (values.integer("seconds", 1, 3600) ?? 1),
+    how,
+  };
+}
+
+async function measure(
+  problem: Problem,
+  settings: Settings,
+  onStep: (what: string) => void,
+): Promise<Measurement> {
+  const { batch, channels } = settings;
+  const { mode, dtype, length, kernelLength, outputLength } = problem;
+  using conv = await openConv(problem, batch, channels, settings.how);
+  onStep("drawing random samples");
+  const source = normalSource(1);
+  const fill = (target: ReturnType<typeof conv.allocateInput>) => {
+    // Half-precision arrays may take bits or numbers; a block is encoded once and laid out again and again.
+    const block = encode(normalSamples(source, Math.min(target.length, 65_537)), dtype);
+    const view =
+      dtype === "float32"
+        ? (target as Float32Array)
+        : new Uint16Array(target.buffer, target.byteOffset, target.length);
+    for (let i = 0; i < view.length; i += block.length)
+      view.set(block.subarray(0, view.length - i), i);
+    return target;
+  };
+  const u = fill(conv.allocateInput(batch, channels));
+  const k = Float32Array.from(normalSamples(source, channels * kernelLength));
+  const gates = settings.gates && {
+    pregate: fill(conv.allocateInput(batch, channels)),
+    postgate: fill(conv.allocateOutput(batch, channels)),
+  };
+  const out = conv.allocateOutput(batch, channels);
+  const kernel = await conv.prepareKernel(k);
+  onStep("checking the answer");
+  await conv.forward(u, kernel, { out, ...gates });
+  const rows = batch * channels;
+  const checked = [0, rows - 1].map((row) => {
+    const part = (values: typeof u, size: number) => values.subarray(row * size, (row + 1) * size);
+    const channel = row % channels;
+    const exact = oracleForward(problem, {
+      ...{ batch: 1, channels: 1, u: decode(part(u, length), dtype) },
+      k: Float64Array.from(k.subarray(channel * kernelLength, (channel + 1) * kernelLength)),
+      ...(gates && {
+        pregate: decode(part(gates.pregate, length), dtype),
+        postgate: decode(part(gates.postgate, outputLength), dtype),
+      }),
+    });
+    const bound = float32Bound("y", problem, batch);
+    const actual = part(out, outputLength);
+    return compare({ quantity: "y", actual, exact, rowLength: outputLength, dtype, bound });
+  });
+  const worst = checked.reduce((a, b) => (a.error / a.bound >= b.error / b.bound ? a : b));
+  onStep("timing forward");
+  const forward = await median(settings.budget, () => conv.forward(u, kernel, { out, ...gates }));
+  let backward: number | undefined;
+  if (settings.backward) {
+    onStep("timing backward");
+    const dy = fill(conv.allocateOutput(batch, channels));
+    backward = await median(settings.budget, () => conv.backward(dy, u, kernel, { ...gates }));
+  }
+  const { plan, predictedMs } = conv.explain().chosen;
+  return {
+    ...{ command: "bench", mode, B: batch, H: channels, L: length, K: kernelLength, dtype },
+    ...{ gates: settings.gates, threads: conv.threads, instructions: conv.instructions },
+    ...{ ours_ms: forward, ...(backward !== undefined && { backward_ms: backward }) },
+    ...{ rel_error: worst.error, passed: checked.every(({ passed }) => passed) },
+    ...{ plan, predicted_ms: predictedMs },
+  };
+}
+
+/** Median milliseconds of a call: after a fifth of the budget to warm up, as many calls as fit, five at least. */
+async function median(budget: number, call: () => Promise<unknown>): Promise<number> {
+  const times: number[] = [];
+  const warm = performance.now() + budget / 5;
+  do await call();
+  while (performance.now() < warm);
+  const end = performance.now() + budget;
+  while (times.length < 5 || performance.now() < end) {
+    const start = performance.now();
+    await call();
+    times.push(performance.now() - start);
+  }
+  times.sort((a, b) => a - b);
+  return times[times.length >> 1]!;
+}
+
+function tableOf(measurements: readonly Measurement[]): string {
+  const columns: readonly (readonly [string, (m: Measurement) => string])[] = [
+    ["mode", (m) => m.mode],
+    ["B", (m) => m.B.toLocaleString("en-US")],
+    ["H", (m) => m.H.toLocaleString("en-US")],
+    ["L", (m) => m.L.toLocaleString("en-US")],
+    ["K", (m) => m.K.toLocaleString("en-US")],
+    ["dtype", (m) => m.dtype],
+    ["threads", (m) => String(m.threads)],
+    ["forward", (m) => duration(m.ours_ms)],
+    ["ns/sample", (m) => threeDigits((1e6 * m.ours_ms) / (m.B * m.H * m.L))],
+    ["predicted", (m) => duration(m.predicted_ms)],
+    ["backward", (m) => (m.backward_ms === undefined ? "" : duration(m.backward_ms))],
+    ["error", (m) => m.rel_error.toExponential(1)],
+    ["plan", (m) => m.plan],
+  ];
+  const shown = columns.filter(([, cell]) => measurements.some((m) => cell(m) !== ""));
+  return table(
+    shown.map(([heading]) => heading),
+    measurements.map((m) => shown.map(([, cell]) => cell(m))),
+  );
+}

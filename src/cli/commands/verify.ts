@@ -1,0 +1,235 @@
+/** `flashfftconv verify`: results on this machine against the float64 oracle. */
+
+import { type Dtype, decode, dtypes, encode } from "../../dtype.ts";
+import { oracleBackward, oracleForward } from "../../math/oracle.ts";
+import { maxLength, modes, type Problem } from "../../plan/problem.ts";
+import { type Comparison, compare, float32Bound, type Quantity } from "../accuracy.ts";
+import {
+  type Command,
+  type Context,
+  exitCodes,
+  shared,
+  sharedChoices,
+  type Values,
+} from "../options.ts";
+import { normalSamples, normalSource } from "../random.ts";
+import { table } from "../report.ts";
+import { openConv, problemOf } from "../request.ts";
+
+const defaultLengths = "1,1000,4K,64K";
+
+export const verifyCommand: Command = {
+  name: "verify",
+  summary: "compare results with the float64 oracle, at any size",
+  options: [
+    {
+      name: "length",
+      value: "L,…",
+      help: `lengths, with commas between (default: ${defaultLengths})`,
+    },
+    {
+      name: "kernel-length",
+      value: "K",
+      help: "taps of one kernel row (default: L; 2L for bidirectional)",
+    },
+    { name: "mode", value: "MODE,…", help: `all, or some of ${modes.join(", ")} (default: all)` },
+    {
+      name: "period",
+      value: "N",
+      help: "period of the circular mode (default: the larger of L and K)",
+    },
+    {
+      name: "dtype",
+      value: "TYPE,…",
+      help: `all, or some of ${dtypes.join(", ")} (default: float32)`,
+    },
+    { ...shared.batch, help: "sequences that share the kernels (default: 2)" },
+    { ...shared.channels, help: "kernels, one a channel (default: 3)" },
+    { name: "backward", help: "compare every gradient too" },
+    { name: "gates", help: "with a pregate and a postgate" },
+    { name: "skip", help: "with the term D ⊙ u, in the modes whose output is as long as u" },
+    { name: "seed", value: "N", help: "seed of the random samples (default: 1)" },
+    shared.threads,
+    shared.instructions,
+  ],
+  notes: `
+Samples are random, normal, of unit scale. The error is ‖y - exact‖ / ‖exact‖ of the row that is nearest to its bound.
+Bounds: float32 3e-7 to 4K, 6e-7 to 4M; gradients 1e-6; float16 and bfloat16 1.1 × the error of rounding the exact
+result once. Rows of fewer than 64 samples are measured together; dskip is relative to the root of the sum of its squared terms.
+One error above its bound makes the exit code 1.
+
+examples:
+  flashfftconv verify
+  flashfftconv verify --length 1M --mode causal --batch 1 --channels 1 --backward --gates --dtype all`,
+  run: async (values, context) => {
+    const cases = readCases(values);
+    const results: (Case & Comparison & { readonly plan: string })[] = [];
+    for (const [i, one] of cases.entries()) {
+      const { mode, length, dtype } = one.problem;
+      context.progress.update(`${mode} ${length} ${dtype}`, i / cases.length);
+      // Lets the progress line be drawn and an interruption be seen between two computations.
+      await new Promise((resolve) => setImmediate(resolve));
+      for (const result of await verify(one)) {
+        results.push({ ...one, ...result });
+        if (context.json) context.stdout.write(`${JSON.stringify(record(one, result))}\n`);
+      }
+    }
+    context.progress.clear();
+    const failed = results.filter(({ passed }) => !passed).length;
+    if (!context.json) print(results, failed, context);
+    return failed === 0 ? exitCodes.done : exitCodes.failed;
+  },
+};
+
+/** One problem to be verified. */
+interface Case {
+  readonly problem: Problem;
+  readonly batch: number;
+  readonly channels: number;
+  readonly backward: boolean;
+  readonly gates: boolean;
+  readonly skip: boolean;
+  readonly seed: number;
+  readonly how: Pick<ReturnType<typeof sharedChoices>, "threads" | "instructions">;
+}
+
+function readCases(values: Values): Case[] {
+  const chosenModes = values.choices("mode", modes) ?? modes;
+  const { period, ...how } = sharedChoices(values, chosenModes);
+  const lengths = values.integers("length", 1, maxLength, defaultLengths);
+  const chosenDtypes = values.choices("dtype", dtypes) ?? ["float32"];
+  const kernelLength = values.integer("kernel-length", 1, 2 * maxLength);
+  const common = {
+    batch: values.integer("batch", 1, 2 ** 24) ?? 2,
+    channels: values.integer("channels", 1, 2 ** 24) ?? 3,
+    backward: values.has("backward"),
+    gates: values.has("gates"),
+    seed: values.integer("seed", 0, 2 ** 32 - 1) ?? 1,
+    how,
+  };
+  return chosenDtypes.flatMap((dtype) =>
+    chosenModes.flatMap((mode) =>
+      lengths.map((length) => ({
+        ...common,
+        problem: problemOf(
+          { mode, length, kernelLength, dtype, period: mode === "circular" ? period : undefined },
+          values.call,
+        ),
+        skip: values.has("skip") && mode !== "full",
+      })),
+    ),
+  );
+}
+
+async function verify(one: Case): Promise<(Comparison & { plan: string })[]> {
+  const { problem, batch, channels } = one;
+  const { dtype, length, kernelLength, outputLength } = problem;
+  const rows = batch * channels;
+  const source = normalSource(one.seed);
+  const draw = (count: number, storage: Dtype) => encode(normalSamples(source, count), storage);
+  const u = draw(rows * length, dtype);
+  const k = draw(channels * kernelLength, "float32") as Float32Array;
+  const dy = draw(rows * outputLength, dtype);
+  const gates = one.gates && {
+    pregate: draw(rows * length, dtype),
+    postgate: draw(rows * outputLength, dtype),
+  };
+  const skip = one.skip && { skip: draw(channels, "float32") as Float32Array };
+  using conv = await openConv(problem, batch, channels, one.how);
+  const { plan } = conv.explain().chosen;
+  const inputs = {
+    ...{ batch, channels, u: decode(u, dtype), k: Float64Array.from(k) },
+    ...(gates && {
+      pregate: decode(gates.pregate, dtype),
+      postgate: decode(gates.postgate, dtype),
+    }),
+    ...(skip && { skip: Float64Array.from(skip.skip) }),
+  };
+  const results: (Comparison & { plan: string })[] = [];
+  const check = (
+    quantity: Quantity,
+    actual: Parameters<typeof decode>[0],
+    exact: Float64Array,
+  ): void => {
+    const summed = quantity === "dk" || quantity === "dskip";
+    const bound = float32Bound(quantity, problem, batch);
+    const scale =
+      quantity === "dskip" ? { scale: dskipScale(one, decode(dy, dtype), inputs.u) } : {};
+    const storage = summed ? "float32" : dtype;
+    const rowLength = rowLengthOf(quantity, problem);
+    results.push({
+      ...compare({ quantity, actual, exact, rowLength, dtype: storage, bound, ...scale }),
+      plan,
+    });
+  };
+  check("y", await conv.forward(u, k, { ...gates, ...skip }), oracleForward(problem, inputs));
+  if (!one.backward) return results;
+  const actual = await conv.backward(dy, u, k, { ...gates, ...skip });
+  const exact = oracleBackward(problem, { ...inputs, dy: decode(dy, dtype) });
+  for (const quantity of ["du", "dk", "dpregate", "dpostgate", "dskip"] as const) {
+    const expected = exact[quantity];
+    const got = actual[quantity];
+    if (expected && got) check(quantity, got, expected);
+    else if (expected) results.push({ quantity, error: Number.NaN, bound: 0, passed: false, plan });
+  }
+  return results;
+}
+
+function rowLengthOf(quantity: Quantity, problem: Problem): number {
+  if (quantity === "dskip") return 1;
+  if (quantity === "dk") return problem.kernelLength;
+  return quantity === "y" || quantity === "dpostgate" ? problem.outputLength : problem.length;
+}
+
+/**
+ * Root of the sum of the squares of what dskip sums, for each channel: where terms of either sign cancel, no order of
+ * summation keeps the error relative to what is left.
+ */
+function dskipScale(
+  { problem, batch, channels }: Case,
+  dy: Float64Array,
+  u: Float64Array,
+): Float64Array {
+  const { length } = problem;
+  const squares = new Float64Array(channels);
+  for (let row = 0; row < batch * channels; row++) {
+    let sum = 0;
+    for (let n = row * length; n < (row + 1) * length; n++) sum += (dy[n]! * u[n]!) ** 2;
+    squares[row % channels] = squares[row % channels]! + sum;
+  }
+  return squares.map(Math.sqrt);
+}
+
+function record(
+  one: Case,
+  { quantity, error, bound, passed, plan }: Comparison & { plan: string },
+): object {
+  const { mode, length, kernelLength, period, dtype } = one.problem;
+  const { batch, channels, gates, skip } = one;
+  return {
+    ...{ command: "verify", mode, length, kernelLength, ...(mode === "circular" && { period }) },
+    ...{ dtype, batch, channels, gates, skip, quantity, rel_error: error, bound, passed, plan },
+  };
+}
+
+function print(results: readonly (Case & Comparison)[], failed: number, { stdout }: Context): void {
+  const rows = results.map(({ problem, batch, channels, quantity, error, bound, passed }) => [
+    problem.mode,
+    ...[problem.length, problem.kernelLength, batch, channels].map((n) =>
+      n.toLocaleString("en-US"),
+    ),
+    problem.dtype,
+    quantity,
+    error.toExponential(2),
+    bound.toExponential(2),
+    passed ? "ok" : "ABOVE",
+  ]);
+  const headings = ["mode", "L", "K", "B", "H", "dtype", "of", "error", "bound", ""];
+  stdout.write(table(headings, rows));
+  const count = `${results.length} ${results.length === 1 ? "comparison" : "comparisons"}`;
+  stdout.write(
+    failed === 0
+      ? `\n${count}, all within their bounds\n`
+      : `\n${failed} of ${count} above their bounds\n`,
+  );
+}

@@ -1,0 +1,194 @@
+/**
+ * The command line without its process: arguments in, text out, an exit code back. `bin.ts` puts a process around it,
+ * tests put collectors.
+ */
+import {
+  BackendError,
+  FileError,
+  FlashFFTConvError,
+  InvalidArgumentError,
+  show,
+} from "../errors.ts";
+import { benchCommand } from "./commands/bench.ts";
+import { convCommand } from "./commands/conv.ts";
+import { infoCommand } from "./commands/info.ts";
+import { planCommand } from "./commands/plan.ts";
+import { tuneCommand } from "./commands/tune.ts";
+import { verifyCommand } from "./commands/verify.ts";
+import { type Disk, systemDisk, Temporaries } from "./files.ts";
+import {
+  type Command,
+  commandHelp,
+  exitCodeHelp,
+  exitCodes,
+  parseOptions,
+  suggestion,
+} from "./options.ts";
+import { Progress, type TextOutput } from "./report.ts";
+import { version } from "./version.ts";
+
+/** What the command line needs of its process. */
+export interface Terminal {
+  readonly stdout: TextOutput;
+  readonly stderr: TextOutput;
+  /** Aborted, with an Interruption, to stop: unfinished files are removed before `main` returns. */
+  readonly signal?: AbortSignal;
+  readonly temporaries?: Temporaries;
+  readonly disk?: Disk;
+}
+
+/** Why the work was stopped from outside. */
+export class Interruption extends Error {
+  override readonly name = "Interruption";
+  readonly exitCode: number;
+
+  constructor(what: string, exitCode: number) {
+    super(what);
+    this.exitCode = exitCode;
+  }
+}
+
+const commands: readonly Command[] = [
+  convCommand,
+  planCommand,
+  benchCommand,
+  tuneCommand,
+  verifyCommand,
+  infoCommand,
+];
+
+/**
+ * Run one command line, without the program's name.
+ * @returns the exit code; no error is thrown.
+ */
+export async function main(argv: readonly string[], terminal: Terminal): Promise<number> {
+  const { stdout, stderr, disk = systemDisk } = terminal;
+  const { signal = new AbortController().signal, temporaries = new Temporaries() } = terminal;
+  const progress = new Progress(stderr);
+  const json = argv.includes("--json");
+  const interrupted = new Promise<never>((_, reject) => {
+    const stop = (): void => {
+      temporaries.remove();
+      reject(signal.reason);
+    };
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+  });
+  try {
+    const context = { stdout, progress, json, signal, disk, temporaries };
+    return await Promise.race([run(argv, context, stderr), interrupted]);
+  } catch (error) {
+    progress.clear();
+    return report(error, argv, json, terminal);
+  } finally {
+    progress.clear();
+  }
+}
+
+type Context = Parameters<Command["run"]>[1];
+
+async function run(argv: readonly string[], context: Context, stderr: TextOutput): Promise<number> {
+  const [name, ...rest] = argv;
+  const { stdout } = context;
+  if (name === undefined) {
+    stderr.write(generalHelp());
+    return exitCodes.badInput;
+  }
+  if (name === "--version" || name === "-v" || name === "version") {
+    stdout.write(`${version()}\n`);
+    return exitCodes.done;
+  }
+  if (name === "--help" || name === "-h" || (name === "help" && rest.length === 0)) {
+    stdout.write(generalHelp());
+    return exitCodes.done;
+  }
+  if (name === "help") {
+    stdout.write(commandHelp(findCommand(rest[0])));
+    return exitCodes.done;
+  }
+  const command = findCommand(name);
+  if (rest.some((argument) => argument === "--help" || argument === "-h")) {
+    stdout.write(commandHelp(command));
+    return exitCodes.done;
+  }
+  return await command.run(parseOptions(command, rest), context);
+}
+
+function commandNamed(name: string | undefined): Command | undefined {
+  return commands.find((command) => command.name === name);
+}
+
+function findCommand(name: string | undefined): Command {
+  const names = commands.map((command) => command.name);
+  const found = commandNamed(name);
+  if (found) return found;
+  throw new InvalidArgumentError({
+    call: "flashfftconv",
+    requirement: `the first argument must be one of ${names.join(", ")}`,
+    value: name === undefined ? "none" : show(name),
+    remedy: (name && suggestion(name, names)) || "flashfftconv --help explains them.",
+  });
+}
+
+function generalHelp(): string {
+  const width = Math.max(...commands.map(({ name }) => name.length));
+  const lines = commands.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
+  return `flashfftconv ${version()}: exact long convolutions with gradients
+
+usage: flashfftconv COMMAND [options]
+
+commands:
+${lines.join("\n")}
+
+'flashfftconv COMMAND --help' explains a command; --version prints the version.
+Every command takes --json: one JSON object a line on the standard output, errors included.
+
+${exitCodeHelp}`;
+}
+
+/** Say what went wrong, for people and with --json for programs, and return the exit code. */
+function report(
+  error: unknown,
+  argv: readonly string[],
+  json: boolean,
+  { stdout, stderr }: Terminal,
+): number {
+  if (error instanceof Interruption) return error.exitCode;
+  const known = outOfMemory(error, argv) ?? error;
+  const name = known instanceof Error ? known.name : "Error";
+  const message = known instanceof Error ? known.message : String(known);
+  const parts = known instanceof FlashFFTConvError ? known.parts : {};
+  if (json) {
+    const record = {
+      command: commandNamed(argv[0])?.name ?? null,
+      error: { name, message, ...parts },
+    };
+    stdout.write(`${JSON.stringify(record)}\n`);
+  }
+  if (known instanceof FlashFFTConvError) {
+    stderr.write(`${message}\n`);
+  } else {
+    const stack = known instanceof Error ? known.stack : message;
+    stderr.write(
+      `flashfftconv: this is an error in flashfftconv itself. Please report it.\n${stack}\n`,
+    );
+  }
+  if (known instanceof InvalidArgumentError) return exitCodes.badInput;
+  return known instanceof FileError ? exitCodes.badFile : exitCodes.failed;
+}
+
+/** What JavaScript throws where memory ends says nothing to a user. */
+function outOfMemory(error: unknown, argv: readonly string[]): BackendError | undefined {
+  if (!(error instanceof RangeError)) return undefined;
+  if (!/allocation failed|Invalid typed array length|Array buffer/i.test(error.message))
+    return undefined;
+  return new BackendError(
+    {
+      call: `flashfftconv ${argv[0]}`,
+      requirement: "the samples of one slice must fit in memory",
+      value: error.message,
+      remedy: "Use shorter rows, or a machine with more memory.",
+    },
+    error,
+  );
+}

@@ -1,0 +1,33 @@
+/** Problems and convolutions out of what the user asked for. */
+import { FlashFFTConv } from "../conv/conv.ts";
+import { createProblem, type Problem, type ProblemOptions } from "../plan/problem.ts";
+import { defined, type SharedChoices } from "./options.ts";
+
+/** Options of a problem, each of which may be undefined. */
+type Maybe<T> = { readonly [K in keyof T]: T[K] | undefined };
+
+/**
+ * A checked problem.
+ * @throws InvalidArgumentError naming `call`.
+ */
+export function problemOf(
+  options: Maybe<Omit<ProblemOptions, "length">> & { readonly length: number },
+  call: string,
+): Problem {
+  return createProblem(defined(options) as ProblemOptions, call);
+}
+
+/** The object that convolves such problems, planned for this many rows. */
+export function openConv(
+  problem: Problem,
+  batch: number,
+  channels: number,
+  { threads, instructions }: Pick<SharedChoices, "threads" | "instructions">,
+): Promise<FlashFFTConv> {
+  const { mode, length, kernelLength, dtype } = problem;
+  const period = mode === "circular" ? problem.period : undefined;
+  return FlashFFTConv.create({
+    ...{ mode, length, kernelLength, dtype, batch, channels },
+    ...defined({ period, threads, instructions }),
+  });
+}
