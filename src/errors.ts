@@ -51,8 +51,10 @@ export class FileError extends FlashFFTConvError {
 
 /** `text` of a value for an error message, shortened. */
 export function show(value: unknown): string {
-  if (typeof value === "number") return Number.isInteger(value) ? value.toLocaleString("en-US") : String(value);
-  if (typeof value === "string") return JSON.stringify(value.length > 80 ? `${value.slice(0, 77)}…` : value);
+  if (typeof value === "number")
+    return Number.isInteger(value) ? value.toLocaleString("en-US") : String(value);
+  if (typeof value === "string")
+    return JSON.stringify(value.length > 80 ? `${value.slice(0, 77)}…` : value);
   if (ArrayBuffer.isView(value) && "length" in value) {
     return `${value.constructor.name}(${(value.length as number).toLocaleString("en-US")})`;
   }

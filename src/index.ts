@@ -4,18 +4,20 @@
  */
 export type { Instructions } from "./backend/features.ts";
 export type { Tensor } from "./conv/arguments.ts";
+export { FlashFFTConv } from "./conv/conv.ts";
+export type { ConvolveOptions } from "./conv/convolve.ts";
+export { convolve } from "./conv/convolve.ts";
+export type { Explanation, PlanPrediction } from "./conv/explain.ts";
 export type {
   BackwardOptions,
-  ConvolveOptions,
   FlashFFTConvOptions,
   ForwardOptions,
   Gradients,
   MemoryUse,
-} from "./conv/conv.ts";
-export { convolve, FlashFFTConv, PreparedKernel } from "./conv/conv.ts";
+} from "./conv/options.ts";
+export { PreparedKernel } from "./conv/prepared.ts";
 export type { Tuned, TuneOptions } from "./conv/tune.ts";
 export { tune } from "./conv/tune.ts";
-export type { Explanation, PlanPrediction } from "./conv/explain.ts";
 export type { Dtype, SampleArray } from "./dtype.ts";
 export * from "./errors.ts";
 export type { Mode, Problem, ProblemOptions } from "./plan/problem.ts";

@@ -75,7 +75,8 @@ export class CpuBackend {
   }
 
   static async start(settings: CpuSettings): Promise<CpuBackend> {
-    if (settings.instructions === "javascript") return new CpuBackend(settings, new PlainMemory(), false);
+    if (settings.instructions === "javascript")
+      return new CpuBackend(settings, new PlainMemory(), false);
     // Unshared where one thread works: V8 copies to and from shared memory word by word, three to seven times slower.
     const shared = settings.threads > 1;
     const memory = shared
@@ -145,7 +146,13 @@ export class CpuBackend {
 
   /** Compile a program on every thread, or find it compiled. Call inside `exclusive`. */
   async program(spec: Omit<ProgramSpec, "lanes">, call: string): Promise<Program> {
-    const key = JSON.stringify([spec.kind, spec.geometry, formatTransform(spec.plan), spec.dtype, spec.kernelDtype]);
+    const key = JSON.stringify([
+      spec.kind,
+      spec.geometry,
+      formatTransform(spec.plan),
+      spec.dtype,
+      spec.kernelDtype,
+    ]);
     const found = this.#programs.get(key);
     if (found) {
       found.uses++;
@@ -154,7 +161,15 @@ export class CpuBackend {
     const id = this.#nextProgram++;
     const table = this.#table(spec.plan, call);
     const { kernels, factory } = await this.#compile({ ...spec, lanes: this.lanes }, id);
-    const program: Program = { id, key, table, kernels, factory, buffer: this.arena.memory.buffer, uses: 1 };
+    const program: Program = {
+      id,
+      key,
+      table,
+      kernels,
+      factory,
+      buffer: this.arena.memory.buffer,
+      uses: 1,
+    };
     this.#programs.set(key, program);
     return program;
   }
@@ -162,13 +177,17 @@ export class CpuBackend {
   async #compile(spec: ProgramSpec, id: number): Promise<Pick<Program, "kernels" | "factory">> {
     const source = buildProgram(spec);
     if (spec.lanes === 1) {
-      const factory = new Function("memory", printJavaScript(source)) as (memory: ArrayBufferLike) => Kernels;
+      const factory = new Function("memory", printJavaScript(source)) as (
+        memory: ArrayBufferLike,
+      ) => Kernels;
       return { kernels: factory(this.arena.memory.buffer), factory };
     }
     const relaxed = this.settings.instructions === "relaxed-simd";
     const binary = printWasm(source, { relaxed, sharedPages: this.#shared ? maxPages : undefined });
     const module = await WebAssembly.compile(binary as Uint8Array<ArrayBuffer>);
-    const instance = await WebAssembly.instantiate(module, { env: { memory: this.arena.memory as WebAssembly.Memory } });
+    const instance = await WebAssembly.instantiate(module, {
+      env: { memory: this.arena.memory as WebAssembly.Memory },
+    });
     if (this.settings.threads > 1) {
       this.#modules.set(id, module);
       await (await this.#livePool()).send({ type: "program", id, module });
@@ -193,7 +212,8 @@ export class CpuBackend {
       this.#tables.delete(key);
       break;
     }
-    if (this.#pool?.usable) void this.exclusive(() => this.#pool?.send({ type: "forget", id: program.id }));
+    if (this.#pool?.usable)
+      void this.exclusive(() => this.#pool?.send({ type: "forget", id: program.id }));
   }
 
   #table(plan: TransformPlan, call: string): Block {
@@ -251,7 +271,8 @@ export class CpuBackend {
     }
     if (threads === 1) return execute(program.kernels, job, 0, soloTickets(), this.#clear);
     const pool = this.#pool;
-    if (pool?.usable && blocking && !job.together) return pool.runWith(job, threads, program.kernels, this.#clear);
+    if (pool?.usable && blocking && !job.together)
+      return pool.runWith(job, threads, program.kernels, this.#clear);
     return this.#runOnWorkers(job, threads);
   }
 

@@ -2,8 +2,9 @@
  * Runs jobs on compiled programs: the same code on the calling thread and in every worker. Item t of a job belongs to
  * a phase; a thread that draws an item of a later phase waits until all items before it are done.
  */
-import { suffix } from "../kernels/suffix.ts";
+
 import { batchPlaces } from "../kernels/middle.ts";
+import { suffix } from "../kernels/suffix.ts";
 import type { Job } from "./job.ts";
 import { jobKinds } from "./job.ts";
 
@@ -50,7 +51,13 @@ interface Recipe {
 }
 
 /** Run a job's items on this thread until none is left. */
-export function execute(kernels: Kernels, job: Job, thread: number, tickets: Tickets, clear: Clear): void {
+export function execute(
+  kernels: Kernels,
+  job: Job,
+  thread: number,
+  tickets: Tickets,
+  clear: Clear,
+): void {
   const work = job.workspace + (job.together ? 0 : thread * job.threadBytes);
   const recipe = recipes[job.kind]!(kernels, job, work, clear);
   if (job.together) return runTogether(recipe, job, tickets);
@@ -86,7 +93,8 @@ function phasesOf(recipe: Recipe, job: Job): Phase[] {
   const phases: Phase[] = [];
   for (let unit = job.first; unit < job.first + job.units; unit++) {
     const add = (steps: readonly Step[], b: number): void => {
-      for (const s of steps) phases.push({ count: s.length, run: (item) => s.run(unit, b, item, item + 1) });
+      for (const s of steps)
+        phases.push({ count: s.length, run: (item) => s.run(unit, b, item, item + 1) });
     };
     add(recipe.before, 0);
     for (let b = recipe.batchFrom; b < recipe.batchTo; b++) add(recipe.row, b);
@@ -105,7 +113,10 @@ const spectraRecipe: MakeRecipe = (e, job) => {
   const k = (unit: number): number => job.k + (unit - job.first) * job.kernelBytes;
   return {
     before: [
-      { length: job.tiles, run: (unit, _b, from, to) => head(k(unit), 0, at(unit), table, from, to) },
+      {
+        length: job.tiles,
+        run: (unit, _b, from, to) => head(k(unit), 0, at(unit), table, from, to),
+      },
       { length: job.bodies, run: (unit, _b, from, to) => body(at(unit), table, from, to) },
     ],
     row: [],
@@ -121,7 +132,8 @@ const forwardRecipe: MakeRecipe = (e, job, z) => {
   const body = e.body_multiply!;
   const tail = e[`tail_y${suffix(job.hasPostgate !== 0, job.hasSkip !== 0)}`]!;
   const channelOf = (unit: number): number => Math.floor(unit / batch);
-  const rowOf = (unit: number): number => (job.packed ? unit - job.first : (unit % batch) * channels + channelOf(unit));
+  const rowOf = (unit: number): number =>
+    job.packed ? unit - job.first : (unit % batch) * channels + channelOf(unit);
   return {
     before: [
       {
@@ -143,7 +155,18 @@ const forwardRecipe: MakeRecipe = (e, job, z) => {
           const row = rowOf(unit);
           const at = row * job.outputBytes;
           const skip = job.skip + 4 * channelOf(unit);
-          tail(z, job.y + at, job.postgate + at, job.u + row * job.inputBytes, skip, 0, 0, table, from, to);
+          tail(
+            z,
+            job.y + at,
+            job.postgate + at,
+            job.u + row * job.inputBytes,
+            skip,
+            0,
+            0,
+            table,
+            from,
+            to,
+          );
         },
       },
     ],
@@ -161,13 +184,17 @@ const backwardRecipe: MakeRecipe = (e, job, z, clear) => {
   const rows = job.batchTo - job.batchFrom;
   const rowOf = (channel: number, b: number): number =>
     job.packed ? (channel - job.first) * rows + (b - job.batchFrom) : b * job.channels + channel;
-  const input = (base: number, channel: number, b: number): number => base + rowOf(channel, b) * job.inputBytes;
-  const output = (base: number, channel: number, b: number): number => base + rowOf(channel, b) * job.outputBytes;
+  const input = (base: number, channel: number, b: number): number =>
+    base + rowOf(channel, b) * job.inputBytes;
+  const output = (base: number, channel: number, b: number): number =>
+    base + rowOf(channel, b) * job.outputBytes;
   const post = job.hasPostgate !== 0;
   const headU = e[`head_u${suffix(job.hasPregate !== 0)}`]!;
   const headDy = e[`head_dy${suffix(post)}`]!;
   const tailDu = e[`tail_du${suffix(job.hasPregate !== 0, job.hasSkip !== 0)}`]!;
-  const [first, inner, last, only] = batchPlaces.map((place) => e[`body_gradients_${place}${post ? "_gated" : ""}`]!);
+  const [first, inner, last, only] = batchPlaces.map(
+    (place) => e[`body_gradients_${place}${post ? "_gated" : ""}`]!,
+  );
   const bodyAt = (b: number): NonNullable<typeof only> => {
     if (job.batch === 1) return only!;
     return b === 0 ? first! : b === job.batch - 1 ? last! : inner!;
@@ -175,12 +202,18 @@ const backwardRecipe: MakeRecipe = (e, job, z, clear) => {
   const row: Step[] = [
     {
       length: tiles,
-      run: (h, b, from, to) => headDy(output(job.dy, h, b), output(job.postgate, h, b), z, table, from, to),
+      run: (h, b, from, to) =>
+        headDy(output(job.dy, h, b), output(job.postgate, h, b), z, table, from, to),
     },
-    { length: tiles, run: (h, b, from, to) => headU(input(job.u, h, b), input(job.pregate, h, b), w, table, from, to) },
+    {
+      length: tiles,
+      run: (h, b, from, to) =>
+        headU(input(job.u, h, b), input(job.pregate, h, b), w, table, from, to),
+    },
     {
       length: bodies,
-      run: (h, b, from, to) => bodyAt(b)(z, w, job.spectra + h * job.spectrumBytes, sum, table, from, to),
+      run: (h, b, from, to) =>
+        bodyAt(b)(z, w, job.spectra + h * job.spectrumBytes, sum, table, from, to),
     },
     {
       length: tiles,
@@ -196,7 +229,8 @@ const backwardRecipe: MakeRecipe = (e, job, z, clear) => {
     const tail = e.tail_dpostgate!;
     row.push({
       length: tiles,
-      run: (h, b, from, to) => tail(w, output(job.dpostgate, h, b), output(job.dy, h, b), 0, 0, 0, 0, table, from, to),
+      run: (h, b, from, to) =>
+        tail(w, output(job.dpostgate, h, b), output(job.dy, h, b), 0, 0, 0, 0, table, from, to),
     });
   }
   const dk = (h: number): number => job.dk + (h - job.first) * job.dkBytes;
@@ -206,11 +240,20 @@ const backwardRecipe: MakeRecipe = (e, job, z, clear) => {
     ...(job.clearTaps ? [clearTaps] : []),
     ...Array.from({ length: job.dkSinks }, (_, i): Step => {
       const tail = e[`tail_dk${i}`]!;
-      return { length: tiles, run: (h, _b, from, to) => tail(sum, dk(h), 0, 0, 0, 0, 0, table, from, to) };
+      return {
+        length: tiles,
+        run: (h, _b, from, to) => tail(sum, dk(h), 0, 0, 0, 0, 0, table, from, to),
+      };
     }),
   ];
   const finish = job.batchTo === job.batch;
-  return { before: [], row, after: finish ? after : [], batchFrom: job.batchFrom, batchTo: job.batchTo };
+  return {
+    before: [],
+    row,
+    after: finish ? after : [],
+    batchFrom: job.batchFrom,
+    batchTo: job.batchTo,
+  };
 };
 
 const recipes: Readonly<Record<number, MakeRecipe>> = {

@@ -1,5 +1,14 @@
 /** What the runtime offers: SIMD, relaxed SIMD, shared memory, cores. Probed by compiling four-line modules. */
-import { name, op, section, simd, splatFloat, v128, v128Type, vector } from "../kernels/wasm/encode.ts";
+import {
+  name,
+  op,
+  section,
+  simd,
+  splatFloat,
+  v128,
+  v128Type,
+  vector,
+} from "../kernels/wasm/encode.ts";
 
 /** How kernels are printed for this runtime, best first. */
 export type Instructions = "relaxed-simd" | "simd" | "javascript";
@@ -44,8 +53,8 @@ export function features(): Features {
 
 function cores(): number {
   const navigator = (globalThis as { navigator?: { hardwareConcurrency?: number } }).navigator;
-  const os = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } }).process?.getBuiltinModule?.(
-    "node:os",
-  ) as { availableParallelism(): number } | undefined;
+  const os = (
+    globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } }
+  ).process?.getBuiltinModule?.("node:os") as { availableParallelism(): number } | undefined;
   return os?.availableParallelism() ?? navigator?.hardwareConcurrency ?? 1;
 }

@@ -10,7 +10,16 @@ import type { Job } from "./job.ts";
 import { jobFields } from "./job.ts";
 
 /** Slots of the control block (Int32Array over shared memory). */
-export const slot = { generation: 0, next: 1, done: 2, active: 3, workers: 4, command: 5, failed: 6, report: 7 } as const;
+export const slot = {
+  generation: 0,
+  next: 1,
+  done: 2,
+  active: 3,
+  workers: 4,
+  command: 5,
+  failed: 6,
+  report: 7,
+} as const;
 /** What a new generation asks for. */
 export const commands = { run: 1, messages: 2 } as const;
 
@@ -52,8 +61,11 @@ const patience = 50;
 
 async function startWorker(): Promise<WorkerHandle> {
   const url = new URL("./worker.js", import.meta.url);
-  const process = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } }).process;
-  const threads = process?.getBuiltinModule?.("node:worker_threads") as typeof import("node:worker_threads") | undefined;
+  const process = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } })
+    .process;
+  const threads = process?.getBuiltinModule?.("node:worker_threads") as
+    | typeof import("node:worker_threads")
+    | undefined;
   if (threads) {
     const worker = new threads.Worker(url, { name: "flashfftconv" });
     worker.unref();
@@ -106,7 +118,8 @@ export class Pool {
     const workers = await Promise.all(Array.from({ length: count }, () => startWorker()));
     const pool = new Pool(workers, new Int32Array(control), new Float64Array(job));
     const ready = pool.#allReady();
-    workers.forEach((w, i) => w.post({ type: "start", index: i + 1, control, job, memory }));
+    for (const [i, w] of workers.entries())
+      w.post({ type: "start", index: i + 1, control, job, memory });
     await ready;
     return pool;
   }
@@ -187,7 +200,12 @@ export class Pool {
    * Run a job on the caller and `threads` − 1 workers. Returns nothing when it is done, or a promise where a worker
    * is late (or dead).
    */
-  runWith(job: Job, threads: number, kernels: Kernels, clear: (from: number, to: number) => void): void | Promise<void> {
+  runWith(
+    job: Job,
+    threads: number,
+    kernels: Kernels,
+    clear: (from: number, to: number) => void,
+  ): void | Promise<void> {
     this.#open(job, threads - 1, 1, 0);
     execute(kernels, job, 0, sharedTickets(this.#control), clear);
     const until = performance.now() + patience;

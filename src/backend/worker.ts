@@ -16,8 +16,11 @@ interface Port {
 }
 
 function openPort(): Port {
-  const process = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } }).process;
-  const threads = process?.getBuiltinModule?.("node:worker_threads") as { parentPort: Port } | undefined;
+  const process = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } })
+    .process;
+  const threads = process?.getBuiltinModule?.("node:worker_threads") as
+    | { parentPort: Port }
+    | undefined;
   return threads?.parentPort ?? (globalThis as unknown as Port);
 }
 
@@ -32,7 +35,8 @@ function serve({ control: shared, job: numbers, index, memory }: WorkerStart): v
   const control = new Int32Array(shared);
   const values = new Float64Array(numbers);
   const tickets = sharedTickets(control);
-  const clear = (from: number, to: number): void => void new Uint8Array(memory.buffer).fill(0, from, to);
+  const clear = (from: number, to: number): void =>
+    void new Uint8Array(memory.buffer).fill(0, from, to);
   for (;;) {
     for (let i = 0; i < spins && Atomics.load(control, slot.generation) === generation; i++);
     Atomics.wait(control, slot.generation, generation);

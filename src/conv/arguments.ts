@@ -3,7 +3,9 @@ import type { Dtype, SampleArray } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 
 /** Rows of samples: a flat typed array whose shape follows from the plan's lengths, or an array with its shape. */
-export type Tensor = SampleArray | { readonly data: SampleArray; readonly shape: readonly number[] };
+export type Tensor =
+  | SampleArray
+  | { readonly data: SampleArray; readonly shape: readonly number[] };
 
 /** What a tensor argument must be. */
 export interface Expected {
@@ -21,7 +23,9 @@ const float16Name = "Float16Array";
 /** Names of the arrays that hold a dtype. */
 function arrayNames(dtype: Dtype): string {
   if (dtype === "float32") return "a Float32Array";
-  return dtype === "float16" ? "a Uint16Array of float16 bits (or a Float16Array)" : "a Uint16Array of bfloat16 bits";
+  return dtype === "float16"
+    ? "a Uint16Array of float16 bits (or a Float16Array)"
+    : "a Uint16Array of bfloat16 bits";
 }
 
 /** Whether an array holds samples of a dtype. */
@@ -36,12 +40,22 @@ function refuse(e: Expected, requirement: string, value: string, remedy: string)
 }
 
 /** The samples of a tensor argument and its shape where it was given with one. */
-export function samplesOf(tensor: Tensor, e: Expected): { data: SampleArray; shape: readonly number[] | undefined } {
-  const shaped = typeof tensor === "object" && tensor !== null && "shape" in tensor ? tensor : undefined;
+export function samplesOf(
+  tensor: Tensor,
+  e: Expected,
+): { data: SampleArray; shape: readonly number[] | undefined } {
+  const shaped =
+    typeof tensor === "object" && tensor !== null && "shape" in tensor ? tensor : undefined;
   const data = shaped ? shaped.data : (tensor as SampleArray);
   if (!holds(data, e.dtype) && !(e.orFloat32 && holds(data, "float32"))) {
-    const allowed = arrayNames(e.dtype) + (e.orFloat32 && e.dtype !== "float32" ? ", or a Float32Array" : "");
-    refuse(e, `${e.name} must be ${allowed} for dtype '${e.dtype}'`, show(data), "Convert it, or set another dtype.");
+    const allowed =
+      arrayNames(e.dtype) + (e.orFloat32 && e.dtype !== "float32" ? ", or a Float32Array" : "");
+    refuse(
+      e,
+      `${e.name} must be ${allowed} for dtype '${e.dtype}'`,
+      show(data),
+      "Convert it, or set another dtype.",
+    );
   }
   if (data.length === 0) {
     const detached = data.buffer.byteLength === 0;
@@ -49,7 +63,9 @@ export function samplesOf(tensor: Tensor, e: Expected): { data: SampleArray; sha
       e,
       `${e.name} must hold at least one row`,
       detached ? `${show(data)} on an empty or detached buffer` : show(data),
-      detached ? "Do not transfer the buffer away before the call." : `Pass samples of shape (${e.dimensions.join(", ")}).`,
+      detached
+        ? "Do not transfer the buffer away before the call."
+        : `Pass samples of shape (${e.dimensions.join(", ")}).`,
     );
   }
   if (!shaped) return { data, shape: undefined };
@@ -61,15 +77,30 @@ function checkShape(shape: readonly number[], data: SampleArray, e: Expected): v
   const wanted = `(${e.dimensions.join(", ")})`;
   if (!Array.isArray(shape) || shape.length !== e.dimensions.length) {
     const rank = Array.isArray(shape) ? `rank ${shape.length}: ${show(shape)}` : show(shape);
-    refuse(e, `${e.name} must have shape ${wanted}`, rank, "Squeeze or add dimensions of 1 to that rank.");
+    refuse(
+      e,
+      `${e.name} must have shape ${wanted}`,
+      rank,
+      "Squeeze or add dimensions of 1 to that rank.",
+    );
   }
   for (const n of shape) {
     if (Number.isInteger(n) && n >= 1) continue;
-    refuse(e, `every dimension of ${e.name} must be a positive integer`, show(shape), `Give the sizes of ${wanted}.`);
+    refuse(
+      e,
+      `every dimension of ${e.name} must be a positive integer`,
+      show(shape),
+      `Give the sizes of ${wanted}.`,
+    );
   }
   const size = shape.reduce((a, b) => a * b, 1);
   if (size === data.length) return;
-  refuse(e, `${e.name} must hold ${show(size)} samples for shape ${show(shape)}`, show(data), "Pass matching data and shape.");
+  refuse(
+    e,
+    `${e.name} must hold ${show(size)} samples for shape ${show(shape)}`,
+    show(data),
+    "Pass matching data and shape.",
+  );
 }
 
 /** Rows of `width` samples in an array; the array must hold whole rows. */
@@ -87,14 +118,25 @@ export function rowsOf(data: SampleArray, width: number, e: Expected): number {
 /** An argument that must hold exactly `size` samples. */
 export function exactly(data: SampleArray, size: number, e: Expected): void {
   if (data.length === size) return;
-  refuse(e, `${e.name} must hold ${show(size)} samples (${e.dimensions.join("·")})`, show(data), "Pass an array of that length.");
+  refuse(
+    e,
+    `${e.name} must hold ${show(size)} samples (${e.dimensions.join("·")})`,
+    show(data),
+    "Pass an array of that length.",
+  );
 }
 
 /** Refuse an output that shares bytes with an input: rows are written before later rows are read. */
-export function apart(out: SampleArray, inputs: readonly { readonly name: string; readonly data: SampleArray }[], call: string): void {
+export function apart(
+  out: SampleArray,
+  inputs: readonly { readonly name: string; readonly data: SampleArray }[],
+  call: string,
+): void {
   for (const { name, data } of inputs) {
     if (out.buffer !== data.buffer) continue;
-    const overlap = out.byteOffset < data.byteOffset + data.byteLength && data.byteOffset < out.byteOffset + out.byteLength;
+    const overlap =
+      out.byteOffset < data.byteOffset + data.byteLength &&
+      data.byteOffset < out.byteOffset + out.byteLength;
     if (!overlap) continue;
     throw new InvalidArgumentError({
       call,

@@ -5,150 +5,33 @@
 import type { CpuBackend, Program } from "../backend/cpu.ts";
 import { openCpu } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
-import { features } from "../backend/features.ts";
 import type { Job } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
-import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import { InvalidArgumentError, show } from "../errors.ts";
 import { tapSinks } from "../kernels/program.ts";
 import { geometry } from "../plan/geometry.ts";
 import { transformBytes } from "../plan/plan.ts";
-import type { Problem, ProblemOptions } from "../plan/problem.ts";
+import type { Problem } from "../plan/problem.ts";
 import { createProblem, integer, oneOf } from "../plan/problem.ts";
 import type { Expected, Tensor } from "./arguments.ts";
 import { apart, exactly, rowsOf, samplesOf } from "./arguments.ts";
 import { dskipOf } from "./dskip.ts";
 import type { Explanation } from "./explain.ts";
 import { choosePlan } from "./explain.ts";
-import type { Call, Engine, Shape, Spectra } from "./run.ts";
+import type {
+  BackwardOptions,
+  FlashFFTConvOptions,
+  ForwardOptions,
+  Gradients,
+  MemoryUse,
+} from "./options.ts";
+import { pickInstructions, pickThreads } from "./options.ts";
+import { PreparedKernel } from "./prepared.ts";
+import type { Engine, Shape, Spectra } from "./run.ts";
 import { createEngine, makeSpectra, runBackward, runForward } from "./run.ts";
 import type { RowTensor } from "./staging.ts";
-
-/** What a FlashFFTConv is made from. */
-export interface FlashFFTConvOptions extends ProblemOptions {
-  /** Where to compute: `auto` takes the best backend of the runtime, which is the CPU's. */
-  readonly backend?: "auto" | "cpu";
-  /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
-  readonly threads?: number;
-  /** Instruction set of the kernels; by default the best that the runtime has. */
-  readonly instructions?: "auto" | Instructions;
-  /** Rows that calls will have, as hints for the planner; calls may have any. */
-  readonly batch?: number;
-  readonly channels?: number;
-  /** Use this plan, as `explain()` prints it, instead of the planner's choice. */
-  readonly plan?: string;
-}
-
-/** Optional operands of a forward call. */
-export interface ForwardOptions {
-  /** (B, H, L), multiplies u. */
-  readonly pregate?: Tensor | undefined;
-  /** (B, H, Lout), multiplies the convolution. */
-  readonly postgate?: Tensor | undefined;
-  /** (H) float32: adds skip ⊙ u, ungated; for modes whose outputs are as long as their inputs. */
-  readonly skip?: Float32Array | undefined;
-  /** (B, H, Lout): where the result goes, instead of a new array. */
-  readonly out?: SampleArray | undefined;
-}
-
-/** Optional operands of a backward call: those of the forward call that it belongs to. */
-export type BackwardOptions = Omit<ForwardOptions, "out">;
-
-/** Gradients of a loss, given dy = ∂loss/∂y. */
-export interface Gradients {
-  /** (B, H, L), in the dtype of u. */
-  readonly du: SampleArray;
-  /** (H, K), float32, summed over the batch in a fixed order. */
-  readonly dk: Float32Array;
-  /** (B, H, L), where there was a pregate. */
-  readonly dpregate?: SampleArray;
-  /** (B, H, Lout), where there was a postgate. */
-  readonly dpostgate?: SampleArray;
-  /** (H), float32, where there was a skip. */
-  readonly dskip?: Float32Array;
-}
-
-/** Bytes that an object holds in its backend. */
-export interface MemoryUse {
-  /** One transform: complex float32 points of one row. */
-  readonly transformBytes: number;
-  /** Work memory of the last call, beyond inputs and outputs in the backend's memory: transforms and staging. */
-  readonly workspaceBytes: number;
-  /** Spectra of prepared kernels. */
-  readonly spectrumBytes: number;
-  /** Everything in use in the backend's memory, by all objects on it. */
-  readonly backendBytes: number;
-}
-
-/** A kernel whose spectrum is kept, for calls on the object that made it. */
-export class PreparedKernel {
-  /** H. */
-  readonly channels: number;
-  readonly #owner: FlashFFTConv;
-  #block: Block | undefined;
-  readonly #free: (kernel: PreparedKernel) => void;
-
-  /** @internal */
-  constructor(owner: FlashFFTConv, channels: number, block: Block, free: (kernel: PreparedKernel) => void) {
-    this.#owner = owner;
-    this.channels = channels;
-    this.#block = block;
-    this.#free = free;
-  }
-
-  /** @internal The spectra, for a call of `owner`. */
-  blockFor(owner: FlashFFTConv, call: string): Block {
-    if (this.#block && owner === this.#owner) return this.#block;
-    throw new InvalidArgumentError({
-      call,
-      requirement: "a prepared kernel must be alive and of the same FlashFFTConv object",
-      value: this.#block ? "a kernel of another object" : "a disposed kernel",
-      remedy: "Call prepareKernel on this object.",
-    });
-  }
-
-  /** Free the spectra; later use is an error. */
-  dispose(): void {
-    if (this.#block) this.#free(this);
-    this.#block = undefined;
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-}
-
-const allInstructions: readonly Instructions[] = ["relaxed-simd", "simd", "javascript"];
-
-/** The instruction set asked for, or the best there is. */
-function pickInstructions(wanted: "auto" | Instructions, call: string): Instructions {
-  oneOf(call, "instructions", wanted, ["auto", ...allInstructions]);
-  const { simd, relaxedSimd } = features();
-  const offers: Record<Instructions, boolean> = { "relaxed-simd": relaxedSimd, simd, javascript: true };
-  if (wanted === "auto") return allInstructions.find((i) => offers[i])!;
-  if (offers[wanted]) return wanted;
-  throw new UnsupportedError({
-    call,
-    requirement: `a runtime with WebAssembly ${wanted}`,
-    value: `one that offers ${allInstructions.filter((i) => offers[i]).join(", ")}`,
-    remedy: "Use instructions: 'auto', or a newer runtime.",
-  });
-}
-
-function pickThreads(wanted: number | undefined, instructions: Instructions, call: string): number {
-  const { sharedMemory, cores } = features();
-  const possible = sharedMemory && instructions !== "javascript";
-  if (wanted === undefined) return possible ? cores : 1;
-  const threads = integer(call, "threads", wanted, 1, 1024);
-  if (threads === 1 || possible) return threads;
-  throw new UnsupportedError({
-    call,
-    requirement: "threads need WebAssembly and memory that they can share (in pages: cross-origin isolation)",
-    value: `threads ${threads}`,
-    remedy: "Serve the page with COOP: same-origin and COEP: require-corp, or set threads: 1.",
-  });
-}
 
 /** A long convolution with fixed lengths, mode and dtype. Make it with `FlashFFTConv.create`, free it with `dispose`. */
 export class FlashFFTConv {
@@ -184,7 +67,13 @@ export class FlashFFTConv {
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
     const channels = integer(call, "channels", options.channels ?? 16, 1, 2 ** 31);
     const workload = { rows: batch * channels, threads };
-    const { explanation, device, candidate } = choosePlan(problem, instructions, workload, options.plan, call);
+    const { explanation, device, candidate } = choosePlan(
+      problem,
+      instructions,
+      workload,
+      options.plan,
+      call,
+    );
     const backend = await openCpu({ threads, instructions });
     const shape = geometry(problem);
     const covered = {
@@ -192,7 +81,10 @@ export class FlashFFTConv {
       taps: shape.taps.reduce((sum, t) => sum + t.count, 0),
     };
     const rowSeconds = candidate.cost.seconds;
-    const engine = createEngine({ problem, plan: candidate.plan, backend, device, rowSeconds }, covered);
+    const engine = createEngine(
+      { problem, plan: candidate.plan, backend, device, rowSeconds },
+      covered,
+    );
     const conv = new FlashFFTConv(engine, explanation);
     try {
       await backend.exclusive(() => conv.#forwardProgram("float32", call));
@@ -252,12 +144,14 @@ export class FlashFFTConv {
 
   #lend(batch: number, channels: number, width: number, call: string): Float32Array | Uint16Array {
     this.#alive(call);
-    const rows = integer(call, "batch", batch, 1, 2 ** 31) * integer(call, "channels", channels, 1, 2 ** 31);
+    const rows =
+      integer(call, "batch", batch, 1, 2 ** 31) * integer(call, "channels", channels, 1, 2 ** 31);
     const { backend } = this.#engine;
     const size = rows * width;
     const { dtype } = this.problem;
     // Where memory cannot be shared its views die when it grows: there, an ordinary array, which forward copies.
-    if (!backend.lendsArrays) return dtype === "float32" ? new Float32Array(size) : new Uint16Array(size);
+    if (!backend.lendsArrays)
+      return dtype === "float32" ? new Float32Array(size) : new Uint16Array(size);
     const block = backend.arena.allocate(size * bytesPerSample(dtype), call);
     this.#lent.push(block);
     const { buffer } = backend.arena.memory;
@@ -272,7 +166,13 @@ export class FlashFFTConv {
     const { problem, plan, backend } = this.#engine;
     const found = this.#forward.get(kernelDtype);
     if (found) return found;
-    const spec = { kind: "forward", geometry: geometry(problem), plan, dtype: problem.dtype, kernelDtype } as const;
+    const spec = {
+      kind: "forward",
+      geometry: geometry(problem),
+      plan,
+      dtype: problem.dtype,
+      kernelDtype,
+    } as const;
     const program = await backend.program(spec, call);
     this.#forward.set(kernelDtype, program);
     return program;
@@ -280,7 +180,12 @@ export class FlashFFTConv {
 
   async #backwardProgram(call: string): Promise<Program> {
     const { problem, plan, backend } = this.#engine;
-    const spec = { kind: "backward", geometry: geometry(problem), plan, dtype: problem.dtype } as const;
+    const spec = {
+      kind: "backward",
+      geometry: geometry(problem),
+      plan,
+      dtype: problem.dtype,
+    } as const;
     this.#backward ??= await backend.program({ ...spec, kernelDtype: "float32" }, call);
     return this.#backward;
   }
@@ -336,7 +241,10 @@ export class FlashFFTConv {
   }
 
   /** Kernel argument → spectra or taps, channels, storage. */
-  #kernel(k: Tensor | PreparedKernel, call: string): { spectra: Spectra; channels: number; dtype: Dtype } {
+  #kernel(
+    k: Tensor | PreparedKernel,
+    call: string,
+  ): { spectra: Spectra; channels: number; dtype: Dtype } {
     if (k instanceof PreparedKernel) {
       return { spectra: { kept: k.blockFor(this, call) }, channels: k.channels, dtype: "float32" };
     }
@@ -351,7 +259,8 @@ export class FlashFFTConv {
     const rows = rowsOf(data, this.problem.length, expected);
     this.#width(shape, this.problem.length, expected);
     const batch = rows / channels;
-    if (Number.isInteger(batch) && (!shape || shape[1] === channels)) return { data, shape: { batch, channels } };
+    if (Number.isInteger(batch) && (!shape || shape[1] === channels))
+      return { data, shape: { batch, channels } };
     throw new InvalidArgumentError({
       call,
       requirement: `u must have as many channels as k has rows (${show(channels)}), for each of B batch rows`,
@@ -361,8 +270,16 @@ export class FlashFFTConv {
   }
 
   /** An optional row tensor with exactly the rows of the call. */
-  #rows(tensor: Tensor, field: string, name: string, width: number, shape: Shape, call: string): RowTensor {
-    const long = width === this.problem.length && field !== "postgate" && field !== "dy" ? "L" : "Lout";
+  #rows(
+    tensor: Tensor,
+    field: string,
+    name: string,
+    width: number,
+    shape: Shape,
+    call: string,
+  ): RowTensor {
+    const long =
+      width === this.problem.length && field !== "postgate" && field !== "dy" ? "L" : "Lout";
     const expected = this.#expected(call, name, ["B", "H", long]);
     const { data, shape: given } = samplesOf(tensor, expected);
     this.#width(given, width, expected);
@@ -370,12 +287,21 @@ export class FlashFFTConv {
     return { field, data, width, direction: "in" };
   }
 
-  #gates(options: BackwardOptions, shape: Shape, call: string): { rows: RowTensor[]; flags: Partial<Job> } {
+  #gates(
+    options: BackwardOptions,
+    shape: Shape,
+    call: string,
+  ): { rows: RowTensor[]; flags: Partial<Job> } {
     const { length, outputLength } = this.problem;
     const rows: RowTensor[] = [];
-    if (options.pregate) rows.push(this.#rows(options.pregate, "pregate", "pregate", length, shape, call));
-    if (options.postgate) rows.push(this.#rows(options.postgate, "postgate", "postgate", outputLength, shape, call));
-    return { rows, flags: { hasPregate: Number(!!options.pregate), hasPostgate: Number(!!options.postgate) } };
+    if (options.pregate)
+      rows.push(this.#rows(options.pregate, "pregate", "pregate", length, shape, call));
+    if (options.postgate)
+      rows.push(this.#rows(options.postgate, "postgate", "postgate", outputLength, shape, call));
+    return {
+      rows,
+      flags: { hasPregate: Number(!!options.pregate), hasPostgate: Number(!!options.postgate) },
+    };
   }
 
   #skip(skip: Float32Array | undefined, shape: Shape, call: string): Float32Array | undefined {
@@ -407,7 +333,11 @@ export class FlashFFTConv {
    * @returns (B, H, Lout) samples in an array of u's kind, or `out`.
    * @throws InvalidArgumentError, BackendError.
    */
-  async forward(u: Tensor, k: Tensor | PreparedKernel, options: ForwardOptions = {}): Promise<SampleArray> {
+  async forward(
+    u: Tensor,
+    k: Tensor | PreparedKernel,
+    options: ForwardOptions = {},
+  ): Promise<SampleArray> {
     const call = "conv.forward";
     this.#alive(call);
     const { spectra, channels, dtype } = this.#kernel(k, call);
@@ -448,7 +378,12 @@ export class FlashFFTConv {
    * call is kept but what is passed here; transforms are computed again.
    * @throws InvalidArgumentError, BackendError.
    */
-  async backward(dy: Tensor, u: Tensor, k: Tensor | PreparedKernel, options: BackwardOptions = {}): Promise<Gradients> {
+  async backward(
+    dy: Tensor,
+    u: Tensor,
+    k: Tensor | PreparedKernel,
+    options: BackwardOptions = {},
+  ): Promise<Gradients> {
     const call = "conv.backward";
     this.#alive(call);
     const { spectra, channels, dtype } = this.#kernel(k, call);
@@ -478,7 +413,14 @@ export class FlashFFTConv {
       this.#alive(call);
       const forward = await this.#forwardProgram(dtype, call);
       const backward = await this.#backwardProgram(call);
-      await runBackward(this.#engine, { forward, backward }, spectra, { shape, rows, skip, name: call }, gates.flags, dk);
+      await runBackward(
+        this.#engine,
+        { forward, backward },
+        spectra,
+        { shape, rows, skip, name: call },
+        gates.flags,
+        dk,
+      );
       this.#workspaceBytes = this.#engine.backend.workspaceBytes;
     });
     return {
@@ -521,30 +463,5 @@ export class FlashFFTConv {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.dispose();
-  }
-}
-
-/** What a one-line convolution may say besides its samples. */
-export interface ConvolveOptions extends Omit<FlashFFTConvOptions, "length" | "kernelLength">, Omit<ForwardOptions, "out"> {}
-
-/**
- * Convolve once: u and k of one channel each, or of `channels` rows. `full` by default, as scipy.signal.fftconvolve.
- * Plans and compiles for this call alone: for more than a few calls make a FlashFFTConv.
- */
-export async function convolve(u: SampleArray, k: SampleArray, options: ConvolveOptions = {}): Promise<SampleArray> {
-  const call = "convolve";
-  const { pregate, postgate, skip, mode = "full", channels = 1, ...rest } = options;
-  integer(call, "channels", channels, 1, 2 ** 31);
-  const batch = integer(call, "batch", rest.batch ?? 1, 1, 2 ** 31);
-  const dimensions = ["H", "L"];
-  const dtype = rest.dtype ?? "float32";
-  const uRows = samplesOf(u, { call, name: "u", dtype, dimensions }).data;
-  const kRows = samplesOf(k, { call, name: "k", dtype, dimensions: ["H", "K"], orFloat32: true }).data;
-  const [length, kernelLength] = [uRows.length / channels / batch, kRows.length / channels];
-  const conv = await FlashFFTConv.create({ ...rest, mode, channels, length, kernelLength });
-  try {
-    return await conv.forward(u, k, { pregate, postgate, skip });
-  } finally {
-    conv.dispose();
   }
 }

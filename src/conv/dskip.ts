@@ -26,7 +26,13 @@ function slice(array: SampleArray, from: number, to: number): SampleArray {
 }
 
 /** dy and u are (B, H, length). */
-export function dskipOf(dy: SampleArray, u: SampleArray, dtype: Dtype, shape: Shape, length: number): Float32Array {
+export function dskipOf(
+  dy: SampleArray,
+  u: SampleArray,
+  dtype: Dtype,
+  shape: Shape,
+  length: number,
+): Float32Array {
   const out = new Float32Array(shape.channels);
   for (let h = 0; h < shape.channels; h++) {
     let sum = 0;

@@ -18,7 +18,12 @@ export interface PlanPrediction {
   /** Milliseconds of a call with the hinted rows and threads. */
   readonly predictedMs: number;
   /** Milliseconds of one row on one thread: arithmetic, memory traffic, overhead. */
-  readonly row: { readonly ms: number; readonly arithmeticMs: number; readonly memoryMs: number; readonly overheadMs: number };
+  readonly row: {
+    readonly ms: number;
+    readonly arithmeticMs: number;
+    readonly memoryMs: number;
+    readonly overheadMs: number;
+  };
 }
 
 /** What `explain()` returns; printed, it is a table. */
@@ -56,21 +61,40 @@ export function choosePlan(
   workload: Workload,
   named: string | undefined,
   call: string,
-): { readonly explanation: Explanation; readonly device: DeviceSpec; readonly candidate: Candidate } {
+): {
+  readonly explanation: Explanation;
+  readonly device: DeviceSpec;
+  readonly candidate: Candidate;
+} {
   const device = deviceFor(instructions);
   const shape = geometry(problem);
   const all = candidates(shape, device, workload);
-  const candidate = named === undefined ? all[0]! : namedPlan(named, shape.positions, device, workload, call);
+  const candidate =
+    named === undefined ? all[0]! : namedPlan(named, shape.positions, device, workload, call);
   const listed = all.map((c) => prediction(c.text, c.cost, c.seconds));
   const chosen = prediction(candidate.text, candidate.cost, candidate.seconds);
   const explanation: Explanation = {
-    ...{ problem, workload, device, instructions, positions: shape.positions, chosen, candidates: listed },
+    ...{
+      problem,
+      workload,
+      device,
+      instructions,
+      positions: shape.positions,
+      chosen,
+      candidates: listed,
+    },
     toString: () => render(explanation),
   };
   return { explanation, device, candidate };
 }
 
-function namedPlan(text: string, positions: number, device: DeviceSpec, workload: Workload, call: string): Candidate {
+function namedPlan(
+  text: string,
+  positions: number,
+  device: DeviceSpec,
+  workload: Workload,
+  call: string,
+): Candidate {
   const plan = parseTransform(text);
   if (!plan || 2 * plan.points < positions || plan.points % 16 !== 0) {
     throw new InvalidArgumentError({
@@ -81,13 +105,19 @@ function namedPlan(text: string, positions: number, device: DeviceSpec, workload
     });
   }
   const cost = planCost(plan, device);
-  return { plan, text: formatTransform(plan), cost, seconds: callSeconds(plan, cost, device, workload) };
+  return {
+    plan,
+    text: formatTransform(plan),
+    cost,
+    seconds: callSeconds(plan, cost, device, workload),
+  };
 }
 
 /** Candidates shown in the printed table. */
 const shown = 8;
 
-const ms = (x: number): string => (x < 0.1 ? `${(x * 1e3).toFixed(2)} µs` : `${x.toPrecision(3)} ms`);
+const ms = (x: number): string =>
+  x < 0.1 ? `${(x * 1e3).toFixed(2)} µs` : `${x.toPrecision(3)} ms`;
 
 function render(e: Explanation): string {
   const { mode, length, kernelLength, dtype } = e.problem;
@@ -107,10 +137,15 @@ function render(e: Explanation): string {
     const { row } = c;
     const mark = c === best ? "▶" : " ";
     const cells = [c.predictedMs, row.ms].map((x) => ms(x).padStart(10));
-    const parts = [ms(row.arithmeticMs).padStart(11), ms(row.memoryMs).padStart(10), ms(row.overheadMs).padStart(10)];
+    const parts = [
+      ms(row.arithmeticMs).padStart(11),
+      ms(row.memoryMs).padStart(10),
+      ms(row.overheadMs).padStart(10),
+    ];
     lines.push(`${mark} ${c.plan.padEnd(44)} ${[...cells, ...parts].join(" ")}`);
   }
   const hidden = e.candidates.length - rows.length;
-  if (hidden > 0) lines.push(`  … and ${hidden} more, up to ${ms(e.candidates.at(-1)!.predictedMs)}`);
+  if (hidden > 0)
+    lines.push(`  … and ${hidden} more, up to ${ms(e.candidates.at(-1)!.predictedMs)}`);
   return lines.join("\n");
 }

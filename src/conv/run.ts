@@ -43,7 +43,10 @@ export function createEngine(
     ...{ inputBytes: problem.length * bytes, outputBytes: problem.outputLength * bytes },
     ...{ spectrumBytes: transform, transformBytes: transform, dkBytes: problem.kernelLength * 4 },
     ...{ tiles: tileCount(plan), bodies: bodyCount(plan, backend.lanes) },
-    ...{ dkSinks: covered.sinks, clearTaps: Number(covered.sinks > 1 || covered.taps < problem.kernelLength) },
+    ...{
+      dkSinks: covered.sinks,
+      clearTaps: Number(covered.sinks > 1 || covered.taps < problem.kernelLength),
+    },
   };
   const shareable = plan.points >= shareablePoints && canShareRow(plan, backend.settings.threads);
   return { ...parts, template, shareable };
@@ -124,7 +127,11 @@ function reserve(engine: Engine, job: Job, threads: number, call: Call, staging:
   const base = backend.workspace(threads * perThread + skipBytes + staging, call.name);
   job.workspace = base;
   job.threadBytes = perThread;
-  const memory = { transforms: base, skip: base + threads * perThread, staging: base + threads * perThread + skipBytes };
+  const memory = {
+    transforms: base,
+    skip: base + threads * perThread,
+    staging: base + threads * perThread + skipBytes,
+  };
   if (call.skip) {
     new Float32Array(backend.arena.memory.buffer, memory.skip, call.skip.length).set(call.skip);
     job.skip = memory.skip;
@@ -196,12 +203,18 @@ export async function makeSpectra(
   const address = addressIn(backend.arena, kernel);
   const crewAll = team(engine, to - from, engine.rowSeconds / 2);
   const budget = crewAll.threads === 1 ? soloStaging : crewAll.threads * sharedStaging;
-  const step = address === undefined ? Math.max(1, Math.floor(budget / (width * bytes))) : to - from;
+  const step =
+    address === undefined ? Math.max(1, Math.floor(budget / (width * bytes))) : to - from;
   for (let h = from; h < to; h += step) {
     const count = Math.min(step, to - h);
     const crew = team(engine, count, engine.rowSeconds / 2);
     const job = newJob(engine, jobKinds.spectra, program, { batch: 1, channels: 1 });
-    Object.assign(job, { first: 0, units: count, together: Number(crew.together), kernelBytes: width * bytes });
+    Object.assign(job, {
+      first: 0,
+      units: count,
+      together: Number(crew.together),
+      kernelBytes: width * bytes,
+    });
     job.spectra = base + (h - from) * job.spectrumBytes;
     if (address !== undefined) {
       job.k = address + h * width * bytes;
@@ -235,7 +248,13 @@ function overChannels(
   return overGroups(engine, program, spectra.kernel, call, work);
 }
 
-async function overGroups(engine: Engine, program: Program, kernel: SampleArray, call: Call, work: ChannelWork): Promise<void> {
+async function overGroups(
+  engine: Engine,
+  program: Program,
+  kernel: SampleArray,
+  call: Call,
+  work: ChannelWork,
+): Promise<void> {
   const { arena } = engine.backend;
   const { channels } = call.shape;
   const bytes = engine.template.spectrumBytes;
@@ -253,7 +272,11 @@ async function overGroups(engine: Engine, program: Program, kernel: SampleArray,
 }
 
 /** Run the steps from `at` on, one after the other, without a promise as long as none of them needs one. */
-function inSteps(at: number, end: number, step: (at: number) => readonly [next: number, running: void | Promise<void>]): void | Promise<void> {
+function inSteps(
+  at: number,
+  end: number,
+  step: (at: number) => readonly [next: number, running: void | Promise<void>],
+): void | Promise<void> {
   for (let i = at; i < end; ) {
     const [next, running] = step(i);
     if (running) return running.then(() => inSteps(next, end, step));
@@ -262,7 +285,13 @@ function inSteps(at: number, end: number, step: (at: number) => readonly [next: 
 }
 
 /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u for all rows of a call. */
-export function runForward(engine: Engine, program: Program, spectra: Spectra, call: Call, gates: Partial<Job>): void | Promise<void> {
+export function runForward(
+  engine: Engine,
+  program: Program,
+  spectra: Spectra,
+  call: Call,
+  gates: Partial<Job>,
+): void | Promise<void> {
   const { batch, channels } = call.shape;
   const { backend, rowSeconds } = engine;
   return overChannels(engine, program, spectra, call, (from, to, base) => {
@@ -282,8 +311,17 @@ export function runForward(engine: Engine, program: Program, spectra: Spectra, c
     }
     const rowBytes = stagedRowBytes(call.rows);
     const budget = crew.threads === 1 ? soloStaging : crew.threads * sharedStaging;
-    const size = Math.min(units, Math.max(crew.together ? 1 : crew.threads, Math.floor(budget / rowBytes)));
-    const memory = reserve(engine, job, crew.threads, call, size * rowBytes + 128 * call.rows.length);
+    const size = Math.min(
+      units,
+      Math.max(crew.together ? 1 : crew.threads, Math.floor(budget / rowBytes)),
+    );
+    const memory = reserve(
+      engine,
+      job,
+      crew.threads,
+      call,
+      size * rowBytes + 128 * call.rows.length,
+    );
     job.packed = 1;
     return inSteps(0, units, (at) => {
       const count = Math.min(size, units - at);
@@ -292,7 +330,8 @@ export function runForward(engine: Engine, program: Program, spectra: Spectra, c
       job.first = first;
       job.units = count;
       job.together = Number(part.together);
-      const rowAt = (i: number): number => ((first + i) % batch) * channels + Math.floor((first + i) / batch);
+      const rowAt = (i: number): number =>
+        ((first + i) % batch) * channels + Math.floor((first + i) / batch);
       return [at + size, staged(engine, program, job, part, call, memory, count, rowAt)];
     });
   });
@@ -316,7 +355,11 @@ function cutBackward(crew: Team, call: Call, channels: number, isDirect: boolean
   const rowBytes = stagedRowBytes(call.rows);
   const budget = crew.threads === 1 ? soloStaging : crew.threads * sharedStaging;
   const fit = Math.floor(budget / (batch * rowBytes));
-  if (crew.threads > 1) return { channels: Math.min(channels, Math.max(crew.together ? 1 : crew.threads, fit)), rows: batch };
+  if (crew.threads > 1)
+    return {
+      channels: Math.min(channels, Math.max(crew.together ? 1 : crew.threads, fit)),
+      rows: batch,
+    };
   if (fit >= 1) return { channels: Math.min(channels, fit), rows: batch };
   return { channels: 1, rows: Math.max(1, Math.min(batch, Math.floor(budget / rowBytes))) };
 }
@@ -345,7 +388,9 @@ export function runBackward(
     job.packed = Number(!places);
     const dkAddress = addressIn(arena, dk);
     const dkBytes = dkAddress === undefined ? aligned(cut.channels * width * 4) : 0;
-    const staging = places ? 0 : cut.channels * cut.rows * stagedRowBytes(call.rows) + 128 * call.rows.length;
+    const staging = places
+      ? 0
+      : cut.channels * cut.rows * stagedRowBytes(call.rows) + 128 * call.rows.length;
     const memory = reserve(engine, job, crew.threads, call, dkBytes + staging);
     const rest = { ...memory, staging: memory.staging + dkBytes };
     const perChannel = Math.ceil(batch / cut.rows);
@@ -356,7 +401,13 @@ export function runBackward(
       const count = Math.min(cut.channels, to - h);
       const rows = Math.min(cut.rows, batch - b);
       const part = count === cut.channels ? crew : team(engine, count, seconds);
-      Object.assign(job, { first: h, units: count, batchFrom: b, batchTo: b + rows, together: Number(part.together) });
+      Object.assign(job, {
+        first: h,
+        units: count,
+        batchFrom: b,
+        batchTo: b + rows,
+        together: Number(part.together),
+      });
       job.dk = dkAddress === undefined ? memory.staging : dkAddress + h * width * 4;
       const keep = (): void => {
         if (dkAddress !== undefined || b + rows < batch) return;

@@ -2,8 +2,9 @@
  * Between the user's arrays and the backend's memory. Arrays that lie in that memory are used where they are; others
  * pass through a staging area a few rows at a time, so that a call never holds a second copy of its inputs.
  */
-import type { SampleArray } from "../dtype.ts";
+
 import type { Arena } from "../backend/memory.ts";
+import type { SampleArray } from "../dtype.ts";
 
 /** One row tensor of a call: rows in the order b·channels + h. */
 export interface RowTensor {
@@ -27,16 +28,29 @@ export function addressIn(arena: Arena, data: SampleArray): number | undefined {
 }
 
 /** A typed array of the kind of `like` over the backend's memory. */
-function view(arena: Arena, like: Float32Array | Uint16Array, address: number, length: number): typeof like {
+function view(
+  arena: Arena,
+  like: Float32Array | Uint16Array,
+  address: number,
+  length: number,
+): typeof like {
   const { buffer } = arena.memory;
-  return like instanceof Float32Array ? new Float32Array(buffer, address, length) : new Uint16Array(buffer, address, length);
+  return like instanceof Float32Array
+    ? new Float32Array(buffer, address, length)
+    : new Uint16Array(buffer, address, length);
 }
 
 /**
  * Copy rows between a user's array and staging at `address`. `rowAt(i)` is the user's row that lies i-th in staging;
  * rows that follow each other in both go in one copy.
  */
-export function copyRows(arena: Arena, tensor: RowTensor, address: number, count: number, rowAt: (i: number) => number): void {
+export function copyRows(
+  arena: Arena,
+  tensor: RowTensor,
+  address: number,
+  count: number,
+  rowAt: (i: number) => number,
+): void {
   const user = raw(tensor.data);
   const { width } = tensor;
   const staged = view(arena, user, address, count * width);

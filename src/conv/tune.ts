@@ -2,8 +2,9 @@
  * Measures the numbers of the cost model on this machine and keeps them in the user's cache folder. Every number comes
  * from whole rows under plans that differ in one thing: a radix more, a larger working set, more rows.
  */
-import { features } from "../backend/features.ts";
+
 import type { Instructions } from "../backend/features.ts";
+import { features } from "../backend/features.ts";
 import { UnsupportedError } from "../errors.ts";
 import type { DeviceSpec, MemoryLevel } from "../plan/device.ts";
 import { defaultCpu } from "../plan/device.ts";
@@ -52,7 +53,8 @@ async function rowSeconds(plan: string, instructions: Instructions): Promise<num
     for (let i = 0; i < u.length; i++) u[i] = k[i] = Math.sin(i * i);
     const kernel = await conv.prepareKernel(k);
     const start = performance.now();
-    for (let n = 0; n < 3 || performance.now() - start < warmUp; n++) await conv.forward(u, kernel, { out });
+    for (let n = 0; n < 3 || performance.now() - start < warmUp; n++)
+      await conv.forward(u, kernel, { out });
     const calls = Math.max(1, Math.floor(2 / ((performance.now() - start) / 30 + 0.01)));
     const times: number[] = [];
     for (let r = 0; r < rounds; r++) {
@@ -80,7 +82,9 @@ interface NodeFiles {
 
 /** Cache sizes as Linux tells them; the defaults elsewhere. */
 function cacheBytes(): Record<string, number> {
-  const fs = (globalThis as { process?: NodeJS.Process }).process?.getBuiltinModule?.("node:fs") as NodeFiles | undefined;
+  const fs = (globalThis as { process?: NodeJS.Process }).process?.getBuiltinModule?.("node:fs") as
+    | NodeFiles
+    | undefined;
   const out: Record<string, number> = {};
   for (let i = 0; i < 5; i++) {
     const folder = `/sys/devices/system/cpu/cpu0/cache/index${i}`;
@@ -103,7 +107,11 @@ function cacheBytes(): Record<string, number> {
  */
 export async function tune({ onProgress, signal }: TuneOptions = {}): Promise<Tuned> {
   const offers = features();
-  const instructions: Instructions = offers.relaxedSimd ? "relaxed-simd" : offers.simd ? "simd" : "javascript";
+  const instructions: Instructions = offers.relaxedSimd
+    ? "relaxed-simd"
+    : offers.simd
+      ? "simd"
+      : "javascript";
   const steps = Object.keys(probes).length + Object.keys(sweeps).length + 1;
   let done = 0;
   const measure = async (plan: string, what: string): Promise<number> => {
@@ -125,7 +133,9 @@ export async function tune({ onProgress, signal }: TuneOptions = {}): Promise<Tu
     butterflySeconds[radix] = Math.max(0.05e-9, (seconds - fixed) / (256 * radix) - at256);
   }
   const known = cacheBytes();
-  const memory: MemoryLevel[] = [{ ...defaultCpu.memory[0]!, bytes: known.L1 ?? defaultCpu.memory[0]!.bytes }];
+  const memory: MemoryLevel[] = [
+    { ...defaultCpu.memory[0]!, bytes: known.L1 ?? defaultCpu.memory[0]!.bytes },
+  ];
   for (const level of defaultCpu.memory.slice(1)) {
     const bits = sweeps[level.name as keyof typeof sweeps];
     const points = 2 ** bits;
@@ -139,7 +149,13 @@ export async function tune({ onProgress, signal }: TuneOptions = {}): Promise<Tu
   }
   const device: DeviceSpec = {
     ...defaultCpu,
-    ...{ name: `this machine, ${instructions}`, butterflySeconds, pointSeconds, memory, rowSeconds: fixed },
+    ...{
+      name: `this machine, ${instructions}`,
+      butterflySeconds,
+      pointSeconds,
+      memory,
+      rowSeconds: fixed,
+    },
     source: `measured by tune, ${new Date().toISOString().slice(0, 10)}`,
   };
   signal?.throwIfAborted();

@@ -12,7 +12,10 @@ const defaults: Readonly<Record<Instructions, DeviceSpec>> = {
 
 /** The default machine where arithmetic takes `factor` times as long. */
 function slower(factor: number, name: string): DeviceSpec {
-  const stages = Object.entries(defaultCpu.butterflySeconds).map(([radix, s]) => [radix, factor * s]);
+  const stages = Object.entries(defaultCpu.butterflySeconds).map(([radix, s]) => [
+    radix,
+    factor * s,
+  ]);
   return {
     ...defaultCpu,
     name,
@@ -44,7 +47,9 @@ export function wisdomPath(): string | undefined {
   const parts = node();
   if (!parts) return undefined;
   const { env, os, path } = parts;
-  const folder = env.FLASHFFTCONV_CACHE ?? path.join(env.XDG_CACHE_HOME ?? path.join(os.homedir(), ".cache"), "flashfftconv");
+  const folder =
+    env.FLASHFFTCONV_CACHE ??
+    path.join(env.XDG_CACHE_HOME ?? path.join(os.homedir(), ".cache"), "flashfftconv");
   return path.join(folder, "device.json");
 }
 
@@ -71,7 +76,9 @@ export function deviceFor(instructions: Instructions): DeviceSpec {
   const tuned = wisdom()[instructions];
   if (!tuned || !Array.isArray(tuned.memory)) return defaults[instructions];
   // JSON has no infinity: the last level holds everything.
-  const memory = tuned.memory.map((m, i, all) => (i === all.length - 1 ? { ...m, bytes: Number.POSITIVE_INFINITY } : m));
+  const memory = tuned.memory.map((m, i, all) =>
+    i === all.length - 1 ? { ...m, bytes: Number.POSITIVE_INFINITY } : m,
+  );
   return { ...tuned, memory };
 }
 

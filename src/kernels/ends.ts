@@ -2,11 +2,12 @@
  * The two ends of a convolution, where samples become transform points and back. The first stage is fused with
  * load–gate–widen–pad, the last inverse stage with narrow–gate–skip–store; what is zero is neither read nor computed.
  */
+
+import type { Dtype } from "../dtype.ts";
+import { bytesPerSample } from "../dtype.ts";
 import { dft } from "../math/codelet.ts";
 import type { Complex, Graph, Node } from "../math/expr.ts";
 import { Graph as NewGraph } from "../math/expr.ts";
-import type { Dtype } from "../dtype.ts";
-import { bytesPerSample } from "../dtype.ts";
 import { root } from "../math/twiddle.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import { layout } from "../plan/plan.ts";
@@ -101,7 +102,12 @@ function clipped(
 }
 
 /** first(x, gate, z, from, to): columns [from, to) of the first forward stage; z is where column `from` of slot 0 lies. */
-export function firstStage(plan: TransformPlan, source: Source, lanes: 1 | 4, name: string): KernelFunction {
+export function firstStage(
+  plan: TransformPlan,
+  source: Source,
+  lanes: 1 | 4,
+  name: string,
+): KernelFunction {
   const e = end(plan, source.pieces, lanes);
   const bytes = bytesPerSample(source.dtype);
   const rows = [{ name: "x", bytes }, ...(source.gated ? [{ name: "gate", bytes }] : [])];
@@ -117,7 +123,8 @@ export function firstStage(plan: TransformPlan, source: Source, lanes: 1 | 4, na
       const value = g.mul(x, gate);
       return f.sign > 0 ? value : g.neg(value);
     };
-    const part = (feeds: readonly Feed[]): Node => feeds.map(load).reduce((a, b) => g.add(a, b), g.constant(0));
+    const part = (feeds: readonly Feed[]): Node =>
+      feeds.map(load).reduce((a, b) => g.add(a, b), g.constant(0));
     const w = firstTwiddles(g, e.radix);
     const inputs = Array.from({ length: e.radix }, (_, j) => {
       const a = { re: part(s.slots[2 * j]!), im: part(s.slots[2 * j + 1]!) };
@@ -142,7 +149,13 @@ export function storeComplex(pointer: string, offset: number, v: Complex, lanes:
 }
 
 /** `copy` tells apart loads of the same place that are meant to be made twice. */
-export function loadComplex(g: Graph, pointer: string, offset: number, lanes: 1 | 4, copy = 0): Complex {
+export function loadComplex(
+  g: Graph,
+  pointer: string,
+  offset: number,
+  lanes: 1 | 4,
+  copy = 0,
+): Complex {
   return {
     re: g.load({ pointer, offset, copy }, "float32", 0, lanes),
     im: g.load({ pointer, offset: offset + 4 * lanes, copy }, "float32", 0, lanes),
@@ -153,7 +166,12 @@ export function loadComplex(g: Graph, pointer: string, offset: number, lanes: 1 
 export const sinkParameters = ["y", "gate", "u", "skip", "y2", "gate2"] as const;
 
 /** last(z, …sinkParameters, from, to): columns [from, to) of the last inverse stage, stored as samples. */
-export function lastStage(plan: TransformPlan, sink: Sink, lanes: 1 | 4, name: string): KernelFunction {
+export function lastStage(
+  plan: TransformPlan,
+  sink: Sink,
+  lanes: 1 | 4,
+  name: string,
+): KernelFunction {
   const e = end(plan, sink.pieces, lanes);
   const bytes = bytesPerSample(sink.dtype);
   const rows = [
@@ -167,7 +185,9 @@ export function lastStage(plan: TransformPlan, sink: Sink, lanes: 1 | 4, name: s
     const g = new NewGraph();
     const least = leastDelta(s);
     const w = firstTwiddles(g, e.radix);
-    const inputs = Array.from({ length: e.radix }, (_, k) => loadComplex(g, "zp", k * e.stride, lanes));
+    const inputs = Array.from({ length: e.radix }, (_, k) =>
+      loadComplex(g, "zp", k * e.stride, lanes),
+    );
     const outputs = dft(g, inputs, -1).map((v, j) => (j === 0 ? v : g.cmulConj(v, w[j - 1]!)));
     const stores = s.slots.flatMap((feeds, slot) =>
       feeds.flatMap((f): Store[] => {
@@ -176,12 +196,24 @@ export function lastStage(plan: TransformPlan, sink: Sink, lanes: 1 | 4, name: s
         const part = slot & 1 ? v.im : v.re;
         const whole = f.sign > 0 ? part : g.neg(part);
         let value = whole;
-        const load = (pointer: string): Node => g.load({ pointer, offset }, sink.dtype, f.first, f.last);
+        const load = (pointer: string): Node =>
+          g.load({ pointer, offset }, sink.dtype, f.first, f.last);
         if (sink.gated) value = g.mul(value, load("gatep"));
-        if (sink.skip) value = g.fma(load("up"), g.load({ pointer: "skip", offset: 0 }, "splat", 0, lanes), value);
+        if (sink.skip)
+          value = g.fma(
+            load("up"),
+            g.load({ pointer: "skip", offset: 0 }, "splat", 0, lanes),
+            value,
+          );
         if (sink.accumulate) value = g.add(value, load("yp"));
         const store = (pointer: string, v: Node): Store => {
-          return { at: { pointer, offset }, format: sink.dtype, value: v, first: f.first, last: f.last };
+          return {
+            at: { pointer, offset },
+            format: sink.dtype,
+            value: v,
+            first: f.first,
+            last: f.last,
+          };
         };
         const second = sink.second ? [store("y2p", g.mul(whole, load("gate2p")))] : [];
         return [store("yp", value), ...second];

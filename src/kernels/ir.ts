@@ -32,7 +32,11 @@ export type Statement =
       readonly from: Int;
       readonly end: Int;
       readonly step: number;
-      readonly also: readonly { readonly name: string; readonly from: Int; readonly step: number }[];
+      readonly also: readonly {
+        readonly name: string;
+        readonly from: Int;
+        readonly step: number;
+      }[];
       readonly body: readonly Statement[];
       /** The body runs at least once: no test before the first round. */
       readonly nonempty: boolean;
@@ -72,7 +76,10 @@ export function times(a: Int, by: number): Int {
 }
 
 /** Nodes below the roots with how often each is used, the roots' own use counted; `held` nodes are not entered. */
-export function useCounts(roots: readonly Node[], held: ReadonlyMap<Node, unknown>): Map<Node, number> {
+export function useCounts(
+  roots: readonly Node[],
+  held: ReadonlyMap<Node, unknown>,
+): Map<Node, number> {
   const uses = new Map<Node, number>();
   const visit = (n: Node): void => {
     if (held.has(n)) return;

@@ -46,11 +46,19 @@ export function middleShape(kind: MiddleKind): MiddleShape {
   if (kind === "multiply") return { forward: ["z"], inverse: ["z"], pointers: ["z", "k"] };
   if (kind === "spectrum") return { forward: ["z"], inverse: [], pointers: ["z"] };
   const { gated, ends } = gradientParts(kind);
-  const inverse: Pointer[] = ["z", ...(gated ? (["w"] as const) : []), ...(ends ? (["s"] as const) : [])];
+  const inverse: Pointer[] = [
+    "z",
+    ...(gated ? (["w"] as const) : []),
+    ...(ends ? (["s"] as const) : []),
+  ];
   return { forward: ["z", "w"], inverse, pointers: ["z", "w", "k", "s"] };
 }
 
-function gradientParts(kind: MiddleKind): { readonly gated: boolean; readonly starts: boolean; readonly ends: boolean } {
+function gradientParts(kind: MiddleKind): {
+  readonly gated: boolean;
+  readonly starts: boolean;
+  readonly ends: boolean;
+} {
   const [, place, gated] = kind.split("_");
   return {
     gated: gated === "gated",
@@ -74,13 +82,19 @@ export function middleBlock(kind: MiddleKind, points: number, lanes: 1 | 4): Sto
   const step = 8 * lanes;
   const offsets = [0, step, 2 * step, 3 * step];
   // The inverse loads its twiddles again: keeping them over the block would only spill other values.
-  const twiddles = (copy: number): Complex[] => offsets.slice(0, 3).map((o) => loadComplex(g, "t", o, lanes, copy));
+  const twiddles = (copy: number): Complex[] =>
+    offsets.slice(0, 3).map((o) => loadComplex(g, "t", o, lanes, copy));
   const load = (p: string): Quad => offsets.map((o) => loadComplex(g, `${p}m`, o, lanes)) as Quad;
-  const store = (p: string, v: Quad): Store[] => v.flatMap((c, i) => storeComplex(`${p}m`, offsets[i]!, c, lanes));
+  const store = (p: string, v: Quad): Store[] =>
+    v.flatMap((c, i) => storeComplex(`${p}m`, offsets[i]!, c, lanes));
   const forward = (p: string): Quad => {
     const v = transpose(g, load(p), lanes);
     const w = twiddles(0);
-    return dft(g, v.map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))), 1) as Quad;
+    return dft(
+      g,
+      v.map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))),
+      1,
+    ) as Quad;
   };
   const inverse = (v: Quad): Quad => {
     const w = twiddles(1);
@@ -88,7 +102,8 @@ export function middleBlock(kind: MiddleKind, points: number, lanes: 1 | 4): Sto
     return transpose(g, a, lanes);
   };
   const scale = g.constant(1 / points);
-  const scaled = (v: Quad): Quad => v.map((c) => ({ re: g.mul(c.re, scale), im: g.mul(c.im, scale) })) as Quad;
+  const scaled = (v: Quad): Quad =>
+    v.map((c) => ({ re: g.mul(c.re, scale), im: g.mul(c.im, scale) })) as Quad;
   const each = (a: Quad, b: Quad, f: (x: Complex, y: Complex) => Complex): Quad =>
     a.map((x, i) => f(x, b[i]!)) as Quad;
   const mul = (x: Complex, y: Complex): Complex => g.cmul(x, y);

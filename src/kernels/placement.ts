@@ -36,7 +36,12 @@ interface Cover {
 }
 
 /** Cut the columns 0 … points/radix − 1 into segments, in vectors of `lanes`. */
-export function segments(pieces: readonly Piece[], points: number, radix: number, lanes: number): Segment[] {
+export function segments(
+  pieces: readonly Piece[],
+  points: number,
+  radix: number,
+  lanes: number,
+): Segment[] {
   const columns = points / radix;
   const covers: Cover[] = [];
   for (let slot = 0; slot < 2 * radix; slot++) {
@@ -44,7 +49,8 @@ export function segments(pieces: readonly Piece[], points: number, radix: number
     for (const p of pieces) {
       const from = Math.max(0, p.position - base);
       const to = Math.min(columns, p.position + p.count - base);
-      if (from < to) covers.push({ slot, from, to, delta: base - p.position + p.index, sign: p.sign });
+      if (from < to)
+        covers.push({ slot, from, to, delta: base - p.position + p.index, sign: p.sign });
     }
   }
   const cuts = new Set([0, columns / lanes]);

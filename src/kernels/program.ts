@@ -7,9 +7,9 @@ import type { Geometry } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import type { Sink, Source } from "./ends.ts";
 import type { KernelFunction, KernelModule } from "./ir.ts";
+import { batchPlaces } from "./middle.ts";
 import type { Piece } from "./placement.ts";
 import { suffix } from "./suffix.ts";
-import { batchPlaces } from "./middle.ts";
 import { bodyFunctions, headFunctions, stageFunctions, tailFunctions } from "./transform.ts";
 
 /** What a program does. */
@@ -53,7 +53,11 @@ function forwardFunctions(spec: ProgramSpec): KernelFunction[] {
   const { geometry, plan, dtype, lanes } = spec;
   const u: Piece = { index: 0, count: geometry.length, position: 0, sign: 1 };
   const y: Piece = { index: 0, count: geometry.outputLength, position: 0, sign: 1 };
-  const taps: Source = { pieces: tapPieces(geometry, plan.points), dtype: spec.kernelDtype, gated: false };
+  const taps: Source = {
+    pieces: tapPieces(geometry, plan.points),
+    dtype: spec.kernelDtype,
+    gated: false,
+  };
   const heads = flags.flatMap((gated) =>
     headFunctions(plan, { pieces: [u], dtype, gated }, `u${suffix(gated)}`, lanes),
   );

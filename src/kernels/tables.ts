@@ -22,7 +22,10 @@ export function allRadices(plan: TransformPlan): number[] {
 }
 
 /** Where each stage's twiddles lie, and how many bytes there are. */
-export function stageTables(plan: TransformPlan): { readonly stages: StageTable[]; readonly bytes: number } {
+export function stageTables(plan: TransformPlan): {
+  readonly stages: StageTable[];
+  readonly bytes: number;
+} {
   const radices = allRadices(plan);
   let blocks = 1;
   let offset = 0;
@@ -50,7 +53,11 @@ export function twiddleTable(plan: TransformPlan, lanes: 1 | 4): Float32Array {
     for (let b = 0; b < blocks; b++) {
       for (let j = 1; j < radix; j++) {
         const w = root(numerators[b]! * j, 4 * blocks * radix);
-        const at = base + Math.floor(b / width) * 2 * (radix - 1) * width + 2 * (j - 1) * width + (b % width);
+        const at =
+          base +
+          Math.floor(b / width) * 2 * (radix - 1) * width +
+          2 * (j - 1) * width +
+          (b % width);
         table[at] = w.re;
         table[at + width] = w.im;
       }

@@ -47,14 +47,27 @@ function stagesOf(plan: TransformPlan, index: number): Stage[] {
 }
 
 /** Radix-r butterfly between memory slots `stride` bytes apart. */
-function butterfly(g: Graph, s: Stage, w: readonly Complex[], direction: Direction, lanes: 1 | 4): Statement {
+function butterfly(
+  g: Graph,
+  s: Stage,
+  w: readonly Complex[],
+  direction: Direction,
+  lanes: 1 | 4,
+): Statement {
   const stride = s.slotRows * s.level.pitch;
   const loaded = Array.from({ length: s.radix }, (_, j) => loadComplex(g, "p", j * stride, lanes));
   const outputs =
     direction === "forward"
-      ? dft(g, loaded.map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))), 1)
+      ? dft(
+          g,
+          loaded.map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))),
+          1,
+        )
       : dft(g, loaded, -1).map((a, j) => (j === 0 ? a : g.cmulConj(a, w[j - 1]!)));
-  return { op: "block", stores: outputs.flatMap((v, j) => storeComplex("p", j * stride, v, lanes)) };
+  return {
+    op: "block",
+    stores: outputs.flatMap((v, j) => storeComplex("p", j * stride, v, lanes)),
+  };
 }
 
 /**
@@ -89,9 +102,14 @@ function stageFunction(s: Stage, name: string, direction: Direction, lanes: 1 | 
     parameters: ["z", "table", "block"],
     exported: false,
     body: [
-      loop("q", "z", plus("z", s.blocks * slots), slots, [...hold, ...rows], [
-        { name: "t", from: t, step: perTwiddle },
-      ]),
+      loop(
+        "q",
+        "z",
+        plus("z", s.blocks * slots),
+        slots,
+        [...hold, ...rows],
+        [{ name: "t", from: t, step: perTwiddle }],
+      ),
     ],
   };
 }
@@ -118,21 +136,39 @@ export function stageFunctions(plan: TransformPlan, lanes: 1 | 4): KernelFunctio
     stagesOf(plan, index).flatMap((s, i) =>
       index === 0 && i === 0
         ? []
-        : (["forward", "inverse"] as const).map((d) => stageFunction(s, stageName(index, i, d), d, lanes)),
+        : (["forward", "inverse"] as const).map((d) =>
+            stageFunction(s, stageName(index, i, d), d, lanes),
+          ),
     ),
   );
 }
 
 /** Calls of a level's stages from stage `first` on, in the order of the direction, at pointer `z`. */
-function callStages(plan: TransformPlan, index: number, first: number, direction: Direction, z: Int, block: Int): Statement[] {
+function callStages(
+  plan: TransformPlan,
+  index: number,
+  first: number,
+  direction: Direction,
+  z: Int,
+  block: Int,
+): Statement[] {
   const calls = plan.levels[index]!.radices.map(
-    (_, i): Statement => ({ op: "call", name: stageName(index, i, direction), arguments: [z, "table", block] }),
+    (_, i): Statement => ({
+      op: "call",
+      name: stageName(index, i, direction),
+      arguments: [z, "table", block],
+    }),
   ).slice(first);
   return direction === "forward" ? calls : calls.reverse();
 }
 
 /** The middle over a contiguous run of `points` points (a number, or a count of bytes at run time) at the pointers of `kind`. */
-function runMiddle(plan: TransformPlan, kind: MiddleKind, run: MiddleRun, lanes: 1 | 4): Statement[] {
+function runMiddle(
+  plan: TransformPlan,
+  kind: MiddleKind,
+  run: MiddleRun,
+  lanes: 1 | 4,
+): Statement[] {
   const { stages } = stageTables(plan);
   const [first, ...others] = middleShape(kind).pointers;
   const step = 32 * lanes;
@@ -146,7 +182,11 @@ function runMiddle(plan: TransformPlan, kind: MiddleKind, run: MiddleRun, lanes:
       step,
       also: [
         ...others.map((p) => ({ name: `${p}m`, from: from(p), step })),
-        { name: "t", from: plus("table", plus(run.twiddle, stages.at(-1)!.offset)), step: (step / 4) * 3 },
+        {
+          name: "t",
+          from: plus("table", plus(run.twiddle, stages.at(-1)!.offset)),
+          step: (step / 4) * 3,
+        },
       ],
       body: [{ op: "block", stores: middleBlock(kind, plan.points, lanes) }],
       nonempty: false,
@@ -162,7 +202,12 @@ interface MiddleRun {
 }
 
 /** A loop over the column tiles [from, to) of a level; `body` works on the tile at pointer offset "tile". */
-function overTiles(level: LevelLayout, from: Int, to: Int, body: readonly Statement[]): Statement[] {
+function overTiles(
+  level: LevelLayout,
+  from: Int,
+  to: Int,
+  body: readonly Statement[],
+): Statement[] {
   const step = tileColumns(level) * 8;
   return [
     {
@@ -195,7 +240,12 @@ export function bodyCount(plan: TransformPlan, lanes: 1 | 4): number {
 }
 
 /** level{i}_{kind}(…pointers, table, block): one block through its stages, sub-blocks and inverse stages. */
-function levelFunction(plan: TransformPlan, index: number, kind: MiddleKind, lanes: 1 | 4): KernelFunction {
+function levelFunction(
+  plan: TransformPlan,
+  index: number,
+  kind: MiddleKind,
+  lanes: 1 | 4,
+): KernelFunction {
   const { pointers, forward, inverse } = middleShape(kind);
   const level = layout(plan)[index]!;
   const tiles = level.columns / tileColumns(level);
@@ -205,17 +255,18 @@ function levelFunction(plan: TransformPlan, index: number, kind: MiddleKind, lan
     );
   const innermost = index === plan.levels.length - 1;
   const middle: Statement[] = innermost
-    ? runMiddle(plan, kind, { from: 0, to: level.bytes, twiddle: times("block", level.size * 6) }, lanes)
+    ? runMiddle(
+        plan,
+        kind,
+        { from: 0, to: level.bytes, twiddle: times("block", level.size * 6) },
+        lanes,
+      )
     : overBlocks(plan, index, kind, times("block", level.rows), 0, level.rows);
   return {
     name: `level${index}_${kind}`,
     parameters: [...pointers, "table", "block"],
     exported: false,
-    body: [
-      ...sweep(forward, "forward"),
-      ...middle,
-      ...sweep(inverse, "inverse"),
-    ],
+    body: [...sweep(forward, "forward"), ...middle, ...sweep(inverse, "inverse")],
   };
 }
 
@@ -237,7 +288,11 @@ function overBlocks(
       from,
       end: to,
       step: 1,
-      also: pointers.map((p) => ({ name: `${p}s`, from: plus(p, times(from, pitch)), step: pitch })),
+      also: pointers.map((p) => ({
+        name: `${p}s`,
+        from: plus(p, times(from, pitch)),
+        step: pitch,
+      })),
       body: [
         {
           op: "call",
@@ -251,7 +306,11 @@ function overBlocks(
 }
 
 /** body_{kind}(…pointers, table, from, to): units [from, to) of bodyCount, after level 0's forward stages. */
-export function bodyFunctions(plan: TransformPlan, kind: MiddleKind, lanes: 1 | 4): KernelFunction[] {
+export function bodyFunctions(
+  plan: TransformPlan,
+  kind: MiddleKind,
+  lanes: 1 | 4,
+): KernelFunction[] {
   const { pointers } = middleShape(kind);
   const group = 32 * lanes;
   const body =
@@ -260,22 +319,43 @@ export function bodyFunctions(plan: TransformPlan, kind: MiddleKind, lanes: 1 | 
       : runMiddle(
           plan,
           kind,
-          { from: times("from", group), to: times("to", group), twiddle: times("from", (group / 4) * 3) },
+          {
+            from: times("from", group),
+            to: times("to", group),
+            twiddle: times("from", (group / 4) * 3),
+          },
           lanes,
         );
   const levels = plan.levels.slice(1).map((_, i) => levelFunction(plan, i + 1, kind, lanes));
   return [
     ...levels.reverse(),
-    { name: `body_${kind}`, parameters: [...pointers, "table", "from", "to"], exported: true, body },
+    {
+      name: `body_${kind}`,
+      parameters: [...pointers, "table", "from", "to"],
+      exported: true,
+      body,
+    },
   ];
 }
 
 /** Call of an end's stage for the columns of one tile, row by row where rows are padded or tiled. */
-function callEnd(plan: TransformPlan, name: string, before: readonly Int[], after: readonly Int[], lanes: 1 | 4): Statement[] {
+function callEnd(
+  plan: TransformPlan,
+  name: string,
+  before: readonly Int[],
+  after: readonly Int[],
+  lanes: 1 | 4,
+): Statement[] {
   const [s] = stagesOf(plan, 0);
   const { level, slotRows } = s!;
   if (level.tile === 0 && level.pad === 0) {
-    return [{ op: "call", name, arguments: [...before, "z", ...after, 0, (slotRows * level.columns) / lanes] }];
+    return [
+      {
+        op: "call",
+        name,
+        arguments: [...before, "z", ...after, 0, (slotRows * level.columns) / lanes],
+      },
+    ];
   }
   const column = plus("column", "firstColumn");
   return [
@@ -294,7 +374,13 @@ function callEnd(plan: TransformPlan, name: string, before: readonly Int[], afte
         {
           op: "call",
           name,
-          arguments: [...before, "rowp", ...after, column, plus(column, tileColumns(level) / lanes)],
+          arguments: [
+            ...before,
+            "rowp",
+            ...after,
+            column,
+            plus(column, tileColumns(level) / lanes),
+          ],
         },
       ],
       nonempty: true,
@@ -303,7 +389,12 @@ function callEnd(plan: TransformPlan, name: string, before: readonly Int[], afte
 }
 
 /** head_{id}(x, gate, z, table, from, to): samples through level 0's forward stages, tiles [from, to). */
-export function headFunctions(plan: TransformPlan, source: Source, id: string, lanes: 1 | 4): KernelFunction[] {
+export function headFunctions(
+  plan: TransformPlan,
+  source: Source,
+  id: string,
+  lanes: 1 | 4,
+): KernelFunction[] {
   const level = layout(plan)[0]!;
   return [
     firstStage(plan, source, lanes, `first_${id}`),

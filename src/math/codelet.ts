@@ -37,7 +37,7 @@ function dft4(g: Graph, x: readonly Complex[], sign: 1 | -1): Complex[] {
 export function rotate(g: Graph, a: Complex, n: number, d: number): Complex {
   const w = root(n, d);
   if ((4 * n) % d === 0) {
-    const quarter = (((4 * n) / d) % 4 + 4) % 4;
+    const quarter = ((((4 * n) / d) % 4) + 4) % 4;
     if (quarter === 0) return a;
     if (quarter === 1) return timesI(g, a, 1);
     if (quarter === 2) return { re: g.neg(a.re), im: g.neg(a.im) };
@@ -92,7 +92,10 @@ function oddPrime(g: Graph, x: readonly Complex[], sign: 1 | -1): Complex[] {
       const c = g.constant(w.re);
       const s = g.constant(sign * w.im);
       even = { re: g.fma(sums[j - 1]!.re, c, even.re), im: g.fma(sums[j - 1]!.im, c, even.im) };
-      odd = { re: g.fma(differences[j - 1]!.re, s, odd.re), im: g.fma(differences[j - 1]!.im, s, odd.im) };
+      odd = {
+        re: g.fma(differences[j - 1]!.re, s, odd.re),
+        im: g.fma(differences[j - 1]!.im, s, odd.im),
+      };
     }
     const turned = timesI(g, odd, 1);
     out[k] = g.cadd(even, turned);

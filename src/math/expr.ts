@@ -33,7 +33,13 @@ export type Node =
     }
   | { readonly op: "add" | "sub" | "mul"; readonly id: number; readonly a: Node; readonly b: Node }
   | { readonly op: "neg"; readonly id: number; readonly a: Node }
-  | { readonly op: "fma" | "fnma"; readonly id: number; readonly a: Node; readonly b: Node; readonly c: Node }
+  | {
+      readonly op: "fma" | "fnma";
+      readonly id: number;
+      readonly a: Node;
+      readonly b: Node;
+      readonly c: Node;
+    }
   | { readonly op: Shuffle; readonly id: number; readonly a: Node; readonly b: Node };
 
 /** A complex value in split form. */
@@ -60,14 +66,17 @@ export class Graph {
   }
 
   load(at: Address, format: Format, first = 0, last = 4): Node {
-    return this.#intern(`load ${at.pointer} ${at.offset} ${at.copy ?? 0} ${format} ${first} ${last}`, (id) => ({
-      op: "load",
-      id,
-      at,
-      format,
-      first,
-      last,
-    }));
+    return this.#intern(
+      `load ${at.pointer} ${at.offset} ${at.copy ?? 0} ${format} ${first} ${last}`,
+      (id) => ({
+        op: "load",
+        id,
+        at,
+        format,
+        first,
+        last,
+      }),
+    );
   }
 
   add(a: Node, b: Node): Node {
@@ -110,14 +119,26 @@ export class Graph {
   fma(a: Node, b: Node, c: Node): Node {
     const product = this.mul(a, b);
     if (isZero(c) || product.op !== "mul") return this.add(product, c);
-    return this.#intern(`fma ${product.id} ${c.id}`, (id) => ({ op: "fma", id, a: product.a, b: product.b, c }));
+    return this.#intern(`fma ${product.id} ${c.id}`, (id) => ({
+      op: "fma",
+      id,
+      a: product.a,
+      b: product.b,
+      c,
+    }));
   }
 
   /** c − a·b */
   fnma(a: Node, b: Node, c: Node): Node {
     const product = this.mul(a, b);
     if (isZero(c) || product.op !== "mul") return this.sub(c, product);
-    return this.#intern(`fnma ${product.id} ${c.id}`, (id) => ({ op: "fnma", id, a: product.a, b: product.b, c }));
+    return this.#intern(`fnma ${product.id} ${c.id}`, (id) => ({
+      op: "fnma",
+      id,
+      a: product.a,
+      b: product.b,
+      c,
+    }));
   }
 
   shuffle(op: Shuffle, a: Node, b: Node): Node {

@@ -37,7 +37,12 @@ function radicesOf(points: number): number[] {
 const plain = (radices: readonly number[]): Level => ({ radices, tile: 0, pad: 0 });
 
 /** Cut a list of radices into levels after the given stages; the outermost level gets the tile and padding. */
-function cut(points: number, radices: readonly number[], cuts: readonly number[], top: Pick<Level, "tile" | "pad">): TransformPlan {
+function cut(
+  points: number,
+  radices: readonly number[],
+  cuts: readonly number[],
+  top: Pick<Level, "tile" | "pad">,
+): TransformPlan {
   const edges = [0, ...cuts, radices.length];
   const levels = edges.slice(1).map((to, i) => plain(radices.slice(edges[i], to)));
   return { points, levels: [{ ...levels[0]!, ...top }, ...levels.slice(1)] };

@@ -41,11 +41,16 @@ export function butterflyFlops(radix: number): number {
   let flops = known.get(radix);
   if (flops === undefined) {
     const g = new Graph();
-    const input = (pointer: string, j: number): { re: ReturnType<Graph["load"]>; im: ReturnType<Graph["load"]> } => ({
+    const input = (
+      pointer: string,
+      j: number,
+    ): { re: ReturnType<Graph["load"]>; im: ReturnType<Graph["load"]> } => ({
       re: g.load({ pointer, offset: 8 * j }, "float32"),
       im: g.load({ pointer, offset: 8 * j + 4 }, "float32"),
     });
-    const x = Array.from({ length: radix }, (_, j) => (j === 0 ? input("x", 0) : g.cmul(input("x", j), input("t", j))));
+    const x = Array.from({ length: radix }, (_, j) =>
+      j === 0 ? input("x", 0) : g.cmul(input("x", j), input("t", j)),
+    );
     const ops = countOps(dft(g, x, 1).flatMap((v) => [v.re, v.im]));
     flops = ops.add + ops.sub + ops.mul + ops.neg + 2 * (ops.fma + ops.fnma);
     known.set(radix, flops);
@@ -54,12 +59,17 @@ export function butterflyFlops(radix: number): number {
 }
 
 /** Eq. 2 for stages over N points of one row. */
-export function stagesCost(points: number, stages: readonly StageShape[], device: DeviceSpec): Cost {
+export function stagesCost(
+  points: number,
+  stages: readonly StageShape[],
+  device: DeviceSpec,
+): Cost {
   let arithmetic = 0;
   let memory = 0;
   let flops = 0;
   for (const { radix, kind, workingSet } of stages) {
-    const rate = kind === "matrix" && radix >= device.matrixTile ? device.matrixFlops : device.generalFlops;
+    const rate =
+      kind === "matrix" && radix >= device.matrixTile ? device.matrixFlops : device.generalFlops;
     const work = stageFlops(points, radix, kind);
     flops += work;
     arithmetic += work / rate;
@@ -85,7 +95,8 @@ export function matrixStages(points: number, order: number, device: DeviceSpec):
 
 /** The order p in 2 … 4 that Eq. 2 finds cheapest for an N-point transform on a device with matrix units. */
 export function bestOrder(points: number, device: DeviceSpec): number {
-  const seconds = (p: number): number => stagesCost(points, matrixStages(points, p, device), device).seconds;
+  const seconds = (p: number): number =>
+    stagesCost(points, matrixStages(points, p, device), device).seconds;
   return [2, 3, 4].reduce((best, p) => (seconds(p) < seconds(best) ? p : best));
 }
 
@@ -128,7 +139,9 @@ export function planCost(plan: TransformPlan, device: DeviceSpec): Cost {
     });
   });
   const last = levels.at(-1)!;
-  memory += points * (4 * device.bytesPerPoint + middleBytes) * sweepSeconds(device, last.bytes * stream);
-  if (levels.length > 1) memory += points * middleBytes * sweepSeconds(device, levels[0]!.bytes * stream);
+  memory +=
+    points * (4 * device.bytesPerPoint + middleBytes) * sweepSeconds(device, last.bytes * stream);
+  if (levels.length > 1)
+    memory += points * middleBytes * sweepSeconds(device, levels[0]!.bytes * stream);
   return { seconds: arithmetic + memory + overhead, arithmetic, memory, overhead, flops };
 }

@@ -49,7 +49,8 @@ export function layout(plan: TransformPlan): LevelLayout[] {
     size /= product(level.radices);
     return here;
   });
-  if (size !== 4) throw new RangeError(`plan of ${plan.points} points leaves blocks of ${size} points, not 4`);
+  if (size !== 4)
+    throw new RangeError(`plan of ${plan.points} points leaves blocks of ${size} points, not 4`);
   let innerBytes = 4 * pointBytes;
   for (let i = plan.levels.length - 1; i >= 0; i--) {
     const level = plan.levels[i]!;

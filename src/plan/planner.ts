@@ -33,7 +33,12 @@ export function canShareRow(plan: TransformPlan, threads: number): boolean {
 }
 
 /** Seconds of a call with `rows` rows on `threads` threads. */
-export function callSeconds(plan: TransformPlan, cost: Cost, device: DeviceSpec, { rows, threads }: Workload): number {
+export function callSeconds(
+  plan: TransformPlan,
+  cost: Cost,
+  device: DeviceSpec,
+  { rows, threads }: Workload,
+): number {
   if (threads === 1) return rows * cost.seconds;
   const apart = Math.ceil(rows / threads) * cost.seconds + device.dispatchSeconds;
   if (!canShareRow(plan, threads)) return Math.min(apart, rows * cost.seconds);
@@ -42,12 +47,21 @@ export function callSeconds(plan: TransformPlan, cost: Cost, device: DeviceSpec,
 }
 
 /** All candidates for a geometry, cheapest first. */
-export function candidates(geometry: Geometry, device: DeviceSpec, workload: Workload): Candidate[] {
+export function candidates(
+  geometry: Geometry,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate[] {
   return candidateSizes(geometry.positions)
     .flatMap((points) => candidatePlans(points))
     .map((plan) => {
       const cost = planCost(plan, device);
-      return { plan, text: formatTransform(plan), cost, seconds: callSeconds(plan, cost, device, workload) };
+      return {
+        plan,
+        text: formatTransform(plan),
+        cost,
+        seconds: callSeconds(plan, cost, device, workload),
+      };
     })
     .sort((a, b) => a.seconds - b.seconds);
 }

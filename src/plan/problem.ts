@@ -81,7 +81,8 @@ export function createProblem(options: ProblemOptions, call: string): Problem {
       call,
       requirement: `kernelLength must be 2·length = ${show(2 * length)} in the bidirectional mode`,
       value: show(kernelLength),
-      remedy: "Lay the taps out circularly (tap 2L−j reaches j samples ahead), padded with zeros, or use mode 'same'.",
+      remedy:
+        "Lay the taps out circularly (tap 2L−j reaches j samples ahead), padded with zeros, or use mode 'same'.",
     });
   }
   if (options.period !== undefined && mode !== "circular") {
@@ -93,14 +94,24 @@ export function createProblem(options: ProblemOptions, call: string): Problem {
     });
   }
   const least = Math.max(length, kernelLength);
-  const period = mode === "circular" ? integer(call, "period", options.period ?? least, least, 2 * maxLength) : 0;
+  const period =
+    mode === "circular"
+      ? integer(call, "period", options.period ?? least, least, 2 * maxLength)
+      : 0;
   const outputLength = mode === "full" ? length + kernelLength - 1 : length;
   return { mode, length, kernelLength, period, dtype, outputLength };
 }
 
 /** `value` if it is an integer from `low` to `high`. */
-export function integer(call: string, name: string, value: unknown, low: number, high: number): number {
-  if (typeof value === "number" && Number.isInteger(value) && value >= low && value <= high) return value;
+export function integer(
+  call: string,
+  name: string,
+  value: unknown,
+  low: number,
+  high: number,
+): number {
+  if (typeof value === "number" && Number.isInteger(value) && value >= low && value <= high)
+    return value;
   throw new InvalidArgumentError({
     call,
     requirement: `${name} must be an integer from ${show(low)} to ${show(high)}`,
@@ -110,7 +121,12 @@ export function integer(call: string, name: string, value: unknown, low: number,
 }
 
 /** Check that `value` is one of `allowed`. */
-export function oneOf<T extends string>(call: string, name: string, value: T, allowed: readonly T[]): void {
+export function oneOf<T extends string>(
+  call: string,
+  name: string,
+  value: T,
+  allowed: readonly T[],
+): void {
   if (allowed.includes(value)) return;
   throw new InvalidArgumentError({
     call,

@@ -2,7 +2,8 @@
  * `flashfftconv conv`: y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u from file to file. Rows are independent, so a
  * .npy file of any size is worked through in slices of rows; a .wav file is one slice.
  */
-import type { FlashFFTConv, PreparedKernel } from "../../conv/conv.ts";
+import type { FlashFFTConv } from "../../conv/conv.ts";
+import type { PreparedKernel } from "../../conv/prepared.ts";
 import type { Dtype } from "../../dtype.ts";
 import { show } from "../../errors.ts";
 import { checkOutput, writeWhole } from "../files.ts";

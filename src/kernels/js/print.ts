@@ -121,7 +121,9 @@ class Printer {
         const end = this.#fresh();
         for (const name of [s.variable, ...s.also.map((a) => a.name)]) this.#declared.add(name);
         const init = s.also.map((a) => `${a.name} = ${integer(a.from)};`);
-        const step = [{ name: s.variable, step: s.step }, ...s.also].map((a) => `${a.name} += ${a.step};`);
+        const step = [{ name: s.variable, step: s.step }, ...s.also].map(
+          (a) => `${a.name} += ${a.step};`,
+        );
         return [
           `const ${end} = ${integer(s.end)};`,
           ...init,

@@ -38,11 +38,33 @@ function laneMask(first: number, last: number): number[] {
 function widenFloat16(p: FunctionPrinter): void {
   const bits = p.vectorLocal();
   const get = [op.localGet, ...u32(bits)];
-  p.emit(op.localTee, ...u32(bits), ...splatBits(0x7fff), ...simd(v128.and), op.i32Const, 13, ...simd(v128.i32x4Shl));
+  p.emit(
+    op.localTee,
+    ...u32(bits),
+    ...splatBits(0x7fff),
+    ...simd(v128.and),
+    op.i32Const,
+    13,
+    ...simd(v128.i32x4Shl),
+  );
   p.emit(...splatFloat(2 ** 112), ...simd(v128.f32x4Mul));
-  p.emit(...get, ...splatBits(0x7fff), ...simd(v128.and), ...splatBits(0x7bff), ...simd(v128.i32x4GtS));
+  p.emit(
+    ...get,
+    ...splatBits(0x7fff),
+    ...simd(v128.and),
+    ...splatBits(0x7bff),
+    ...simd(v128.i32x4GtS),
+  );
   p.emit(...splatBits(0x7f800000), ...simd(v128.and), ...simd(v128.or));
-  p.emit(...get, ...splatBits(0x8000), ...simd(v128.and), op.i32Const, 16, ...simd(v128.i32x4Shl), ...simd(v128.or));
+  p.emit(
+    ...get,
+    ...splatBits(0x8000),
+    ...simd(v128.and),
+    op.i32Const,
+    16,
+    ...simd(v128.i32x4Shl),
+    ...simd(v128.or),
+  );
   p.release(bits);
 }
 
@@ -71,7 +93,13 @@ export function storeConverted(p: FunctionPrinter, s: Store, push: () => void): 
   p.emit(...simd(v128.store64Lane), ...p.memory(s.at.offset), 0);
 }
 
-function storeLanes(p: FunctionPrinter, s: Store, push: () => void, code: number, bytes: number): void {
+function storeLanes(
+  p: FunctionPrinter,
+  s: Store,
+  push: () => void,
+  code: number,
+  bytes: number,
+): void {
   push();
   const kept = p.vectorLocal();
   p.emit(op.localSet, ...u32(kept));
@@ -86,7 +114,15 @@ function storeLanes(p: FunctionPrinter, s: Store, push: () => void, code: number
 function roundBfloat16(p: FunctionPrinter): void {
   const x = p.vectorLocal();
   const get = [op.localGet, ...u32(x)];
-  p.emit(op.localTee, ...u32(x), op.i32Const, 16, ...simd(v128.i32x4ShrU), ...splatBits(1), ...simd(v128.and));
+  p.emit(
+    op.localTee,
+    ...u32(x),
+    op.i32Const,
+    16,
+    ...simd(v128.i32x4ShrU),
+    ...splatBits(1),
+    ...simd(v128.and),
+  );
   p.emit(...splatBits(0x7fff), ...simd(v128.i32x4Add), ...get, ...simd(v128.i32x4Add));
   p.emit(op.i32Const, 16, ...simd(v128.i32x4ShrU));
   p.emit(...splatBits(0x7fc0), ...get, ...get, ...simd(v128.f32x4Eq), ...simd(v128.bitselect));
@@ -102,20 +138,63 @@ function roundFloat16(p: FunctionPrinter): void {
   const magnitude = p.vectorLocal();
   const normal = p.vectorLocal();
   const get = (local: number): number[] => [op.localGet, ...u32(local)];
-  p.emit(op.localTee, ...u32(x), ...splatBits(0x7fffffff), ...simd(v128.and), op.localTee, ...u32(magnitude));
+  p.emit(
+    op.localTee,
+    ...u32(x),
+    ...splatBits(0x7fffffff),
+    ...simd(v128.and),
+    op.localTee,
+    ...u32(magnitude),
+  );
   // normal = (magnitude + 0xfff + odd − (112 << 23)) >> 13
   p.emit(op.i32Const, 13, ...simd(v128.i32x4ShrU), ...splatBits(1), ...simd(v128.and));
-  p.emit(...get(magnitude), ...simd(v128.i32x4Add), ...splatBits((0xfff - (112 << 23)) >>> 0), ...simd(v128.i32x4Add));
+  p.emit(
+    ...get(magnitude),
+    ...simd(v128.i32x4Add),
+    ...splatBits((0xfff - (112 << 23)) >>> 0),
+    ...simd(v128.i32x4Add),
+  );
   p.emit(op.i32Const, 13, ...simd(v128.i32x4ShrU), op.localSet, ...u32(normal));
   // Below 2^−14: bits of (magnitude + 0.5) less those of 0.5.
-  p.emit(...get(magnitude), ...splatFloat(0.5), ...simd(v128.f32x4Add), ...splatFloat(0.5), ...simd(v128.i32x4Sub));
-  p.emit(...get(normal), ...splatBits(0x38800000), ...get(magnitude), ...simd(v128.i32x4GtS), ...simd(v128.bitselect));
+  p.emit(
+    ...get(magnitude),
+    ...splatFloat(0.5),
+    ...simd(v128.f32x4Add),
+    ...splatFloat(0.5),
+    ...simd(v128.i32x4Sub),
+  );
+  p.emit(
+    ...get(normal),
+    ...splatBits(0x38800000),
+    ...get(magnitude),
+    ...simd(v128.i32x4GtS),
+    ...simd(v128.bitselect),
+  );
   p.emit(op.localSet, ...u32(normal));
   // From 65,520 on: infinity, or NaN.
-  p.emit(...splatBits(0x7e00), ...splatBits(0x7c00), ...get(magnitude), ...splatBits(0x7f800000), ...simd(v128.i32x4GtS));
+  p.emit(
+    ...splatBits(0x7e00),
+    ...splatBits(0x7c00),
+    ...get(magnitude),
+    ...splatBits(0x7f800000),
+    ...simd(v128.i32x4GtS),
+  );
   p.emit(...simd(v128.bitselect), ...get(normal));
-  p.emit(...get(magnitude), ...splatBits(0x477fefff), ...simd(v128.i32x4GtS), ...simd(v128.bitselect));
-  p.emit(...get(x), op.i32Const, 16, ...simd(v128.i32x4ShrU), ...splatBits(0x8000), ...simd(v128.and), ...simd(v128.or));
+  p.emit(
+    ...get(magnitude),
+    ...splatBits(0x477fefff),
+    ...simd(v128.i32x4GtS),
+    ...simd(v128.bitselect),
+  );
+  p.emit(
+    ...get(x),
+    op.i32Const,
+    16,
+    ...simd(v128.i32x4ShrU),
+    ...splatBits(0x8000),
+    ...simd(v128.and),
+    ...simd(v128.or),
+  );
   p.release(x);
   p.release(magnitude);
   p.release(normal);

@@ -6,7 +6,19 @@ import type { Node, Shuffle } from "../../math/expr.ts";
 import type { Int, KernelFunction, KernelModule, Statement, Store } from "../ir.ts";
 import { useCounts } from "../ir.ts";
 import type { Bytes } from "./encode.ts";
-import { i32Type, name, op, s32, section, simd, splatFloat, u32, v128, v128Type, vector } from "./encode.ts";
+import {
+  i32Type,
+  name,
+  op,
+  s32,
+  section,
+  simd,
+  splatFloat,
+  u32,
+  v128,
+  v128Type,
+  vector,
+} from "./encode.ts";
 import { loadConverted, storeConverted } from "./half.ts";
 
 /** How the module is printed. */
@@ -136,7 +148,15 @@ export class FunctionPrinter {
   }
 
   #advance(local: number, step: number): void {
-    this.emit(op.localGet, ...u32(local), op.i32Const, ...s32(step), op.i32Add, op.localSet, ...u32(local));
+    this.emit(
+      op.localGet,
+      ...u32(local),
+      op.i32Const,
+      ...s32(step),
+      op.i32Add,
+      op.localSet,
+      ...u32(local),
+    );
   }
 
   /** Memory operand: alignment hint 0 (any address), constant offset. */
@@ -156,7 +176,9 @@ export class FunctionPrinter {
   #block(stores: readonly Store[]): void {
     const roots = stores.map((s) => s.value);
     const left = useCounts(roots, this.#held);
-    const shared = new Set([...left].filter(([n, uses]) => uses > 1 && n.op !== "const").map(([n]) => n));
+    const shared = new Set(
+      [...left].filter(([n, uses]) => uses > 1 && n.op !== "const").map(([n]) => n),
+    );
     const locals = new Map<Node, number>();
     const value = (n: Node): void => {
       const held = this.#held.get(n);
@@ -248,7 +270,9 @@ export function printWasm(module: KernelModule, target: WasmTarget): Uint8Array 
   const { functions } = module;
   const index = new Map(functions.map((f, i) => [f.name, i] as const));
   const types = [...new Set(functions.map((f) => f.parameters.length))];
-  const typeSection = vector(types.map((n) => [0x60, ...u32(n), ...new Array<number>(n).fill(i32Type), 0]));
+  const typeSection = vector(
+    types.map((n) => [0x60, ...u32(n), ...new Array<number>(n).fill(i32Type), 0]),
+  );
   const limits = target.sharedPages === undefined ? [0, 0] : [3, 0, ...u32(target.sharedPages)];
   const imports = vector([[...name("env"), ...name("memory"), 2, ...limits]]);
   const declared = vector(functions.map((f) => u32(types.indexOf(f.parameters.length))));

@@ -1,0 +1,104 @@
+/** What calls take and give, and the choice of instruction set and threads. */
+import type { Instructions } from "../backend/features.ts";
+import { features } from "../backend/features.ts";
+import type { SampleArray } from "../dtype.ts";
+import { UnsupportedError } from "../errors.ts";
+import type { ProblemOptions } from "../plan/problem.ts";
+import { integer, oneOf } from "../plan/problem.ts";
+import type { Tensor } from "./arguments.ts";
+
+/** What a FlashFFTConv is made from. */
+export interface FlashFFTConvOptions extends ProblemOptions {
+  /** Where to compute: `auto` takes the best backend of the runtime, which is the CPU's. */
+  readonly backend?: "auto" | "cpu";
+  /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
+  readonly threads?: number;
+  /** Instruction set of the kernels; by default the best that the runtime has. */
+  readonly instructions?: "auto" | Instructions;
+  /** Rows that calls will have, as hints for the planner; calls may have any. */
+  readonly batch?: number;
+  readonly channels?: number;
+  /** Use this plan, as `explain()` prints it, instead of the planner's choice. */
+  readonly plan?: string;
+}
+
+/** Optional operands of a forward call. */
+export interface ForwardOptions {
+  /** (B, H, L), multiplies u. */
+  readonly pregate?: Tensor | undefined;
+  /** (B, H, Lout), multiplies the convolution. */
+  readonly postgate?: Tensor | undefined;
+  /** (H) float32: adds skip ⊙ u, ungated; for modes whose outputs are as long as their inputs. */
+  readonly skip?: Float32Array | undefined;
+  /** (B, H, Lout): where the result goes, instead of a new array. */
+  readonly out?: SampleArray | undefined;
+}
+
+/** Optional operands of a backward call: those of the forward call that it belongs to. */
+export type BackwardOptions = Omit<ForwardOptions, "out">;
+
+/** Gradients of a loss, given dy = ∂loss/∂y. */
+export interface Gradients {
+  /** (B, H, L), in the dtype of u. */
+  readonly du: SampleArray;
+  /** (H, K), float32, summed over the batch in a fixed order. */
+  readonly dk: Float32Array;
+  /** (B, H, L), where there was a pregate. */
+  readonly dpregate?: SampleArray;
+  /** (B, H, Lout), where there was a postgate. */
+  readonly dpostgate?: SampleArray;
+  /** (H), float32, where there was a skip. */
+  readonly dskip?: Float32Array;
+}
+
+/** Bytes that an object holds in its backend. */
+export interface MemoryUse {
+  /** One transform: complex float32 points of one row. */
+  readonly transformBytes: number;
+  /** Work memory of the last call, beyond inputs and outputs in the backend's memory: transforms and staging. */
+  readonly workspaceBytes: number;
+  /** Spectra of prepared kernels. */
+  readonly spectrumBytes: number;
+  /** Everything in use in the backend's memory, by all objects on it. */
+  readonly backendBytes: number;
+}
+
+const allInstructions: readonly Instructions[] = ["relaxed-simd", "simd", "javascript"];
+
+/** The instruction set asked for, or the best there is. */
+export function pickInstructions(wanted: "auto" | Instructions, call: string): Instructions {
+  oneOf(call, "instructions", wanted, ["auto", ...allInstructions]);
+  const { simd, relaxedSimd } = features();
+  const offers: Record<Instructions, boolean> = {
+    "relaxed-simd": relaxedSimd,
+    simd,
+    javascript: true,
+  };
+  if (wanted === "auto") return allInstructions.find((i) => offers[i])!;
+  if (offers[wanted]) return wanted;
+  throw new UnsupportedError({
+    call,
+    requirement: `a runtime with WebAssembly ${wanted}`,
+    value: `one that offers ${allInstructions.filter((i) => offers[i]).join(", ")}`,
+    remedy: "Use instructions: 'auto', or a newer runtime.",
+  });
+}
+
+export function pickThreads(
+  wanted: number | undefined,
+  instructions: Instructions,
+  call: string,
+): number {
+  const { sharedMemory, cores } = features();
+  const possible = sharedMemory && instructions !== "javascript";
+  if (wanted === undefined) return possible ? cores : 1;
+  const threads = integer(call, "threads", wanted, 1, 1024);
+  if (threads === 1 || possible) return threads;
+  throw new UnsupportedError({
+    call,
+    requirement:
+      "threads need WebAssembly and memory that they can share (in pages: cross-origin isolation)",
+    value: `threads ${threads}`,
+    remedy: "Serve the page with COOP: same-origin and COEP: require-corp, or set threads: 1.",
+  });
+}
