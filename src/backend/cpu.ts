@@ -146,13 +146,7 @@ export class CpuBackend {
 
   /** Compile a program on every thread, or find it compiled. Call inside `exclusive`. */
   async program(spec: Omit<ProgramSpec, "lanes">, call: string): Promise<Program> {
-    const key = JSON.stringify([
-      spec.kind,
-      spec.geometry,
-      formatTransform(spec.plan),
-      spec.dtype,
-      spec.kernelDtype,
-    ]);
+    const key = JSON.stringify({ ...spec, plan: formatTransform(spec.plan) });
     const found = this.#programs.get(key);
     if (found) {
       found.uses++;

@@ -2,9 +2,10 @@
  * Files read exactly and written whole: a read that meets the end too early is an error, and an output file appears
  * complete under its name or not at all.
  */
+import { randomBytes } from "node:crypto";
 import { closeSync, fchmodSync, fsync, openSync, renameSync, rmSync, write } from "node:fs";
 import { access, constants, type FileHandle, open, realpath, stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { FileError, show } from "../errors.ts";
 
@@ -113,13 +114,21 @@ export class Temporaries {
     this.#onChange = onChange;
   }
 
-  /** Create an unfinished file and return its descriptor. */
-  create(path: string, mode: number | undefined): number {
-    const descriptor = openSync(path, "wx", 0o666);
+  /** Create an unfinished file in a folder. */
+  create(folder: string, mode: number | undefined): { path: string; descriptor: number } {
+    const path = join(folder, `.flashfftconv-${randomBytes(4).toString("hex")}.partial`);
+    // Announced before it is there: an interruption right after its creation must find it.
     this.#paths.add(path);
     this.#onChange(this.#paths.size);
-    if (mode !== undefined) fchmodSync(descriptor, mode);
-    return descriptor;
+    try {
+      const descriptor = openSync(path, "wx", 0o666);
+      if (mode !== undefined) fchmodSync(descriptor, mode);
+      return { path, descriptor };
+    } catch (error) {
+      this.#paths.delete(path);
+      this.#onChange(this.#paths.size);
+      throw error;
+    }
   }
 
   /** Give a finished file its name. */
@@ -190,38 +199,35 @@ export async function writeWhole(
   { signal, disk, temporaries }: OutputContext,
   produce: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
 ): Promise<void> {
-  const name = `.${basename(output.path)}.${process.pid}.partial`;
-  const temporary = join(dirname(output.path), name);
-  let descriptor: number | undefined;
+  let temporary: { readonly path: string; readonly descriptor: number } | undefined;
+  let isOpen = false;
+  const explain = (error: unknown): unknown =>
+    signal.aborted ? error : systemError(call, output.shown, "writable", error);
   const write = async (bytes: Uint8Array): Promise<void> => {
     for (let done = 0; done < bytes.length; ) {
       signal.throwIfAborted();
-      descriptor ??= temporaries.create(temporary, output.mode);
+      temporary ??= temporaries.create(dirname(output.path), output.mode);
+      isOpen = true;
       const part = bytes.subarray(done, done + 2 ** 23);
-      done += (await disk.write(descriptor, part)).bytesWritten;
+      done += (await disk.write(temporary.descriptor, part)).bytesWritten;
     }
   };
   try {
-    await produce(async (bytes) => {
-      try {
-        await write(bytes);
-      } catch (error) {
-        throw signal.aborted ? error : systemError(call, output.shown, "writable", error);
-      }
-    });
-    if (descriptor === undefined) throw new Error("an output file has a header at least");
+    await produce((bytes) => write(bytes).catch((error) => Promise.reject(explain(error))));
+    if (!temporary) throw new Error("an output file has a header at least");
+    const { path, descriptor } = temporary;
     try {
       await disk.sync(descriptor);
       signal.throwIfAborted();
+      isOpen = false;
       closeSync(descriptor);
-      descriptor = undefined;
-      temporaries.finish(temporary, output.path);
+      temporaries.finish(path, output.path);
     } catch (error) {
-      throw signal.aborted ? error : systemError(call, output.shown, "writable", error);
+      throw explain(error);
     }
   } catch (error) {
-    if (descriptor !== undefined) closeSync(descriptor);
-    temporaries.remove([temporary]);
+    if (temporary && isOpen) closeSync(temporary.descriptor);
+    if (temporary) temporaries.remove([temporary.path]);
     throw error;
   }
 }

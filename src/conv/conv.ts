@@ -10,9 +10,7 @@ import type { Block } from "../backend/memory.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
-import { tapSinks } from "../kernels/program.ts";
-import { geometry } from "../plan/geometry.ts";
-import { transformBytes } from "../plan/plan.ts";
+import type { ProgramKind } from "../kernels/program.ts";
 import type { Problem } from "../plan/problem.ts";
 import { createProblem, integer, oneOf } from "../plan/problem.ts";
 import type { Expected, Tensor } from "./arguments.ts";
@@ -31,7 +29,7 @@ import { pickInstructions, pickThreads } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { Engine, Shape, Spectra } from "./run.ts";
 import { createEngine, makeSpectra, runBackward, runForward } from "./run.ts";
-import type { RowTensor } from "./staging.ts";
+import type { RowField, RowTensor } from "./staging.ts";
 
 /** A long convolution with fixed lengths, mode and dtype. Make it with `FlashFFTConv.create`, free it with `dispose`. */
 export class FlashFFTConv {
@@ -40,8 +38,8 @@ export class FlashFFTConv {
   readonly #engine: Engine;
   readonly #explanation: Explanation;
   /** Programs by storage of the kernel. */
-  readonly #forward = new Map<Dtype, Program>();
-  #backward: Program | undefined;
+  readonly #forward = new Map<Dtype, readonly Program[]>();
+  #backward: readonly Program[] | undefined;
   readonly #kernels = new Map<PreparedKernel, Block>();
   readonly #lent: Block[] = [];
   #workspaceBytes = 0;
@@ -75,19 +73,10 @@ export class FlashFFTConv {
       call,
     );
     const backend = await openCpu({ threads, instructions });
-    const shape = geometry(problem);
-    const covered = {
-      sinks: tapSinks(shape, candidate.plan.points).length,
-      taps: shape.taps.reduce((sum, t) => sum + t.count, 0),
-    };
-    const rowSeconds = candidate.cost.seconds;
-    const engine = createEngine(
-      { problem, plan: candidate.plan, backend, device, rowSeconds },
-      covered,
-    );
+    const engine = createEngine(problem, candidate, backend, device);
     const conv = new FlashFFTConv(engine, explanation);
     try {
-      await backend.exclusive(() => conv.#forwardProgram("float32", call));
+      await backend.exclusive(() => conv.#forwardPrograms("float32", call));
     } catch (error) {
       conv.dispose();
       throw error;
@@ -122,10 +111,13 @@ export class FlashFFTConv {
 
   /** Bytes held in the backend. */
   memory(): MemoryUse {
-    const bytes = transformBytes(this.#engine.plan);
-    const spectrumBytes = [...this.#kernels.keys()].reduce((sum, k) => sum + k.channels * bytes, 0);
+    const { spectrumBytes: perChannel, parts } = this.#engine;
+    const spectrumBytes = [...this.#kernels.keys()].reduce(
+      (n, k) => n + k.channels * perChannel,
+      0,
+    );
     return {
-      transformBytes: bytes,
+      transformBytes: Math.max(...parts.map((p) => p.template.transformBytes)),
       workspaceBytes: this.#workspaceBytes,
       spectrumBytes,
       backendBytes: this.#engine.backend.arena.used,
@@ -162,32 +154,38 @@ export class FlashFFTConv {
     return array.fill(0);
   }
 
-  async #forwardProgram(kernelDtype: Dtype, call: string): Promise<Program> {
-    const { problem, plan, backend } = this.#engine;
+  async #forwardPrograms(kernelDtype: Dtype, call: string): Promise<readonly Program[]> {
     const found = this.#forward.get(kernelDtype);
     if (found) return found;
-    const spec = {
-      kind: "forward",
-      geometry: geometry(problem),
-      plan,
-      dtype: problem.dtype,
-      kernelDtype,
-    } as const;
-    const program = await backend.program(spec, call);
-    this.#forward.set(kernelDtype, program);
-    return program;
+    const programs = await this.#programs("forward", kernelDtype, call);
+    this.#forward.set(kernelDtype, programs);
+    return programs;
   }
 
-  async #backwardProgram(call: string): Promise<Program> {
-    const { problem, plan, backend } = this.#engine;
-    const spec = {
-      kind: "backward",
-      geometry: geometry(problem),
-      plan,
-      dtype: problem.dtype,
-    } as const;
-    this.#backward ??= await backend.program({ ...spec, kernelDtype: "float32" }, call);
+  async #backwardPrograms(call: string): Promise<readonly Program[]> {
+    this.#backward ??= await this.#programs("backward", "float32", call);
     return this.#backward;
+  }
+
+  async #programs(
+    kind: ProgramKind,
+    kernelDtype: Dtype,
+    call: string,
+  ): Promise<readonly Program[]> {
+    const { problem, parts, backend } = this.#engine;
+    const programs: Program[] = [];
+    for (const { part, plan } of parts) {
+      const spec = {
+        kind,
+        part,
+        adds: programs.length > 0,
+        plan,
+        dtype: problem.dtype,
+        kernelDtype,
+      };
+      programs.push(await backend.program(spec, call));
+    }
+    return programs;
   }
 
   #expected(call: string, name: string, dimensions: readonly string[]): Expected {
@@ -220,10 +218,10 @@ export class FlashFFTConv {
     const { data, dtype, channels } = this.#taps(k, call);
     const engine = this.#engine;
     return engine.backend.exclusive(async () => {
-      const program = await this.#forwardProgram(dtype, call);
-      const block = engine.backend.arena.allocate(channels * transformBytes(engine.plan), call);
+      const programs = await this.#forwardPrograms(dtype, call);
+      const block = engine.backend.arena.allocate(channels * engine.spectrumBytes, call);
       try {
-        await makeSpectra(engine, program, data, 0, channels, block.address, call);
+        await makeSpectra(engine, programs, data, [0, channels], block.address, call);
       } catch (error) {
         engine.backend.arena.free(block);
         throw error;
@@ -272,7 +270,7 @@ export class FlashFFTConv {
   /** An optional row tensor with exactly the rows of the call. */
   #rows(
     tensor: Tensor,
-    field: string,
+    field: RowField,
     name: string,
     width: number,
     shape: Shape,
@@ -360,13 +358,13 @@ export class FlashFFTConv {
       { field: "y", data: out, width: outputLength, direction: "out" },
     ];
     const engine = this.#engine;
-    const run = (program: Program): void | Promise<void> => {
+    const run = (programs: readonly Program[]): void | Promise<void> => {
       this.#alive(call);
-      return runForward(engine, program, spectra, { shape, rows, skip, name: call }, gates.flags);
+      return runForward(engine, programs, spectra, { shape, rows, skip, name: call }, gates.flags);
     };
     const running = engine.backend.exclusive(() => {
-      const program = this.#forward.get(dtype);
-      return program ? run(program) : this.#forwardProgram(dtype, call).then(run);
+      const programs = this.#forward.get(dtype);
+      return programs ? run(programs) : this.#forwardPrograms(dtype, call).then(run);
     });
     if (running) await running;
     this.#workspaceBytes = engine.backend.workspaceBytes;
@@ -392,7 +390,7 @@ export class FlashFFTConv {
     const upstream = this.#rows(dy, "dy", "dy", outputLength, shape, call);
     const gates = this.#gates(options, shape, call);
     const skip = this.#skip(options.skip, shape, call);
-    const make = (field: string, width: number): RowTensor => ({
+    const make = (field: RowField, width: number): RowTensor => ({
       field,
       data: this.#newArray(data, shape.batch * channels * width),
       width,
@@ -411,8 +409,8 @@ export class FlashFFTConv {
     ];
     await this.#engine.backend.exclusive(async () => {
       this.#alive(call);
-      const forward = await this.#forwardProgram(dtype, call);
-      const backward = await this.#backwardProgram(call);
+      const forward = await this.#forwardPrograms(dtype, call);
+      const backward = await this.#backwardPrograms(call);
       await runBackward(
         this.#engine,
         { forward, backward },
@@ -451,8 +449,9 @@ export class FlashFFTConv {
       for (const block of this.#kernels.values()) backend.arena.free(block);
       for (const block of this.#lent) backend.arena.free(block);
       this.#kernels.clear();
-      for (const program of this.#forward.values()) backend.releaseProgram(program);
-      if (this.#backward) backend.releaseProgram(this.#backward);
+      for (const p of [...this.#forward.values(), this.#backward ?? []].flat()) {
+        backend.releaseProgram(p);
+      }
       backend.release();
     });
   }

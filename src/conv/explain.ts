@@ -1,13 +1,9 @@
 /** Choosing a plan and saying why. */
 import type { Instructions } from "../backend/features.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
-import type { Cost } from "../plan/cost.ts";
-import { planCost } from "../plan/cost.ts";
 import type { DeviceSpec } from "../plan/device.ts";
-import { geometry } from "../plan/geometry.ts";
-import { formatTransform, parseTransform } from "../plan/plan.ts";
 import type { Candidate, Workload } from "../plan/planner.ts";
-import { callSeconds, candidates } from "../plan/planner.ts";
+import { candidates, named } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
 import { deviceFor } from "./wisdom.ts";
 
@@ -17,6 +13,10 @@ export interface PlanPrediction {
   readonly plan: string;
   /** Milliseconds of a call with the hinted rows and threads. */
   readonly predictedMs: number;
+  /** Real positions that the convolution needs. */
+  readonly positions: number;
+  /** Complex points of its transforms, each worth two real positions. */
+  readonly points: number;
   /** Milliseconds of one row on one thread: arithmetic, memory traffic, overhead. */
   readonly row: {
     readonly ms: number;
@@ -33,18 +33,18 @@ export interface Explanation {
   /** The machine's description that prices come from. */
   readonly device: DeviceSpec;
   readonly instructions: Instructions;
-  /** Real positions that the convolution needs: twice the least number of complex points. */
-  readonly positions: number;
   readonly chosen: PlanPrediction;
   /** All plans considered, cheapest first. */
   readonly candidates: readonly PlanPrediction[];
   toString(): string;
 }
 
-function prediction(plan: string, cost: Cost, seconds: number): PlanPrediction {
+function prediction({ text, cost, seconds, geometry, plan }: Candidate): PlanPrediction {
   return {
-    plan,
+    plan: text,
     predictedMs: seconds * 1e3,
+    positions: geometry.reduce((sum, part) => sum + part.positions, 0),
+    points: plan.reduce((sum, p) => sum + p.points, 0),
     row: {
       ms: cost.seconds * 1e3,
       arithmeticMs: cost.arithmetic * 1e3,
@@ -59,7 +59,7 @@ export function choosePlan(
   problem: Problem,
   instructions: Instructions,
   workload: Workload,
-  named: string | undefined,
+  plan: string | undefined,
   call: string,
 ): {
   readonly explanation: Explanation;
@@ -67,22 +67,13 @@ export function choosePlan(
   readonly candidate: Candidate;
 } {
   const device = deviceFor(instructions);
-  const shape = geometry(problem);
-  const all = candidates(shape, device, workload);
-  const candidate =
-    named === undefined ? all[0]! : namedPlan(named, shape.positions, device, workload, call);
-  const listed = all.map((c) => prediction(c.text, c.cost, c.seconds));
-  const chosen = prediction(candidate.text, candidate.cost, candidate.seconds);
+  const all = candidates(problem, device, workload);
+  const candidate = plan === undefined ? all[0]! : namedPlan(plan, problem, device, workload, call);
+  const predictions = all.map(prediction);
   const explanation: Explanation = {
-    ...{
-      problem,
-      workload,
-      device,
-      instructions,
-      positions: shape.positions,
-      chosen,
-      candidates: listed,
-    },
+    ...{ problem, workload, device, instructions },
+    chosen: prediction(candidate),
+    candidates: predictions,
     toString: () => render(explanation),
   };
   return { explanation, device, candidate };
@@ -90,27 +81,19 @@ export function choosePlan(
 
 function namedPlan(
   text: string,
-  positions: number,
+  problem: Problem,
   device: DeviceSpec,
   workload: Workload,
   call: string,
 ): Candidate {
-  const plan = parseTransform(text);
-  if (!plan || 2 * plan.points < positions || plan.points % 16 !== 0) {
-    throw new InvalidArgumentError({
-      call,
-      requirement: `plan must be a plan as explain() prints it, of a multiple of 16 and at least ${show(Math.ceil(positions / 2))} points`,
-      value: show(text),
-      remedy: "Take one from explain().candidates, or leave plan out.",
-    });
-  }
-  const cost = planCost(plan, device);
-  return {
-    plan,
-    text: formatTransform(plan),
-    cost,
-    seconds: callSeconds(plan, cost, device, workload),
-  };
+  const candidate = named(text, problem, device, workload);
+  if (candidate) return candidate;
+  throw new InvalidArgumentError({
+    call,
+    requirement: "plan must be one that explain() prints for these lengths, or like it",
+    value: show(text),
+    remedy: "Take one from explain().candidates, or leave plan out.",
+  });
 }
 
 /** Candidates shown in the printed table. */
@@ -122,12 +105,9 @@ const ms = (x: number): string =>
 function render(e: Explanation): string {
   const { mode, length, kernelLength, dtype } = e.problem;
   const size = `L ${show(length)}, K ${show(kernelLength)}`;
-  const points = Number(/^\d+/.exec(e.chosen.plan)![0]);
-  const spare = 2 * points - e.positions;
   const best = e.chosen;
   const lines = [
-    `${mode} convolution, ${size}, ${dtype}: negacyclic over ${show(2 * points)} real positions (${show(e.positions)} needed, ${show(spare)} spare)`,
-    `as ${show(points)} complex points: real input at full density, zeros neither read nor multiplied`,
+    `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${show(best.points)} complex points`,
     `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${e.device.name}`,
     "",
     `  ${"plan".padEnd(44)} ${"call".padStart(10)} ${"row".padStart(10)} ${"arithmetic".padStart(11)} ${"memory".padStart(10)} ${"overhead".padStart(10)}`,

@@ -53,7 +53,7 @@ export interface Gradients {
 
 /** Bytes that an object holds in its backend. */
 export interface MemoryUse {
-  /** One transform: complex float32 points of one row. */
+  /** One transform: the complex float32 points of one row (of its largest part, where a plan has several). */
   readonly transformBytes: number;
   /** Work memory of the last call, beyond inputs and outputs in the backend's memory: transforms and staging. */
   readonly workspaceBytes: number;

@@ -8,48 +8,71 @@ import { emptyJob, jobKinds } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
 import type { SampleArray } from "../dtype.ts";
 import { bodyCount, tileCount } from "../kernels/transform.ts";
+import { planCost } from "../plan/cost.ts";
 import type { DeviceSpec } from "../plan/device.ts";
+import type { Part } from "../plan/geometry.ts";
+import { apartBySample, covered } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import { transformBytes } from "../plan/plan.ts";
+import type { Candidate } from "../plan/planner.ts";
 import { canShareRow } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { RowTensor } from "./staging.ts";
 import { addressIn, copyRows } from "./staging.ts";
 
-/** A problem with everything that is fixed when the object is made. */
-export interface Engine {
-  readonly problem: Problem;
+/** One part of the convolution with its plan. */
+export interface EnginePart {
+  readonly part: Part;
   readonly plan: TransformPlan;
-  readonly backend: CpuBackend;
-  readonly device: DeviceSpec;
-  /** Predicted seconds of one row, forward. */
-  readonly rowSeconds: number;
   /** A job with all that does not change from call to call. */
   readonly template: Job;
   /** Whether all threads can work on one row. */
   readonly shareable: boolean;
+  /** Predicted seconds of one row, forward. */
+  readonly rowSeconds: number;
+  /** Bytes of the spectra of earlier parts, per channel. */
+  readonly spectrumOffset: number;
+}
+
+/** A problem with everything that is fixed when the object is made. */
+export interface Engine {
+  readonly problem: Problem;
+  readonly backend: CpuBackend;
+  readonly device: DeviceSpec;
+  readonly parts: readonly EnginePart[];
+  /** Bytes of one channel's spectra, all parts. */
+  readonly spectrumBytes: number;
 }
 
 /** Put together what calls need. */
 export function createEngine(
-  parts: Pick<Engine, "problem" | "plan" | "backend" | "device" | "rowSeconds">,
-  covered: { readonly sinks: number; readonly taps: number },
+  problem: Problem,
+  candidate: Candidate,
+  backend: CpuBackend,
+  device: DeviceSpec,
 ): Engine {
-  const { problem, plan, backend } = parts;
   const bytes = problem.dtype === "float32" ? 4 : 2;
-  const transform = transformBytes(plan);
-  const template: Job = {
-    ...emptyJob(),
-    ...{ inputBytes: problem.length * bytes, outputBytes: problem.outputLength * bytes },
-    ...{ spectrumBytes: transform, transformBytes: transform, dkBytes: problem.kernelLength * 4 },
-    ...{ tiles: tileCount(plan), bodies: bodyCount(plan, backend.lanes) },
-    ...{
-      dkSinks: covered.sinks,
-      clearTaps: Number(covered.sinks > 1 || covered.taps < problem.kernelLength),
-    },
-  };
-  const shareable = plan.points >= shareablePoints && canShareRow(plan, backend.settings.threads);
-  return { ...parts, template, shareable };
+  let spectrumBytes = 0;
+  const parts = candidate.geometry.map((part, i): EnginePart => {
+    const plan = candidate.plan[i]!;
+    const transform = transformBytes(plan);
+    const sinks = apartBySample(part.taps).length;
+    const gaps = covered(part.taps, problem.kernelLength) < problem.kernelLength;
+    const template: Job = {
+      ...emptyJob(),
+      ...{ inputBytes: problem.length * bytes, outputBytes: problem.outputLength * bytes },
+      ...{ spectrumBytes: transform, transformBytes: transform, dkBytes: problem.kernelLength * 4 },
+      ...{ tiles: tileCount(plan), bodies: bodyCount(plan, backend.lanes) },
+      ...{ dkSinks: sinks, clearTaps: Number(i === 0 && (sinks > 1 || gaps)) },
+    };
+    const spectrumOffset = spectrumBytes;
+    spectrumBytes += transform;
+    return {
+      ...{ part, plan, template, spectrumOffset, rowSeconds: planCost(plan, device).seconds },
+      shareable: plan.points >= shareablePoints && canShareRow(plan, backend.settings.threads),
+    };
+  });
+  return { problem, backend, device, parts, spectrumBytes };
 }
 
 /** Shape of a call. */
@@ -83,19 +106,32 @@ interface Team {
   readonly together: boolean;
 }
 
-/** How many threads a job of `units` units with `seconds` of work each deserves. */
-function team(engine: Engine, units: number, seconds: number): Team {
+/** How many threads a part's job of `units` units with `seconds` of work each deserves. */
+function team(engine: Engine, part: EnginePart, units: number, seconds: number): Team {
   const { threads } = engine.backend.settings;
   const total = units * seconds;
   const alone = { threads: 1, blocking: true, together: false };
   if (threads === 1 || total < 2 * engine.device.dispatchSeconds) return alone;
-  const together = engine.shareable && (units < 4 * threads || units % threads !== 0);
+  const together = part.shareable && (units < 4 * threads || units % threads !== 0);
   if (!together && units === 1) return alone;
   return { threads, blocking: !together && total / threads < blockingSeconds, together };
 }
 
-function newJob(engine: Engine, kind: number, program: Program, shape: Shape): Job {
-  const job = { ...engine.template };
+/** Threads that any part's job of these units may use: decides how much is staged at a time. */
+function mostThreads(
+  engine: Engine,
+  units: number,
+  factor: number,
+): { threads: number; together: boolean } {
+  const teams = engine.parts.map((p) => team(engine, p, units, factor * p.rowSeconds));
+  return {
+    threads: Math.max(...teams.map((t) => t.threads)),
+    together: teams.every((t) => t.together),
+  };
+}
+
+function newJob(part: EnginePart, kind: number, program: Program, shape: Shape): Job {
+  const job = { ...part.template };
   job.kind = kind;
   job.program = program.id;
   job.table = program.table.address;
@@ -113,31 +149,34 @@ const transformsPerThread: Readonly<Record<number, number>> = {
 
 const aligned = (bytes: number): number => Math.ceil((bytes + 64) / 64) * 64;
 
-/** Work memory of a call, carved: transforms of each thread, the skip weights, and staging. */
-interface Memory {
-  readonly transforms: number;
-  readonly skip: number;
-  readonly staging: number;
-}
-
-function reserve(engine: Engine, job: Job, threads: number, call: Call, staging: number): Memory {
+/**
+ * Work memory of a call for the jobs of its parts, carved: transforms of each thread, the skip weights, and staging,
+ * whose address is returned.
+ */
+function reserve(
+  engine: Engine,
+  jobs: readonly Job[],
+  threads: number,
+  call: Call,
+  staging: number,
+): number {
   const { backend } = engine;
-  const perThread = aligned(transformsPerThread[job.kind]! * job.transformBytes);
+  const perThread = jobs.map((j) => aligned(transformsPerThread[j.kind]! * j.transformBytes));
+  const transforms = threads * Math.max(...perThread);
   const skipBytes = call.skip ? aligned(call.skip.byteLength) : 0;
-  const base = backend.workspace(threads * perThread + skipBytes + staging, call.name);
-  job.workspace = base;
-  job.threadBytes = perThread;
-  const memory = {
-    transforms: base,
-    skip: base + threads * perThread,
-    staging: base + threads * perThread + skipBytes,
-  };
+  const base = backend.workspace(transforms + skipBytes + staging, call.name);
+  jobs.forEach((job, i) => {
+    job.workspace = base;
+    job.threadBytes = perThread[i]!;
+  });
   if (call.skip) {
-    new Float32Array(backend.arena.memory.buffer, memory.skip, call.skip.length).set(call.skip);
-    job.skip = memory.skip;
-    job.hasSkip = 1;
+    const at = base + transforms;
+    new Float32Array(backend.arena.memory.buffer, at, call.skip.length).set(call.skip);
+    // The first part adds skip ⊙ u, the others add to its result.
+    jobs[0]!.skip = at;
+    jobs[0]!.hasSkip = 1;
   }
-  return memory;
+  return base + transforms + skipBytes;
 }
 
 /** Bytes that one row of every tensor takes in staging. */
@@ -156,115 +195,142 @@ function direct(engine: Engine, rows: readonly RowTensor[]): Record<string, numb
   return out;
 }
 
-/** Run one job with its rows in staging: copy in, run, copy out. `slots` rows of each tensor; rowAt as in copyRows. */
+/**
+ * Run `work` with the rows of a call in staging at `base`: copy in, work, copy out. `slots` rows of each tensor; rowAt
+ * as in copyRows.
+ */
 function staged(
   engine: Engine,
-  program: Program,
-  job: Job,
-  crew: Team,
-  call: Call,
-  memory: Memory,
+  jobs: readonly Job[],
+  call: Pick<Call, "rows">,
+  base: number,
   slots: number,
   rowAt: (i: number) => number,
+  work: () => void | Promise<void>,
 ): void | Promise<void> {
   const { arena } = engine.backend;
-  let at = memory.staging;
-  const places = call.rows.map((tensor) => {
-    const address = at;
+  const places: number[] = [];
+  let at = base;
+  for (const tensor of call.rows) {
+    places.push(at);
+    for (const job of jobs) job[tensor.field] = at;
+    if (tensor.direction === "in") copyRows(arena, tensor, at, slots, rowAt);
     at += aligned(slots * tensor.width * tensor.data.BYTES_PER_ELEMENT);
-    return { tensor, address };
-  });
-  for (const { tensor, address } of places) {
-    job[tensor.field as keyof Job] = address;
-    if (tensor.direction === "in") copyRows(arena, tensor, address, slots, rowAt);
   }
   const finish = (): void => {
-    for (const { tensor, address } of places) {
-      if (tensor.direction === "out") copyRows(arena, tensor, address, slots, rowAt);
-    }
+    call.rows.forEach((tensor, i) => {
+      if (tensor.direction === "out") copyRows(arena, tensor, places[i]!, slots, rowAt);
+    });
   };
-  const running = engine.backend.run(program, job, crew.threads, crew.blocking);
+  const running = work();
   return running ? running.then(finish) : finish();
 }
 
-/** Spectra of the kernel rows [from, to) into `base`. */
-export async function makeSpectra(
+/** Run the jobs of all parts, one after the other: later parts add to what earlier ones stored. */
+function runParts(
   engine: Engine,
-  program: Program,
+  programs: readonly Program[],
+  jobs: readonly Job[],
+  units: number,
+  factor: number,
+): void | Promise<void> {
+  return inSteps(0, jobs.length, (i) => {
+    const part = engine.parts[i]!;
+    const job = jobs[i]!;
+    const crew = team(engine, part, units, factor * part.rowSeconds);
+    job.units = units;
+    job.together = Number(crew.together);
+    return [i + 1, engine.backend.run(programs[i]!, job, crew.threads, crew.blocking)];
+  });
+}
+
+/** A spectrum costs half a row: one transform instead of two. */
+const spectrumFactor = 0.5;
+
+/** Spectra of the kernel rows [from, to): part p's lie at base + (to − from)·offset(p), one channel after the other. */
+export function makeSpectra(
+  engine: Engine,
+  programs: readonly Program[],
   kernel: SampleArray,
-  from: number,
-  to: number,
+  range: readonly [from: number, to: number],
   base: number,
   name: string,
-): Promise<void> {
-  const { backend, problem } = engine;
+): void | Promise<void> {
+  const { backend, problem, parts } = engine;
+  const [from, to] = range;
   const width = problem.kernelLength;
-  const bytes = kernel.BYTES_PER_ELEMENT;
+  const rowBytes = width * kernel.BYTES_PER_ELEMENT;
   const address = addressIn(backend.arena, kernel);
-  const crewAll = team(engine, to - from, engine.rowSeconds / 2);
-  const budget = crewAll.threads === 1 ? soloStaging : crewAll.threads * sharedStaging;
-  const step =
-    address === undefined ? Math.max(1, Math.floor(budget / (width * bytes))) : to - from;
-  for (let h = from; h < to; h += step) {
-    const count = Math.min(step, to - h);
-    const crew = team(engine, count, engine.rowSeconds / 2);
-    const job = newJob(engine, jobKinds.spectra, program, { batch: 1, channels: 1 });
-    Object.assign(job, {
-      first: 0,
-      units: count,
-      together: Number(crew.together),
-      kernelBytes: width * bytes,
+  const { threads } = mostThreads(engine, to - from, spectrumFactor);
+  const budget = threads === 1 ? soloStaging : threads * sharedStaging;
+  const size = address === undefined ? Math.max(1, Math.floor(budget / rowBytes)) : to - from;
+  const jobs = parts.map((p, i) =>
+    newJob(p, jobKinds.spectra, programs[i]!, { batch: 1, channels: 1 }),
+  );
+  const rows: RowTensor[] = [{ field: "k", data: kernel, width, direction: "in" }];
+  const call: Call = { shape: { batch: 1, channels: 1 }, rows, skip: undefined, name };
+  const staging = address === undefined ? aligned(Math.min(size, to - from) * rowBytes) : 0;
+  const place = reserve(engine, jobs, 1, call, staging);
+  return inSteps(from, to, (h) => {
+    const count = Math.min(size, to - h);
+    jobs.forEach((job, i) => {
+      job.kernelBytes = rowBytes;
+      job.spectra = base + (to - from) * parts[i]!.spectrumOffset + (h - from) * job.spectrumBytes;
+      if (address !== undefined) job.k = address + h * rowBytes;
     });
-    job.spectra = base + (h - from) * job.spectrumBytes;
-    if (address !== undefined) {
-      job.k = address + h * width * bytes;
-      await backend.run(program, job, crew.threads, crew.blocking);
-      continue;
-    }
-    const rows: RowTensor[] = [{ field: "k", data: kernel, width, direction: "in" }];
-    const call: Call = { shape: { batch: 1, channels: 1 }, rows, skip: undefined, name };
-    const memory = reserve(engine, job, crew.threads, call, aligned(count * width * bytes));
-    const running = staged(engine, program, job, crew, call, memory, count, (i) => h + i);
-    if (running) await running;
-  }
+    const work = (): void | Promise<void> =>
+      runParts(engine, programs, jobs, count, spectrumFactor);
+    const running =
+      address === undefined ? staged(engine, jobs, call, place, count, (i) => h + i, work) : work();
+    return [h + size, running];
+  });
 }
 
 /** Spectra of a kernel: kept by the user's kernel object, or made for a call and freed with it. */
 export type Spectra = { readonly kept: Block } | { readonly kernel: SampleArray };
 
-/** Work on channels [from, to); the spectrum of channel h lies at base + h·spectrumBytes. */
-type ChannelWork = (from: number, to: number, base: number) => void | Promise<void>;
+/** Work on channels [from, to); part p's spectrum of channel h lies at bases[p] + h·spectrumBytes of the part. */
+type ChannelWork = (from: number, to: number, bases: readonly number[]) => void | Promise<void>;
+
+/** Where the parts' spectra of channels [from, to) begin, were they all there from channel 0 on. */
+function spectrumBases(engine: Engine, address: number, from: number, to: number): number[] {
+  return engine.parts.map(
+    (p) => address + (to - from) * p.spectrumOffset - from * p.template.spectrumBytes,
+  );
+}
 
 /** Run `work` over the channels: all at once where their spectra are kept, else in groups whose spectra fit the budget. */
 function overChannels(
   engine: Engine,
-  program: Program,
+  programs: readonly Program[],
   spectra: Spectra,
   call: Call,
   work: ChannelWork,
 ): void | Promise<void> {
   const { channels } = call.shape;
-  if ("kept" in spectra) return work(0, channels, spectra.kept.address);
-  return overGroups(engine, program, spectra.kernel, call, work);
+  if ("kept" in spectra) {
+    return work(0, channels, spectrumBases(engine, spectra.kept.address, 0, channels));
+  }
+  return overGroups(engine, programs, spectra.kernel, call, work);
 }
 
 async function overGroups(
   engine: Engine,
-  program: Program,
+  programs: readonly Program[],
   kernel: SampleArray,
   call: Call,
   work: ChannelWork,
 ): Promise<void> {
   const { arena } = engine.backend;
   const { channels } = call.shape;
-  const bytes = engine.template.spectrumBytes;
+  const bytes = engine.spectrumBytes;
   const group = Math.min(channels, Math.max(1, Math.floor(spectraBudget / bytes)));
   const block = arena.allocate(group * bytes, call.name);
   try {
     for (let h = 0; h < channels; h += group) {
       const to = Math.min(channels, h + group);
-      await makeSpectra(engine, program, kernel, h, to, block.address, call.name);
-      await work(h, to, block.address - h * bytes);
+      await makeSpectra(engine, programs, kernel, [h, to], block.address, call.name);
+      await work(h, to, spectrumBases(engine, block.address, h, to));
     }
   } finally {
     arena.free(block);
@@ -287,60 +353,48 @@ function inSteps(
 /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u for all rows of a call. */
 export function runForward(
   engine: Engine,
-  program: Program,
+  programs: readonly Program[],
   spectra: Spectra,
   call: Call,
   gates: Partial<Job>,
 ): void | Promise<void> {
   const { batch, channels } = call.shape;
-  const { backend, rowSeconds } = engine;
-  return overChannels(engine, program, spectra, call, (from, to, base) => {
+  return overChannels(engine, programs, spectra, call, (from, to, bases) => {
     const units = (to - from) * batch;
-    const job = newJob(engine, jobKinds.forward, program, call.shape);
-    Object.assign(job, gates);
-    job.spectra = base;
-    const crew = team(engine, units, rowSeconds);
     const places = direct(engine, call.rows);
-    if (places) {
-      Object.assign(job, places);
+    const jobs = engine.parts.map((part, i) => {
+      const job = newJob(part, jobKinds.forward, programs[i]!, call.shape);
+      Object.assign(job, gates, places);
+      job.spectra = bases[i]!;
       job.first = from * batch;
-      job.units = units;
-      job.together = Number(crew.together);
-      reserve(engine, job, crew.threads, call, 0);
-      return backend.run(program, job, crew.threads, crew.blocking);
+      job.packed = places ? 0 : 1;
+      return job;
+    });
+    const { threads, together } = mostThreads(engine, units, 1);
+    if (places) {
+      reserve(engine, jobs, threads, call, 0);
+      return runParts(engine, programs, jobs, units, 1);
     }
     const rowBytes = stagedRowBytes(call.rows);
-    const budget = crew.threads === 1 ? soloStaging : crew.threads * sharedStaging;
-    const size = Math.min(
-      units,
-      Math.max(crew.together ? 1 : crew.threads, Math.floor(budget / rowBytes)),
-    );
-    const memory = reserve(
-      engine,
-      job,
-      crew.threads,
-      call,
-      size * rowBytes + 128 * call.rows.length,
-    );
-    job.packed = 1;
+    const budget = threads === 1 ? soloStaging : threads * sharedStaging;
+    const size = Math.min(units, Math.max(together ? 1 : threads, Math.floor(budget / rowBytes)));
+    const place = reserve(engine, jobs, threads, call, size * rowBytes + 128 * call.rows.length);
     return inSteps(0, units, (at) => {
       const count = Math.min(size, units - at);
-      const part = count === size ? crew : team(engine, count, rowSeconds);
       const first = from * batch + at;
-      job.first = first;
-      job.units = count;
-      job.together = Number(part.together);
+      for (const job of jobs) job.first = first;
       const rowAt = (i: number): number =>
         ((first + i) % batch) * channels + Math.floor((first + i) / batch);
-      return [at + size, staged(engine, program, job, part, call, memory, count, rowAt)];
+      const work = (): void | Promise<void> => runParts(engine, programs, jobs, count, 1);
+      return [at + size, staged(engine, jobs, call, place, count, rowAt, work)];
     });
   });
 }
 
-/** Programs of a backward call: the forward one makes spectra. */
+/** Programs of a backward call, one of each per part: the forward ones make spectra. */
 export interface Programs {
-  readonly forward: Program;
-  readonly backward: Program;
+  readonly forward: readonly Program[];
+  readonly backward: readonly Program[];
 }
 
 /** How a backward call is cut: channels and batch rows of one job. */
@@ -349,18 +403,18 @@ interface Cut {
   readonly rows: number;
 }
 
-function cutBackward(crew: Team, call: Call, channels: number, isDirect: boolean): Cut {
+/** On one thread a channel that outgrows staging goes row by row; its sum waits in the work memory of its one part. */
+function cutBackward(engine: Engine, call: Call, channels: number, isDirect: boolean): Cut {
   const { batch } = call.shape;
   if (isDirect) return { channels, rows: batch };
   const rowBytes = stagedRowBytes(call.rows);
-  const budget = crew.threads === 1 ? soloStaging : crew.threads * sharedStaging;
+  const { threads, together } = mostThreads(engine, channels, 2 * batch);
+  const budget = threads === 1 ? soloStaging : threads * sharedStaging;
   const fit = Math.floor(budget / (batch * rowBytes));
-  if (crew.threads > 1)
-    return {
-      channels: Math.min(channels, Math.max(crew.together ? 1 : crew.threads, fit)),
-      rows: batch,
-    };
-  if (fit >= 1) return { channels: Math.min(channels, fit), rows: batch };
+  const least = together ? 1 : threads;
+  if (threads > 1 || fit >= 1 || engine.parts.length > 1) {
+    return { channels: Math.min(channels, Math.max(least, fit)), rows: batch };
+  }
   return { channels: 1, rows: Math.max(1, Math.min(batch, Math.floor(budget / rowBytes))) };
 }
 
@@ -374,25 +428,24 @@ export function runBackward(
   dk: Float32Array,
 ): void | Promise<void> {
   const { batch, channels } = call.shape;
-  const { backend, problem } = engine;
-  const { arena } = backend;
-  const width = problem.kernelLength;
-  const seconds = 2 * batch * engine.rowSeconds;
-  return overChannels(engine, programs.forward, spectra, call, (from, to, base) => {
+  const { arena } = engine.backend;
+  const width = engine.problem.kernelLength;
+  return overChannels(engine, programs.forward, spectra, call, (from, to, bases) => {
     const places = direct(engine, call.rows);
-    const crew = team(engine, to - from, seconds);
-    const cut = cutBackward(crew, call, to - from, places !== undefined);
-    const job = newJob(engine, jobKinds.backward, programs.backward, call.shape);
-    Object.assign(job, gates, places);
-    job.spectra = base;
-    job.packed = Number(!places);
+    const cut = cutBackward(engine, call, to - from, places !== undefined);
+    const jobs = engine.parts.map((part, i) => {
+      const job = newJob(part, jobKinds.backward, programs.backward[i]!, call.shape);
+      Object.assign(job, gates, places);
+      job.spectra = bases[i]!;
+      job.packed = places ? 0 : 1;
+      return job;
+    });
     const dkAddress = addressIn(arena, dk);
     const dkBytes = dkAddress === undefined ? aligned(cut.channels * width * 4) : 0;
-    const staging = places
-      ? 0
-      : cut.channels * cut.rows * stagedRowBytes(call.rows) + 128 * call.rows.length;
-    const memory = reserve(engine, job, crew.threads, call, dkBytes + staging);
-    const rest = { ...memory, staging: memory.staging + dkBytes };
+    const rowBytes = places ? 0 : stagedRowBytes(call.rows);
+    const staging = cut.channels * cut.rows * rowBytes + 128 * call.rows.length;
+    const { threads } = mostThreads(engine, cut.channels, 2 * cut.rows);
+    const place = reserve(engine, jobs, threads, call, dkBytes + staging);
     const perChannel = Math.ceil(batch / cut.rows);
     const groups = Math.ceil((to - from) / cut.channels);
     return inSteps(0, groups * perChannel, (at) => {
@@ -400,23 +453,22 @@ export function runBackward(
       const b = (at % perChannel) * cut.rows;
       const count = Math.min(cut.channels, to - h);
       const rows = Math.min(cut.rows, batch - b);
-      const part = count === cut.channels ? crew : team(engine, count, seconds);
-      Object.assign(job, {
-        first: h,
-        units: count,
-        batchFrom: b,
-        batchTo: b + rows,
-        together: Number(part.together),
-      });
-      job.dk = dkAddress === undefined ? memory.staging : dkAddress + h * width * 4;
+      for (const job of jobs) {
+        job.first = h;
+        job.batchFrom = b;
+        job.batchTo = b + rows;
+        job.dk = dkAddress === undefined ? place : dkAddress + h * width * 4;
+      }
       const keep = (): void => {
         if (dkAddress !== undefined || b + rows < batch) return;
-        dk.set(new Float32Array(arena.memory.buffer, memory.staging, count * width), h * width);
+        dk.set(new Float32Array(arena.memory.buffer, place, count * width), h * width);
       };
       const rowAt = (i: number): number => (b + (i % rows)) * channels + h + Math.floor(i / rows);
+      const work = (): void | Promise<void> =>
+        runParts(engine, programs.backward, jobs, count, 2 * rows);
       const running = places
-        ? backend.run(programs.backward, job, part.threads, part.blocking)
-        : staged(engine, programs.backward, job, part, call, rest, count * rows, rowAt);
+        ? work()
+        : staged(engine, jobs, call, place + dkBytes, count * rows, rowAt, work);
       return [at + 1, running ? running.then(keep) : keep()];
     });
   });

@@ -6,10 +6,22 @@
 import type { Arena } from "../backend/memory.ts";
 import type { SampleArray } from "../dtype.ts";
 
+/** Fields of a job that point at rows. */
+export type RowField =
+  | "k"
+  | "u"
+  | "y"
+  | "pregate"
+  | "postgate"
+  | "dy"
+  | "du"
+  | "dpregate"
+  | "dpostgate";
+
 /** One row tensor of a call: rows in the order b·channels + h. */
 export interface RowTensor {
   /** Field of the job that takes its address. */
-  readonly field: string;
+  readonly field: RowField;
   readonly data: SampleArray;
   /** Samples of a row. */
   readonly width: number;

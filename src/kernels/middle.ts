@@ -17,7 +17,7 @@ export type BatchPlace = "first" | "inner" | "last" | "only";
 export type MiddleKind =
   /** z ← z·k */
   | "multiply"
-  /** z ← spectrum of z, times 1/M (how kernels are kept) */
+  /** z ← spectrum of z, times a factor (how kernels are kept) */
   | "spectrum"
   /**
    * z ← z·conj(k), the gradient of u, and s ← s + z·conj(w), that of k; after the last row s comes back as a sequence.
@@ -76,8 +76,8 @@ function transpose(g: Graph, v: Quad, lanes: 1 | 4): Quad {
   return [0, 1, 2, 3].map((i) => ({ re: re[i]!, im: im[i]! })) as Quad;
 }
 
-/** The block of one group at pointers zm, wm, km, sm (all advancing alike) and twiddles t. */
-export function middleBlock(kind: MiddleKind, points: number, lanes: 1 | 4): Store[] {
+/** The block of one group, factor for what is scaled, at pointers zm, wm, km, sm (all advancing alike) and twiddles t. */
+export function middleBlock(kind: MiddleKind, factor: number, lanes: 1 | 4): Store[] {
   const g = new Graph();
   const step = 8 * lanes;
   const offsets = [0, step, 2 * step, 3 * step];
@@ -101,7 +101,7 @@ export function middleBlock(kind: MiddleKind, points: number, lanes: 1 | 4): Sto
     const a = dft(g, v, -1).map((c, j) => (j === 0 ? c : g.cmulConj(c, w[j - 1]!))) as Quad;
     return transpose(g, a, lanes);
   };
-  const scale = g.constant(1 / points);
+  const scale = g.constant(factor);
   const scaled = (v: Quad): Quad =>
     v.map((c) => ({ re: g.mul(c.re, scale), im: g.mul(c.im, scale) })) as Quad;
   const each = (a: Quad, b: Quad, f: (x: Complex, y: Complex) => Complex): Quad =>

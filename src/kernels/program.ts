@@ -3,7 +3,8 @@
  * backward calls. Gates and skip are variants of the ends by name; everything between the ends is shared.
  */
 import type { Dtype } from "../dtype.ts";
-import type { Geometry } from "../plan/geometry.ts";
+import type { Part, Run } from "../plan/geometry.ts";
+import { apartBySample } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import type { Sink, Source } from "./ends.ts";
 import type { KernelFunction, KernelModule } from "./ir.ts";
@@ -18,7 +19,9 @@ export type ProgramKind = "forward" | "backward";
 /** What determines a program's text. */
 export interface ProgramSpec {
   readonly kind: ProgramKind;
-  readonly geometry: Geometry;
+  readonly part: Part;
+  /** Parts after the first add their results to what the first has stored. */
+  readonly adds: boolean;
   readonly plan: TransformPlan;
   /** Storage of u, y and the gates. */
   readonly dtype: Dtype;
@@ -29,80 +32,73 @@ export interface ProgramSpec {
 
 const flags = [false, true] as const;
 
-/** Where the taps lie among 2·points positions. */
-export function tapPieces(geometry: Geometry, points: number): Piece[] {
-  return geometry.taps.map(({ index, count, lag }) =>
-    lag < 0
-      ? { index, count, position: 2 * points + lag, sign: -1 }
-      : { index, count, position: lag, sign: 1 },
+/** Where runs lie among 2·points positions. */
+function pieces(runs: readonly Run[], points: number): Piece[] {
+  return runs.map((r) =>
+    r.position < 0
+      ? { ...r, position: 2 * points + r.position, sign: r.sign === 1 ? -1 : 1 }
+      : { ...r },
   );
-}
-
-/**
- * The taps in as few sinks as their gradient needs: one, or two where a circular tap acts both back and ahead and its
- * two contributions are added one after the other.
- */
-export function tapSinks(geometry: Geometry, points: number): Piece[][] {
-  const pieces = tapPieces(geometry, points);
-  const [a, b] = pieces;
-  const apart = !a || !b || a.index + a.count <= b.index || b.index + b.count <= a.index;
-  return apart ? [pieces] : [[a], [b]];
 }
 
 function forwardFunctions(spec: ProgramSpec): KernelFunction[] {
-  const { geometry, plan, dtype, lanes } = spec;
-  const u: Piece = { index: 0, count: geometry.length, position: 0, sign: 1 };
-  const y: Piece = { index: 0, count: geometry.outputLength, position: 0, sign: 1 };
-  const taps: Source = {
-    pieces: tapPieces(geometry, plan.points),
-    dtype: spec.kernelDtype,
-    gated: false,
-  };
+  const { part, plan, dtype, lanes, adds } = spec;
+  const place = (runs: readonly Run[]): Piece[] => pieces(runs, plan.points);
+  const u = place(part.inputs);
+  const y = place(part.outputs);
+  const taps: Source = { pieces: place(part.taps), dtype: spec.kernelDtype, gated: false };
   const heads = flags.flatMap((gated) =>
-    headFunctions(plan, { pieces: [u], dtype, gated }, `u${suffix(gated)}`, lanes),
+    headFunctions(plan, { pieces: u, dtype, gated }, `u${suffix(gated)}`, lanes),
   );
   const tails = flags.flatMap((gated) =>
     flags.flatMap((skip) => {
-      const sink: Sink = { pieces: [y], dtype, gated, skip, second: false, accumulate: false };
+      const sink: Sink = { pieces: y, dtype, gated, skip, second: false, accumulate: adds };
       return tailFunctions(plan, sink, `y${suffix(gated, skip)}`, lanes);
     }),
   );
   return [
     ...headFunctions(plan, taps, "k", lanes),
-    ...bodyFunctions(plan, "spectrum", lanes),
+    ...bodyFunctions(plan, "spectrum", part.scale, lanes),
     ...heads,
-    ...bodyFunctions(plan, "multiply", lanes),
+    ...bodyFunctions(plan, "multiply", part.scale, lanes),
     ...tails,
   ];
 }
 
 function backwardFunctions(spec: ProgramSpec): KernelFunction[] {
-  const { geometry, plan, dtype, lanes } = spec;
-  const u: Piece = { index: 0, count: geometry.length, position: 0, sign: 1 };
-  const dy: Piece = { index: 0, count: geometry.outputLength, position: 0, sign: 1 };
+  const { part, plan, dtype, lanes, adds } = spec;
+  const place = (runs: readonly Run[]): Piece[] => pieces(runs, plan.points);
+  const u = place(part.inputs);
+  const dy = place(part.outputs);
   const heads = flags.flatMap((gated) => [
-    ...headFunctions(plan, { pieces: [u], dtype, gated }, `u${suffix(gated)}`, lanes),
-    ...headFunctions(plan, { pieces: [dy], dtype, gated }, `dy${suffix(gated)}`, lanes),
+    ...headFunctions(plan, { pieces: u, dtype, gated }, `u${suffix(gated)}`, lanes),
+    ...headFunctions(plan, { pieces: dy, dtype, gated }, `dy${suffix(gated)}`, lanes),
   ]);
   const du = flags.flatMap((gated) =>
     flags.flatMap((skip) => {
-      const sink: Sink = { pieces: [u], dtype, gated, skip, second: gated, accumulate: false };
+      const sink: Sink = { pieces: u, dtype, gated, skip, second: gated, accumulate: adds };
       return tailFunctions(plan, sink, `du${suffix(gated, skip)}`, lanes);
     }),
   );
-  const plain = { dtype, gated: true, skip: false, second: false, accumulate: false };
-  const dk = tapSinks(geometry, plan.points).flatMap((pieces, i) => {
-    const sink: Sink = { ...plain, pieces, dtype: "float32", gated: false, accumulate: i > 0 };
+  const plain = { gated: false, skip: false, second: false, accumulate: adds };
+  const dpostgate: Sink = { ...plain, pieces: dy, dtype, gated: true };
+  const dk = apartBySample(part.taps).flatMap((runs, i) => {
+    const sink: Sink = {
+      ...plain,
+      pieces: place(runs),
+      dtype: "float32",
+      accumulate: adds || i > 0,
+    };
     return tailFunctions(plan, sink, `dk${i}`, lanes, i === 0);
   });
   return [
     ...heads,
-    ...batchPlaces.flatMap((place) => [
-      ...bodyFunctions(plan, `gradients_${place}`, lanes),
-      ...bodyFunctions(plan, `gradients_${place}_gated`, lanes),
+    ...batchPlaces.flatMap((at) => [
+      ...bodyFunctions(plan, `gradients_${at}`, part.scale, lanes),
+      ...bodyFunctions(plan, `gradients_${at}_gated`, part.scale, lanes),
     ]),
     ...du,
-    ...tailFunctions(plan, { ...plain, pieces: [dy] }, "dpostgate", lanes),
+    ...tailFunctions(plan, dpostgate, "dpostgate", lanes),
     ...dk,
   ];
 }

@@ -188,7 +188,7 @@ function runMiddle(
           step: (step / 4) * 3,
         },
       ],
-      body: [{ op: "block", stores: middleBlock(kind, plan.points, lanes) }],
+      body: [{ op: "block", stores: middleBlock(kind, run.scale, lanes) }],
       nonempty: false,
     },
   ];
@@ -199,6 +199,8 @@ interface MiddleRun {
   readonly from: Int;
   readonly to: Int;
   readonly twiddle: Int;
+  /** Factor of a transform there and back. */
+  readonly scale: number;
 }
 
 /** A loop over the column tiles [from, to) of a level; `body` works on the tile at pointer offset "tile". */
@@ -244,6 +246,7 @@ function levelFunction(
   plan: TransformPlan,
   index: number,
   kind: MiddleKind,
+  scale: number,
   lanes: 1 | 4,
 ): KernelFunction {
   const { pointers, forward, inverse } = middleShape(kind);
@@ -258,7 +261,12 @@ function levelFunction(
     ? runMiddle(
         plan,
         kind,
-        { from: 0, to: level.bytes, twiddle: times("block", level.size * 6) },
+        {
+          from: 0,
+          to: level.bytes,
+          twiddle: times("block", level.size * 6),
+          scale: scale / plan.points,
+        },
         lanes,
       )
     : overBlocks(plan, index, kind, times("block", level.rows), 0, level.rows);
@@ -309,6 +317,7 @@ function overBlocks(
 export function bodyFunctions(
   plan: TransformPlan,
   kind: MiddleKind,
+  scale: number,
   lanes: 1 | 4,
 ): KernelFunction[] {
   const { pointers } = middleShape(kind);
@@ -323,10 +332,11 @@ export function bodyFunctions(
             from: times("from", group),
             to: times("to", group),
             twiddle: times("from", (group / 4) * 3),
+            scale: scale / plan.points,
           },
           lanes,
         );
-  const levels = plan.levels.slice(1).map((_, i) => levelFunction(plan, i + 1, kind, lanes));
+  const levels = plan.levels.slice(1).map((_, i) => levelFunction(plan, i + 1, kind, scale, lanes));
   return [
     ...levels.reverse(),
     {

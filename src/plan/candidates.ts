@@ -3,6 +3,7 @@
  * descends into blocks that fit a cache.
  */
 import { primeFactors, smoothMultiples } from "../math/factor.ts";
+import type { Part } from "./geometry.ts";
 import type { Level, TransformPlan } from "./plan.ts";
 import { product } from "./plan.ts";
 
@@ -13,14 +14,20 @@ const padding = 1.3;
 /** How many sizes are tried. */
 const sizes = 6;
 
-/** Transform sizes that hold `positions` real positions: multiples of 16 of the form 2^a 3^b 5^c 7^d, the smallest first. */
-export function candidateSizes(positions: number): number[] {
-  const need = Math.max(leastPoints, Math.ceil(positions / 2));
+/** Whether a transform of so many points can be built: a multiple of 16 of the form 2^a 3^b 5^c 7^d. */
+export function transformable(points: number): boolean {
+  return points % leastPoints === 0 && primeFactors(points).every((p) => p <= 7);
+}
+
+/** Transform sizes for a part: its exact one, or those that hold its positions, the smallest first. */
+export function candidateSizes(part: Part): number[] {
+  if (part.exact) return transformable(part.positions / 2) ? [part.positions / 2] : [];
+  const need = Math.max(leastPoints, Math.ceil(part.positions / 2));
   const smooth = smoothMultiples(need, Math.max(4 * leastPoints, need * padding), leastPoints);
   // Always the next power of two, whose radix-4 stages are the fastest.
   const power = 2 ** Math.ceil(Math.log2(need));
   const chosen = smooth.filter((n) => n !== power).slice(0, sizes);
-  return [...chosen, power].filter((n) => n <= need * 2 || n === leastPoints).sort((a, b) => a - b);
+  return [...chosen, power].sort((a, b) => a - b);
 }
 
 /**

@@ -108,3 +108,17 @@ export function parseTransform(text: string): TransformPlan | undefined {
   const covered = 4 * product(levels.flatMap((l) => l.radices));
   return covered === points ? { points, levels } : undefined;
 }
+
+/** A convolution's plan: one transform per part. Joined by " & " in text. */
+export type Plan = readonly TransformPlan[];
+
+/** One line; parsePlan reads it back. */
+export function formatPlan(plan: Plan): string {
+  return plan.map(formatTransform).join(" & ");
+}
+
+/** Inverse of formatPlan; undefined where the text is no plan. */
+export function parsePlan(text: string): Plan | undefined {
+  const parts = text.split(" & ").map(parseTransform);
+  return parts.every((p) => p !== undefined) ? parts : undefined;
+}

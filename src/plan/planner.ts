@@ -1,11 +1,13 @@
 /** Chooses: every candidate is priced by the cost model, the cheapest wins, and the list says why the others lost. */
-import { candidatePlans, candidateSizes } from "./candidates.ts";
+import { candidatePlans, candidateSizes, transformable } from "./candidates.ts";
 import type { Cost } from "./cost.ts";
 import { planCost } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
-import type { Geometry } from "./geometry.ts";
-import type { TransformPlan } from "./plan.ts";
-import { formatTransform, layout } from "./plan.ts";
+import type { Geometry, Part } from "./geometry.ts";
+import { geometries } from "./geometry.ts";
+import type { Plan, TransformPlan } from "./plan.ts";
+import { formatPlan, layout, parsePlan } from "./plan.ts";
+import type { Problem } from "./problem.ts";
 
 /** How much work the plan is for. */
 export interface Workload {
@@ -14,10 +16,12 @@ export interface Workload {
   readonly threads: number;
 }
 
-/** A priced plan. */
+/** A priced plan for a geometry. */
 export interface Candidate {
-  readonly plan: TransformPlan;
+  readonly geometry: Geometry;
+  readonly plan: Plan;
   readonly text: string;
+  /** One row on one thread: all parts. */
   readonly cost: Cost;
   /** Seconds of the whole call. */
   readonly seconds: number;
@@ -46,22 +50,59 @@ export function callSeconds(
   return Math.min(apart, together);
 }
 
-/** All candidates for a geometry, cheapest first. */
-export function candidates(
+/** Price a plan: the sum over its parts. */
+export function priced(
   geometry: Geometry,
+  plan: Plan,
   device: DeviceSpec,
   workload: Workload,
-): Candidate[] {
-  return candidateSizes(geometry.positions)
-    .flatMap((points) => candidatePlans(points))
-    .map((plan) => {
-      const cost = planCost(plan, device);
-      return {
-        plan,
-        text: formatTransform(plan),
-        cost,
-        seconds: callSeconds(plan, cost, device, workload),
-      };
-    })
+): Candidate {
+  const costs = plan.map((p) => planCost(p, device));
+  const cost = costs.reduce((a, b) => ({
+    seconds: a.seconds + b.seconds,
+    arithmetic: a.arithmetic + b.arithmetic,
+    memory: a.memory + b.memory,
+    overhead: a.overhead + b.overhead,
+    flops: a.flops + b.flops,
+  }));
+  const seconds = plan.reduce((sum, p, i) => sum + callSeconds(p, costs[i]!, device, workload), 0);
+  return { geometry, plan, text: formatPlan(plan), cost, seconds };
+}
+
+/** Candidates for one geometry: every plan of a single part, or the cheapest plan of each of several. */
+function candidatesFor(geometry: Geometry, device: DeviceSpec, workload: Workload): Candidate[] {
+  const perPart = geometry.map((part) =>
+    candidateSizes(part)
+      .flatMap((points) => candidatePlans(points))
+      .map((plan) => priced([part], [plan], device, workload))
+      .sort((a, b) => a.seconds - b.seconds),
+  );
+  if (perPart.length === 1) return perPart[0]!;
+  if (perPart.some((options) => options.length === 0)) return [];
+  const plan = perPart.map((options) => options[0]!.plan[0]!);
+  return [priced(geometry, plan, device, workload)];
+}
+
+/** All candidates for a problem, cheapest first. */
+export function candidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
+  return geometries(problem)
+    .flatMap((geometry) => candidatesFor(geometry, device, workload))
     .sort((a, b) => a.seconds - b.seconds);
+}
+
+/** The plan that a text names, for the geometry that it fits; undefined where it fits none. */
+export function named(
+  text: string,
+  problem: Problem,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate | undefined {
+  const plan = parsePlan(text);
+  const fits = (part: Part, points: number): boolean =>
+    transformable(points) &&
+    (part.exact ? 2 * points === part.positions : 2 * points >= part.positions);
+  const geometry = geometries(problem).find(
+    (g) => g.length === plan?.length && g.every((part, i) => fits(part, plan[i]!.points)),
+  );
+  return geometry && plan && priced(geometry, plan, device, workload);
 }
