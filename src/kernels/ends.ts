@@ -205,15 +205,10 @@ export function lastStage(
             g.load({ pointer: "skip", offset: 0 }, "splat", 0, lanes),
             value,
           );
-        if (sink.accumulate) value = g.add(value, load("yp"));
         const store = (pointer: string, v: Node): Store => {
-          return {
-            at: { pointer, offset },
-            format: sink.dtype,
-            value: v,
-            first: f.first,
-            last: f.last,
-          };
+          const sum = sink.accumulate ? g.add(v, load(pointer)) : v;
+          const { first, last } = f;
+          return { at: { pointer, offset }, format: sink.dtype, value: sum, first, last };
         };
         const second = sink.second ? [store("y2p", g.mul(whole, load("gate2p")))] : [];
         return [store("yp", value), ...second];
