@@ -94,10 +94,17 @@ export function pickThreads(
   if (wanted === undefined) return possible ? cores : 1;
   const threads = integer(call, "threads", wanted, 1, 1024);
   if (threads === 1 || possible) return threads;
+  if (instructions === "javascript") {
+    throw new UnsupportedError({
+      call,
+      requirement: "threads need kernels in WebAssembly",
+      value: `threads ${threads} with instructions 'javascript'`,
+      remedy: "Set threads: 1, or leave instructions at 'auto'.",
+    });
+  }
   throw new UnsupportedError({
     call,
-    requirement:
-      "threads need WebAssembly and memory that they can share (in pages: cross-origin isolation)",
+    requirement: "threads need memory that they can share (in pages: cross-origin isolation)",
     value: `threads ${threads}`,
     remedy: "Serve the page with COOP: same-origin and COEP: require-corp, or set threads: 1.",
   });

@@ -40,34 +40,49 @@ export function stageTables(plan: TransformPlan): {
 
 /**
  * The twiddle table of a plan: per stage and block the float32 pairs of t, …, t^{r−1}; for the last stage `lanes` blocks
- * together, real parts then imaginary parts of each power.
+ * together, real parts then imaginary parts of each power. Sines are taken once per parent block; its children and their
+ * powers follow by float64 products, whose error float32 does not see.
  */
 export function twiddleTable(plan: TransformPlan, lanes: 1 | 4): Float32Array {
   const { stages, bytes } = stageTables(plan);
   const table = new Float32Array(bytes / 4);
-  // Phase of block b: numerators[b] / (4·blocks).
-  let numerators = [1];
+  // Blocks of the stage before: their number, radix, and numerators of their phases over 4·blocks.
+  let parents = { blocks: 1, radix: 1, numerators: Float64Array.of(1) };
   for (const { radix, blocks, offset, last } of stages) {
     const base = offset / 4;
     const width = last ? lanes : 1;
-    for (let b = 0; b < blocks; b++) {
-      for (let j = 1; j < radix; j++) {
-        const w = root(numerators[b]! * j, 4 * blocks * radix);
-        const at =
-          base +
-          Math.floor(b / width) * 2 * (radix - 1) * width +
-          2 * (j - 1) * width +
-          (b % width);
-        table[at] = w.re;
-        table[at + width] = w.im;
+    const numerators = last ? new Float64Array(0) : new Float64Array(blocks);
+    const turns = Array.from({ length: parents.radix }, (_, j) => root(j, parents.radix * radix));
+    let b = 0;
+    for (const numerator of parents.numerators) {
+      const first = root(numerator, 4 * blocks * radix);
+      for (let j = 0; j < parents.radix; j++, b++) {
+        if (!last) numerators[b] = numerator + 4 * parents.blocks * j;
+        const turn = turns[j]!;
+        const re = first.re * turn.re - first.im * turn.im;
+        const im = first.re * turn.im + first.im * turn.re;
+        const at = base + Math.floor(b / width) * 2 * (radix - 1) * width + (b % width);
+        writePowers(table, at, width, radix, re, im);
       }
     }
-    if (last) break;
-    const next = new Array<number>(blocks * radix);
-    for (let b = 0; b < blocks; b++) {
-      for (let j = 0; j < radix; j++) next[b * radix + j] = numerators[b]! + 4 * blocks * j;
-    }
-    numerators = next;
+    parents = { blocks, radix, numerators };
   }
   return table;
+}
+
+/** w, w², …, w^{r−1} at `at`: real and imaginary parts `width` apart. */
+function writePowers(
+  table: Float32Array,
+  at: number,
+  width: number,
+  radix: number,
+  re: number,
+  im: number,
+): void {
+  let [x, y] = [re, im];
+  for (let j = 0; j < radix - 1; j++) {
+    table[at + 2 * j * width] = x;
+    table[at + (2 * j + 1) * width] = y;
+    [x, y] = [x * re - y * im, x * im + y * re];
+  }
 }

@@ -1,0 +1,218 @@
+/** plan, bench, verify, tune and info: what they print, as text and as JSON, and when they fail. */
+import { readFileSync } from "node:fs";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { compare, float32Bound } from "../../src/cli/accuracy.ts";
+import { FlashFFTConv } from "../../src/conv/conv.ts";
+import { encode } from "../../src/dtype.ts";
+import type { DeviceSpec } from "../../src/plan/device.ts";
+import { createProblem } from "../../src/plan/problem.ts";
+import { normal } from "../support/signals.ts";
+import { Folder, run, runJson, succeed } from "./support.ts";
+
+afterEach(() => void vi.restoreAllMocks());
+
+describe("plan", () => {
+  test("says what was chosen and what was not", async () => {
+    const { code, stdout, stderr } = await run(["plan", "--length", "64K", "--channels", "16"]);
+    expect([code, stderr]).toEqual([0, ""]);
+    const [record] = await succeed(["plan", "--length", "64K", "--channels", "16"]);
+    expect(record).toMatchObject({
+      ...{
+        command: "plan",
+        mode: "causal",
+        length: 65_536,
+        kernelLength: 65_536,
+        dtype: "float32",
+      },
+      ...{ batch: 1, channels: 16, outputLength: 65_536 },
+      chosen: { plan: expect.any(String), predictedMs: expect.any(Number) },
+    });
+    const { chosen, candidates } = record as { chosen: { plan: string }; candidates: unknown[] };
+    expect(stdout).toContain(chosen.plan);
+    expect(candidates.length).toBeGreaterThan(0);
+  });
+});
+
+describe("verify", () => {
+  test("every mode and dtype, gradients, gates and D", async () => {
+    const argv = [
+      "verify",
+      "--length",
+      "1,30,500",
+      "--dtype",
+      "all",
+      "--backward",
+      "--gates",
+      "--skip",
+    ];
+    const records = await succeed(argv);
+    // 3 lengths × 3 dtypes × (4 modes with 6 quantities each + full, which has no D, with 5).
+    expect(records.length).toBe(9 * (4 * 6 + 5));
+    for (const record of records) {
+      expect(record).toMatchObject({ command: "verify", passed: true, batch: 2, channels: 3 });
+      expect(record.rel_error).toBeLessThanOrEqual(record.bound as number);
+      expect(typeof record.plan).toBe("string");
+    }
+    const of = (quantity: string) =>
+      records.filter((record) => record.quantity === quantity).length;
+    expect(["y", "du", "dk", "dpregate", "dpostgate", "dskip"].map(of)).toEqual([
+      45, 45, 45, 45, 45, 36,
+    ]);
+    expect(new Set(records.map(({ mode }) => mode)).size).toBe(5);
+  });
+
+  test("a period, other kernels, another seed", async () => {
+    const shape = [
+      "--length",
+      "300",
+      "--kernel-length",
+      "200",
+      "--mode",
+      "circular",
+      "--period",
+      "420",
+    ];
+    const [first] = await succeed(["verify", ...shape]);
+    const [second] = await succeed(["verify", ...shape, "--seed", "2"]);
+    expect(first).toMatchObject({ mode: "circular", length: 300, kernelLength: 200, period: 420 });
+    expect(second!.rel_error).not.toBe(first!.rel_error);
+  });
+
+  test("as text", async () => {
+    const { code, stdout } = await run(["verify", "--length", "100", "--mode", "causal,full"]);
+    expect(code).toBe(0);
+    const lines = stdout.trimEnd().split("\n");
+    expect(lines[0]).toMatch(/^mode +L +K +B +H +dtype +of +error +bound$/);
+    expect(lines[1]).toMatch(/^causal +100 +100 +2 +3 +float32 +y +\d\.\d\de-\d +3\.00e-7 +ok$/);
+    expect(lines.at(-1)).toBe("2 comparisons, all within their bounds");
+  });
+
+  test.each([
+    ["zeros", (y: Float32Array) => y.fill(0)],
+    ["one sample that is off", (y: Float32Array) => y.fill(1, 23, 24)],
+    ["a NaN", (y: Float32Array) => y.fill(Number.NaN, 599, 600)],
+    ["a shift", (y: Float32Array) => y.copyWithin(1, 0)],
+  ])("fails for %s", async (_, spoil) => {
+    const forward = FlashFFTConv.prototype.forward;
+    vi.spyOn(FlashFFTConv.prototype, "forward").mockImplementation(async function (
+      this: FlashFFTConv,
+      ...inputs: Parameters<typeof forward>
+    ) {
+      const y = await forward.apply(this, inputs);
+      spoil(y as Float32Array);
+      return y;
+    });
+    const argv = ["verify", "--length", "100", "--mode", "causal"];
+    const text = await run(argv);
+    expect(text.code).toBe(1);
+    expect(text.stdout).toContain("ABOVE");
+    expect(text.stdout).toContain("1 of 1 comparison above their bounds");
+    const { code, records } = await runJson(argv);
+    expect([code, records[0]!.passed]).toEqual([1, false]);
+    const bench = await run(["bench", "--length", "100", "--channels", "6", "--seconds", "1"]);
+    expect(bench.code).toBe(1);
+    expect(bench.stdout).toContain("above its bound");
+  });
+
+  test("the comparison itself: exact values pass, doubly rounded ones do not", () => {
+    const exact = normal(3 * 1000, 1);
+    const problem = createProblem({ length: 1000 }, "test");
+    const bound = float32Bound("y", problem, 1);
+    const common = { quantity: "y", exact, rowLength: 1000, bound } as const;
+    for (const dtype of ["float32", "float16", "bfloat16"] as const) {
+      const actual = encode(exact, dtype);
+      expect(compare({ ...common, actual, dtype }).passed).toBe(true);
+      const wrong = encode(
+        exact.map((value, i) => (i === 2500 ? value * 1.1 : value)),
+        dtype,
+      );
+      expect(compare({ ...common, actual: wrong, dtype }).passed).toBe(false);
+    }
+    const zeros = new Float32Array(3000);
+    expect(compare({ ...common, actual: zeros, dtype: "float32" })).toMatchObject({
+      error: 1,
+      passed: false,
+    });
+    expect(float32Bound("y", createProblem({ length: 2 ** 22 }, "test"), 1)).toBe(6e-7);
+    expect(float32Bound("dk", problem, 1024)).toBe(2e-6);
+  });
+});
+
+describe("bench", () => {
+  test("one record a shape, with the names of the repository's bench", async () => {
+    const shape = [
+      "--length",
+      "256,1K",
+      "--channels",
+      "4",
+      "--gates",
+      "--backward",
+      "--threads",
+      "1",
+    ];
+    const records = await succeed(["bench", ...shape]);
+    expect(records.length).toBe(2);
+    for (const [i, record] of records.entries()) {
+      expect(record).toMatchObject({
+        ...{ command: "bench", mode: "causal", B: 1, H: 4, L: [256, 1024][i], K: [256, 1024][i] },
+        ...{ dtype: "float32", gates: true, threads: 1, passed: true },
+        ...{ plan: expect.any(String), predicted_ms: expect.any(Number) },
+      });
+      for (const name of ["ours_ms", "backward_ms", "rel_error"])
+        expect(record[name]).toBeGreaterThan(0);
+    }
+  });
+
+  test.each(["float16", "bfloat16"])("%s, as text", async (dtype) => {
+    const argv = ["bench", "--length", "1K", "--channels", "2", "--dtype", dtype];
+    const { code, stdout } = await run(argv);
+    expect(code).toBe(0);
+    expect(stdout.split("\n").length).toBe(3);
+    expect(stdout).toContain(dtype);
+  });
+});
+
+describe("tune", () => {
+  test("measures, and keeps the numbers where plans find them", async () => {
+    const folder = new Folder();
+    vi.stubEnv("FLASHFFTCONV_CACHE", folder.path);
+    try {
+      const [record] = await succeed(["tune"]);
+      const { path, device } = record as { path: string; device: DeviceSpec };
+      expect(path.startsWith(folder.path)).toBe(true);
+      expect(folder.list().length).toBe(1);
+      expect(device.generalFlops).toBeGreaterThan(1e6);
+      for (const { bandwidth } of device.memory) expect(bandwidth).toBeGreaterThan(1e6);
+      const [plan] = await succeed(["plan", "--length", "4K"]);
+      expect((plan!.device as DeviceSpec).generalFlops).toBe(device.generalFlops);
+    } finally {
+      vi.unstubAllEnvs();
+    }
+  });
+});
+
+describe("info", () => {
+  test("names every backend and why it is missing", async () => {
+    const [record] = await succeed(["info"]);
+    const { version } = JSON.parse(
+      readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
+    );
+    expect(record).toMatchObject({
+      ...{ command: "info", version, cores: expect.any(Number), memory_bytes: expect.any(Number) },
+      backends: [
+        { name: "cpu", available: true },
+        { name: "webgpu", available: false, detail: expect.stringContaining("CPU only") },
+        { name: "cuda", available: false, detail: expect.stringContaining("CPU only") },
+      ],
+      instructions: [
+        { name: "relaxed-simd" },
+        { name: "simd" },
+        { name: "javascript", available: true },
+      ],
+    });
+    const { code, stdout } = await run(["info"]);
+    expect(code).toBe(0);
+    for (const word of ["relaxed-simd", "webgpu", "cuda", "memory", version])
+      expect(stdout).toContain(word);
+  });
+});

@@ -1,0 +1,171 @@
+/** The program as users run it: built, in a process of its own, with signals, full disks and closed pipes. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, existsSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { beforeAll, describe, expect, test } from "vitest";
+import { encode } from "../../src/dtype.ts";
+import { oracleForward } from "../../src/math/oracle.ts";
+import { createProblem } from "../../src/plan/problem.ts";
+import { expectClose } from "../support/close.ts";
+import { normal } from "../support/signals.ts";
+import { Folder, npy, readNpy } from "./support.ts";
+
+const program = fileURLToPath(new URL("../../dist/cli/bin.js", import.meta.url));
+const posix = test.skipIf(process.platform === "win32");
+
+beforeAll(() => {
+  if (!existsSync(program)) throw new Error(`${program} is not there: run 'npm run build' first`);
+});
+
+interface Ended {
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Wait for a process, collecting what it prints. */
+function ended(child: ChildProcess): Promise<Ended> {
+  const stdout: Buffer[] = [];
+  const stderr: Buffer[] = [];
+  child.stdout?.on("data", (data: Buffer) => stdout.push(data));
+  child.stderr?.on("data", (data: Buffer) => stderr.push(data));
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code, signal) => {
+      const [out, err] = [stdout, stderr].map((parts) => Buffer.concat(parts).toString());
+      resolve({ code, signal, stdout: out!, stderr: err! });
+    });
+  });
+}
+
+function start(argv: readonly string[]): ChildProcess {
+  return spawn(process.execPath, [program, ...argv], { stdio: ["ignore", "pipe", "pipe"] });
+}
+
+/** Run a line of the shell, in which "$FLASHFFTCONV" is the program. */
+function shell(line: string, env: Record<string, string> = {}): Promise<Ended> {
+  const command = `exec 2>&1; FLASHFFTCONV() { "${process.execPath}" "${program}" "$@"; }; ${line}`;
+  return ended(spawn("bash", ["-c", command], { env: { ...process.env, ...env } }));
+}
+
+/** A .npy file of zeros that takes no room on the disk. */
+function sparse(folder: Folder, name: string, shape: readonly number[]): string {
+  const header = npy("<f4", shape, new Uint8Array(0));
+  const descriptor = openSync(folder.file(name), "w");
+  writeSync(descriptor, header);
+  ftruncateSync(descriptor, header.length + 4 * shape.reduce((a, b) => a * b, 1));
+  closeSync(descriptor);
+  return folder.file(name);
+}
+
+test("is a program that Node runs", async () => {
+  expect(readFileSync(program, "utf8")).toMatch(/^#!\/usr\/bin\/env node\n/);
+  const { version } = JSON.parse(
+    readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
+  );
+  expect(await ended(start(["--version"]))).toEqual({
+    code: 0,
+    signal: null,
+    stdout: `${version}\n`,
+    stderr: "",
+  });
+});
+
+test("convolves, with threads, and ends", async () => {
+  const folder = new Folder();
+  const [u, k] = [encode(normal(6 * 5000, 1), "float32"), encode(normal(3 * 700, 2), "float32")];
+  const input = folder.write("u.npy", npy("<f4", [2, 3, 5000], u));
+  const kernel = folder.write("k.npy", npy("<f4", [3, 700], k));
+  const files = ["--input", input, "--kernel", kernel, "--output", folder.file("y.npy")];
+  const { code, stdout, stderr } = await ended(start(["conv", ...files, "--threads", "2"]));
+  expect([code, stderr]).toEqual([0, ""]);
+  expect(stdout).toContain("2 × 3 × 5,699");
+  const problem = createProblem({ mode: "full", length: 5000, kernelLength: 700 }, "test");
+  const exact = oracleForward(problem, {
+    ...{ batch: 2, channels: 3, u: Float64Array.from(u), k: Float64Array.from(k) },
+  });
+  expectClose(new Float32Array(readNpy(folder.read("y.npy")).data), exact, {
+    rowLength: 5699,
+    bound: 6e-7,
+  });
+  expect(folder.list()).toEqual(["k.npy", "u.npy", "y.npy"]);
+});
+
+describe("interruptions", () => {
+  posix.each([
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+    ["SIGHUP", 129],
+  ] as const)("%s while the output is written: exit code %i and no file", async (signal, code) => {
+    const folder = new Folder();
+    const input = sparse(folder, "u.npy", [256, 1_048_576]);
+    const kernel = sparse(folder, "k.npy", [1000]);
+    const old = folder.write("y.npy", Uint8Array.of(1, 2, 3));
+    const child = start(["conv", "--input", input, "--kernel", kernel, "--output", old]);
+    const end = ended(child);
+    const unfinished = () => folder.list().some((name) => name.endsWith(".partial"));
+    while (!unfinished() && child.exitCode === null)
+      await new Promise((later) => setTimeout(later, 2));
+    expect(unfinished()).toBe(true);
+    child.kill(signal);
+    expect(await end).toEqual({ code, signal: null, stdout: "", stderr: "" });
+    expect(folder.list()).toEqual(["k.npy", "u.npy", "y.npy"]);
+    expect(folder.read("y.npy")).toEqual(Uint8Array.of(1, 2, 3));
+  });
+
+  posix("SIGINT in the midst of a long computation ends it at once", async () => {
+    const child = start(["verify", "--length", "4M", "--mode", "full", "--batch", "8"]);
+    const end = ended(child);
+    await new Promise((later) => setTimeout(later, 700));
+    const killed = performance.now();
+    child.kill("SIGINT");
+    const { signal, stdout } = await end;
+    expect(performance.now() - killed).toBeLessThan(1000);
+    // Nothing has to be tidied up, so the signal does what it does to any program; a shell reports 130.
+    expect([signal, stdout]).toEqual(["SIGINT", ""]);
+  });
+
+  posix("a shell sees 130", async () => {
+    const { stdout } = await shell(
+      `"${process.execPath}" "${program}" verify --length 4M --batch 8 & sleep 0.7; kill -INT $!; wait $!; echo "code $?"`,
+    );
+    expect(stdout).toContain("code 130");
+  });
+});
+
+describe("a disk that takes no more", () => {
+  posix("at the limit of a file's size", async () => {
+    const folder = new Folder();
+    const input = sparse(folder, "u.npy", [4, 100_000]);
+    const kernel = sparse(folder, "k.npy", [1000]);
+    const { code, stdout } = await shell(
+      `ulimit -f 512; FLASHFFTCONV conv --input "${input}" --kernel "${kernel}" --output "${folder.file("y.npy")}"`,
+    );
+    expect(stdout).toContain("y.npy");
+    expect(stdout).toContain("must be writable");
+    expect(code).toBe(3);
+    expect(folder.list()).toEqual(["k.npy", "u.npy"]);
+  });
+
+  test.skipIf(!existsSync("/dev/full"))("for the standard output", async () => {
+    for (const line of ["FLASHFFTCONV info", "FLASHFFTCONV --help", "FLASHFFTCONV conv --json"]) {
+      const { code, stdout } = await shell(`${line} > /dev/full`);
+      expect(stdout).toContain("the standard output cannot be written");
+      expect(code).toBe(3);
+    }
+  });
+});
+
+posix("a reader that leaves early is no error to speak of", async () => {
+  const { code, stdout } = await shell(
+    'FLASHFFTCONV verify --length 64 | true; echo "codes $PIPESTATUS"',
+  );
+  expect(stdout).toBe("codes 141\n");
+  expect(code).toBe(0);
+});
+
+test("progress stays off what is not a terminal", async () => {
+  const { code, stderr } = await ended(start(["bench", "--length", "1K", "--seconds", "2"]));
+  expect([code, stderr]).toEqual([0, ""]);
+});
