@@ -12,6 +12,7 @@ export type {
   BackwardOptions,
   FlashFFTConvOptions,
   ForwardOptions,
+  GradientArrays,
   Gradients,
   MemoryUse,
 } from "./conv/options.ts";

@@ -126,23 +126,25 @@ export function exactly(data: SampleArray, size: number, e: Expected): void {
   );
 }
 
-/** Refuse an output that shares bytes with an input: rows are written before later rows are read. */
-export function apart(
-  out: SampleArray,
-  inputs: readonly { readonly name: string; readonly data: SampleArray }[],
-  call: string,
-): void {
-  for (const { name, data } of inputs) {
-    if (out.buffer !== data.buffer) continue;
+/** An array of a call and what it is called there. */
+export interface Named {
+  readonly name: string;
+  readonly data: SampleArray;
+}
+
+/** Refuse an output that shares bytes with an input or another output: rows are written before later ones are read. */
+export function apart(out: Named, others: readonly Named[], call: string): void {
+  for (const { name, data } of others) {
+    if (out.data.buffer !== data.buffer) continue;
     const overlap =
-      out.byteOffset < data.byteOffset + data.byteLength &&
-      data.byteOffset < out.byteOffset + out.byteLength;
+      out.data.byteOffset < data.byteOffset + data.byteLength &&
+      data.byteOffset < out.data.byteOffset + out.data.byteLength;
     if (!overlap) continue;
     throw new InvalidArgumentError({
       call,
-      requirement: "out must not overlap an input",
-      value: `out and ${name} on bytes of the same buffer`,
-      remedy: "Give out memory of its own.",
+      requirement: `${out.name} must not overlap ${name}`,
+      value: `${out.name} and ${name} on bytes of the same buffer`,
+      remedy: `Give ${out.name} memory of its own.`,
     });
   }
 }

@@ -13,7 +13,7 @@ import { InvalidArgumentError, show } from "../errors.ts";
 import type { ProgramKind } from "../kernels/program.ts";
 import type { Problem } from "../plan/problem.ts";
 import { createProblem, integer, oneOf } from "../plan/problem.ts";
-import type { Expected, Tensor } from "./arguments.ts";
+import type { Expected, Named, Tensor } from "./arguments.ts";
 import { apart, exactly, rowsOf, samplesOf } from "./arguments.ts";
 import { dskipOf } from "./dskip.ts";
 import type { Explanation } from "./explain.ts";
@@ -286,7 +286,7 @@ export class FlashFFTConv {
   }
 
   #gates(
-    options: BackwardOptions,
+    options: Pick<ForwardOptions, "pregate" | "postgate">,
     shape: Shape,
     call: string,
   ): { rows: RowTensor[]; flags: Partial<Job> } {
@@ -319,6 +319,20 @@ export class FlashFFTConv {
     return skip;
   }
 
+  /** Check an array that the caller gives for a result, and note it. */
+  #output(
+    array: SampleArray,
+    size: number,
+    name: string,
+    call: string,
+    given: Named[],
+    dtype: Dtype = this.problem.dtype,
+  ): void {
+    const expected: Expected = { call, name, dtype, dimensions: ["samples"] };
+    exactly(samplesOf(array, expected).data, size, expected);
+    given.push({ name, data: array });
+  }
+
   #newArray(like: SampleArray, size: number): SampleArray {
     const Kind = like.constructor as new (n: number) => SampleArray;
     return new Kind(size);
@@ -346,11 +360,11 @@ export class FlashFFTConv {
     const size = shape.batch * channels * outputLength;
     const out = options.out ?? this.#newArray(data, size);
     if (options.out) {
-      const expected = this.#expected(call, "out", ["B", "H", "Lout"]);
-      exactly(samplesOf(options.out, expected).data, size, expected);
+      const given: Named[] = [];
+      this.#output(options.out, size, "out", call, given);
       const taps = "kernel" in spectra ? [{ name: "k", data: spectra.kernel }] : [];
       const gateRows = gates.rows.map((r) => ({ name: r.field, data: r.data }));
-      apart(out, [{ name: "u", data }, ...taps, ...gateRows], call);
+      apart(given[0]!, [{ name: "u", data }, ...taps, ...gateRows], call);
     }
     const rows: RowTensor[] = [
       { field: "u", data, width: length, direction: "in" },
@@ -390,17 +404,28 @@ export class FlashFFTConv {
     const upstream = this.#rows(dy, "dy", "dy", outputLength, shape, call);
     const gates = this.#gates(options, shape, call);
     const skip = this.#skip(options.skip, shape, call);
-    const make = (field: RowField, width: number): RowTensor => ({
-      field,
-      data: this.#newArray(data, shape.batch * channels * width),
-      width,
-      direction: "out",
-    });
+    const out = options.out ?? {};
+    const given: Named[] = [];
+    const make = (field: "du" | "dpregate" | "dpostgate", width: number): RowTensor => {
+      const size = shape.batch * channels * width;
+      const array = out[field];
+      if (array) this.#output(array, size, field, call, given);
+      return { field, data: array ?? this.#newArray(data, size), width, direction: "out" };
+    };
     const du = make("du", length);
     const dpregate = options.pregate && make("dpregate", length);
     const dpostgate = options.postgate && make("dpostgate", outputLength);
-    const dk = new Float32Array(channels * kernelLength);
+    const dk = out.dk ?? new Float32Array(channels * kernelLength);
+    if (out.dk) this.#output(out.dk, channels * kernelLength, "dk", call, given, "float32");
     const outputs = [du, dpregate, dpostgate].filter((r) => r !== undefined);
+    const taps = "kernel" in spectra ? [{ name: "k", data: spectra.kernel }] : [];
+    const inputs = [upstream, { field: "u", data }, ...gates.rows].map((r) => ({
+      name: r.field,
+      data: r.data,
+    }));
+    given.forEach((o, i) => {
+      apart(o, [...inputs, ...taps, ...given.slice(0, i)], call);
+    });
     const rows: RowTensor[] = [
       upstream,
       { field: "u", data, width: length, direction: "in" },

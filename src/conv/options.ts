@@ -35,7 +35,18 @@ export interface ForwardOptions {
 }
 
 /** Optional operands of a backward call: those of the forward call that it belongs to. */
-export type BackwardOptions = Omit<ForwardOptions, "out">;
+export interface BackwardOptions extends Omit<ForwardOptions, "out"> {
+  /** Where the gradients go, instead of new arrays; each by itself. */
+  readonly out?: GradientArrays | undefined;
+}
+
+/** Arrays for gradients, of the shapes and kinds of `Gradients`. */
+export interface GradientArrays {
+  readonly du?: SampleArray;
+  readonly dk?: Float32Array;
+  readonly dpregate?: SampleArray;
+  readonly dpostgate?: SampleArray;
+}
 
 /** Gradients of a loss, given dy = ∂loss/∂y. */
 export interface Gradients {

@@ -92,7 +92,7 @@ export interface Call {
 /** Jobs predicted shorter than this run with the caller taking part, in seconds: not long enough to miss an event. */
 const blockingSeconds = 4e-3;
 /** Staging of a call on one thread: little, so that rows stay in cache between copy and transform. */
-const soloStaging = 64 * 1024;
+const soloStaging = 256 * 1024;
 /** Staging per thread of a call on several: much, so that threads meet rarely. */
 const sharedStaging = 1024 * 1024;
 /** Spectra that a call makes for itself are kept to this many bytes at a time. */
