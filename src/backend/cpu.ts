@@ -242,7 +242,7 @@ export class CpuBackend {
   /** A pool in working order: a broken one is replaced. */
   async #livePool(): Promise<Pool> {
     if (!this.#pool?.usable) {
-      this.#pool?.close();
+      await this.#pool?.close();
       this.#pool = undefined;
       await this.#startPool();
     }

@@ -3,7 +3,7 @@
  * first by spinning, then by sleeping on it, so that calls in a loop cost a microsecond and idle threads nothing.
  * The caller may take part as one more thread (short jobs) or wait for a message (long ones).
  */
-import { BackendError, show } from "../errors.ts";
+import { BackendError } from "../errors.ts";
 import type { Kernels, Tickets } from "./executor.ts";
 import { execute } from "./executor.ts";
 import type { Job } from "./job.ts";
@@ -51,7 +51,7 @@ interface WorkerHandle {
   post(message: ToWorker): void;
   onMessage(handler: (message: FromWorker) => void): void;
   onDeath(handler: (reason: string) => void): void;
-  terminate(): void;
+  terminate(): Promise<unknown>;
   /** Whether this worker keeps the process alive. */
   hold(alive: boolean): void;
 }
@@ -76,7 +76,7 @@ async function startWorker(): Promise<WorkerHandle> {
         worker.on("error", (e) => f(String(e)));
         worker.on("exit", (code) => f(`exit code ${code}`));
       },
-      terminate: () => void worker.terminate(),
+      terminate: () => worker.terminate(),
       hold: (alive) => (alive ? worker.ref() : worker.unref()),
     };
   }
@@ -85,7 +85,7 @@ async function startWorker(): Promise<WorkerHandle> {
     post: (m) => worker.postMessage(m),
     onMessage: (f) => worker.addEventListener("message", (e) => f(e.data as FromWorker)),
     onDeath: (f) => worker.addEventListener("error", (e) => f(e.message)),
-    terminate: () => worker.terminate(),
+    terminate: async () => worker.terminate(),
     hold: () => {},
   };
 }
@@ -97,8 +97,8 @@ export class Pool {
   readonly #job: Float64Array;
   /** Why the pool can no longer be used. */
   #broken: string | undefined;
-  #closed = false;
-  #settle: ((message: FromWorker | undefined) => void) | undefined;
+  #closing: Promise<void> | undefined;
+  #settle: (() => void) | undefined;
   #ready = 0;
 
   private constructor(workers: readonly WorkerHandle[], control: Int32Array, job: Float64Array) {
@@ -125,24 +125,29 @@ export class Pool {
   }
 
   get usable(): boolean {
-    return this.#broken === undefined && !this.#closed;
+    return this.#broken === undefined && !this.#closing;
   }
 
   #receive(message: FromWorker): void {
     if (message.type === "ready") {
       this.#ready++;
-      if (this.#ready === this.workers.length) this.#settle?.(message);
+      if (this.#ready === this.workers.length) this.#settle?.();
       return;
     }
-    if (message.type === "failed") this.#broken ??= message.message;
-    this.#settle?.(message);
+    if (message.type === "failed") this.#fail(message.message);
+    else this.#settle?.();
   }
 
   #die(reason: string): void {
-    if (this.#closed) return;
-    this.#broken ??= `a worker thread ended: ${reason}`;
+    if (!this.#closing) this.#fail(`a worker thread ended: ${reason}`);
+  }
+
+  /** The pool is lost: its other threads end too, and only then does the call that waits hear of it. */
+  #fail(reason: string): void {
+    if (this.#broken !== undefined) return;
+    this.#broken = reason;
     Atomics.store(this.#control, slot.failed, 1);
-    this.#settle?.(undefined);
+    void this.close().then(() => this.#settle?.());
   }
 
   #failure(): BackendError {
@@ -164,7 +169,7 @@ export class Pool {
         if (this.#broken === undefined) resolve();
         else reject(this.#failure());
       };
-      if (this.#broken !== undefined) this.#settle(undefined);
+      if (this.#broken !== undefined) void this.close().then(() => this.#settle?.());
     });
   }
 
@@ -220,6 +225,7 @@ export class Pool {
     while (Atomics.load(this.#control, slot.active) > 0 && this.#broken === undefined) {
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
+    if (this.#broken !== undefined) await this.close();
     this.#check();
   }
 
@@ -242,14 +248,10 @@ export class Pool {
     this.#publish(commands.run);
   }
 
-  close(): void {
-    this.#closed = true;
-    for (const w of this.workers) w.terminate();
-  }
-
-  /** Text for error messages and `info`. */
-  toString(): string {
-    return `${show(this.workers.length)} worker threads`;
+  /** End all threads; resolves when none of them touches the memory any more. */
+  close(): Promise<void> {
+    this.#closing ??= Promise.all(this.workers.map((w) => w.terminate())).then(() => {});
+    return this.#closing;
   }
 }
 
