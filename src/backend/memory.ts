@@ -43,7 +43,8 @@ export class Arena {
   readonly #free: { address: number; bytes: number }[] = [];
   #end = alignment;
   #used = 0;
-  readonly #buffers = new WeakSet<ArrayBufferLike>();
+  /** Buffers of this memory: a shared memory's earlier ones still show it after growth. */
+  #buffers = new WeakSet<ArrayBufferLike>();
 
   constructor(memory: LinearMemory) {
     this.memory = memory;
@@ -105,7 +106,9 @@ export class Arena {
     } catch {
       this.memory.grow(least);
     }
-    this.#buffers.add(this.memory.buffer);
+    const { buffer } = this.memory;
+    if (buffer instanceof ArrayBuffer) this.#buffers = new WeakSet();
+    this.#buffers.add(buffer);
   }
 
   free(block: Block): void {

@@ -16,7 +16,7 @@ export function root(n: number, d: number): { re: number; im: number } {
   const c = Math.cos(angle);
   const s = Math.sin(angle);
   if (quarter === 0) return { re: c, im: s };
-  if (quarter === 1) return { re: -s, im: c };
-  if (quarter === 2) return { re: -c, im: -s };
+  if (quarter === 1) return { re: 0 - s, im: c };
+  if (quarter === 2) return { re: -c, im: 0 - s };
   return { re: s, im: -c };
 }
