@@ -33,23 +33,35 @@ export interface Program {
 export interface CpuSettings {
   readonly threads: number;
   readonly instructions: Instructions;
+  /**
+   * Whether the memory is shared, which threads need and typed arrays lent to users: views of unshared memory die when
+   * it grows. One thread otherwise does without, since V8 copies to and from shared memory word by word, three to seven
+   * times slower.
+   */
+  readonly shared: boolean;
 }
 
 /** Programs kept after their last user is gone, for the next one. */
 const idlePrograms = 16;
 
-const open = new Map<string, Promise<CpuBackend>>();
+const open = new Map<string, CpuBackend>();
 
 /** Backends are opened once per settings and kept: their workers do not hold the process. */
-export function openCpu(settings: CpuSettings): Promise<CpuBackend> {
-  const key = `${settings.instructions}/${settings.threads}`;
+export function openCpu(settings: CpuSettings): CpuBackend {
+  const key = JSON.stringify([settings.instructions, settings.threads, settings.shared]);
   let backend = open.get(key);
   if (!backend) {
-    backend = CpuBackend.start(settings);
+    backend = new CpuBackend(settings);
     open.set(key, backend);
-    backend.catch(() => open.delete(key));
   }
   return backend;
+}
+
+function openMemory({ instructions, shared }: CpuSettings): LinearMemory {
+  if (instructions === "javascript") return new PlainMemory();
+  return shared
+    ? new WebAssembly.Memory({ initial: 1, maximum: maxPages, shared: true })
+    : new WebAssembly.Memory({ initial: 1 });
 }
 
 /** Memory, programs and threads of one setting. */
@@ -57,7 +69,6 @@ export class CpuBackend {
   readonly settings: CpuSettings;
   readonly arena: Arena;
   readonly lanes: 1 | 4;
-  readonly #shared: boolean;
   #pool: Pool | undefined;
   readonly #programs = new Map<string, Program>();
   readonly #tables = new Map<string, { block: Block; uses: number }>();
@@ -67,29 +78,10 @@ export class CpuBackend {
   /** The end of the last call in the queue. */
   #last: Promise<unknown> | undefined;
 
-  private constructor(settings: CpuSettings, memory: LinearMemory, shared: boolean) {
+  constructor(settings: CpuSettings) {
     this.settings = settings;
-    this.arena = new Arena(memory);
+    this.arena = new Arena(openMemory(settings));
     this.lanes = settings.instructions === "javascript" ? 1 : 4;
-    this.#shared = shared;
-  }
-
-  static async start(settings: CpuSettings): Promise<CpuBackend> {
-    if (settings.instructions === "javascript")
-      return new CpuBackend(settings, new PlainMemory(), false);
-    // Unshared where one thread works: V8 copies to and from shared memory word by word, three to seven times slower.
-    const shared = settings.threads > 1;
-    const memory = shared
-      ? new WebAssembly.Memory({ initial: 1, maximum: maxPages, shared: true })
-      : new WebAssembly.Memory({ initial: 1 });
-    const backend = new CpuBackend(settings, memory, shared);
-    await backend.#startPool();
-    return backend;
-  }
-
-  /** Whether typed arrays can be handed out in this memory: views of unshared memory die when it grows. */
-  get lendsArrays(): boolean {
-    return this.#shared;
   }
 
   /** Count a user in or out; work memory goes with the last one. */
@@ -106,7 +98,6 @@ export class CpuBackend {
   }
 
   async #startPool(): Promise<void> {
-    if (this.settings.threads === 1) return;
     const pool = await Pool.start(this.settings.threads, this.arena.memory as WebAssembly.Memory);
     this.#pool = pool;
     for (const p of this.#programs.values()) {
@@ -177,7 +168,10 @@ export class CpuBackend {
       return { kernels: factory(this.arena.memory.buffer), factory };
     }
     const relaxed = this.settings.instructions === "relaxed-simd";
-    const binary = printWasm(source, { relaxed, sharedPages: this.#shared ? maxPages : undefined });
+    const binary = printWasm(source, {
+      relaxed,
+      sharedPages: this.settings.shared ? maxPages : undefined,
+    });
     const module = await WebAssembly.compile(binary as Uint8Array<ArrayBuffer>);
     const instance = await WebAssembly.instantiate(module, {
       env: { memory: this.arena.memory as WebAssembly.Memory },

@@ -35,19 +35,33 @@ export function soloTickets(): Tickets {
 /** Clears bytes [from, to) of the memory. */
 export type Clear = (from: number, to: number) => void;
 
-/** A step of the work on one unit, cut into `length` parts that may run at the same time. */
-interface Step {
-  readonly length: number;
-  readonly run: (unit: number, batch: number, from: number, to: number) => void;
+/** Where a thread works: its job, its work memory, how to clear memory. */
+interface Context {
+  readonly job: Job;
+  readonly work: number;
+  readonly clear: Clear;
 }
 
-/** The steps of a unit: once before, for each of a range of batch rows, once after. */
+/** A step of the work on one unit, cut into parts that may run at the same time: its tiles, its body units, or one. */
+interface Step {
+  readonly over: "tiles" | "bodies" | "once";
+  readonly run: (c: Context, unit: number, batch: number, from: number, to: number) => void;
+}
+
+/** The steps of a unit: for each of the batch rows of the job (forward: once), then once after the last of the batch. */
 interface Recipe {
-  readonly before: readonly Step[];
   readonly row: readonly Step[];
   readonly after: readonly Step[];
-  readonly batchFrom: number;
-  readonly batchTo: number;
+}
+
+function lengthOf(step: Step, job: Job): number {
+  return step.over === "once" ? 1 : job[step.over];
+}
+
+/** Batch rows that a unit's steps run for: forward units are rows already. */
+function batchRange(job: Job): readonly [from: number, to: number, finish: boolean] {
+  if (job.kind !== jobKinds.backward) return [0, 1, false];
+  return [job.batchFrom, job.batchTo, job.batchTo === job.batch];
 }
 
 /** Run a job's items on this thread until none is left. */
@@ -58,22 +72,29 @@ export function execute(
   tickets: Tickets,
   clear: Clear,
 ): void {
+  const recipe = recipeFor(kernels, job);
   const work = job.workspace + (job.together ? 0 : thread * job.threadBytes);
-  const recipe = recipes[job.kind]!(kernels, job, work, clear);
-  if (job.together) return runTogether(recipe, job, tickets);
-  for (let item = tickets.next(); item < job.units; item = tickets.next()) {
-    const unit = job.first + item;
-    for (const s of recipe.before) s.run(unit, 0, 0, s.length);
-    for (let b = recipe.batchFrom; b < recipe.batchTo; b++) {
-      for (const s of recipe.row) s.run(unit, b, 0, s.length);
-    }
-    for (const s of recipe.after) s.run(unit, 0, 0, s.length);
+  const context: Context = { job, work, clear };
+  if (job.together) return runTogether(recipe, context, tickets);
+  const { units, grain } = job;
+  for (let at = tickets.next() * grain; at < units; at = tickets.next() * grain) {
+    const end = Math.min(units, at + grain);
+    for (let item = at; item < end; item++) runUnit(recipe, context, job.first + item);
     tickets.finish();
   }
 }
 
-function runTogether(recipe: Recipe, job: Job, tickets: Tickets): void {
-  const phases = phasesOf(recipe, job);
+function runUnit({ row, after }: Recipe, context: Context, unit: number): void {
+  const { job } = context;
+  const [from, to, finish] = batchRange(job);
+  for (let b = from; b < to; b++) {
+    for (const s of row) s.run(context, unit, b, 0, lengthOf(s, job));
+  }
+  if (finish) for (const s of after) s.run(context, unit, 0, 0, lengthOf(s, job));
+}
+
+function runTogether(recipe: Recipe, context: Context, tickets: Tickets): void {
+  const phases = phasesOf(recipe, context);
   let start = 0;
   let index = 0;
   for (let ticket = tickets.next(); ; ticket = tickets.next()) {
@@ -89,175 +110,193 @@ function runTogether(recipe: Recipe, job: Job, tickets: Tickets): void {
   }
 }
 
-function phasesOf(recipe: Recipe, job: Job): Phase[] {
+function phasesOf({ row, after }: Recipe, context: Context): Phase[] {
+  const { job } = context;
+  const [from, to, finish] = batchRange(job);
   const phases: Phase[] = [];
   for (let unit = job.first; unit < job.first + job.units; unit++) {
     const add = (steps: readonly Step[], b: number): void => {
-      for (const s of steps)
-        phases.push({ count: s.length, run: (item) => s.run(unit, b, item, item + 1) });
+      for (const s of steps) {
+        const run = (item: number): void => s.run(context, unit, b, item, item + 1);
+        phases.push({ count: lengthOf(s, job), run });
+      }
     };
-    add(recipe.before, 0);
-    for (let b = recipe.batchFrom; b < recipe.batchTo; b++) add(recipe.row, b);
-    add(recipe.after, 0);
+    for (let b = from; b < to; b++) add(row, b);
+    if (finish) add(after, 0);
   }
   return phases;
 }
 
-type MakeRecipe = (kernels: Kernels, job: Job, work: number, clear: Clear) => Recipe;
-
-const spectraRecipe: MakeRecipe = (e, job) => {
-  const { table } = job;
+function spectraRecipe(e: Kernels): Recipe {
   const head = e.head_k!;
   const body = e.body_spectrum!;
-  const at = (unit: number): number => job.spectra + (unit - job.first) * job.spectrumBytes;
-  const k = (unit: number): number => job.k + (unit - job.first) * job.kernelBytes;
-  return {
-    before: [
-      {
-        length: job.tiles,
-        run: (unit, _b, from, to) => head(k(unit), 0, at(unit), table, from, to),
+  const at = (job: Job, unit: number): number =>
+    job.spectra + (unit - job.first) * job.spectrumBytes;
+  const row: Step[] = [
+    {
+      over: "tiles",
+      run: ({ job }, unit, _b, from, to) => {
+        const k = job.k + (unit - job.first) * job.kernelBytes;
+        head(k, 0, at(job, unit), job.table, from, to);
       },
-      { length: job.bodies, run: (unit, _b, from, to) => body(at(unit), table, from, to) },
-    ],
-    row: [],
-    after: [],
-    batchFrom: 0,
-    batchTo: 0,
-  };
-};
+    },
+    {
+      over: "bodies",
+      run: ({ job }, unit, _b, from, to) => body(at(job, unit), job.table, from, to),
+    },
+  ];
+  return { row, after: [] };
+}
 
-const forwardRecipe: MakeRecipe = (e, job, z) => {
-  const { batch, channels, table } = job;
-  const head = e[`head_u${suffix(job.hasPregate !== 0)}`]!;
+function forwardRecipe(e: Kernels, flags: Job): Recipe {
+  const head = e[`head_u${suffix(flags.hasPregate !== 0)}`]!;
   const body = e.body_multiply!;
-  const tail = e[`tail_y${suffix(job.hasPostgate !== 0, job.hasSkip !== 0)}`]!;
-  const channelOf = (unit: number): number => Math.floor(unit / batch);
-  const rowOf = (unit: number): number =>
-    job.packed ? unit - job.first : (unit % batch) * channels + channelOf(unit);
-  return {
-    before: [
-      {
-        length: job.tiles,
-        run: (unit, _b, from, to) => {
-          const at = rowOf(unit) * job.inputBytes;
-          head(job.u + at, job.pregate + at, z, table, from, to);
-        },
+  const tail = e[`tail_y${suffix(flags.hasPostgate !== 0, flags.hasSkip !== 0)}`]!;
+  const channelOf = (job: Job, unit: number): number =>
+    job.batch === 1 ? unit : Math.floor(unit / job.batch);
+  const rowOf = (job: Job, unit: number): number =>
+    job.packed ? unit - job.first : (unit % job.batch) * job.channels + channelOf(job, unit);
+  const row: Step[] = [
+    {
+      over: "tiles",
+      run: ({ job, work }, unit, _b, from, to) => {
+        const at = rowOf(job, unit) * job.inputBytes;
+        head(job.u + at, job.pregate + at, work, job.table, from, to);
       },
-      {
-        length: job.bodies,
-        run: (unit, _b, from, to) => {
-          body(z, job.spectra + channelOf(unit) * job.spectrumBytes, table, from, to);
-        },
+    },
+    {
+      over: "bodies",
+      run: ({ job, work }, unit, _b, from, to) => {
+        body(work, job.spectra + channelOf(job, unit) * job.spectrumBytes, job.table, from, to);
       },
-      {
-        length: job.tiles,
-        run: (unit, _b, from, to) => {
-          const row = rowOf(unit);
-          const at = row * job.outputBytes;
-          const skip = job.skip + 4 * channelOf(unit);
-          tail(
-            z,
-            job.y + at,
-            job.postgate + at,
-            job.u + row * job.inputBytes,
-            skip,
-            0,
-            0,
-            table,
-            from,
-            to,
-          );
-        },
+    },
+    {
+      over: "tiles",
+      run: ({ job, work }, unit, _b, from, to) => {
+        const at = rowOf(job, unit);
+        const y = at * job.outputBytes;
+        const u = job.u + at * job.inputBytes;
+        const skip = job.skip + 4 * channelOf(job, unit);
+        tail(work, job.y + y, job.postgate + y, u, skip, 0, 0, job.table, from, to);
       },
-    ],
-    row: [],
-    after: [],
-    batchFrom: 0,
-    batchTo: 0,
-  };
-};
+    },
+  ];
+  return { row, after: [] };
+}
 
-const backwardRecipe: MakeRecipe = (e, job, z, clear) => {
-  const { table, tiles, bodies } = job;
-  const w = z + job.transformBytes;
-  const sum = w + job.transformBytes;
-  const rows = job.batchTo - job.batchFrom;
-  const rowOf = (channel: number, b: number): number =>
-    job.packed ? (channel - job.first) * rows + (b - job.batchFrom) : b * job.channels + channel;
-  const input = (base: number, channel: number, b: number): number =>
-    base + rowOf(channel, b) * job.inputBytes;
-  const output = (base: number, channel: number, b: number): number =>
-    base + rowOf(channel, b) * job.outputBytes;
-  const post = job.hasPostgate !== 0;
-  const headU = e[`head_u${suffix(job.hasPregate !== 0)}`]!;
+function backwardRecipe(e: Kernels, flags: Job): Recipe {
+  const pre = flags.hasPregate !== 0;
+  const post = flags.hasPostgate !== 0;
+  const headU = e[`head_u${suffix(pre)}`]!;
   const headDy = e[`head_dy${suffix(post)}`]!;
-  const tailDu = e[`tail_du${suffix(job.hasPregate !== 0, job.hasSkip !== 0)}`]!;
+  const tailDu = e[`tail_du${suffix(pre, flags.hasSkip !== 0)}`]!;
   const [first, inner, last, only] = batchPlaces.map(
     (place) => e[`body_gradients_${place}${post ? "_gated" : ""}`]!,
   );
-  const bodyAt = (b: number): NonNullable<typeof only> => {
+  const bodyAt = (job: Job, b: number): NonNullable<typeof only> => {
     if (job.batch === 1) return only!;
     return b === 0 ? first! : b === job.batch - 1 ? last! : inner!;
   };
+  const rowOf = (job: Job, channel: number, b: number): number =>
+    job.packed
+      ? (channel - job.first) * (job.batchTo - job.batchFrom) + (b - job.batchFrom)
+      : b * job.channels + channel;
+  // Work memory: the transform of dy, that of u, and the sum over the batch.
   const row: Step[] = [
     {
-      length: tiles,
-      run: (h, b, from, to) =>
-        headDy(output(job.dy, h, b), output(job.postgate, h, b), z, table, from, to),
+      over: "tiles",
+      run: ({ job, work }, h, b, from, to) => {
+        const at = rowOf(job, h, b) * job.outputBytes;
+        headDy(job.dy + at, job.postgate + at, work, job.table, from, to);
+      },
     },
     {
-      length: tiles,
-      run: (h, b, from, to) =>
-        headU(input(job.u, h, b), input(job.pregate, h, b), w, table, from, to),
+      over: "tiles",
+      run: ({ job, work }, h, b, from, to) => {
+        const at = rowOf(job, h, b) * job.inputBytes;
+        headU(job.u + at, job.pregate + at, work + job.transformBytes, job.table, from, to);
+      },
     },
     {
-      length: bodies,
-      run: (h, b, from, to) =>
-        bodyAt(b)(z, w, job.spectra + h * job.spectrumBytes, sum, table, from, to),
+      over: "bodies",
+      run: ({ job, work }, h, b, from, to) => {
+        const w = work + job.transformBytes;
+        const k = job.spectra + h * job.spectrumBytes;
+        bodyAt(job, b)(work, w, k, w + job.transformBytes, job.table, from, to);
+      },
     },
     {
-      length: tiles,
-      run: (h, b, from, to) => {
-        const du = input(job.du, h, b);
-        const second = input(job.dpregate, h, b);
-        const [gate, dy, u] = [input(job.pregate, h, b), output(job.dy, h, b), input(job.u, h, b)];
-        tailDu(z, du, gate, dy, job.skip + 4 * h, second, u, table, from, to);
+      over: "tiles",
+      run: ({ job, work }, h, b, from, to) => {
+        const r = rowOf(job, h, b);
+        const at = r * job.inputBytes;
+        const dy = job.dy + r * job.outputBytes;
+        const [gate, skip, second, u] = [
+          job.pregate + at,
+          job.skip + 4 * h,
+          job.dpregate + at,
+          job.u + at,
+        ];
+        tailDu(work, job.du + at, gate, dy, skip, second, u, job.table, from, to);
       },
     },
   ];
   if (post) {
     const tail = e.tail_dpostgate!;
     row.push({
-      length: tiles,
-      run: (h, b, from, to) =>
-        tail(w, output(job.dpostgate, h, b), output(job.dy, h, b), 0, 0, 0, 0, table, from, to),
+      over: "tiles",
+      run: ({ job, work }, h, b, from, to) => {
+        const at = rowOf(job, h, b) * job.outputBytes;
+        const w = work + job.transformBytes;
+        tail(w, job.dpostgate + at, job.dy + at, 0, 0, 0, 0, job.table, from, to);
+      },
     });
   }
-  const dk = (h: number): number => job.dk + (h - job.first) * job.dkBytes;
-  // Taps that no sink covers have no effect and no gradient; a second sink adds to what is there.
-  const clearTaps: Step = { length: 1, run: (h) => clear(dk(h), dk(h) + job.dkBytes) };
-  const after: Step[] = [
-    ...(job.clearTaps ? [clearTaps] : []),
-    ...Array.from({ length: job.dkSinks }, (_, i): Step => {
-      const tail = e[`tail_dk${i}`]!;
-      return {
-        length: tiles,
-        run: (h, _b, from, to) => tail(sum, dk(h), 0, 0, 0, 0, 0, table, from, to),
-      };
-    }),
-  ];
-  const finish = job.batchTo === job.batch;
-  return {
-    before: [],
-    row,
-    after: finish ? after : [],
-    batchFrom: job.batchFrom,
-    batchTo: job.batchTo,
-  };
-};
+  return { row, after: tapSteps(e, flags) };
+}
 
-const recipes: Readonly<Record<number, MakeRecipe>> = {
+/** Storing the kernel's gradient from the sum over the batch. */
+function tapSteps(e: Kernels, flags: Job): Step[] {
+  const dk = (job: Job, h: number): number => job.dk + (h - job.first) * job.dkBytes;
+  // Taps that no sink covers have no effect and no gradient; a second sink adds to what is there.
+  const clearTaps: Step = {
+    over: "once",
+    run: ({ job, clear }, h) => clear(dk(job, h), dk(job, h) + job.dkBytes),
+  };
+  const sinks = Array.from({ length: flags.dkSinks }, (_, i): Step => {
+    const tail = e[`tail_dk${i}`]!;
+    return {
+      over: "tiles",
+      run: ({ job, work }, h, _b, from, to) =>
+        tail(work + 2 * job.transformBytes, dk(job, h), 0, 0, 0, 0, 0, job.table, from, to),
+    };
+  });
+  return flags.clearTaps ? [clearTaps, ...sinks] : sinks;
+}
+
+type MakeRecipe = (kernels: Kernels, flags: Job) => Recipe;
+
+const makers: Readonly<Record<number, MakeRecipe>> = {
   [jobKinds.spectra]: spectraRecipe,
   [jobKinds.forward]: forwardRecipe,
   [jobKinds.backward]: backwardRecipe,
 };
+
+/** Recipes made so far, by kernels and by what a job fuses. */
+const recipes = new WeakMap<Kernels, Map<number, Recipe>>();
+
+function recipeFor(kernels: Kernels, job: Job): Recipe {
+  let known = recipes.get(kernels);
+  if (!known) {
+    known = new Map();
+    recipes.set(kernels, known);
+  }
+  const flags = 4 * job.hasPregate + 2 * job.hasPostgate + job.hasSkip;
+  const key = 8 * job.kind + flags;
+  let recipe = known.get(key);
+  if (!recipe) {
+    recipe = makers[job.kind]!(kernels, job);
+    known.set(key, recipe);
+  }
+  return recipe;
+}

@@ -5,18 +5,17 @@
 import type { CpuBackend, Program } from "../backend/cpu.ts";
 import { openCpu } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
-import type { Job } from "../backend/job.ts";
+import { features } from "../backend/features.ts";
 import type { Block } from "../backend/memory.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
-import type { ProgramKind } from "../kernels/program.ts";
 import type { Problem } from "../plan/problem.ts";
 import { createProblem, integer, oneOf } from "../plan/problem.ts";
 import type { Expected, Named, Tensor } from "./arguments.ts";
 import { apart, exactly, rowsOf, samplesOf } from "./arguments.ts";
 import { dskipOf } from "./dskip.ts";
-import type { Explanation } from "./explain.ts";
+import type { Choice, Explanation } from "./explain.ts";
 import { choosePlan } from "./explain.ts";
 import type {
   BackwardOptions,
@@ -27,29 +26,27 @@ import type {
 } from "./options.ts";
 import { pickInstructions, pickThreads } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
-import type { Engine, Shape, Spectra } from "./run.ts";
+import type { Engine, Gates, Shape, Spectra } from "./run.ts";
 import { createEngine, makeSpectra, runBackward, runForward } from "./run.ts";
+import { Seat } from "./seat.ts";
 import type { RowField, RowTensor } from "./staging.ts";
+
+/** Thrown inside prepareKernel when the object has moved meanwhile. */
+class Moved extends Error {}
 
 /** A long convolution with fixed lengths, mode and dtype. Make it with `FlashFFTConv.create`, free it with `dispose`. */
 export class FlashFFTConv {
   /** Lengths, mode and dtype. */
   readonly problem: Problem;
-  readonly #engine: Engine;
-  readonly #explanation: Explanation;
-  /** Programs by storage of the kernel. */
-  readonly #forward = new Map<Dtype, readonly Program[]>();
-  #backward: readonly Program[] | undefined;
-  readonly #kernels = new Map<PreparedKernel, Block>();
-  readonly #lent: Block[] = [];
+  #seat: Seat;
+  readonly #choice: Choice;
   #workspaceBytes = 0;
   #disposed = false;
 
-  private constructor(engine: Engine, explanation: Explanation) {
+  private constructor(engine: Engine, choice: Choice) {
     this.problem = engine.problem;
-    this.#engine = engine;
-    this.#explanation = explanation;
-    engine.backend.retain();
+    this.#seat = new Seat(engine);
+    this.#choice = choice;
   }
 
   /**
@@ -65,18 +62,12 @@ export class FlashFFTConv {
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
     const channels = integer(call, "channels", options.channels ?? 16, 1, 2 ** 31);
     const workload = { rows: batch * channels, threads };
-    const { explanation, device, candidate } = choosePlan(
-      problem,
-      instructions,
-      workload,
-      options.plan,
-      call,
-    );
-    const backend = await openCpu({ threads, instructions });
-    const engine = createEngine(problem, candidate, backend, device);
-    const conv = new FlashFFTConv(engine, explanation);
+    const choice = choosePlan(problem, instructions, workload, options.plan, call);
+    const backend = openCpu({ threads, instructions, shared: threads > 1 });
+    const engine = createEngine(problem, choice.candidate, backend, choice.device);
+    const conv = new FlashFFTConv(engine, choice);
     try {
-      await backend.exclusive(() => conv.#forwardPrograms("float32", call));
+      await backend.exclusive(() => conv.#seat.forward("float32", call));
     } catch (error) {
       conv.dispose();
       throw error;
@@ -91,36 +82,34 @@ export class FlashFFTConv {
 
   /** Threads in use, the caller's included. */
   get threads(): number {
-    return this.#engine.backend.settings.threads;
+    return this.#seat.backend.settings.threads;
   }
 
   /** Instruction set in use. */
   get instructions(): Instructions {
-    return this.#engine.backend.settings.instructions;
+    return this.#seat.backend.settings.instructions;
   }
 
   /** @internal For tests. */
   get backend(): CpuBackend {
-    return this.#engine.backend;
+    return this.#seat.backend;
   }
 
   /** Which plan was chosen, what it is predicted to cost, and what the others would. */
   explain(): Explanation {
-    return this.#explanation;
+    return this.#choice.explanation;
   }
 
   /** Bytes held in the backend. */
   memory(): MemoryUse {
-    const { spectrumBytes: perChannel, parts } = this.#engine;
-    const spectrumBytes = [...this.#kernels.keys()].reduce(
-      (n, k) => n + k.channels * perChannel,
-      0,
-    );
+    const { engine, kernels, backend } = this.#seat;
+    let channels = 0;
+    for (const kernel of kernels.keys()) channels += kernel.channels;
     return {
-      transformBytes: Math.max(...parts.map((p) => p.template.transformBytes)),
+      transformBytes: Math.max(...engine.parts.map((p) => p.transformBytes)),
       workspaceBytes: this.#workspaceBytes,
-      spectrumBytes,
-      backendBytes: this.#engine.backend.arena.used,
+      spectrumBytes: channels * engine.spectrumBytes,
+      backendBytes: backend.arena.used,
     };
   }
 
@@ -138,15 +127,16 @@ export class FlashFFTConv {
     this.#alive(call);
     const rows =
       integer(call, "batch", batch, 1, 2 ** 31) * integer(call, "channels", channels, 1, 2 ** 31);
-    const { backend } = this.#engine;
     const size = rows * width;
     const { dtype } = this.problem;
-    // Where memory cannot be shared its views die when it grows: there, an ordinary array, which forward copies.
-    if (!backend.lendsArrays)
+    const { arena } = this.#lender(call).backend;
+    // Where no memory is shared, an ordinary array, which calls copy.
+    if (!this.#seat.backend.settings.shared) {
       return dtype === "float32" ? new Float32Array(size) : new Uint16Array(size);
-    const block = backend.arena.allocate(size * bytesPerSample(dtype), call);
-    this.#lent.push(block);
-    const { buffer } = backend.arena.memory;
+    }
+    const block = arena.allocate(size * bytesPerSample(dtype), call);
+    this.#seat.lent.push(block);
+    const { buffer } = arena.memory;
     const array =
       dtype === "float32"
         ? new Float32Array(buffer, block.address, size)
@@ -154,38 +144,24 @@ export class FlashFFTConv {
     return array.fill(0);
   }
 
-  async #forwardPrograms(kernelDtype: Dtype, call: string): Promise<readonly Program[]> {
-    const found = this.#forward.get(kernelDtype);
-    if (found) return found;
-    const programs = await this.#programs("forward", kernelDtype, call);
-    this.#forward.set(kernelDtype, programs);
-    return programs;
-  }
-
-  async #backwardPrograms(call: string): Promise<readonly Program[]> {
-    this.#backward ??= await this.#programs("backward", "float32", call);
-    return this.#backward;
-  }
-
-  async #programs(
-    kind: ProgramKind,
-    kernelDtype: Dtype,
-    call: string,
-  ): Promise<readonly Program[]> {
-    const { problem, parts, backend } = this.#engine;
-    const programs: Program[] = [];
-    for (const { part, plan } of parts) {
-      const spec = {
-        kind,
-        part,
-        adds: programs.length > 0,
-        plan,
-        dtype: problem.dtype,
-        kernelDtype,
-      };
-      programs.push(await backend.program(spec, call));
+  /** A seat whose backend can lend arrays, where the runtime has one: the object moves there, spectra and all. */
+  #lender(call: string): Seat {
+    const old = this.#seat;
+    const { settings } = old.backend;
+    if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
+      return old;
+    const backend = openCpu({ ...settings, shared: true });
+    const { candidate, device } = this.#choice;
+    const seat = new Seat(createEngine(this.problem, candidate, backend, device));
+    try {
+      seat.takeKernels(old, call);
+    } catch (error) {
+      seat.leave();
+      throw error;
     }
-    return programs;
+    this.#seat = seat;
+    old.leave();
+    return seat;
   }
 
   #expected(call: string, name: string, dimensions: readonly string[]): Expected {
@@ -216,26 +192,44 @@ export class FlashFFTConv {
     const call = "conv.prepareKernel";
     this.#alive(call);
     const { data, dtype, channels } = this.#taps(k, call);
-    const engine = this.#engine;
-    return engine.backend.exclusive(async () => {
-      const programs = await this.#forwardPrograms(dtype, call);
-      const block = engine.backend.arena.allocate(channels * engine.spectrumBytes, call);
+    const seat = this.#seat;
+    const { engine, backend } = seat;
+    return backend.exclusive(async () => {
+      const programs = await seat.forward(dtype, call);
+      const block = backend.arena.allocate(channels * engine.spectrumBytes, call);
       try {
         await makeSpectra(engine, programs, data, [0, channels], block.address, call);
+        // Disposed, or moved to another seat, while the spectra were made: begin again, or say so.
+        this.#alive(call);
+        if (seat !== this.#seat) throw new Moved();
       } catch (error) {
-        engine.backend.arena.free(block);
+        backend.arena.free(block);
+        if (error instanceof Moved) return this.prepareKernel(k);
         throw error;
       }
-      const kernel = new PreparedKernel(this, channels, block, (k) => this.#freeKernel(k));
-      this.#kernels.set(kernel, block);
+      const kernel = new PreparedKernel(channels, (k) => this.#freeKernel(k));
+      seat.kernels.set(kernel, block);
       return kernel;
     });
   }
 
   #freeKernel(kernel: PreparedKernel): void {
-    const block = this.#kernels.get(kernel);
-    this.#kernels.delete(kernel);
-    if (block) void this.#engine.backend.exclusive(() => this.#engine.backend.arena.free(block));
+    const { kernels, backend } = this.#seat;
+    const block = kernels.get(kernel);
+    kernels.delete(kernel);
+    if (block) void backend.exclusive(() => backend.arena.free(block));
+  }
+
+  /** The spectra of a kernel that this object has prepared. */
+  #prepared(kernel: PreparedKernel, call: string): Block {
+    const block = this.#seat.kernels.get(kernel);
+    if (block) return block;
+    throw new InvalidArgumentError({
+      call,
+      requirement: "a prepared kernel must be alive and of the same FlashFFTConv object",
+      value: "one that is disposed or of another object",
+      remedy: "Call prepareKernel on this object.",
+    });
   }
 
   /** Kernel argument → spectra or taps, channels, storage. */
@@ -244,7 +238,7 @@ export class FlashFFTConv {
     call: string,
   ): { spectra: Spectra; channels: number; dtype: Dtype } {
     if (k instanceof PreparedKernel) {
-      return { spectra: { kept: k.blockFor(this, call) }, channels: k.channels, dtype: "float32" };
+      return { spectra: { kept: this.#prepared(k, call) }, channels: k.channels, dtype: "float32" };
     }
     const { data, dtype, channels } = this.#taps(k, call);
     return { spectra: { kernel: data }, channels, dtype };
@@ -289,7 +283,7 @@ export class FlashFFTConv {
     options: Pick<ForwardOptions, "pregate" | "postgate">,
     shape: Shape,
     call: string,
-  ): { rows: RowTensor[]; flags: Partial<Job> } {
+  ): { rows: RowTensor[]; flags: Gates } {
     const { length, outputLength } = this.problem;
     const rows: RowTensor[] = [];
     if (options.pregate)
@@ -298,7 +292,7 @@ export class FlashFFTConv {
       rows.push(this.#rows(options.postgate, "postgate", "postgate", outputLength, shape, call));
     return {
       rows,
-      flags: { hasPregate: Number(!!options.pregate), hasPostgate: Number(!!options.postgate) },
+      flags: { pregate: !!options.pregate, postgate: !!options.postgate },
     };
   }
 
@@ -371,17 +365,18 @@ export class FlashFFTConv {
       ...gates.rows,
       { field: "y", data: out, width: outputLength, direction: "out" },
     ];
-    const engine = this.#engine;
+    const seat = this.#seat;
     const run = (programs: readonly Program[]): void | Promise<void> => {
       this.#alive(call);
-      return runForward(engine, programs, spectra, { shape, rows, skip, name: call }, gates.flags);
+      const request = { shape, rows, skip, name: call };
+      return runForward(seat.engine, programs, spectra, request, gates.flags);
     };
-    const running = engine.backend.exclusive(() => {
-      const programs = this.#forward.get(dtype);
-      return programs ? run(programs) : this.#forwardPrograms(dtype, call).then(run);
+    const running = seat.backend.exclusive(() => {
+      const programs = seat.forwardNow(dtype);
+      return programs ? run(programs) : seat.forward(dtype, call).then(run);
     });
     if (running) await running;
-    this.#workspaceBytes = engine.backend.workspaceBytes;
+    this.#workspaceBytes = seat.backend.workspaceBytes;
     return out;
   }
 
@@ -432,20 +427,17 @@ export class FlashFFTConv {
       ...gates.rows,
       ...outputs,
     ];
-    await this.#engine.backend.exclusive(async () => {
+    const seat = this.#seat;
+    await seat.backend.exclusive(async () => {
       this.#alive(call);
-      const forward = await this.#forwardPrograms(dtype, call);
-      const backward = await this.#backwardPrograms(call);
-      await runBackward(
-        this.#engine,
-        { forward, backward },
-        spectra,
-        { shape, rows, skip, name: call },
-        gates.flags,
-        dk,
-      );
-      this.#workspaceBytes = this.#engine.backend.workspaceBytes;
+      const programs = {
+        forward: await seat.forward(dtype, call),
+        backward: await seat.backward(call),
+      };
+      const request = { shape, rows, skip, name: call };
+      await runBackward(seat.engine, programs, spectra, request, gates.flags, dk);
     });
+    this.#workspaceBytes = seat.backend.workspaceBytes;
     return {
       du: du.data,
       dk,
@@ -469,16 +461,7 @@ export class FlashFFTConv {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    const { backend } = this.#engine;
-    void backend.exclusive(() => {
-      for (const block of this.#kernels.values()) backend.arena.free(block);
-      for (const block of this.#lent) backend.arena.free(block);
-      this.#kernels.clear();
-      for (const p of [...this.#forward.values(), this.#backward ?? []].flat()) {
-        backend.releaseProgram(p);
-      }
-      backend.release();
-    });
+    this.#seat.leave();
   }
 
   [Symbol.dispose](): void {

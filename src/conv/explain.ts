@@ -54,6 +54,13 @@ function prediction({ text, cost, seconds, geometry, plan }: Candidate): PlanPre
   };
 }
 
+/** A chosen plan, the numbers it was priced with, and the reasons. */
+export interface Choice {
+  readonly explanation: Explanation;
+  readonly device: DeviceSpec;
+  readonly candidate: Candidate;
+}
+
 /** The planner's choice for a problem, or the plan that the user names. */
 export function choosePlan(
   problem: Problem,
@@ -61,11 +68,7 @@ export function choosePlan(
   workload: Workload,
   plan: string | undefined,
   call: string,
-): {
-  readonly explanation: Explanation;
-  readonly device: DeviceSpec;
-  readonly candidate: Candidate;
-} {
+): Choice {
   const device = deviceFor(instructions);
   const all = candidates(problem, device, workload);
   const candidate = plan === undefined ? all[0]! : namedPlan(plan, problem, device, workload, call);

@@ -24,8 +24,10 @@ import { addressIn, copyRows } from "./staging.ts";
 export interface EnginePart {
   readonly part: Part;
   readonly plan: TransformPlan;
-  /** A job with all that does not change from call to call. */
-  readonly template: Job;
+  /** Jobs by kind, with all that does not change from call to call; each call fills in the rest. */
+  readonly jobs: readonly Job[];
+  /** Bytes of one transform. */
+  readonly transformBytes: number;
   /** Whether all threads can work on one row. */
   readonly shareable: boolean;
   /** Predicted seconds of one row, forward. */
@@ -68,7 +70,9 @@ export function createEngine(
     const spectrumOffset = spectrumBytes;
     spectrumBytes += transform;
     return {
-      ...{ part, plan, template, spectrumOffset, rowSeconds: planCost(plan, device).seconds },
+      ...{ part, plan, spectrumOffset, transformBytes: transform },
+      jobs: Object.values(jobKinds).map((kind) => ({ ...template, kind })),
+      rowSeconds: planCost(plan, device).seconds,
       shareable: plan.points >= shareablePoints && canShareRow(plan, backend.settings.threads),
     };
   });
@@ -80,6 +84,14 @@ export interface Shape {
   readonly batch: number;
   readonly channels: number;
 }
+
+/** Which gates a call has. */
+export interface Gates {
+  readonly pregate: boolean;
+  readonly postgate: boolean;
+}
+
+const noGates: Gates = { pregate: false, postgate: false };
 
 /** Rows of a call, by field of the job, and what goes with them. */
 export interface Call {
@@ -97,6 +109,8 @@ const soloStaging = 256 * 1024;
 const sharedStaging = 1024 * 1024;
 /** Spectra that a call makes for itself are kept to this many bytes at a time. */
 const spectraBudget = 512 * 1024 * 1024;
+/** Shares per thread that a job's units are drawn in: few enough to meet rarely, enough to end together. */
+const shares = 8;
 /** Spectra of fewer points than this are not worth sharing a row for. */
 const shareablePoints = 65_536;
 
@@ -130,13 +144,18 @@ function mostThreads(
   };
 }
 
-function newJob(part: EnginePart, kind: number, program: Program, shape: Shape): Job {
-  const job = { ...part.template };
-  job.kind = kind;
+/** The job of a part, fresh for a call. Calls run one at a time, so there is one job of each kind. */
+function newJob(part: EnginePart, kind: number, program: Program, shape: Shape, gates: Gates): Job {
+  const job = part.jobs[kind]!;
   job.program = program.id;
   job.table = program.table.address;
   job.batch = shape.batch;
   job.channels = shape.channels;
+  job.hasPregate = Number(gates.pregate);
+  job.hasPostgate = Number(gates.postgate);
+  job.hasSkip = 0;
+  job.packed = 0;
+  job.first = 0;
   return job;
 }
 
@@ -184,15 +203,13 @@ function stagedRowBytes(rows: readonly RowTensor[]): number {
   return rows.reduce((sum, r) => sum + r.width * r.data.BYTES_PER_ELEMENT, 0);
 }
 
-/** Addresses of all row tensors where every one of them lies in the backend's memory. */
-function direct(engine: Engine, rows: readonly RowTensor[]): Record<string, number> | undefined {
-  const out: Record<string, number> = {};
-  for (const r of rows) {
-    const address = addressIn(engine.backend.arena, r.data);
-    if (address === undefined) return undefined;
-    out[r.field] = address;
-  }
-  return out;
+/** Whether every row tensor lies in the backend's memory, where jobs find it. */
+function isDirect(engine: Engine, rows: readonly RowTensor[]): boolean {
+  return rows.every((r) => engine.backend.arena.owns(r.data.buffer));
+}
+
+function pointAt(jobs: readonly Job[], rows: readonly RowTensor[]): void {
+  for (const r of rows) for (const job of jobs) job[r.field] = r.data.byteOffset;
 }
 
 /**
@@ -240,6 +257,7 @@ function runParts(
     const crew = team(engine, part, units, factor * part.rowSeconds);
     job.units = units;
     job.together = Number(crew.together);
+    job.grain = crew.threads === 1 ? units : Math.ceil(units / (crew.threads * shares));
     return [i + 1, engine.backend.run(programs[i]!, job, crew.threads, crew.blocking)];
   });
 }
@@ -265,7 +283,7 @@ export function makeSpectra(
   const budget = threads === 1 ? soloStaging : threads * sharedStaging;
   const size = address === undefined ? Math.max(1, Math.floor(budget / rowBytes)) : to - from;
   const jobs = parts.map((p, i) =>
-    newJob(p, jobKinds.spectra, programs[i]!, { batch: 1, channels: 1 }),
+    newJob(p, jobKinds.spectra, programs[i]!, { batch: 1, channels: 1 }, noGates),
   );
   const rows: RowTensor[] = [{ field: "k", data: kernel, width, direction: "in" }];
   const call: Call = { shape: { batch: 1, channels: 1 }, rows, skip: undefined, name };
@@ -295,7 +313,7 @@ type ChannelWork = (from: number, to: number, bases: readonly number[]) => void 
 /** Where the parts' spectra of channels [from, to) begin, were they all there from channel 0 on. */
 function spectrumBases(engine: Engine, address: number, from: number, to: number): number[] {
   return engine.parts.map(
-    (p) => address + (to - from) * p.spectrumOffset - from * p.template.spectrumBytes,
+    (p) => address + (to - from) * p.spectrumOffset - from * p.transformBytes,
   );
 }
 
@@ -356,22 +374,22 @@ export function runForward(
   programs: readonly Program[],
   spectra: Spectra,
   call: Call,
-  gates: Partial<Job>,
+  gates: Gates,
 ): void | Promise<void> {
   const { batch, channels } = call.shape;
   return overChannels(engine, programs, spectra, call, (from, to, bases) => {
     const units = (to - from) * batch;
-    const places = direct(engine, call.rows);
+    const inPlace = isDirect(engine, call.rows);
     const jobs = engine.parts.map((part, i) => {
-      const job = newJob(part, jobKinds.forward, programs[i]!, call.shape);
-      Object.assign(job, gates, places);
+      const job = newJob(part, jobKinds.forward, programs[i]!, call.shape, gates);
       job.spectra = bases[i]!;
       job.first = from * batch;
-      job.packed = places ? 0 : 1;
+      job.packed = Number(!inPlace);
       return job;
     });
     const { threads, together } = mostThreads(engine, units, 1);
-    if (places) {
+    if (inPlace) {
+      pointAt(jobs, call.rows);
       reserve(engine, jobs, threads, call, 0);
       return runParts(engine, programs, jobs, units, 1);
     }
@@ -404,9 +422,9 @@ interface Cut {
 }
 
 /** On one thread a channel that outgrows staging goes row by row; its sum waits in the work memory of its one part. */
-function cutBackward(engine: Engine, call: Call, channels: number, isDirect: boolean): Cut {
+function cutBackward(engine: Engine, call: Call, channels: number, inPlace: boolean): Cut {
   const { batch } = call.shape;
-  if (isDirect) return { channels, rows: batch };
+  if (inPlace) return { channels, rows: batch };
   const rowBytes = stagedRowBytes(call.rows);
   const { threads, together } = mostThreads(engine, channels, 2 * batch);
   const budget = threads === 1 ? soloStaging : threads * sharedStaging;
@@ -424,25 +442,25 @@ export function runBackward(
   programs: Programs,
   spectra: Spectra,
   call: Call,
-  gates: Partial<Job>,
+  gates: Gates,
   dk: Float32Array,
 ): void | Promise<void> {
   const { batch, channels } = call.shape;
   const { arena } = engine.backend;
   const width = engine.problem.kernelLength;
   return overChannels(engine, programs.forward, spectra, call, (from, to, bases) => {
-    const places = direct(engine, call.rows);
-    const cut = cutBackward(engine, call, to - from, places !== undefined);
+    const inPlace = isDirect(engine, call.rows);
+    const cut = cutBackward(engine, call, to - from, inPlace);
     const jobs = engine.parts.map((part, i) => {
-      const job = newJob(part, jobKinds.backward, programs.backward[i]!, call.shape);
-      Object.assign(job, gates, places);
+      const job = newJob(part, jobKinds.backward, programs.backward[i]!, call.shape, gates);
       job.spectra = bases[i]!;
-      job.packed = places ? 0 : 1;
+      job.packed = Number(!inPlace);
       return job;
     });
+    if (inPlace) pointAt(jobs, call.rows);
     const dkAddress = addressIn(arena, dk);
     const dkBytes = dkAddress === undefined ? aligned(cut.channels * width * 4) : 0;
-    const rowBytes = places ? 0 : stagedRowBytes(call.rows);
+    const rowBytes = inPlace ? 0 : stagedRowBytes(call.rows);
     const staging = cut.channels * cut.rows * rowBytes + 128 * call.rows.length;
     const { threads } = mostThreads(engine, cut.channels, 2 * cut.rows);
     const place = reserve(engine, jobs, threads, call, dkBytes + staging);
@@ -466,7 +484,7 @@ export function runBackward(
       const rowAt = (i: number): number => (b + (i % rows)) * channels + h + Math.floor(i / rows);
       const work = (): void | Promise<void> =>
         runParts(engine, programs.backward, jobs, count, 2 * rows);
-      const running = places
+      const running = inPlace
         ? work()
         : staged(engine, jobs, call, place + dkBytes, count * rows, rowAt, work);
       return [at + 1, running ? running.then(keep) : keep()];

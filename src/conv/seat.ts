@@ -1,0 +1,90 @@
+/**
+ * A convolution's place on one backend: its engine, compiled programs, and the spectra kept there. An object moves to
+ * another seat when it is first asked to lend arrays and its backend's memory cannot.
+ */
+import type { CpuBackend, Program } from "../backend/cpu.ts";
+import type { Block } from "../backend/memory.ts";
+import type { Dtype } from "../dtype.ts";
+import type { ProgramKind } from "../kernels/program.ts";
+import type { PreparedKernel } from "./prepared.ts";
+import type { Engine } from "./run.ts";
+
+/** Programs of all parts, in their order. */
+type Programs = readonly Program[];
+
+/** Engine, programs and spectra on one backend. */
+export class Seat {
+  readonly engine: Engine;
+  readonly kernels: Map<PreparedKernel, Block> = new Map();
+  readonly lent: Block[] = [];
+  /** By storage of the kernel. */
+  readonly #forward = new Map<Dtype, Programs>();
+  #backward: Programs | undefined;
+
+  constructor(engine: Engine) {
+    this.engine = engine;
+    engine.backend.retain();
+  }
+
+  get backend(): CpuBackend {
+    return this.engine.backend;
+  }
+
+  /** The forward programs, if they are compiled. */
+  forwardNow(kernelDtype: Dtype): Programs | undefined {
+    return this.#forward.get(kernelDtype);
+  }
+
+  /** Call inside the backend's exclusive section, as the others that compile. */
+  async forward(kernelDtype: Dtype, call: string): Promise<Programs> {
+    const found = this.#forward.get(kernelDtype);
+    if (found) return found;
+    const programs = await this.#compile("forward", kernelDtype, call);
+    this.#forward.set(kernelDtype, programs);
+    return programs;
+  }
+
+  async backward(call: string): Promise<Programs> {
+    this.#backward ??= await this.#compile("backward", "float32", call);
+    return this.#backward;
+  }
+
+  async #compile(kind: ProgramKind, kernelDtype: Dtype, call: string): Promise<Programs> {
+    const { problem, parts, backend } = this.engine;
+    const programs: Program[] = [];
+    try {
+      for (const { part, plan } of parts) {
+        const adds = programs.length > 0;
+        const spec = { kind, part, adds, plan, dtype: problem.dtype, kernelDtype };
+        programs.push(await backend.program(spec, call));
+      }
+    } catch (error) {
+      for (const p of programs) backend.releaseProgram(p);
+      throw error;
+    }
+    return programs;
+  }
+
+  /** Take over the spectra of another seat of the same convolution. */
+  takeKernels(from: Seat, call: string): void {
+    for (const [kernel, block] of from.kernels) {
+      const bytes = kernel.channels * this.engine.spectrumBytes;
+      const mine = this.backend.arena.allocate(bytes, call);
+      const source = new Uint8Array(from.backend.arena.memory.buffer, block.address, bytes);
+      new Uint8Array(this.backend.arena.memory.buffer, mine.address, bytes).set(source);
+      this.kernels.set(kernel, mine);
+    }
+  }
+
+  /** Give everything back once the calls before have ended. */
+  leave(): void {
+    const { backend } = this;
+    void backend.exclusive(() => {
+      for (const block of [...this.kernels.values(), ...this.lent]) backend.arena.free(block);
+      for (const p of [...this.#forward.values(), this.#backward ?? []].flat()) {
+        backend.releaseProgram(p);
+      }
+      backend.release();
+    });
+  }
+}
