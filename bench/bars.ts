@@ -1,0 +1,165 @@
+/** The bars that the CPU backend has to clear, judged from records. */
+import type { BenchRecord } from "./records.ts";
+
+/** One bar and how it came out. */
+export interface Verdict {
+  readonly bar: string;
+  /** `≥ 1.5`; undefined when nothing was measured. */
+  readonly wanted: string | undefined;
+  /** The worst number measured and where; undefined when nothing was. */
+  readonly measured: string | undefined;
+  readonly met: boolean | undefined;
+}
+
+interface Bar {
+  readonly name: string;
+  readonly sense: "at least" | "at most";
+  readonly applies: (record: BenchRecord) => boolean;
+  readonly wanted: (record: BenchRecord) => number;
+}
+
+const rowsOf = ({ B, H }: BenchRecord): number => B * H;
+
+/** `at least` bars are on peer over ours, `at most` bars on ours over peer. */
+function barValue({ sense }: Bar, ours: number, peer: number | null): number {
+  if (peer === null) return Number.NaN;
+  return sense === "at least" ? peer / ours : ours / peer;
+}
+
+/** Fused multiply-add makes the higher bar. */
+const fused = ({ instructions }: BenchRecord): number =>
+  instructions === "relaxed-simd" ? 1.5 : 1.25;
+
+function againstPffft(
+  shapes: string,
+  data: string,
+  shape: (record: BenchRecord) => boolean,
+  wanted: Bar["wanted"],
+): Bar {
+  return {
+    name: `times the speed of pffft-wasm, 1 thread, ${shapes}, ${data}`,
+    sense: "at least",
+    applies: (r) => r.case === "causal" && r.peer === "pffft-wasm" && r.data === data && shape(r),
+    wanted,
+  };
+}
+
+const bars: readonly Bar[] = [
+  ...["resident", "arrays"].flatMap((data) => [
+    againstPffft("B·H = 64, L = 1K … 64K", data, (r) => rowsOf(r) === 64 && r.L <= 65_536, fused),
+    againstPffft(
+      "B·H = 64, L = 512K",
+      data,
+      (r) => rowsOf(r) === 64 && r.L === 524_288,
+      () => 2,
+    ),
+    againstPffft(
+      "B·H = 1",
+      data,
+      (r) => rowsOf(r) === 1,
+      () => 1.2,
+    ),
+  ]),
+  {
+    name: "time with both gates over time without",
+    sense: "at most",
+    applies: (r) => r.case === "gated",
+    wanted: () => 1.15,
+  },
+  {
+    name: "two threads over one, B·H ≥ 16",
+    sense: "at least",
+    applies: (r) => r.case === "threads" && r.threads === 2 && rowsOf(r) >= 16,
+    wanted: () => 1.8,
+  },
+  {
+    name: "two threads over one, one sequence of 1M",
+    sense: "at least",
+    applies: (r) => r.case === "threads" && r.threads === 2 && rowsOf(r) === 1 && r.L === 1_048_576,
+    wanted: () => 1.5,
+  },
+  {
+    name: "times the speed of fft.js, 1 thread",
+    sense: "at least",
+    applies: (r) => r.peer === "fft.js",
+    wanted: () => 15,
+  },
+  {
+    name: "backward (du and dk) over forward",
+    sense: "at most",
+    applies: (r) => r.case === "backward",
+    wanted: () => 2.2,
+  },
+  {
+    name: "chosen plan over the best plan",
+    sense: "at most",
+    applies: (r) => r.case === "plans",
+    wanted: () => 1.15,
+  },
+];
+
+/** `B=4 H=16 L=1024` */
+function where({ B, H, L, threads }: BenchRecord): string {
+  return `B=${B} H=${H} L=${L}${threads > 1 ? `, ${threads} threads` : ""}`;
+}
+
+function judgeBar(bar: Bar, records: readonly BenchRecord[]): Verdict {
+  const judged = records.filter(bar.applies).map((record) => {
+    const value = barValue(bar, record.ours_ms, record.peer_ms);
+    const margin = value / bar.wanted(record);
+    return { record, value, margin: bar.sense === "at least" ? margin : 1 / margin };
+  });
+  judged.sort((a, b) => a.margin - b.margin);
+  const sign = bar.sense === "at least" ? "≥" : "≤";
+  const [worst] = judged;
+  if (!worst) return { bar: bar.name, wanted: undefined, measured: undefined, met: undefined };
+  const { record, value } = worst;
+  const missed = judged.filter(({ margin }) => margin < 1).length;
+  const minima = barValue(bar, record.ours_min_ms, record.peer_min_ms).toFixed(2);
+  return {
+    bar: bar.name,
+    wanted: `${sign} ${bar.wanted(record)}`,
+    measured: `${value.toFixed(2)} (${where(record)}; by minima ${minima}; ${judged.length - missed} of ${judged.length} meet it)`,
+    met: missed === 0,
+  };
+}
+
+/** Nanoseconds per output sample over log2 L: largest over smallest. */
+function judgeGrowth(records: readonly BenchRecord[]): Verdict {
+  const bar = "growth: time per output sample over log2 L, largest over smallest, 1K … 4M";
+  const points = records
+    .filter((record) => record.case === "growth")
+    .map(({ ours_ms, B, H, L }) => ({ L, value: (ours_ms * 1e6) / (B * H * L) / Math.log2(L) }))
+    .sort((a, b) => a.value - b.value);
+  const [least, most] = [points[0], points.at(-1)];
+  if (!least || !most || points.length < 2) {
+    return { bar, wanted: undefined, measured: undefined, met: undefined };
+  }
+  const spread = most.value / least.value;
+  const extremes = `${least.value.toFixed(3)} ns at L=${least.L}, ${most.value.toFixed(3)} ns at L=${most.L}`;
+  return {
+    bar,
+    wanted: "< 1.6",
+    measured: `${spread.toFixed(2)} (${extremes})`,
+    met: spread < 1.6,
+  };
+}
+
+/** PyTorch with as many threads as ours: a bar for each number of threads, because both scale in their own way. */
+function againstPyTorch(records: readonly BenchRecord[]): Bar[] {
+  const counts = new Set(records.map(({ threads }) => threads));
+  return [...counts]
+    .sort((a, b) => a - b)
+    .map((threads) => ({
+      name: `times the speed of PyTorch, ${threads} thread${threads > 1 ? "s" : ""} each, L = 1K … 1M`,
+      sense: "at least",
+      applies: (r) => r.peer === "PyTorch" && r.threads === threads,
+      wanted: () => 2,
+    }));
+}
+
+/** Every bar. */
+export function judge(records: readonly BenchRecord[]): Verdict[] {
+  const all = [...bars, ...againstPyTorch(records)];
+  return [...all.map((bar) => judgeBar(bar, records)), judgeGrowth(records)];
+}

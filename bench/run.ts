@@ -1,0 +1,229 @@
+/**
+ * `npm run bench -- COMMAND`
+ *
+ *   cpu           ours against the peers, and against itself: threads, gates, backward, growth
+ *   plans         the chosen plan against every other candidate, on twenty shapes
+ *   table FILE    README's table from a file of records
+ *   plot FILE     the figure from a file of records
+ *
+ * Options: --json FILE (append one record a line), --svg FILE, --quick, --only PATTERN, --threads 1,2, --markdown.
+ * Bars that are missed are data: the exit code is 0. A wrong answer is an error.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { availableParallelism, loadavg } from "node:os";
+import { dirname } from "node:path";
+import { parseArgs } from "node:util";
+import { judge } from "./bars.ts";
+import { cpuGroups, type Group, planShapes } from "./cases.ts";
+import { type Effort, fullEffort, measure, quickEffort } from "./harness.ts";
+import { candidatePlans, instructionsInUse, openOurs } from "./ours.ts";
+import { plot } from "./plot.ts";
+import {
+  appendRecords,
+  type BenchRecord,
+  createRecord,
+  describeMachine,
+  type Machine,
+  type Measured,
+  readRecords,
+} from "./records.ts";
+import { header, machineLine, markdownTable, recordLine, verdictLine } from "./table.ts";
+import { closeTorch } from "./torch.ts";
+import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
+
+const usage =
+  "npm run bench -- cpu | plans | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
+
+const load = (): string => loadavg()[0]!.toFixed(2);
+
+/** Collects records, prints each and writes it at once: a run cut short keeps what it measured. */
+class Report {
+  readonly records: BenchRecord[] = [];
+  readonly notes = new Set<string>();
+  /** What else kept the machine busy when the run began. */
+  readonly load: string = load();
+  readonly #file: string | undefined;
+  readonly #silent: boolean;
+
+  constructor(file: string | undefined, silent: boolean) {
+    this.#file = file;
+    this.#silent = silent;
+    if (!silent) console.log(header());
+  }
+
+  add(records: readonly BenchRecord[]): void {
+    this.records.push(...records);
+    if (this.#file !== undefined) appendRecords(this.#file, records);
+    if (!this.#silent) for (const record of records) console.log(recordLine(record));
+  }
+}
+
+/** The contenders of a group that can take part, measured; their answers are given back afterwards. */
+async function runGroup(
+  group: Group,
+  effort: Effort,
+  machine: Machine,
+  report: Report,
+): Promise<void> {
+  const workload = createWorkload(
+    group.shape,
+    group.contenders.has("gated") || group.contenders.has("backward"),
+  );
+  const opened = new Map<string, Contender>();
+  try {
+    for (const [key, open] of group.contenders) {
+      const contender = await open(workload);
+      if (typeof contender === "string")
+        report.notes.add(`${key.replace(/ \d+$/, "")}: ${contender}`);
+      else opened.set(key, contender);
+    }
+    const timings = await measure([...opened.values()], new Oracle(workload), workload, effort);
+    const find = (key: string | undefined): Measured | undefined => {
+      const contender = key === undefined ? undefined : opened.get(key);
+      return contender && { contender, timing: timings.get(contender)! };
+    };
+    const records = [];
+    for (const { case: name, ours, peer, as } of group.comparisons) {
+      const [mine, theirs] = [find(ours), find(peer)];
+      if (!mine || (peer !== undefined && !theirs)) continue;
+      const compared = theirs && { name: as ?? theirs.contender.name, timing: theirs.timing };
+      records.push(createRecord(name, workload, mine, compared, machine));
+    }
+    report.add(records);
+  } finally {
+    for (const contender of opened.values()) await contender.dispose();
+  }
+}
+
+/** Every candidate is tried alone and briefly; so many of the fastest then meet the chosen one. */
+const finalists = 4;
+const screening: Effort = { warmUpMs: 30, roundMs: 3, rounds: 5, contenderMs: 100 };
+
+/** Every candidate of a shape, tried; the record is the chosen one against the fastest. */
+async function runPlans(
+  shape: Shape,
+  effort: Effort,
+  machine: Machine,
+  report: Report,
+): Promise<void> {
+  const workload = createWorkload(shape, false);
+  const oracle = new Oracle(workload);
+  const time = async (plans: readonly string[], how: Effort): Promise<Measured[]> => {
+    const opened: Contender[] = [];
+    try {
+      for (const plan of plans) opened.push(await openOurs(workload, { threads: 1, plan }));
+      const timings = await measure(opened, oracle, workload, how);
+      return [...timings].map(([contender, timing]) => ({ contender, timing }));
+    } finally {
+      for (const contender of opened) await contender.dispose();
+    }
+  };
+  const { chosen, candidates } = await candidatePlans(workload, 1);
+  const tried: { plan: string; ms: number }[] = [];
+  for (const { plan } of candidates) {
+    const [alone] = await time([plan], screening);
+    tried.push({ plan, ms: alone!.timing.minMs });
+  }
+  tried.sort((a, b) => a.ms - b.ms);
+  const fastest = tried.slice(0, finalists).map(({ plan }) => plan);
+  const final = await time([...new Set([chosen, ...fastest])], effort);
+  final.sort((a, b) => a.timing.medianMs - b.timing.medianMs);
+  const mine = final.find(({ contender }) => contender.plan === chosen)!;
+  const best = { name: final[0]!.contender.plan!, timing: final[0]!.timing };
+  report.add([createRecord("plans", workload, mine, best, machine)]);
+}
+
+function writeFile(file: string, content: string): void {
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, content);
+}
+
+function parseThreads(list: string | undefined): number[] {
+  const threads = list?.split(",").map(Number) ?? [1, availableParallelism()];
+  if (!threads.every((n) => Number.isInteger(n) && n >= 1)) {
+    throw new Error(`bench: --threads must list integers from 1 on, as in 1,2; got ${list}`);
+  }
+  return [...new Set(threads)].sort((a, b) => a - b);
+}
+
+/** Progress on a terminal. */
+function progress(done: number, all: number, name: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${done + 1}/${all} ${name}\r`);
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      json: { type: "string" },
+      svg: { type: "string" },
+      only: { type: "string", default: "" },
+      threads: { type: "string" },
+      quick: { type: "boolean", default: false },
+      markdown: { type: "boolean", default: false },
+    },
+  });
+  const [command, file] = positionals;
+  if (command === "table" && file) {
+    const records = readRecords(file);
+    console.log(markdownTable(records, judge(records)));
+  } else if (command === "plot" && file) {
+    const svg = plot(readRecords(file));
+    if (values.svg === undefined) console.log(svg);
+    else writeFile(values.svg, svg);
+  } else if (command === "cpu" || command === "plans") {
+    const threads = parseThreads(values.threads);
+    const machine = describeMachine(await instructionsInUse());
+    const report = new Report(values.json, values.markdown);
+    const effort = values.quick ? quickEffort : fullEffort;
+    const pattern = new RegExp(values.only);
+    const jobs =
+      command === "cpu"
+        ? cpuGroups(threads, values.quick).map((group) => ({
+            name: group.name,
+            run: () => runGroup(group, effort, machine, report),
+          }))
+        : planShapes(values.quick).map((shape) => ({
+            name: `plans ${shape.mode} B=${shape.batch} H=${shape.channels} L=${shape.length}`,
+            run: () => runPlans(shape, effort, machine, report),
+          }));
+    const chosen = jobs.filter(({ name }) => pattern.test(name));
+    for (const [index, { name, run }] of chosen.entries()) {
+      progress(index, chosen.length, name);
+      await run();
+    }
+    finish(report, values, command === "cpu");
+  } else {
+    throw new Error(`bench: unknown command; ${usage}`);
+  }
+}
+
+/** What ends a run: verdicts, who was missing, how busy the machine was, the figure. */
+function finish(
+  report: Report,
+  values: { markdown: boolean; svg?: string | undefined },
+  everyBar: boolean,
+): void {
+  const { records, notes } = report;
+  const [first] = records;
+  if (!first) throw new Error("bench: no case matches --only");
+  const verdicts = judge(records).filter(({ met }) => everyBar || met !== undefined);
+  if (values.markdown) console.log(markdownTable(records, verdicts));
+  else console.log(`\n${verdicts.map(verdictLine).join("\n")}`);
+  console.log(`\n${machineLine(first)} Load average ${report.load} before, ${load()} after.`);
+  for (const note of notes) console.log(`note: ${note}`);
+  if (values.svg !== undefined || records.some((record) => record.case === "causal")) {
+    const svg = values.svg ?? "output/bench.svg";
+    writeFile(svg, plot(records));
+    console.log(`figure: ${svg}`);
+  }
+}
+
+try {
+  await main();
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+} finally {
+  closeTorch();
+}
