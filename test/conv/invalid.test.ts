@@ -1,0 +1,336 @@
+/** Bad input: each is refused by a typed error that names the call, the requirement, the value and the remedy. */
+import { describe, expect, test } from "vitest";
+import {
+  type BackwardOptions,
+  convolve,
+  type ErrorParts,
+  FlashFFTConv,
+  FlashFFTConvError,
+  type FlashFFTConvOptions,
+  type ForwardOptions,
+  InvalidArgumentError,
+} from "../../src/index.ts";
+import { describeBackends } from "../support/backends.ts";
+import { expectClose } from "../support/close.ts";
+
+/** The error that `action` throws or rejects with: typed, its four parts filled and in its message. */
+async function refusal(action: () => unknown): Promise<ErrorParts & { message: string }> {
+  let thrown: unknown;
+  try {
+    await action();
+  } catch (error) {
+    thrown = error;
+  }
+  expect(thrown).toBeInstanceOf(InvalidArgumentError);
+  const { parts, message } = thrown as InvalidArgumentError;
+  for (const part of [parts.call, parts.requirement, parts.value, parts.remedy]) {
+    expect(part.trim()).not.toBe("");
+    expect(message).toContain(part);
+  }
+  return { ...parts, message };
+}
+
+/** Anything at all, where the types would not let it pass. */
+const any = (value: unknown) => value as never;
+
+const notIntegers = [0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, "2", null, {}];
+
+describe("FlashFFTConv.create refuses", () => {
+  const cases: [string, unknown, RegExp][] = [
+    ...notIntegers.map((length): [string, unknown, RegExp] => [
+      `length ${length}`,
+      { length },
+      /length/,
+    ]),
+    ...notIntegers.map((threads): [string, unknown, RegExp] => [
+      `threads ${threads}`,
+      { length: 8, threads },
+      /threads/,
+    ]),
+    ...["kernelLength", "batch", "channels"].flatMap((name) =>
+      [0, 1.5, Number.NaN, Number.POSITIVE_INFINITY].map((value): [string, unknown, RegExp] => [
+        `${name} ${value}`,
+        { length: 8, [name]: value },
+        new RegExp(name),
+      ]),
+    ),
+    ["a period below L", { length: 8, mode: "circular", period: 7 }, /period/],
+    ["period NaN", { length: 8, mode: "circular", period: Number.NaN }, /period/],
+    ["a period without circular", { length: 8, period: 8 }, /period/],
+    [
+      "a bidirectional kernel of L taps",
+      { length: 8, mode: "bidirectional", kernelLength: 8 },
+      /16/,
+    ],
+    ["an unknown mode", { length: 8, mode: "valid" }, /mode.*"valid"/],
+    ["an unknown dtype", { length: 8, dtype: "float64" }, /dtype.*"float64"/],
+    ["an unknown backend", { length: 8, backend: "gpu" }, /backend.*"gpu"/],
+    ["unknown instructions", { length: 8, instructions: "avx" }, /instructions.*"avx"/],
+    ["no options", undefined, /options/],
+  ];
+  test.each(cases)("%s", async (_, options, message) => {
+    const error = await refusal(() => FlashFFTConv.create(options as FlashFFTConvOptions));
+    expect(error.call).toContain("FlashFFTConv.create");
+    expect(error.message).toMatch(message);
+  });
+});
+
+describe("convolve refuses", () => {
+  const [u, k] = [new Float32Array(8), new Float32Array(3)];
+  const cases: [string, () => unknown][] = [
+    ["an empty input", () => convolve(new Float32Array(0), k)],
+    ["an empty kernel", () => convolve(u, new Float32Array(0))],
+    ["channels that do not divide", () => convolve(u, k, { channels: 2 })],
+    ["channels NaN", () => convolve(u, k, { channels: Number.NaN })],
+    ["a plain array", () => convolve(any([1, 2, 3]), k)],
+    ["an unknown mode", () => convolve(u, k, { mode: any("valid") })],
+  ];
+  test.each(cases)("%s", async (_, action) => {
+    expect((await refusal(action)).call).toContain("convolve");
+  });
+});
+
+const length = 16;
+const [batch, channels] = [2, 3];
+const samples = (count = batch * channels * length) => new Float32Array(count).fill(1);
+const taps = () => samples(channels * length);
+
+function detached(): Float32Array {
+  const array = samples();
+  structuredClone(array.buffer, { transfer: [array.buffer] });
+  return array;
+}
+
+/** Arrays of one buffer: `a` and `b` share `shared` samples at the end of a and the start of b. */
+function overlapping(a: number, b: number, shared: number): [Float32Array, Float32Array] {
+  const buffer = new ArrayBuffer(4 * (a + b));
+  return [new Float32Array(buffer, 0, a), new Float32Array(buffer, 4 * (a - shared), b)];
+}
+
+/** What may be wrong with any tensor of (batch, channels, length) float32 samples. */
+const badTensors: [string, () => unknown, RegExp][] = [
+  ["a lost sample", () => samples(95), /95/],
+  ["a lost row", () => samples(80), /\b80\b|\b5 rows/],
+  ["nothing in it", () => new Float32Array(0), /0/],
+  ["a plain array", () => new Array(96).fill(1), /Float32Array/],
+  ["a Float64Array", () => new Float64Array(96), /Float64Array/],
+  ["the bits of another dtype", () => new Uint16Array(96), /Uint16Array/],
+  ["an ArrayBuffer", () => new ArrayBuffer(4 * 96), /ArrayBuffer/],
+  ["a DataView", () => new DataView(new ArrayBuffer(4 * 96)), /DataView/],
+  ["null", () => null, /null/],
+  ["a number", () => 96, /96/],
+  ["a detached buffer", detached, /detached/],
+  ["rank 2", () => ({ data: samples(), shape: [6, 16] }), /\[6, 16\]/],
+  ["rank 4", () => ({ data: samples(), shape: [1, 2, 3, 16] }), /\[1, 2, 3, 16\]/],
+  ["a shape larger than its data", () => ({ data: samples(), shape: [2, 4, 16] }), /\[2, 4, 16\]/],
+  ["a shape smaller than its data", () => ({ data: samples(), shape: [1, 3, 16] }), /\[1, 3, 16\]/],
+  ["a shape of other rows", () => ({ data: samples(), shape: [2, 6, 8] }), /\[2, 6, 8\]/],
+  ["a shape with NaN", () => ({ data: samples(), shape: [2, Number.NaN, 16] }), /NaN/],
+  ["a shape with a fraction", () => ({ data: samples(), shape: [4, 1.5, 16] }), /1\.5/],
+  ["a shape that is no array", () => ({ data: samples(), shape: "2,3,16" }), /"2,3,16"/],
+];
+
+const badKernels: [string, () => unknown, RegExp][] = [
+  ["a lost tap", () => samples(47), /47/],
+  ["nothing in it", () => new Float32Array(0), /0/],
+  ["channels that do not divide the input's rows", () => samples(4 * length), /./],
+  ["a plain array", () => new Array(48).fill(1), /./],
+  ["a Float64Array", () => new Float64Array(48), /Float64Array/],
+  ["the bits of another dtype", () => new Uint16Array(48), /Uint16Array/],
+  ["a detached buffer", () => detached(), /detached/],
+  ["undefined", () => undefined, /undefined/],
+  ["rank 3", () => ({ data: taps(), shape: [1, 3, 16] }), /\[1, 3, 16\]/],
+  ["a shape of other taps", () => ({ data: taps(), shape: [6, 8] }), /\[6, 8\]/],
+];
+
+describeBackends(
+  "conv refuses",
+  (open) => {
+    describe.each(["forward", "backward"] as const)("in %s", (method) => {
+      /** Call with everything right but what is replaced. */
+      const attempt = async (change: {
+        u?: unknown;
+        k?: unknown;
+        dy?: unknown;
+        options?: unknown;
+      }) => {
+        using conv = await open({ length });
+        const pick = (name: "u" | "k" | "dy", right: Float32Array) =>
+          any(name in change ? change[name] : right);
+        const [u, k, dy] = [pick("u", samples()), pick("k", taps()), pick("dy", samples())];
+        const { options } = change;
+        const error = await refusal(() =>
+          method === "forward"
+            ? conv.forward(u, k, options as ForwardOptions)
+            : conv.backward(dy, u, k, options as BackwardOptions),
+        );
+        expect(error.call).toContain(method);
+        // The object is none the worse.
+        expectClose(await conv.forward(samples(), taps()), ramps(), {
+          rowLength: length,
+          bound: 3e-7,
+        });
+        return error;
+      };
+      const ramps = () => Float64Array.from({ length: 96 }, (_, n) => 1 + (n % length));
+
+      test.each(badTensors)("u: %s", async (_, make, value) => {
+        expect((await attempt({ u: make() })).message).toMatch(value);
+      });
+      test.each(badTensors)("pregate: %s", async (_, make, value) => {
+        const pregate = make();
+        expect((await attempt({ options: { pregate } })).message).toMatch(value);
+      });
+      test.each(badTensors)("postgate: %s", async (_, make, value) => {
+        const postgate = make();
+        expect((await attempt({ options: { postgate } })).message).toMatch(value);
+      });
+      test.each(badKernels)("k: %s", async (_, make, value) => {
+        expect((await attempt({ k: make() })).message).toMatch(value);
+      });
+      test.each([
+        ["too short", () => samples(2), /2/],
+        ["one a row", () => samples(6), /6/],
+        ["a Float64Array", () => new Float64Array(3), /Float64Array/],
+        ["a number", () => 1, /1/],
+      ])("skip: %s", async (_, make, value) => {
+        expect((await attempt({ options: { skip: make() } })).message).toMatch(value);
+      });
+      test.each(method === "backward" ? badTensors : [])("dy: %s", async (_, make, value) => {
+        expect((await attempt({ dy: make() })).message).toMatch(value);
+      });
+      test.each(
+        method === "forward"
+          ? ([
+              ["too small", () => samples(95), /95/],
+              ["too large", () => samples(97), /97/],
+              ["of another dtype", () => new Uint16Array(96), /Uint16Array/],
+              ["a plain array", () => new Array(96).fill(0), /./],
+              ["detached", () => detached(), /detached/],
+            ] as const)
+          : [],
+      )("out: %s", async (_, make, value) => {
+        expect((await attempt({ options: { out: make() } })).message).toMatch(value);
+      });
+      test.each(method === "forward" ? ["u", "pregate", "postgate", "k"] : [])(
+        "out over %s, wholly or by one sample",
+        async (name) => {
+          const count = name === "k" ? 48 : 96;
+          for (const shared of [count, 1]) {
+            const [input, out] = overlapping(count, 96, shared);
+            input.fill(1);
+            const error = await attempt(
+              name === "u" || name === "k"
+                ? { [name]: input, options: { out } }
+                : { options: { [name]: input, out } },
+            );
+            expect(error.message).toMatch(/overlap/);
+          }
+        },
+      );
+    });
+
+    test("float16: numbers where bits are meant", async () => {
+      using conv = await open({ length, dtype: "float16" });
+      const bits = new Uint16Array(96).fill(0x3c00);
+      await refusal(() => conv.forward(samples(), taps()));
+      await refusal(() => conv.forward(new Int16Array(96) as never, taps()));
+      await refusal(() => conv.forward(bits, taps(), { pregate: samples() }));
+      await refusal(() => conv.forward(bits, taps(), { out: samples() }));
+      await refusal(() => conv.backward(samples(), bits, taps()));
+      expect(await conv.forward(bits, taps())).toBeInstanceOf(Uint16Array);
+    });
+
+    test("skip in mode full, whose outputs are longer than its inputs", async () => {
+      using conv = await open({ length, mode: "full" });
+      const skip = samples(3);
+      expect((await refusal(() => conv.forward(samples(), taps(), { skip }))).message).toMatch(
+        /full/,
+      );
+      const dy = samples(6 * 31);
+      await refusal(() => conv.backward(dy, samples(), taps(), { skip }));
+    });
+
+    test("mode full: a postgate or dy of the input's length", async () => {
+      using conv = await open({ length, mode: "full" });
+      await refusal(() => conv.forward(samples(), taps(), { postgate: samples() }));
+      await refusal(() => conv.backward(samples(), samples(), taps()));
+    });
+
+    test("a kernel of another object, or one disposed", async () => {
+      using conv = await open({ length });
+      using other = await open({ length });
+      const foreign = await other.prepareKernel(taps());
+      await refusal(() => conv.forward(samples(), foreign));
+      await refusal(() => conv.backward(samples(), samples(), foreign));
+      const own = await conv.prepareKernel(taps());
+      own.dispose();
+      expect((await refusal(() => conv.forward(samples(), own))).message).toMatch(/dispose/);
+      expect((await refusal(() => conv.backward(samples(), samples(), own))).message).toMatch(
+        /dispose/,
+      );
+      foreign.dispose();
+    });
+
+    test.each(badKernels.filter(([name]) => !name.includes("divide")))(
+      "a kernel to prepare: %s",
+      async (_, make, value) => {
+        using conv = await open({ length });
+        const error = await refusal(() => conv.prepareKernel(any(make())));
+        expect(error.call).toContain("prepareKernel");
+        expect(error.message).toMatch(value);
+      },
+    );
+
+    test.each(notIntegers)("allocations of %s rows", async (count) => {
+      using conv = await open({ length });
+      for (const name of ["allocateInput", "allocateOutput"] as const) {
+        expect((await refusal(() => conv[name](any(count), 1))).call).toContain(name);
+        expect((await refusal(() => conv[name](1, any(count)))).call).toContain(name);
+      }
+    });
+
+    test("everything once disposed, and a second dispose is nothing", async () => {
+      const conv = await open({ length });
+      const kernel = await conv.prepareKernel(taps());
+      conv.dispose();
+      conv.dispose();
+      kernel.dispose();
+      const actions: Record<string, () => unknown> = {
+        forward: () => conv.forward(samples(), taps()),
+        backward: () => conv.backward(samples(), samples(), taps()),
+        prepareKernel: () => conv.prepareKernel(taps()),
+        allocateInput: () => conv.allocateInput(1, 1),
+        allocateOutput: () => conv.allocateOutput(1, 1),
+      };
+      for (const [name, action] of Object.entries(actions)) {
+        const error = await refusal(action);
+        expect(error.call).toContain(name);
+        expect(error.message).toMatch(/dispose/);
+      }
+    });
+
+    test("by rejection, not by throwing, from what returns promises", async () => {
+      using conv = await open({ length });
+      const promises = [
+        conv.forward(any(null), any(null)),
+        conv.backward(any(null), any(null), any(null)),
+        conv.prepareKernel(any(null)),
+        FlashFFTConv.create(any(null)),
+        convolve(any(null), any(null)),
+      ];
+      for (const { status } of await Promise.allSettled(promises)) expect(status).toBe("rejected");
+    });
+
+    test("NaN in the data is no error", async () => {
+      using conv = await open({ length });
+      const y = await conv.forward(samples().fill(Number.NaN), taps());
+      expect((y as Float32Array).every(Number.isNaN)).toBe(true);
+    });
+  },
+  { threads: 1, instructions: ["simd", "javascript"] },
+);
+
+test("errors are told apart by class, and all are of one family", async () => {
+  await expect(FlashFFTConv.create({ length: 0 })).rejects.toBeInstanceOf(FlashFFTConvError);
+});

@@ -1,0 +1,138 @@
+/** The package as npm would publish it: what is in it, and that what it promises is there. Needs `npm run build`. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { publint } from "publint";
+import { formatMessage } from "publint/utils";
+import { beforeAll, describe, expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+interface PackedFile {
+  readonly path: string;
+  readonly size: number;
+}
+
+interface Manifest {
+  readonly exports: Readonly<Record<string, string | Readonly<Record<string, string>>>>;
+  readonly bin: Readonly<Record<string, string>>;
+  readonly dependencies?: Readonly<Record<string, string>>;
+}
+
+const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as Manifest;
+
+/** The files of a dry run of `npm pack`. */
+function pack(): PackedFile[] {
+  const output = execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], {
+    cwd: root,
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  // npm prints a list of packages, from npm 12 on a record of them.
+  const [packed] = Object.values(JSON.parse(output) as Record<string, { files: PackedFile[] }>);
+  return packed!.files;
+}
+
+describe("the package", () => {
+  let files: PackedFile[];
+  let paths: Set<string>;
+
+  beforeAll(() => {
+    if (!existsSync(join(root, "dist/index.js"))) {
+      throw new Error("dist/ is missing: run `npm run build` first");
+    }
+    files = pack();
+    paths = new Set(files.map(({ path }) => path));
+  });
+
+  test("holds the built library, its documents and its licence, and nothing else", () => {
+    const allowed =
+      /^(?:dist\/.+\.(?:js|d\.ts|js\.map)|docs\/.+\.(?:md|svg)|package\.json|(?:README|CHANGELOG)\.md|LICENSE)$/;
+    expect([...paths].filter((path) => !allowed.test(path))).toEqual([]);
+    for (const path of ["README.md", "CHANGELOG.md", "LICENSE", "docs/architecture.md"]) {
+      expect(paths).toContain(path);
+    }
+  });
+
+  test("is small: a megabyte at most", () => {
+    const bytes = files.reduce((sum, { size }) => sum + size, 0);
+    expect(bytes).toBeLessThan(2 ** 20);
+  });
+
+  test("has every file that its exports and its command name", () => {
+    const targets = Object.values(manifest.exports).flatMap((target) =>
+      typeof target === "string" ? [target] : Object.values(target),
+    );
+    for (const target of [...targets, ...Object.values(manifest.bin)]) {
+      expect(paths).toContain(target.replace(/^\.\//, ""));
+    }
+  });
+
+  test.each(Object.keys(manifest.exports))("resolves and loads %s", (entry) => {
+    const name = entry === "." ? "flashfftconv" : `flashfftconv/${entry.slice(2)}`;
+    const options = entry.endsWith(".json") ? ', { with: { type: "json" } }' : "";
+    const script = `console.log(Object.keys(await import(${JSON.stringify(name)}${options})).length)`;
+    // The package may name itself: this is how its users will find it.
+    const output = execFileSync(
+      process.execPath,
+      ["--no-warnings", "--input-type=module", "-e", script],
+      {
+        cwd: root,
+        encoding: "utf8",
+      },
+    );
+    expect(Number(output)).toBeGreaterThan(0);
+  });
+
+  test("has a command that starts, and says which version it is", () => {
+    const [command] = Object.values(manifest.bin);
+    const file = join(root, command!);
+    expect(readFileSync(file, "utf8")).toMatch(/^#!\/usr\/bin\/env node\n/);
+    const output = execFileSync(process.execPath, [file, "--version"], { encoding: "utf8" });
+    expect(output).toContain((manifest as unknown as { version: string }).version);
+  });
+
+  test("does what README shows", () => {
+    const readme = readFileSync(join(root, "README.md"), "utf8");
+    const example = /^```js\n(import [^`]+)```/m.exec(readme)![1]!;
+    // What the example leaves to the reader: two rows of two channels.
+    const before = `
+      const [B, H, L] = [2, 2, 4096];
+      const row = (n) => Float32Array.from({ length: n }, (_, i) => Math.sin(i * i));
+      const [signal, taps] = [row(1000), row(100)];
+      const [u, dy, pregate, postgate] = [1, 2, 3, 4].map(() => row(B * H * L));
+      const [k, skip] = [row(H * L), row(H)];`;
+    const after = `
+      const shapes = { filtered, y, output, ...gradients };
+      for (const [name, values] of Object.entries(shapes)) {
+        if (!values.some((x) => x !== 0)) throw new Error(\`\${name} is empty\`);
+        console.error(name, values.length);
+      }`;
+    const script = (before + example)
+      .replace("// to be filled", "input.set(u);")
+      .replace("conv.dispose();", `${after}\nconv.dispose();`);
+    const module = ["--no-warnings", "--input-type=module", "-e", script];
+    const { status, stderr } = spawnSync(process.execPath, module, { cwd: root, encoding: "utf8" });
+    expect(stderr.trim().split("\n")).toEqual([
+      "filtered 1099",
+      "y 16384",
+      "output 16384",
+      "du 16384",
+      "dk 8192",
+      "dpregate 16384",
+      "dpostgate 16384",
+      "dskip 2",
+    ]);
+    expect(status).toBe(0);
+  });
+
+  test("needs no other package", () => {
+    expect(manifest.dependencies ?? {}).toEqual({});
+  });
+
+  test("passes publint", async () => {
+    const { messages, pkg } = await publint({ pkgDir: root, pack: false, strict: true });
+    expect(messages.map((message) => formatMessage(message, pkg, { color: false }))).toEqual([]);
+  });
+});

@@ -1,0 +1,112 @@
+/**
+ * The same test bodies on every backend configuration. One that this runtime cannot open is reported as skipped, or
+ * fails where the environment variable REQUIRE_BACKENDS names it: `REQUIRE_BACKENDS=cpu:simd,cpu:javascript`.
+ */
+import { describe, test } from "vitest";
+import { FlashFFTConv, type FlashFFTConvOptions, UnsupportedError } from "../../src/index.ts";
+
+/** One way to run the library. */
+export interface BackendConfiguration {
+  /** As REQUIRE_BACKENDS spells it; configurations that differ in threads share it. */
+  readonly requirement: string;
+  /** Shown in test names. */
+  readonly name: string;
+  /** Options that select it. */
+  readonly options: {
+    readonly backend: "cpu";
+    readonly instructions: "relaxed-simd" | "simd" | "javascript";
+    readonly threads: number;
+  };
+}
+
+/** Everything to be tested, fastest first. Plain JavaScript has one thread: its memory cannot be shared. */
+export const configurations: readonly BackendConfiguration[] = (
+  [
+    ["relaxed-simd", 1],
+    ["relaxed-simd", 2],
+    ["simd", 1],
+    ["simd", 2],
+    ["javascript", 1],
+  ] as const
+).map(([instructions, threads]) => ({
+  requirement: `cpu:${instructions}`,
+  name: `cpu:${instructions} × ${threads}`,
+  options: { backend: "cpu", instructions, threads },
+}));
+
+/** What a configuration's test body gets: `FlashFFTConv.create` with the configuration filled in. */
+export type Open = (options: FlashFFTConvOptions) => Promise<FlashFFTConv>;
+
+/** Which configurations a group of bodies runs on. */
+export interface Selection {
+  readonly threads?: number;
+  readonly instructions?: readonly string[];
+  /** Every instruction set once, with one thread or two: for bodies that take long. */
+  readonly spread?: boolean;
+}
+
+const spreadNames = ["cpu:relaxed-simd × 1", "cpu:simd × 2", "cpu:javascript × 1"];
+
+/** The names that REQUIRE_BACKENDS lists. */
+export function requirementsIn(variable: string | undefined): string[] {
+  return (variable ?? "").split(",").filter((name) => name !== "");
+}
+
+/** What becomes of a configuration's tests: they run, or one test fails or is skipped in their place. */
+export function verdict(
+  requirement: string,
+  refusal: string | undefined,
+  required: readonly string[],
+): "run" | "fail" | "skip" {
+  if (refusal === undefined) return "run";
+  return required.includes(requirement) ? "fail" : "skip";
+}
+
+const required = requirementsIn(process.env.REQUIRE_BACKENDS);
+
+/** Why each configuration cannot be opened here; undefined for those that can. Other errors than refusals are thrown on. */
+const refusals = new Map<string, string | undefined>();
+for (const { name, options } of configurations) {
+  try {
+    const conv = await FlashFFTConv.create({ length: 16, ...options });
+    conv.dispose();
+    refusals.set(name, undefined);
+  } catch (error) {
+    if (!(error instanceof UnsupportedError)) throw error;
+    refusals.set(name, error.message);
+  }
+}
+
+/** `define` the same tests for each configuration of the selection. */
+export function describeBackends(
+  title: string,
+  define: (open: Open, configuration: BackendConfiguration) => void,
+  selection: Selection = {},
+): void {
+  const chosen = configurations.filter(
+    ({ name, options }) =>
+      (!selection.spread || spreadNames.includes(name)) &&
+      (selection.threads ?? options.threads) === options.threads &&
+      (selection.instructions ?? [options.instructions]).includes(options.instructions),
+  );
+  if (chosen.length === 0) throw new Error(`${title}: no configuration fits the selection`);
+  for (const configuration of chosen) {
+    const { name, requirement, options: selected } = configuration;
+    describe(`${title} on ${name}`, () => {
+      const refusal = refusals.get(name);
+      switch (verdict(requirement, refusal, required)) {
+        case "run":
+          return define(
+            (options) => FlashFFTConv.create({ ...options, ...selected }),
+            configuration,
+          );
+        case "fail":
+          return void test("opens, as REQUIRE_BACKENDS asks", () => {
+            throw new Error(refusal);
+          });
+        case "skip":
+          return void test.skip(`not here: ${refusal}`, () => {});
+      }
+    });
+  }
+}

@@ -1,0 +1,221 @@
+/** Random inputs of a problem, as stored and in float64, and the comparison of a call's results with the oracle. */
+import { type Dtype, decode, encode, type SampleArray } from "../../src/dtype.ts";
+import type { FlashFFTConv, Gradients } from "../../src/index.ts";
+import {
+  type OracleGradients,
+  type OracleInputs,
+  oracleBackward,
+  oracleForward,
+} from "../../src/math/oracle.ts";
+import type { Problem } from "../../src/plan/problem.ts";
+import { expectClose, norm } from "./close.ts";
+import { normal } from "./signals.ts";
+
+/** The shapes and options of a call that a problem leaves open. */
+export interface CallShape {
+  readonly batch?: number;
+  readonly channels?: number;
+  readonly pregate?: boolean;
+  readonly postgate?: boolean;
+  readonly skip?: boolean;
+}
+
+/** Inputs of forward and backward: what the library is given and, exactly the same numbers, what the oracle is. */
+export interface Inputs {
+  readonly problem: Problem;
+  readonly u: SampleArray;
+  readonly k: Float32Array;
+  readonly dy: SampleArray;
+  readonly options: {
+    readonly pregate?: SampleArray;
+    readonly postgate?: SampleArray;
+    readonly skip?: Float32Array;
+  };
+  readonly exact: OracleInputs & { readonly dy: Float64Array };
+  /** What forward must return; computed once, however many backends ask. */
+  readonly y: () => Float64Array;
+  /** What backward must return; computed once. */
+  readonly gradients: () => OracleGradients;
+}
+
+/** Every combination of gates and skip that a problem allows. */
+export function gateCombinations(problem: Pick<Problem, "mode">): CallShape[] {
+  const both = [false, true];
+  const skips = problem.mode === "full" ? [false] : both;
+  return both.flatMap((pregate) =>
+    both.flatMap((postgate) => skips.map((skip) => ({ pregate, postgate, skip }))),
+  );
+}
+
+/** Unit-scale random inputs, rounded to the problem's storage. */
+export function drawInputs(problem: Problem, shape: CallShape, seed: number): Inputs {
+  const { batch = 1, channels = 1 } = shape;
+  const { length, kernelLength, outputLength, dtype } = problem;
+  const rows = batch * channels;
+  const draw = (count: number, part: number, storage: Dtype): SampleArray =>
+    encode(normal(count, seed * 8 + part), storage);
+  const u = draw(rows * length, 0, dtype);
+  const k = draw(channels * kernelLength, 1, "float32") as Float32Array;
+  const dy = draw(rows * outputLength, 2, dtype);
+  const pregate = shape.pregate ? draw(rows * length, 3, dtype) : undefined;
+  const postgate = shape.postgate ? draw(rows * outputLength, 4, dtype) : undefined;
+  const skip = shape.skip ? (draw(channels, 5, "float32") as Float32Array) : undefined;
+  const exact = {
+    batch,
+    channels,
+    u: decode(u, dtype),
+    k: decode(k, "float32"),
+    dy: decode(dy, dtype),
+    ...(pregate && { pregate: decode(pregate, dtype) }),
+    ...(postgate && { postgate: decode(postgate, dtype) }),
+    ...(skip && { skip: decode(skip, "float32") }),
+  };
+  return {
+    problem,
+    u,
+    k,
+    dy,
+    options: { ...(pregate && { pregate }), ...(postgate && { postgate }), ...(skip && { skip }) },
+    exact,
+    y: once(() => oracleForward(problem, exact)),
+    gradients: once(() => oracleBackward(problem, exact)),
+  };
+}
+
+/** A function that computes at its first call and remembers. */
+export function once<T>(compute: () => T): () => T {
+  let value: T | undefined;
+  return () => {
+    value ??= compute();
+    return value;
+  };
+}
+
+/** The bar for y at unit scale in float32. */
+export function forwardBar({ length }: Problem): number {
+  return length <= 4096 ? 3e-7 : 6e-7;
+}
+
+/** The bar for gradients. */
+export const gradientBar = 1e-6;
+
+/**
+ * The law by which dk may grow: it sums B rows in float32, in order, and so adds up B roundings of a partial sum. Those
+ * come to about √B/3 · 2^−24 of dk (6e-7 at B = 1024), which stays within the bar up to B = 256 and is granted room
+ * to grow as √B beyond.
+ */
+export function dkBar(batch: number): number {
+  return gradientBar * Math.max(1, Math.sqrt(batch / 256));
+}
+
+/** What the bars are relative to. */
+export type Reference =
+  /** Each row's own norm, as the issue states the bars: for rows long enough that their terms do not cancel. */
+  | "rows"
+  /** The norm of all rows together: for rows so short that some cancel, with many of them. */
+  | "all"
+  /** Each row's norm or the size of what it sums, whichever is larger (see Closeness.scale): for any input. */
+  | "terms";
+
+/** Run forward and hold it to the bars. */
+export async function checkForward(
+  conv: FlashFFTConv,
+  inputs: Inputs,
+  reference: Reference = "terms",
+): Promise<SampleArray> {
+  const { problem } = inputs;
+  const y = await conv.forward(inputs.u, inputs.k, inputs.options);
+  expectClose(y, inputs.y(), {
+    name: "y",
+    rowLength: reference === "all" ? y.length : problem.outputLength,
+    bound: forwardBar(problem),
+    dtype: problem.dtype,
+    ...(reference === "terms" && { scale: sizes(inputs).y }),
+  });
+  return y;
+}
+
+/** Run backward and hold every gradient to the bars. */
+export async function checkBackward(
+  conv: FlashFFTConv,
+  inputs: Inputs,
+  reference: Reference = "terms",
+): Promise<Gradients> {
+  const { problem, exact } = inputs;
+  const actual = await conv.backward(inputs.dy, inputs.u, inputs.k, inputs.options);
+  const expected = inputs.gradients();
+  const scales = sizes(inputs);
+  const stored = { dtype: problem.dtype, bound: gradientBar };
+  const summed = { dtype: "float32" as const, bound: dkBar(exact.batch) };
+  const rules = {
+    du: { ...stored, rowLength: problem.length },
+    dk: { ...summed, rowLength: problem.kernelLength },
+    dpregate: { ...stored, rowLength: problem.length },
+    dpostgate: { ...stored, rowLength: problem.outputLength },
+    dskip: { ...summed, rowLength: 1 },
+  };
+  for (const name of ["du", "dk", "dpregate", "dpostgate", "dskip"] as const) {
+    const want = expected[name];
+    const got = actual[name];
+    if ((want === undefined) !== (got === undefined)) {
+      throw new Error(`backward must return ${name} exactly when its gate or skip was given`);
+    }
+    if (!want || !got) continue;
+    // dskip is one sum of B·L terms of either sign: only the size of its terms says how exact it can be.
+    const byTerms = reference === "terms" || name === "dskip";
+    const rowLength = reference === "all" && !byTerms ? want.length : rules[name].rowLength;
+    expectClose(got, want, {
+      ...rules[name],
+      name,
+      rowLength,
+      ...(byTerms && { scale: scales[name] }),
+    });
+  }
+  return actual;
+}
+
+/**
+ * Upper limits, row by row, of what each result sums: by Cauchy and Schwarz, a convolution's values are at most
+ * ‖x‖·‖k‖, and a transform's rounding errors are relative to that.
+ */
+function sizes({ problem, exact }: Inputs): Record<"y" | keyof Gradients, Float64Array> {
+  const { length, kernelLength, outputLength } = problem;
+  const { batch, channels, u, k, dy, pregate, postgate, skip } = exact;
+  const rows = batch * channels;
+  const result = {
+    y: new Float64Array(rows),
+    du: new Float64Array(rows),
+    dpregate: new Float64Array(rows),
+    dpostgate: new Float64Array(rows),
+    dk: new Float64Array(channels),
+    dskip: new Float64Array(channels),
+  };
+  const row = (values: Float64Array | undefined, index: number, size: number) =>
+    values?.subarray(index * size, (index + 1) * size);
+  for (let r = 0; r < rows; r++) {
+    const h = r % channels;
+    const input = row(u, r, length)!;
+    const upstream = row(dy, r, outputLength)!;
+    const before = row(pregate, r, length);
+    const after = row(postgate, r, outputLength);
+    const x = norm(gated(input, before));
+    const dz = norm(gated(upstream, after));
+    const taps = norm(row(k, h, kernelLength)!);
+    const d = Math.abs(skip?.[h] ?? 0);
+    result.y[r] = largest(after) * x * taps + d * norm(input);
+    result.du[r] = largest(before) * dz * taps + d * norm(upstream);
+    result.dpregate[r] = largest(input) * dz * taps;
+    result.dpostgate[r] = largest(upstream) * x * taps;
+    result.dk[h] = Math.hypot(result.dk[h]!, dz * x);
+    result.dskip[h] = Math.hypot(result.dskip[h]!, norm(upstream) * norm(input));
+  }
+  return result;
+}
+
+function gated(values: Float64Array, gate: Float64Array | undefined): Float64Array {
+  return gate ? values.map((value, n) => value * gate[n]!) : values;
+}
+
+function largest(gate: Float64Array | undefined): number {
+  return gate ? gate.reduce((most, value) => Math.max(most, Math.abs(value)), 0) : 1;
+}

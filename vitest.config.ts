@@ -1,0 +1,32 @@
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+// Node 20 and 21 have relaxed SIMD behind this flag, later versions without one and refuse it. With it, the tests
+// cover every instruction set on every version.
+const major = Number(process.versions.node.split(".")[0]);
+const relaxedSimd = major < 22 ? ["--experimental-wasm-relaxed-simd"] : [];
+
+export default defineConfig({
+  resolve: {
+    // Tests name the sources and run what is shipped: worker threads can only be started from built files.
+    alias: [
+      {
+        find: /^(?:\.\.\/)+src\/(.*)\.ts$/,
+        replacement: `${fileURLToPath(new URL("dist", import.meta.url))}/$1.js`,
+      },
+    ],
+  },
+  test: {
+    include: ["test/**/*.test.ts"],
+    globalSetup: ["test/support/build.ts"],
+    // Built files are run by Node itself, untouched.
+    server: { deps: { external: [/\/dist\//] } },
+    // Processes, not threads: the library starts worker threads of its own and its memory is measured per process.
+    pool: "forks",
+    // All cores: by default one is left for a user who waits for nothing else here.
+    maxWorkers: "100%",
+    execArgv: ["--expose-gc", ...relaxedSimd],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+  },
+});
