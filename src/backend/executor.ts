@@ -38,7 +38,7 @@ export type Clear = (from: number, to: number) => void;
 /** Where a thread works: its job, its work memory, how to clear memory. */
 interface Context {
   readonly job: Job;
-  readonly work: number;
+  work: number;
   readonly clear: Clear;
 }
 
@@ -79,7 +79,10 @@ export function execute(
   const { units, grain } = job;
   for (let at = tickets.next() * grain; at < units; at = tickets.next() * grain) {
     const end = Math.min(units, at + grain);
-    for (let item = at; item < end; item++) runUnit(recipe, context, job.first + item);
+    for (let item = at; item < end; item++) {
+      if (job.slotted) context.work = job.workspace + item * job.threadBytes;
+      runUnit(recipe, context, job.first + item);
+    }
     tickets.finish();
   }
 }
@@ -115,9 +118,11 @@ function phasesOf({ row, after }: Recipe, context: Context): Phase[] {
   const [from, to, finish] = batchRange(job);
   const phases: Phase[] = [];
   for (let unit = job.first; unit < job.first + job.units; unit++) {
+    const slot = job.workspace + (unit - job.first) * job.threadBytes;
+    const own = job.slotted ? { ...context, work: slot } : context;
     const add = (steps: readonly Step[], b: number): void => {
       for (const s of steps) {
-        const run = (item: number): void => s.run(context, unit, b, item, item + 1);
+        const run = (item: number): void => s.run(own, unit, b, item, item + 1);
         phases.push({ count: lengthOf(s, job), run });
       }
     };

@@ -20,6 +20,8 @@ const fields = [
   /** Batch rows [batchFrom, batchTo) of a backward job; the kernel gradient is stored after the last of the batch. */
   "batchFrom",
   "batchTo",
+  /** Work memory belongs to units (no more than threads), not to threads: what it holds outlives the job. */
+  "slotted",
   /** All threads work on one row at a time, in phases. */
   "together",
   "table",

@@ -53,8 +53,12 @@ export class FlashFFTConv {
    * Plan, compile, start threads.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
-  static async create(options: FlashFFTConvOptions): Promise<FlashFFTConv> {
-    const call = "FlashFFTConv.create";
+  static create(options: FlashFFTConvOptions): Promise<FlashFFTConv> {
+    return FlashFFTConv.createFor(options, "FlashFFTConv.create");
+  }
+
+  /** @internal create, with errors that name another call. */
+  static async createFor(options: FlashFFTConvOptions, call: string): Promise<FlashFFTConv> {
     const problem = createProblem(options, call);
     oneOf(call, "backend", options.backend ?? "auto", ["auto", "cpu"]);
     const instructions = pickInstructions(options.instructions ?? "auto", call);
@@ -286,18 +290,18 @@ export class FlashFFTConv {
   ): { rows: RowTensor[]; flags: Gates } {
     const { length, outputLength } = this.problem;
     const rows: RowTensor[] = [];
-    if (options.pregate)
+    if (options.pregate !== undefined)
       rows.push(this.#rows(options.pregate, "pregate", "pregate", length, shape, call));
-    if (options.postgate)
+    if (options.postgate !== undefined)
       rows.push(this.#rows(options.postgate, "postgate", "postgate", outputLength, shape, call));
     return {
       rows,
-      flags: { pregate: !!options.pregate, postgate: !!options.postgate },
+      flags: { pregate: options.pregate !== undefined, postgate: options.postgate !== undefined },
     };
   }
 
   #skip(skip: Float32Array | undefined, shape: Shape, call: string): Float32Array | undefined {
-    if (!skip) return undefined;
+    if (skip === undefined) return undefined;
     const { length, outputLength, mode } = this.problem;
     if (length !== outputLength) {
       throw new InvalidArgumentError({
@@ -353,7 +357,7 @@ export class FlashFFTConv {
     const { length, outputLength } = this.problem;
     const size = shape.batch * channels * outputLength;
     const out = options.out ?? this.#newArray(data, size);
-    if (options.out) {
+    if (options.out !== undefined) {
       const given: Named[] = [];
       this.#output(options.out, size, "out", call, given);
       const taps = "kernel" in spectra ? [{ name: "k", data: spectra.kernel }] : [];
@@ -404,14 +408,15 @@ export class FlashFFTConv {
     const make = (field: "du" | "dpregate" | "dpostgate", width: number): RowTensor => {
       const size = shape.batch * channels * width;
       const array = out[field];
-      if (array) this.#output(array, size, field, call, given);
+      if (array !== undefined) this.#output(array, size, field, call, given);
       return { field, data: array ?? this.#newArray(data, size), width, direction: "out" };
     };
     const du = make("du", length);
     const dpregate = options.pregate && make("dpregate", length);
     const dpostgate = options.postgate && make("dpostgate", outputLength);
     const dk = out.dk ?? new Float32Array(channels * kernelLength);
-    if (out.dk) this.#output(out.dk, channels * kernelLength, "dk", call, given, "float32");
+    if (out.dk !== undefined)
+      this.#output(out.dk, channels * kernelLength, "dk", call, given, "float32");
     const outputs = [du, dpregate, dpostgate].filter((r) => r !== undefined);
     const taps = "kernel" in spectra ? [{ name: "k", data: spectra.kernel }] : [];
     const inputs = [upstream, { field: "u", data }, ...gates.rows].map((r) => ({

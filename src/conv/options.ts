@@ -42,10 +42,14 @@ export interface BackwardOptions extends Omit<ForwardOptions, "out"> {
 
 /** Arrays for gradients, of the shapes and kinds of `Gradients`. */
 export interface GradientArrays {
-  readonly du?: SampleArray;
-  readonly dk?: Float32Array;
-  readonly dpregate?: SampleArray;
-  readonly dpostgate?: SampleArray;
+  /** (B, H, L). */
+  readonly du?: SampleArray | undefined;
+  /** (H, K). */
+  readonly dk?: Float32Array | undefined;
+  /** (B, H, L). */
+  readonly dpregate?: SampleArray | undefined;
+  /** (B, H, Lout). */
+  readonly dpostgate?: SampleArray | undefined;
 }
 
 /** Gradients of a loss, given dy = ∂loss/∂y. */

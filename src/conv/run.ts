@@ -105,7 +105,7 @@ export interface Call {
 const blockingSeconds = 4e-3;
 /** Staging of a call on one thread: little, so that rows stay in cache between copy and transform. */
 const soloStaging = 256 * 1024;
-/** Staging per thread of a call on several: much, so that threads meet rarely. */
+/** Staging of a call on several threads: at least this much, so that they meet rarely even over short rows. */
 const sharedStaging = 1024 * 1024;
 /** Spectra that a call makes for itself are kept to this many bytes at a time. */
 const spectraBudget = 512 * 1024 * 1024;
@@ -198,6 +198,17 @@ function reserve(
   return base + transforms + skipBytes;
 }
 
+/**
+ * Bytes of staging that a call of a kind may take: with its twiddles and the transforms that its threads work on no
+ * more than four transforms a thread. Short rows get what they need to be quick.
+ */
+function stagingBudget(engine: Engine, kind: number, threads: number): number {
+  const transform = Math.max(...engine.parts.map((p) => p.transformBytes));
+  const left = (threads * (4 - transformsPerThread[kind]!) - 1) * transform;
+  const floor = threads === 1 ? soloStaging : sharedStaging;
+  return 4 * transform < sharedStaging ? Math.max(floor, left) : left;
+}
+
 /** Bytes that one row of every tensor takes in staging. */
 function stagedRowBytes(rows: readonly RowTensor[]): number {
   return rows.reduce((sum, r) => sum + r.width * r.data.BYTES_PER_ELEMENT, 0);
@@ -280,7 +291,7 @@ export function makeSpectra(
   const rowBytes = width * kernel.BYTES_PER_ELEMENT;
   const address = addressIn(backend.arena, kernel);
   const { threads } = mostThreads(engine, to - from, spectrumFactor);
-  const budget = threads === 1 ? soloStaging : threads * sharedStaging;
+  const budget = stagingBudget(engine, jobKinds.spectra, threads);
   const size = address === undefined ? Math.max(1, Math.floor(budget / rowBytes)) : to - from;
   const jobs = parts.map((p, i) =>
     newJob(p, jobKinds.spectra, programs[i]!, { batch: 1, channels: 1 }, noGates),
@@ -394,7 +405,7 @@ export function runForward(
       return runParts(engine, programs, jobs, units, 1);
     }
     const rowBytes = stagedRowBytes(call.rows);
-    const budget = threads === 1 ? soloStaging : threads * sharedStaging;
+    const budget = stagingBudget(engine, jobKinds.forward, threads);
     const size = Math.min(units, Math.max(together ? 1 : threads, Math.floor(budget / rowBytes)));
     const place = reserve(engine, jobs, threads, call, size * rowBytes + 128 * call.rows.length);
     return inSteps(0, units, (at) => {
@@ -421,19 +432,22 @@ interface Cut {
   readonly rows: number;
 }
 
-/** On one thread a channel that outgrows staging goes row by row; its sum waits in the work memory of its one part. */
+/**
+ * Channels that outgrow staging go a few batch rows at a time, one channel a thread; their sums wait in work memory, of
+ * which there is one for each channel under way. Several parts would need as many sums.
+ */
 function cutBackward(engine: Engine, call: Call, channels: number, inPlace: boolean): Cut {
   const { batch } = call.shape;
   if (inPlace) return { channels, rows: batch };
   const rowBytes = stagedRowBytes(call.rows);
   const { threads, together } = mostThreads(engine, channels, 2 * batch);
-  const budget = threads === 1 ? soloStaging : threads * sharedStaging;
+  const budget = stagingBudget(engine, jobKinds.backward, threads);
   const fit = Math.floor(budget / (batch * rowBytes));
-  const least = together ? 1 : threads;
-  if (threads > 1 || fit >= 1 || engine.parts.length > 1) {
+  const least = Math.min(channels, together ? 1 : threads);
+  if (fit >= least || engine.parts.length > 1) {
     return { channels: Math.min(channels, Math.max(least, fit)), rows: batch };
   }
-  return { channels: 1, rows: Math.max(1, Math.min(batch, Math.floor(budget / rowBytes))) };
+  return { channels: least, rows: Math.max(1, Math.floor(budget / (least * rowBytes))) };
 }
 
 /** Gradients of all rows; the kernel's go to `dk`, one row of K float32 per channel. */
@@ -475,6 +489,7 @@ export function runBackward(
         job.first = h;
         job.batchFrom = b;
         job.batchTo = b + rows;
+        job.slotted = Number(rows < batch);
         job.dk = dkAddress === undefined ? place : dkAddress + h * width * 4;
       }
       const keep = (): void => {
