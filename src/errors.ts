@@ -17,7 +17,9 @@ export interface ErrorParts {
 
 /** Base class of every error that the library throws on purpose. */
 export class FlashFFTConvError extends Error {
+  /** Name of the class. */
   override readonly name: string = "FlashFFTConvError";
+  /** What the message is made of. */
   readonly parts: ErrorParts;
 
   constructor(parts: ErrorParts, cause?: unknown) {

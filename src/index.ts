@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * flashfftconv: exact long convolutions with gradients.
  * @packageDocumentation

@@ -109,29 +109,15 @@ export class CpuBackend {
 
   /** Run `work` when no other call is running: at once where possible, else in its turn. */
   exclusive<T>(work: () => T | Promise<T>): T | Promise<T> {
-    const run = (): T | Promise<T> => {
-      const result = work();
-      if (!(result instanceof Promise)) return result;
-      const settled = result.then(
-        () => {},
-        () => {},
-      );
-      this.#last = settled;
-      void settled.then(() => {
-        if (this.#last === settled) this.#last = undefined;
+    const turn = this.#last ? this.#last.then(work) : work();
+    if (!(turn instanceof Promise)) return turn;
+    // The next call waits for this one, however it ends.
+    const ended: Promise<unknown> = turn
+      .catch(() => {})
+      .then(() => {
+        if (this.#last === ended) this.#last = undefined;
       });
-      return result;
-    };
-    if (!this.#last) return run();
-    const turn = this.#last.then(run);
-    const settled = turn.then(
-      () => {},
-      () => {},
-    );
-    this.#last = settled;
-    void settled.then(() => {
-      if (this.#last === settled) this.#last = undefined;
-    });
+    this.#last = ended;
     return turn;
   }
 

@@ -67,7 +67,8 @@ async function startWorker(): Promise<WorkerHandle> {
     | typeof import("node:worker_threads")
     | undefined;
   if (threads) {
-    const worker = new threads.Worker(url, { name: "flashfftconv" });
+    // No options of the process: some of them (--eval, --input-type) would keep a worker from starting.
+    const worker = new threads.Worker(url, { name: "flashfftconv", execArgv: [] });
     worker.unref();
     return {
       post: (m) => worker.postMessage(m),

@@ -5,7 +5,12 @@ import { InvalidArgumentError, show } from "../errors.ts";
 /** Rows of samples: a flat typed array whose shape follows from the plan's lengths, or an array with its shape. */
 export type Tensor =
   | SampleArray
-  | { readonly data: SampleArray; readonly shape: readonly number[] };
+  | {
+      /** The samples, row after row. */
+      readonly data: SampleArray;
+      /** (B, H, samples), or (H, samples) for taps. */
+      readonly shape: readonly number[];
+    };
 
 /** What a tensor argument must be. */
 export interface Expected {

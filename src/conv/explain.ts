@@ -19,23 +19,32 @@ export interface PlanPrediction {
   readonly points: number;
   /** Milliseconds of one row on one thread: arithmetic, memory traffic, overhead. */
   readonly row: {
+    /** All of it. */
     readonly ms: number;
+    /** Butterflies and products, data at hand. */
     readonly arithmeticMs: number;
+    /** Traffic through the memory levels. */
     readonly memoryMs: number;
+    /** Calls and loop entries. */
     readonly overheadMs: number;
   };
 }
 
 /** What `explain()` returns; printed, it is a table. */
 export interface Explanation {
+  /** What is computed. */
   readonly problem: Problem;
+  /** The rows and threads that the plan was chosen for. */
   readonly workload: Workload;
   /** The machine's description that prices come from. */
   readonly device: DeviceSpec;
+  /** The instruction set in use. */
   readonly instructions: Instructions;
+  /** The plan in use. */
   readonly chosen: PlanPrediction;
   /** All plans considered, cheapest first. */
   readonly candidates: readonly PlanPrediction[];
+  /** A table of the chosen plan and the next best. */
   toString(): string;
 }
 

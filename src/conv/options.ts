@@ -17,6 +17,7 @@ export interface FlashFFTConvOptions extends ProblemOptions {
   readonly instructions?: "auto" | Instructions;
   /** Rows that calls will have, as hints for the planner; calls may have any. */
   readonly batch?: number;
+  /** H of the calls to come: a hint, as `batch` is. */
   readonly channels?: number;
   /** Use this plan, as `explain()` prints it, instead of the planner's choice. */
   readonly plan?: string;

@@ -17,6 +17,7 @@ export class PreparedKernel {
     this.#free(this);
   }
 
+  /** The same as `dispose`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

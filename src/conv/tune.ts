@@ -21,7 +21,9 @@ export interface TuneOptions {
 
 /** What tuning found, and the file that keeps it. */
 export interface Tuned {
+  /** The measured description of this machine. */
   readonly device: DeviceSpec;
+  /** The file that keeps it. */
   readonly path: string;
 }
 

@@ -13,7 +13,9 @@ import { layout } from "./plan.ts";
 
 /** One stage as the cost model sees it. */
 export interface StageShape {
+  /** Points of one butterfly or of one dense DFT. */
   readonly radix: number;
+  /** Dense DFTs on matrix units, or butterflies in registers. */
   readonly kind: "matrix" | "butterfly";
   /** Bytes of the set that the stage sweeps: decides where its points come from. */
   readonly workingSet: number;
@@ -21,10 +23,15 @@ export interface StageShape {
 
 /** Predicted seconds of one row, and what they are made of. */
 export interface Cost {
+  /** The sum of the three parts, in seconds. */
   readonly seconds: number;
+  /** Seconds of arithmetic, data at hand. */
   readonly arithmetic: number;
+  /** Seconds of traffic through the memory levels. */
   readonly memory: number;
+  /** Seconds of calls and loop entries. */
   readonly overhead: number;
+  /** Floating-point operations; a fused multiply-add counts as two. */
   readonly flops: number;
 }
 

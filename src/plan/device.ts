@@ -5,6 +5,7 @@
 
 /** A level of memory that working sets live in. */
 export interface MemoryLevel {
+  /** As people call it: `L2`, `HBM`. */
   readonly name: string;
   /** Largest working set that stays in it, in bytes. */
   readonly bytes: number;
@@ -14,11 +15,13 @@ export interface MemoryLevel {
 
 /** Numbers about one machine. */
 export interface DeviceSpec {
+  /** Which machine, and in which configuration. */
   readonly name: string;
   /** Which kinds of stage there are: dense DFTs on matrix units, butterflies in registers. */
   readonly stages: readonly ("matrix" | "butterfly")[];
   /** FLOP/s of matrix units on tiles of at least `matrixTile`; 0 where there are none. */
   readonly matrixFlops: number;
+  /** Smallest radix that fills a tile of the matrix units. */
   readonly matrixTile: number;
   /** FLOP/s of the general units. */
   readonly generalFlops: number;

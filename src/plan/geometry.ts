@@ -13,19 +13,27 @@ import type { Problem } from "./problem.ts";
 
 /** `count` consecutive samples from `index` on, at positions `position` …, times `sign`; negative positions wrap. */
 export interface Run {
+  /** First sample or tap. */
   readonly index: number;
+  /** How many. */
   readonly count: number;
+  /** Where the first one stands; below 0 it wraps to P + position, with its sign changed. */
   readonly position: number;
+  /** Factor on the samples. */
   readonly sign: 1 | -1;
 }
 
 /** One negacyclic convolution. */
 export interface Part {
+  /** Where the samples of a row stand. */
   readonly inputs: readonly Run[];
+  /** Where the taps stand. */
   readonly taps: readonly Run[];
+  /** Where the outputs stand. */
   readonly outputs: readonly Run[];
   /** Number of positions P: exactly this many, or at least. The transform has half as many complex points. */
   readonly positions: number;
+  /** Whether the transform must have exactly `positions`, because wrapping around is part of the result. */
   readonly exact: boolean;
   /** Factor on the part's result in the sum of all parts. */
   readonly scale: number;

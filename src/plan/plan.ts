@@ -19,7 +19,9 @@ export interface Level {
 
 /** A factored transform of `points` = 4·Π radices complex points. */
 export interface TransformPlan {
+  /** M: complex points. */
   readonly points: number;
+  /** Outermost first. */
   readonly levels: readonly Level[];
 }
 
@@ -29,7 +31,9 @@ export interface LevelLayout extends Level {
   readonly blocks: number;
   /** Points of one block. */
   readonly size: number;
+  /** Rows of a block: the product of the level's radices. */
   readonly rows: number;
+  /** Points of a row: the size of a sub-block. */
   readonly columns: number;
   /** Bytes from row to row. */
   readonly pitch: number;
@@ -76,6 +80,7 @@ export function transformBytes(plan: TransformPlan): number {
   return layout(plan)[0]!.bytes;
 }
 
+/** The product of some numbers; 1 of none. */
 export function product(factors: readonly number[]): number {
   return factors.reduce((a, b) => a * b, 1);
 }

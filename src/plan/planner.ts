@@ -13,13 +13,17 @@ import type { Problem } from "./problem.ts";
 export interface Workload {
   /** Rows of a call: batch × channels. */
   readonly rows: number;
+  /** Threads that take part, the caller's included. */
   readonly threads: number;
 }
 
 /** A priced plan for a geometry. */
 export interface Candidate {
+  /** The parts that the plan's transforms belong to. */
   readonly geometry: Geometry;
+  /** One transform for each part. */
   readonly plan: Plan;
+  /** The plan on one line. */
   readonly text: string;
   /** One row on one thread: all parts. */
   readonly cost: Cost;

@@ -25,6 +25,7 @@ export const maxLength = 16_777_216;
 
 /** A checked problem: shapes without the batch. */
 export interface Problem {
+  /** Which convolution. */
   readonly mode: Mode;
   /** L: samples of one input row. */
   readonly length: number;
@@ -32,6 +33,7 @@ export interface Problem {
   readonly kernelLength: number;
   /** N of the circular mode; for the others the length is implied and this is 0. */
   readonly period: number;
+  /** Storage of u, y and the gates. */
   readonly dtype: Dtype;
   /** Samples of one output row. */
   readonly outputLength: number;
