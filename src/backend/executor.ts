@@ -4,7 +4,7 @@
  */
 
 import { batchPlaces } from "../kernels/middle.ts";
-import { suffix } from "../kernels/suffix.ts";
+import { rowName, suffix } from "../kernels/suffix.ts";
 import type { Job } from "./job.ts";
 import { jobKinds } from "./job.ts";
 
@@ -52,6 +52,8 @@ interface Step {
 interface Recipe {
   readonly row: readonly Step[];
   readonly after: readonly Step[];
+  /** All steps of a unit in one, where a thread has it to itself. */
+  readonly unit?: (c: Context, unit: number) => void;
 }
 
 function lengthOf(step: Step, job: Job): number {
@@ -87,7 +89,8 @@ export function execute(
   }
 }
 
-function runUnit({ row, after }: Recipe, context: Context, unit: number): void {
+function runUnit({ row, after, unit: whole }: Recipe, context: Context, unit: number): void {
+  if (whole) return whole(context, unit);
   const { job } = context;
   const [from, to, finish] = batchRange(job);
   for (let b = from; b < to; b++) {
@@ -157,6 +160,7 @@ function forwardRecipe(e: Kernels, flags: Job): Recipe {
   const head = e[`head_u${suffix(flags.hasPregate !== 0)}`]!;
   const body = e.body_multiply!;
   const tail = e[`tail_y${suffix(flags.hasPostgate !== 0, flags.hasSkip !== 0)}`]!;
+  const whole = e[rowName(flags.hasPregate !== 0, flags.hasPostgate !== 0, flags.hasSkip !== 0)]!;
   const channelOf = (job: Job, unit: number): number =>
     job.batch === 1 ? unit : Math.floor(unit / job.batch);
   const rowOf = (job: Job, unit: number): number =>
@@ -186,7 +190,15 @@ function forwardRecipe(e: Kernels, flags: Job): Recipe {
       },
     },
   ];
-  return { row, after: [] };
+  const unit = ({ job, work }: Context, unit: number): void => {
+    const channel = channelOf(job, unit);
+    const at = rowOf(job, unit);
+    const [u, y] = [at * job.inputBytes, at * job.outputBytes];
+    const k = job.spectra + channel * job.spectrumBytes;
+    const skip = job.skip + 4 * channel;
+    whole(job.u + u, job.pregate + u, work, k, job.y + y, job.postgate + y, skip, job.table);
+  };
+  return { row, after: [], unit };
 }
 
 function backwardRecipe(e: Kernels, flags: Job): Recipe {

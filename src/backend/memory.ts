@@ -42,6 +42,8 @@ export class Arena {
   /** Free ranges by address, none adjacent to the next. */
   readonly #free: { address: number; bytes: number }[] = [];
   #end = alignment;
+  #floats: Float32Array | undefined;
+  #halves: Uint16Array | undefined;
   #used = 0;
   /** Buffers of this memory: a shared memory's earlier ones still show it after growth. */
   #buffers = new WeakSet<ArrayBufferLike>();
@@ -59,6 +61,16 @@ export class Arena {
   /** Whether a typed array lies in this memory, so that kernels can work on it where it is. */
   owns(buffer: ArrayBufferLike): boolean {
     return this.#buffers.has(buffer);
+  }
+
+  /** The whole memory as an array of the kind of `like`. */
+  view(like: Float32Array | Uint16Array): Float32Array | Uint16Array {
+    const { buffer } = this.memory;
+    if (this.#floats?.buffer !== buffer) {
+      this.#floats = new Float32Array(buffer);
+      this.#halves = new Uint16Array(buffer);
+    }
+    return like instanceof Float32Array ? this.#floats : this.#halves!;
   }
 
   /** @throws BackendError when 4 GiB are not enough. */

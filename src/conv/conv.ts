@@ -31,6 +31,9 @@ import { createEngine, makeSpectra, runBackward, runForward } from "./run.ts";
 import { Seat } from "./seat.ts";
 import type { RowField, RowTensor } from "./staging.ts";
 
+const inputDimensions = ["B", "H", "L"] as const;
+const outputDimensions = ["B", "H", "Lout"] as const;
+
 /** Thrown inside prepareKernel when the object has moved meanwhile. */
 class Moved extends Error {}
 
@@ -250,7 +253,7 @@ export class FlashFFTConv {
 
   /** The batch and channels of a call, from u and the number of kernel rows. */
   #shape(u: Tensor, channels: number, call: string): { data: SampleArray; shape: Shape } {
-    const expected = this.#expected(call, "u", ["B", "H", "L"]);
+    const expected = this.#expected(call, "u", inputDimensions);
     const { data, shape } = samplesOf(u, expected);
     const rows = rowsOf(data, this.problem.length, expected);
     this.#width(shape, this.problem.length, expected);
@@ -274,9 +277,8 @@ export class FlashFFTConv {
     shape: Shape,
     call: string,
   ): RowTensor {
-    const long =
-      width === this.problem.length && field !== "postgate" && field !== "dy" ? "L" : "Lout";
-    const expected = this.#expected(call, name, ["B", "H", long]);
+    const long = field === "postgate" || field === "dy";
+    const expected = this.#expected(call, name, long ? outputDimensions : inputDimensions);
     const { data, shape: given } = samplesOf(tensor, expected);
     this.#width(given, width, expected);
     exactly(data, shape.batch * shape.channels * width, expected);

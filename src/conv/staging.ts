@@ -39,17 +39,9 @@ export function addressIn(arena: Arena, data: SampleArray): number | undefined {
   return arena.owns(data.buffer) ? data.byteOffset : undefined;
 }
 
-/** A typed array of the kind of `like` over the backend's memory. */
-function view(
-  arena: Arena,
-  like: Float32Array | Uint16Array,
-  address: number,
-  length: number,
-): typeof like {
-  const { buffer } = arena.memory;
-  return like instanceof Float32Array
-    ? new Float32Array(buffer, address, length)
-    : new Uint16Array(buffer, address, length);
+/** Samples [from, to) of an array; the array itself where that is all of it. */
+function part<T extends Float32Array | Uint16Array>(array: T, from: number, to: number): T {
+  return from === 0 && to === array.length ? array : (array.subarray(from, to) as T);
 }
 
 /**
@@ -64,17 +56,16 @@ export function copyRows(
   rowAt: (i: number) => number,
 ): void {
   const user = raw(tensor.data);
+  const memory = arena.view(user);
   const { width } = tensor;
-  const staged = view(arena, user, address, count * width);
+  const base = address / user.BYTES_PER_ELEMENT;
   for (let i = 0; i < count; ) {
     const row = rowAt(i);
     let run = 1;
     while (i + run < count && rowAt(i + run) === row + run) run++;
-    if (tensor.direction === "in") {
-      staged.set(user.subarray(row * width, (row + run) * width) as Float32Array, i * width);
-    } else {
-      user.set(staged.subarray(i * width, (i + run) * width) as Float32Array, row * width);
-    }
+    const at = base + i * width;
+    if (tensor.direction === "in") memory.set(part(user, row * width, (row + run) * width), at);
+    else user.set(memory.subarray(at, at + run * width), row * width);
     i += run;
   }
 }

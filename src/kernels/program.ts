@@ -7,11 +7,18 @@ import type { Part, Run } from "../plan/geometry.ts";
 import { apartBySample } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import type { Sink, Source } from "./ends.ts";
-import type { KernelFunction, KernelModule } from "./ir.ts";
+import type { KernelFunction, KernelModule, Statement } from "./ir.ts";
 import { batchPlaces } from "./middle.ts";
 import type { Piece } from "./placement.ts";
-import { suffix } from "./suffix.ts";
-import { bodyFunctions, headFunctions, stageFunctions, tailFunctions } from "./transform.ts";
+import { rowName, suffix } from "./suffix.ts";
+import {
+  bodyCount,
+  bodyFunctions,
+  headFunctions,
+  stageFunctions,
+  tailFunctions,
+  tileCount,
+} from "./transform.ts";
 
 /** What a program does. */
 export type ProgramKind = "forward" | "backward";
@@ -62,6 +69,7 @@ function forwardFunctions(spec: ProgramSpec): KernelFunction[] {
     ...heads,
     ...bodyFunctions(plan, "multiply", part.scale, lanes),
     ...tails,
+    ...rowFunctions(plan, lanes),
   ];
 }
 
@@ -101,6 +109,33 @@ function backwardFunctions(spec: ProgramSpec): KernelFunction[] {
     ...tailFunctions(plan, dpostgate, "dpostgate", lanes),
     ...dk,
   ];
+}
+
+/**
+ * row{u-suffix}{y-suffix}(u, pregate, z, k, y, postgate, skip, table): a whole row in one call, head, body and tail. From
+ * JavaScript the three calls and what stands between them cost 0.3 µs, a tenth of a row of 1,024 samples.
+ */
+function rowFunctions(plan: TransformPlan, lanes: 1 | 4): KernelFunction[] {
+  const tiles = tileCount(plan);
+  const bodies = bodyCount(plan, lanes);
+  return flags.flatMap((pregate) =>
+    flags.flatMap((postgate) =>
+      flags.map((skip): KernelFunction => {
+        const [head, tail] = [`head_u${suffix(pregate)}`, `tail_y${suffix(postgate, skip)}`];
+        const body: Statement[] = [
+          { op: "call", name: head, arguments: ["u", "pregate", "z", "table", 0, tiles] },
+          { op: "call", name: "body_multiply", arguments: ["z", "k", "table", 0, bodies] },
+          {
+            op: "call",
+            name: tail,
+            arguments: ["z", "y", "postgate", "u", "skip", 0, 0, "table", 0, tiles],
+          },
+        ];
+        const parameters = ["u", "pregate", "z", "k", "y", "postgate", "skip", "table"];
+        return { name: rowName(pregate, postgate, skip), parameters, exported: true, body };
+      }),
+    ),
+  );
 }
 
 /** All functions of a program, callees first. */
