@@ -17,10 +17,13 @@ interface Phase {
   readonly run: (item: number) => void;
 }
 
-/** Draws items and tells when others are done. */
+/** How threads share a job's work. */
 export interface Tickets {
-  /** Next item, counted over all phases. */
+  /** Next unit for a thread: of its own share, then of the others'; −1 when all are drawn. */
+  draw(thread: number, job: Job): number;
+  /** Next item of a job that all threads work on together, counted over all phases. */
   next(): number;
+  /** An item of such a job is done. */
   finish(): void;
   /** Wait until `count` items are done; false when the job was given up. */
   wait(count: number): boolean;
@@ -29,7 +32,8 @@ export interface Tickets {
 /** Tickets for a thread that works alone. */
 export function soloTickets(): Tickets {
   let item = 0;
-  return { next: () => item++, finish: () => {}, wait: () => true };
+  const draw = (_: number, job: Job): number => (item < job.units ? item++ : -1);
+  return { draw, next: () => item++, finish: () => {}, wait: () => true };
 }
 
 /** Clears bytes [from, to) of the memory. */
@@ -78,14 +82,9 @@ export function execute(
   const work = job.workspace + (job.together ? 0 : thread * job.threadBytes);
   const context: Context = { job, work, clear };
   if (job.together) return runTogether(recipe, context, tickets);
-  const { units, grain } = job;
-  for (let at = tickets.next() * grain; at < units; at = tickets.next() * grain) {
-    const end = Math.min(units, at + grain);
-    for (let item = at; item < end; item++) {
-      if (job.slotted) context.work = job.workspace + item * job.threadBytes;
-      runUnit(recipe, context, job.first + item);
-    }
-    tickets.finish();
+  for (let item = tickets.draw(thread, job); item >= 0; item = tickets.draw(thread, job)) {
+    if (job.slotted) context.work = job.workspace + item * job.threadBytes;
+    runUnit(recipe, context, job.first + item);
   }
 }
 

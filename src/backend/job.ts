@@ -13,8 +13,8 @@ const fields = [
   /** Units [first, first + units). */
   "first",
   "units",
-  /** Units that a thread draws at a time. */
-  "grain",
+  /** Threads that take part. */
+  "threads",
   /** Rows of the units lie one after another from `u`, `y`, …; else row b·channels + h of whole tensors. */
   "packed",
   /** Batch rows [batchFrom, batchTo) of a backward job; the kernel gradient is stored after the last of the batch. */

@@ -20,6 +20,11 @@ export const slot = {
   failed: 6,
   report: 7,
 } as const;
+/** Where a thread's count of drawn units lies: on a cache line of its own. */
+function drawn(thread: number): number {
+  return 16 * (1 + thread);
+}
+
 /** What a new generation asks for. */
 export const commands = { run: 1, messages: 2 } as const;
 
@@ -114,7 +119,7 @@ export class Pool {
 
   /** Start `count` workers over a shared memory. */
   static async start(count: number, memory: WebAssembly.Memory): Promise<Pool> {
-    const control = new SharedArrayBuffer(64);
+    const control = new SharedArrayBuffer(4 * drawn(count + 1));
     const job = new SharedArrayBuffer(8 * jobFields.length);
     const workers = await Promise.all(Array.from({ length: count }, () => startWorker()));
     const pool = new Pool(workers, new Int32Array(control), new Float64Array(job));
@@ -243,6 +248,7 @@ export class Pool {
     const c = this.#control;
     Atomics.store(c, slot.next, 0);
     Atomics.store(c, slot.done, 0);
+    for (let t = 0; t < job.threads; t++) Atomics.store(c, drawn(t), 0);
     Atomics.store(c, slot.active, workers);
     Atomics.store(c, slot.workers, workers | (base << 16));
     Atomics.store(c, slot.report, report);
@@ -259,6 +265,18 @@ export class Pool {
 /** Tickets drawn from the control block by all threads of a job. */
 export function sharedTickets(control: Int32Array): Tickets {
   return {
+    // A thread begins with the same share in every call, so that the rows it wrote last are still in its cache: a row
+    // of 1,024 samples took twice as long when the other core had its output (EPYC 7003).
+    draw: (thread, { units, threads }) => {
+      for (let i = 0; i < threads; i++) {
+        const t = (thread + i) % threads;
+        const from = Math.floor((units * t) / threads);
+        const to = Math.floor((units * (t + 1)) / threads);
+        const unit = from + Atomics.add(control, drawn(t), 1);
+        if (unit < to) return unit;
+      }
+      return -1;
+    },
     next: () => Atomics.add(control, slot.next, 1),
     finish: () => void Atomics.add(control, slot.done, 1),
     wait: (count) => {

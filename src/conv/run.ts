@@ -109,8 +109,6 @@ const soloStaging = 256 * 1024;
 const sharedStaging = 1024 * 1024;
 /** Spectra that a call makes for itself are kept to this many bytes at a time. */
 const spectraBudget = 512 * 1024 * 1024;
-/** Shares per thread that a job's units are drawn in: few enough to meet rarely, enough to end together. */
-const shares = 8;
 /** Spectra of fewer points than this are not worth sharing a row for. */
 const shareablePoints = 65_536;
 
@@ -268,7 +266,7 @@ function runParts(
     const crew = team(engine, part, units, factor * part.rowSeconds);
     job.units = units;
     job.together = Number(crew.together);
-    job.grain = crew.threads === 1 ? units : Math.ceil(units / (crew.threads * shares));
+    job.threads = crew.threads;
     return [i + 1, engine.backend.run(programs[i]!, job, crew.threads, crew.blocking)];
   });
 }
