@@ -116,8 +116,8 @@ export async function openTorch(workload: Workload, threads: number): Promise<Co
     data: "resident",
     rows: workload.rows,
     pass: "forward",
-    // Its OpenMP threads spin for a while after a parallel region.
-    settleMs: threads > 1 ? 20 : 0,
+    // Its OpenMP threads spin for 200 ms after a parallel region, which would slow down whoever runs next.
+    settleMs: threads > 1 ? 250 : 0,
     run: () => time(1),
     time,
     async answer(row) {

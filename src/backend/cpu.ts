@@ -245,8 +245,7 @@ export class CpuBackend {
     }
     if (threads === 1) return execute(program.kernels, job, 0, soloTickets(), this.#clear);
     const pool = this.#pool;
-    if (pool?.usable && blocking && !job.together)
-      return pool.runWith(job, threads, program.kernels, this.#clear);
+    if (pool?.usable && blocking) return pool.runWith(job, threads, program.kernels, this.#clear);
     return this.#runOnWorkers(job, threads);
   }
 

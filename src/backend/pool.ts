@@ -11,18 +11,25 @@ import { jobFields } from "./job.ts";
 
 /** Slots of the control block (Int32Array over shared memory). */
 export const slot = {
-  generation: 0,
-  next: 1,
-  done: 2,
-  active: 3,
-  workers: 4,
-  command: 5,
-  failed: 6,
-  report: 7,
+  next: 0,
+  done: 1,
+  active: 2,
+  workers: 3,
+  command: 4,
+  failed: 5,
+  report: 6,
 } as const;
+/** Int32 slots of a cache line. */
+const line = 16;
+
 /** Where a thread's count of drawn units lies: on a cache line of its own. */
 function drawn(thread: number): number {
-  return 16 * (1 + thread);
+  return line * (1 + 2 * thread);
+}
+
+/** The generation that worker `index` (1 …) watches: raised to give it a job or messages. Others sleep on. */
+export function generationSlot(index: number): number {
+  return line * (2 + 2 * index);
 }
 
 /** What a new generation asks for. */
@@ -119,7 +126,7 @@ export class Pool {
 
   /** Start `count` workers over a shared memory. */
   static async start(count: number, memory: WebAssembly.Memory): Promise<Pool> {
-    const control = new SharedArrayBuffer(4 * drawn(count + 1));
+    const control = new SharedArrayBuffer(4 * (generationSlot(count) + line));
     const job = new SharedArrayBuffer(8 * jobFields.length);
     const workers = await Promise.all(Array.from({ length: count }, () => startWorker()));
     const pool = new Pool(workers, new Int32Array(control), new Float64Array(job));
@@ -184,20 +191,24 @@ export class Pool {
     return this.#next();
   }
 
-  #publish(command: number): void {
+  /** Wake the first `workers` workers. */
+  #publish(command: number, workers: number): void {
     Atomics.store(this.#control, slot.command, command);
-    Atomics.add(this.#control, slot.generation, 1);
-    Atomics.notify(this.#control, slot.generation);
+    for (let index = 1; index <= workers; index++) {
+      Atomics.add(this.#control, generationSlot(index), 1);
+      Atomics.notify(this.#control, generationSlot(index));
+    }
   }
 
   /** Give every worker a message that it must have before the next job. */
   async send(message: ToWorker): Promise<void> {
-    this.#publish(commands.messages);
+    this.#publish(commands.messages, this.workers.length);
     const ready = this.#allReady();
     for (const w of this.workers) w.post(message);
     await ready;
-    const generation = Atomics.load(this.#control, slot.generation);
-    for (const w of this.workers) w.post({ type: "enter", generation });
+    for (const [i, w] of this.workers.entries()) {
+      w.post({ type: "enter", generation: Atomics.load(this.#control, generationSlot(i + 1)) });
+    }
   }
 
   /** Run a job on `threads` workers while the caller waits for a message. */
@@ -218,11 +229,12 @@ export class Pool {
     clear: (from: number, to: number) => void,
   ): void | Promise<void> {
     this.#open(job, threads - 1, 1, 0);
-    execute(kernels, job, 0, sharedTickets(this.#control), clear);
+    execute(kernels, job, 0, sharedTickets(this.#control, giveUp), clear);
     const until = performance.now() + patience;
     while (Atomics.load(this.#control, slot.active) > 0) {
       if (performance.now() > until) return this.#wait();
     }
+    if (Atomics.load(this.#control, slot.failed) !== 0) return this.#wait();
     this.#check();
   }
 
@@ -231,6 +243,8 @@ export class Pool {
     while (Atomics.load(this.#control, slot.active) > 0 && this.#broken === undefined) {
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
+    if (Atomics.load(this.#control, slot.failed) !== 0)
+      this.#fail("a worker thread did not answer");
     if (this.#broken !== undefined) await this.close();
     this.#check();
   }
@@ -252,7 +266,7 @@ export class Pool {
     Atomics.store(c, slot.active, workers);
     Atomics.store(c, slot.workers, workers | (base << 16));
     Atomics.store(c, slot.report, report);
-    this.#publish(commands.run);
+    this.#publish(commands.run, workers);
   }
 
   /** End all threads; resolves when none of them touches the memory any more. */
@@ -262,8 +276,14 @@ export class Pool {
   }
 }
 
-/** Tickets drawn from the control block by all threads of a job. */
-export function sharedTickets(control: Int32Array): Tickets {
+/** How long the caller waits, blocking, for workers on a row that they share; a dead one would never be heard of. */
+const giveUp = 5_000;
+
+/** Tickets drawn from the control block by all threads of a job; waits end after `limit` milliseconds. */
+export function sharedTickets(
+  control: Int32Array,
+  limit: number = Number.POSITIVE_INFINITY,
+): Tickets {
   return {
     // A thread begins with the same share in every call, so that the rows it wrote last are still in its cache: a row
     // of 1,024 samples took twice as long when the other core had its output (EPYC 7003).
@@ -280,8 +300,13 @@ export function sharedTickets(control: Int32Array): Tickets {
     next: () => Atomics.add(control, slot.next, 1),
     finish: () => void Atomics.add(control, slot.done, 1),
     wait: (count) => {
+      const until = performance.now() + limit;
       while (Atomics.load(control, slot.done) < count) {
         if (Atomics.load(control, slot.failed) !== 0) return false;
+        if (performance.now() > until) {
+          Atomics.store(control, slot.failed, 1);
+          return false;
+        }
       }
       return true;
     },

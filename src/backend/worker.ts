@@ -4,7 +4,7 @@ import { execute } from "./executor.ts";
 import type { Job } from "./job.ts";
 import { emptyJob, jobFields } from "./job.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./pool.ts";
-import { commands, sharedTickets, slot } from "./pool.ts";
+import { commands, generationSlot, sharedTickets, slot } from "./pool.ts";
 
 /** Looks at the generation this often before sleeping on it: about 0.3 ms, so that calls in a loop find it awake. */
 const spins = 20_000;
@@ -37,19 +37,20 @@ function serve({ control: shared, job: numbers, index, memory }: WorkerStart): v
   const tickets = sharedTickets(control);
   const clear = (from: number, to: number): void =>
     void new Uint8Array(memory.buffer).fill(0, from, to);
+  const mine = generationSlot(index);
   for (;;) {
-    for (let i = 0; i < spins && Atomics.load(control, slot.generation) === generation; i++);
-    Atomics.wait(control, slot.generation, generation);
-    generation = Atomics.load(control, slot.generation);
+    for (let i = 0; i < spins && Atomics.load(control, mine) === generation; i++);
+    if (Atomics.load(control, mine) === generation) Atomics.wait(control, mine, generation);
+    if (Atomics.load(control, mine) === generation) continue;
+    generation = Atomics.load(control, mine);
     if (Atomics.load(control, slot.command) === commands.messages) return;
-    const taking = Atomics.load(control, slot.workers);
-    if (index > (taking & 0xffff)) continue;
+    const base = Atomics.load(control, slot.workers) >> 16;
     jobFields.forEach((f, i) => {
       job[f] = values[i]!;
     });
     const report = Atomics.load(control, slot.report) !== 0;
     try {
-      execute(programs.get(job.program)!, job, index - 1 + (taking >> 16), tickets, clear);
+      execute(programs.get(job.program)!, job, index - 1 + base, tickets, clear);
     } catch (error) {
       Atomics.store(control, slot.failed, 1);
       port.postMessage({ type: "failed", message: String(error) });

@@ -126,7 +126,12 @@ function team(engine: Engine, part: EnginePart, units: number, seconds: number):
   if (threads === 1 || total < 2 * engine.device.dispatchSeconds) return alone;
   const together = part.shareable && (units < 4 * threads || units % threads !== 0);
   if (!together && units === 1) return alone;
-  return { threads, blocking: !together && total / threads < blockingSeconds, together };
+  const blocking = total / threads < blockingSeconds;
+  // Without the caller, workers are woken by a sleeping loop and tell of their end by a message.
+  if (!blocking || total * (1 - 1 / threads) > 3 * engine.device.dispatchSeconds) {
+    return { threads, blocking, together };
+  }
+  return alone;
 }
 
 /** Threads that any part's job of these units may use: decides how much is staged at a time. */
