@@ -135,6 +135,7 @@ export function plot(records: readonly BenchRecord[]): string {
   const width = panels.length * panelWidth;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" font-size="12">`,
+    "<title>Time per output sample against length, ours and peers</title>",
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
     text(
       margin.left,

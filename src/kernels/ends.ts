@@ -6,8 +6,8 @@
 import type { Dtype } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
 import { dft } from "../math/codelet.ts";
-import type { Complex, Graph, Node } from "../math/expr.ts";
-import { Graph as NewGraph } from "../math/expr.ts";
+import type { Complex, Node } from "../math/expr.ts";
+import { Graph } from "../math/expr.ts";
 import { root } from "../math/twiddle.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import { layout } from "../plan/plan.ts";
@@ -112,7 +112,7 @@ export function firstStage(
   const bytes = bytesPerSample(source.dtype);
   const rows = [{ name: "x", bytes }, ...(source.gated ? [{ name: "gate", bytes }] : [])];
   const body = e.segments.flatMap((s) => {
-    const g = new NewGraph();
+    const g = new Graph();
     const least = leastDelta(s);
     const load = (f: Feed): Node => {
       const offset = (f.delta - least) * bytes;
@@ -182,7 +182,7 @@ export function lastStage(
   ];
   const body = e.segments.flatMap((s) => {
     if (s.slots.every((f) => f.length === 0)) return [];
-    const g = new NewGraph();
+    const g = new Graph();
     const least = leastDelta(s);
     const w = firstTwiddles(g, e.radix);
     const inputs = Array.from({ length: e.radix }, (_, k) =>

@@ -34,7 +34,7 @@ function dft4(g: Graph, x: readonly Complex[], sign: 1 | -1): Complex[] {
 }
 
 /** a·e^{2πi·n/d}, with the cheap forms for eighths of a turn. */
-export function rotate(g: Graph, a: Complex, n: number, d: number): Complex {
+function rotate(g: Graph, a: Complex, n: number, d: number): Complex {
   const w = root(n, d);
   if ((4 * n) % d === 0) {
     const quarter = ((((4 * n) / d) % 4) + 4) % 4;

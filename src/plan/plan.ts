@@ -42,7 +42,7 @@ export interface LevelLayout extends Level {
 }
 
 /** Complex points are 8 bytes: float32 real and imaginary parts. */
-export const pointBytes = 8;
+const pointBytes = 8;
 
 /** Sizes and strides of every level, outermost first. */
 export function layout(plan: TransformPlan): LevelLayout[] {
