@@ -14,7 +14,8 @@ export const slot = {
   next: 0,
   done: 1,
   active: 2,
-  workers: 3,
+  /** Thread number of the first worker. */
+  base: 3,
   command: 4,
   failed: 5,
   report: 6,
@@ -264,7 +265,7 @@ export class Pool {
     Atomics.store(c, slot.done, 0);
     for (let t = 0; t < job.threads; t++) Atomics.store(c, drawn(t), 0);
     Atomics.store(c, slot.active, workers);
-    Atomics.store(c, slot.workers, workers | (base << 16));
+    Atomics.store(c, slot.base, base);
     Atomics.store(c, slot.report, report);
     this.#publish(commands.run, workers);
   }

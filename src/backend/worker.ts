@@ -44,7 +44,7 @@ function serve({ control: shared, job: numbers, index, memory }: WorkerStart): v
     if (Atomics.load(control, mine) === generation) continue;
     generation = Atomics.load(control, mine);
     if (Atomics.load(control, slot.command) === commands.messages) return;
-    const base = Atomics.load(control, slot.workers) >> 16;
+    const base = Atomics.load(control, slot.base);
     jobFields.forEach((f, i) => {
       job[f] = values[i]!;
     });

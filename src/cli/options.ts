@@ -63,8 +63,16 @@ const helpOption: Option = { name: "help", help: "print this text" };
 
 /** Options that several commands share. */
 export const shared: Readonly<
-  Record<"mode" | "period" | "threads" | "instructions" | "batch" | "channels", Option>
+  Record<
+    "kernelLength" | "mode" | "period" | "threads" | "instructions" | "batch" | "channels",
+    Option
+  >
 > = {
+  kernelLength: {
+    name: "kernel-length",
+    value: "K",
+    help: "taps of one kernel row (default: L; 2L for bidirectional)",
+  },
   mode: { name: "mode", value: "MODE", help: `${modes.join(", ")}` },
   period: {
     name: "period",

@@ -122,16 +122,13 @@ interface Team {
 function team(engine: Engine, part: EnginePart, units: number, seconds: number): Team {
   const { threads } = engine.backend.settings;
   const total = units * seconds;
-  const alone = { threads: 1, blocking: true, together: false };
-  if (threads === 1 || total < 2 * engine.device.dispatchSeconds) return alone;
+  const saved = total - total / threads;
   const together = part.shareable && (units < 4 * threads || units % threads !== 0);
-  if (!together && units === 1) return alone;
-  const blocking = total / threads < blockingSeconds;
-  // Without the caller, workers are woken by a sleeping loop and tell of their end by a message.
-  if (!blocking || total * (1 - 1 / threads) > 3 * engine.device.dispatchSeconds) {
-    return { threads, blocking, together };
+  // Waking others must save a few times what it costs, and one row must be one that they can share.
+  if (saved <= 3 * engine.device.dispatchSeconds || (units === 1 && !together)) {
+    return { threads: 1, blocking: true, together: false };
   }
-  return alone;
+  return { threads, blocking: total / threads < blockingSeconds, together };
 }
 
 /** Threads that any part's job of these units may use: decides how much is staged at a time. */

@@ -23,11 +23,7 @@ export const benchCommand: Command = {
       value: "L,…",
       help: `lengths, with commas between (default: ${defaultLengths})`,
     },
-    {
-      name: "kernel-length",
-      value: "K",
-      help: "taps of one kernel row (default: L; 2L for bidirectional)",
-    },
+    shared.kernelLength,
     { ...shared.mode, help: `${shared.mode.help} (default: causal)` },
     shared.period,
     { name: "dtype", value: "TYPE", help: `${dtypes.join(", ")} (default: float32)` },

@@ -15,11 +15,7 @@ export const planCommand: Command = {
       required: true,
       help: "samples of one input row, such as 65536 or 64K",
     },
-    {
-      name: "kernel-length",
-      value: "K",
-      help: "taps of one kernel row (default: L; 2L for bidirectional)",
-    },
+    shared.kernelLength,
     { ...shared.mode, help: `${shared.mode.help} (default: causal)` },
     shared.period,
     { name: "dtype", value: "TYPE", help: `${dtypes.join(", ")} (default: float32)` },

@@ -27,11 +27,7 @@ export const verifyCommand: Command = {
       value: "L,…",
       help: `lengths, with commas between (default: ${defaultLengths})`,
     },
-    {
-      name: "kernel-length",
-      value: "K",
-      help: "taps of one kernel row (default: L; 2L for bidirectional)",
-    },
+    shared.kernelLength,
     { name: "mode", value: "MODE,…", help: `all, or some of ${modes.join(", ")} (default: all)` },
     {
       name: "period",
