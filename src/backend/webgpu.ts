@@ -1,0 +1,360 @@
+/**
+ * WebGPU: a device, compiled kernels, buffers that are counted, and the recording of schedules. The only file that calls
+ * the WebGPU API.
+ */
+import { BackendError, UnsupportedError } from "../errors.ts";
+import type { Kernel, Parameters } from "../kernels/wgsl/kernels.ts";
+import { parameterNames } from "../kernels/wgsl/kernels.ts";
+import type { BufferName, GpuLimits, Schedule, Step } from "../kernels/wgsl/steps.ts";
+
+/** Buffers of a call by name. */
+export type Buffers = Partial<Record<BufferName, GPUBuffer>>;
+
+/** Bytes that the parameters of one step are apart: the largest alignment of uniform bindings that WebGPU allows. */
+const parameterBytes = 256;
+/** Most workgroups in one dimension. */
+const mostGroups = 65_535;
+
+const usage = { storage: 0x80, uniform: 0x40, copyTo: 0x8, copyFrom: 0x4, mapRead: 0x1 } as const;
+
+/** Limits that we ask for as far as an adapter goes. */
+const wantedLimits = [
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxStorageBufferBindingSize",
+  "maxBufferSize",
+  "maxStorageBuffersPerShaderStage",
+] as const;
+
+/** Features that kernels use where they are there. */
+const wantedFeatures = ["shader-f16", "subgroups", "timestamp-query"] as const;
+
+/** WebGPU of this runtime: the browser's, or Dawn's in Node where the package `webgpu` is installed. */
+async function findGpu(call: string): Promise<GPU> {
+  const own = (globalThis.navigator as { gpu?: GPU } | undefined)?.gpu;
+  if (own) return own;
+  const name = "webgpu";
+  let dawn: { create(flags: string[]): GPU };
+  try {
+    dawn = (await import(name)) as typeof dawn;
+  } catch (cause) {
+    throw new UnsupportedError(
+      {
+        call,
+        requirement: "backend 'webgpu' needs a runtime with WebGPU",
+        value: "one without navigator.gpu and without the package webgpu",
+        remedy: "Install it beside flashfftconv (npm install webgpu), or use backend: 'cpu'.",
+      },
+      cause,
+    );
+  }
+  dawnInstance ??= dawn.create([`enable-dawn-features=${dawnToggles.join(",")}`]);
+  return dawnInstance;
+}
+
+/** One Dawn instance for the process: instances hold threads of their own. */
+let dawnInstance: GPU | undefined;
+
+/**
+ * What Dawn may do for us in Node: half precision on NVIDIA and subgroup matrices are behind the first two; the others leave
+ * out clearing of workgroup memory and clamping of indices, which our kernels do not need.
+ */
+const dawnToggles = [
+  "allow_unsafe_apis",
+  "vulkan_enable_f16_on_nvidia",
+  "disable_workgroup_init",
+  "disable_robustness",
+] as const;
+
+/** A GPU opened for convolutions, shared by all objects that use it. */
+export class WebGpuBackend {
+  readonly device: GPUDevice;
+  /** Name of the adapter, as its driver gives it. */
+  readonly name: string;
+  readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>();
+  readonly #owned: boolean;
+  #buffers = 0;
+  #bytes = 0;
+  #lost: string | undefined;
+
+  private constructor(device: GPUDevice, name: string, owned: boolean) {
+    this.device = device;
+    this.name = name;
+    this.#owned = owned;
+    void device.lost.then((info) => {
+      this.#lost = `${info.reason}: ${info.message}`;
+    });
+  }
+
+  /**
+   * Open the adapter of the runtime, or use the caller's device.
+   * @throws UnsupportedError where there is no adapter.
+   */
+  static async open(device: GPUDevice | undefined, call: string): Promise<WebGpuBackend> {
+    if (device) return new WebGpuBackend(device, adapterName(device.adapterInfo), false);
+    const gpu = await findGpu(call);
+    const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+    if (!adapter) {
+      throw new UnsupportedError({
+        call,
+        requirement: "backend 'webgpu' needs a graphics adapter",
+        value: "none that WebGPU can use",
+        remedy: "Check the driver (Vulkan, Metal or Direct3D 12), or use backend: 'cpu'.",
+      });
+    }
+    const requiredLimits: Record<string, number> = {};
+    for (const name of wantedLimits) requiredLimits[name] = adapter.limits[name];
+    const requiredFeatures = wantedFeatures.filter((f) => adapter.features.has(f));
+    const opened = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+    return new WebGpuBackend(opened, adapterName(adapter.info), true);
+  }
+
+  /** What schedules may use of the device. */
+  limits(workspaceBytes: number): GpuLimits {
+    const { limits } = this.device;
+    return {
+      sharedBytes: limits.maxComputeWorkgroupStorageSize,
+      threads: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
+      bindingBytes: Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize),
+      bindings: limits.maxStorageBuffersPerShaderStage,
+      alignment: limits.minStorageBufferOffsetAlignment,
+      workspaceBytes,
+    };
+  }
+
+  /** Buffers that are alive, and their bytes. */
+  get held(): { readonly buffers: number; readonly bytes: number } {
+    return { buffers: this.#buffers, bytes: this.#bytes };
+  }
+
+  /** A storage buffer; `release` gives it back. Contents are zero, or `contents`. */
+  async buffer(bytes: number, call: string, contents?: ArrayBufferView): Promise<GPUBuffer> {
+    this.#alive(call);
+    const size = Math.max(16, Math.ceil(bytes / 16) * 16);
+    const { device } = this;
+    if (size > device.limits.maxBufferSize)
+      throw outOfMemory(call, size, "the device's limit of one buffer");
+    device.pushErrorScope("out-of-memory");
+    const buffer = device.createBuffer({
+      size,
+      usage: usage.storage | usage.copyTo | usage.copyFrom,
+      mappedAtCreation: false,
+    });
+    const error = await device.popErrorScope();
+    if (error) throw outOfMemory(call, size, error.message);
+    this.#buffers++;
+    this.#bytes += size;
+    if (contents) this.write(buffer, 0, contents);
+    return buffer;
+  }
+
+  release(buffer: GPUBuffer): void {
+    this.#buffers--;
+    this.#bytes -= buffer.size;
+    buffer.destroy();
+  }
+
+  /** Copy bytes to a buffer; lengths that are no multiple of four bytes are padded with zeros. */
+  write(buffer: GPUBuffer, offset: number, view: ArrayBufferView): void {
+    const bytes = new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
+    const whole = bytes.length - (bytes.length % 4);
+    const { queue } = this.device;
+    if (whole > 0) queue.writeBuffer(buffer, offset, bytes.subarray(0, whole));
+    if (whole < bytes.length) {
+      const rest = new Uint8Array(4);
+      rest.set(bytes.subarray(whole));
+      queue.writeBuffer(buffer, offset + whole, rest);
+    }
+  }
+
+  /** Read bytes [offset, offset + into.byteLength) of a buffer. */
+  async read(
+    buffer: GPUBuffer,
+    offset: number,
+    into: ArrayBufferView,
+    call: string,
+  ): Promise<void> {
+    const { device } = this;
+    const chunk = Math.min(1 << 28, device.limits.maxBufferSize);
+    const target = new Uint8Array(into.buffer as ArrayBuffer, into.byteOffset, into.byteLength);
+    for (let at = 0; at < target.length; at += chunk) {
+      const bytes = Math.min(chunk, target.length - at);
+      const size = Math.ceil(bytes / 4) * 4;
+      const staging = device.createBuffer({ size, usage: usage.mapRead | usage.copyTo });
+      try {
+        const encoder = device.createCommandEncoder();
+        encoder.copyBufferToBuffer(buffer, offset + at, staging, 0, size);
+        device.queue.submit([encoder.finish()]);
+        await staging.mapAsync(1);
+        target.set(new Uint8Array(staging.getMappedRange(), 0, bytes), at);
+        staging.unmap();
+      } catch (cause) {
+        throw this.#failure(call, cause);
+      } finally {
+        staging.destroy();
+      }
+    }
+  }
+
+  /** The compiled kernel, made once for each text. */
+  pipeline(kernel: Kernel, call: string): Promise<GPUComputePipeline> {
+    let made = this.#pipelines.get(kernel.code);
+    if (!made) {
+      made = this.#compile(kernel, call);
+      this.#pipelines.set(kernel.code, made);
+      made.catch(() => this.#pipelines.delete(kernel.code));
+    }
+    return made;
+  }
+
+  async #compile(kernel: Kernel, call: string): Promise<GPUComputePipeline> {
+    const { device } = this;
+    this.#alive(call);
+    const entries: GPUBindGroupLayoutEntry[] = [
+      { binding: 0, visibility: 4, buffer: { type: "uniform" } },
+      ...kernel.bindings.map(
+        (b, i): GPUBindGroupLayoutEntry => ({
+          binding: i + 1,
+          visibility: 4,
+          buffer: { type: b.access === "read" ? "read-only-storage" : "storage" },
+        }),
+      ),
+    ];
+    const layout = device.createPipelineLayout({
+      bindGroupLayouts: [device.createBindGroupLayout({ entries })],
+    });
+    try {
+      const module = device.createShaderModule({ code: kernel.code });
+      return await device.createComputePipelineAsync({
+        layout,
+        compute: { module, entryPoint: "main" },
+      });
+    } catch (cause) {
+      throw this.#failure(call, cause);
+    }
+  }
+
+  /** Compile every kernel of a schedule. */
+  async prepare(schedule: Schedule, call: string): Promise<Map<Kernel, GPUComputePipeline>> {
+    const kernels = [...new Set(schedule.steps.map((s) => s.kernel))];
+    const made = await Promise.all(kernels.map((k) => this.pipeline(k, call)));
+    return new Map(kernels.map((k, i) => [k, made[i]!]));
+  }
+
+  /** Record a schedule; returns the buffer of its parameters, to be released when the commands have run. */
+  record(
+    encoder: GPUCommandEncoder,
+    schedule: Schedule,
+    pipelines: ReadonlyMap<Kernel, GPUComputePipeline>,
+    buffers: Buffers,
+  ): GPUBuffer {
+    const { device } = this;
+    const { steps } = schedule;
+    const parameters = device.createBuffer({
+      size: Math.max(1, steps.length) * parameterBytes,
+      usage: usage.uniform,
+      mappedAtCreation: true,
+    });
+    const words = new Uint32Array(parameters.getMappedRange());
+    steps.forEach((step, i) => {
+      writeParameters(words, (i * parameterBytes) / 4, step.parameters);
+    });
+    parameters.unmap();
+    const pass = encoder.beginComputePass();
+    steps.forEach((step, i) => {
+      const pipeline = pipelines.get(step.kernel)!;
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, this.#bind(pipeline, step, parameters, i, buffers));
+      const groups = Math.ceil(step.tiles / step.kernel.tiles);
+      const rows = Math.ceil(groups / mostGroups);
+      pass.dispatchWorkgroups(Math.ceil(groups / rows), rows);
+    });
+    pass.end();
+    return parameters;
+  }
+
+  #bind(
+    pipeline: GPUComputePipeline,
+    step: Step,
+    parameters: GPUBuffer,
+    index: number,
+    buffers: Buffers,
+  ): GPUBindGroup {
+    const offset = index * parameterBytes;
+    const entries: GPUBindGroupEntry[] = [
+      { binding: 0, resource: { buffer: parameters, offset, size: parameterBytes } },
+    ];
+    step.kernel.bindings.forEach(({ name }, i) => {
+      const range = step.ranges[name]!;
+      const buffer = buffers[range.buffer]!;
+      const size = Math.min(range.size || buffer.size, buffer.size - range.offset);
+      entries.push({ binding: i + 1, resource: { buffer, offset: range.offset, size } });
+    });
+    return this.device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
+  }
+
+  /** Submit commands; errors of validation and memory are thrown. */
+  async submit(record: (encoder: GPUCommandEncoder) => void, call: string): Promise<void> {
+    this.#alive(call);
+    const { device } = this;
+    device.pushErrorScope("validation");
+    device.pushErrorScope("out-of-memory");
+    const encoder = device.createCommandEncoder();
+    record(encoder);
+    device.queue.submit([encoder.finish()]);
+    const memory = await device.popErrorScope();
+    const validation = await device.popErrorScope();
+    if (memory) throw outOfMemory(call, 0, memory.message);
+    if (validation) throw this.#failure(call, validation);
+    this.#alive(call);
+  }
+
+  /** Wait until everything submitted has run. */
+  async finished(): Promise<void> {
+    await this.device.queue.onSubmittedWorkDone();
+  }
+
+  #alive(call: string): void {
+    if (this.#lost !== undefined) throw this.#failure(call, undefined);
+  }
+
+  #failure(call: string, cause: unknown): BackendError {
+    const lost = this.#lost !== undefined;
+    return new BackendError(
+      {
+        call,
+        requirement: lost ? "a GPU device that is alive" : "a command that the GPU device accepts",
+        value: lost ? `a lost one (${this.#lost})` : String((cause as Error)?.message ?? cause),
+        remedy: lost
+          ? "Create a new FlashFFTConv object, which opens a new device."
+          : "Please report it: with these lengths, options and this adapter.",
+      },
+      cause,
+    );
+  }
+
+  /** Close the device, where it is ours. */
+  close(): void {
+    if (this.#owned) this.device.destroy();
+  }
+}
+
+function adapterName(info: GPUAdapterInfo): string {
+  return info.description || info.device || [info.vendor, info.architecture].join(" ").trim();
+}
+
+function outOfMemory(call: string, bytes: number, message: string): BackendError {
+  return new BackendError({
+    call,
+    requirement: "GPU memory for the call",
+    value: bytes ? `${bytes.toLocaleString("en-US")} bytes refused (${message})` : message,
+    remedy: "Use fewer rows a call, or a smaller workspace.",
+  });
+}
+
+function writeParameters(words: Uint32Array, at: number, parameters: Parameters): void {
+  parameterNames.forEach((name, i) => {
+    words[at + i] = parameters[name] ?? 0;
+  });
+}

@@ -1,0 +1,444 @@
+/**
+ * Kernels as data, and their text. A path takes a tile from a source, through the pass's stages, to a sink; what it does
+ * on the way (forward stages, the product with the kernel's spectrum, inverse stages) is a property. Gradients combine two
+ * paths. Whatever a kernel is for, its text is put together from the same pieces.
+ */
+import type { Dtype } from "../../dtype.ts";
+import { Graph } from "../../math/expr.ts";
+import type { PassLayout, PassPlan } from "../../plan/passes.ts";
+import { passLayouts } from "../../plan/passes.ts";
+import type { Value } from "./print.ts";
+import { nodes, printValues, Text } from "./print.ts";
+import type { Binding, TensorAccess, TensorName } from "./tensors.ts";
+import { roundingFunctions, tensorBinding, tensorFunctions } from "./tensors.ts";
+import type { Place } from "./tile.ts";
+import { padded, stagesOf, sum, Tile } from "./tile.ts";
+import { rootQuarters, stageTables } from "./twiddles.ts";
+
+/** One result that a sink writes: convolution ⊙ gates, plus skip ⊙ another tensor. */
+export interface Output {
+  readonly tensor: TensorName;
+  readonly gates: readonly TensorName[];
+  /** Adds skip[h] · this tensor. */
+  readonly skipped?: TensorName | undefined;
+}
+
+/** Where a path begins: a product of tensors, or complex points in work memory. */
+export type Source =
+  | { readonly kind: "samples"; readonly factors: readonly TensorName[]; readonly width: number }
+  | { readonly kind: "work"; readonly buffer: "work" | "other" | "sums" };
+
+/** Where a path ends. */
+export type Sink =
+  | { readonly kind: "samples"; readonly outputs: readonly Output[]; readonly width: number }
+  | { readonly kind: "work"; readonly buffer: "work" | "other" }
+  | { readonly kind: "spectrum" };
+
+/** One way through a tile. */
+export interface Path {
+  readonly kind: "path";
+  readonly source: Source;
+  readonly forward: boolean;
+  /** Product with the spectrum, or with its conjugate. */
+  readonly product: "none" | "kernel" | "conjugate";
+  readonly inverse: boolean;
+  readonly sink: Sink;
+}
+
+/**
+ * Gradients of the batch rows of one channel: U from `u`, G from `dy`; conj(U)·G is summed over the rows, in their order;
+ * G·conj(K) goes to `du`, and U·K, the forward result without its gate, to `y`, where these are asked for.
+ */
+export interface Gradient {
+  readonly kind: "gradient";
+  readonly u: Source;
+  readonly dy: Source;
+  readonly y: Sink | undefined;
+  readonly du: Sink | undefined;
+}
+
+/** A kernel to be generated. */
+export interface KernelSpec {
+  readonly plan: PassPlan;
+  /** Which pass's tiles it works on. */
+  readonly pass: number;
+  readonly dtype: Dtype;
+  readonly work: Path | Gradient;
+  /** Bytes of workgroup memory to be had. */
+  readonly sharedBytes: number;
+}
+
+/** A generated kernel: text, and what the backend must bind. */
+export interface Kernel {
+  readonly code: string;
+  readonly bindings: readonly Binding[];
+  /** Tiles that one workgroup takes. */
+  readonly tiles: number;
+  /** Tiles of one transform. */
+  readonly tilesPerUnit: number;
+}
+
+/** Words of the uniform parameters, in order; every kernel has the same. */
+export const parameterNames = [
+  "tiles",
+  "first",
+  "batch",
+  "channels",
+  "channel",
+  "begin",
+  "end",
+  "clear",
+  "skip",
+  "u",
+  "pregate",
+  "postgate",
+  "y",
+  "dy",
+  "du",
+  "dpregate",
+  "dpostgate",
+] as const;
+
+/** Values of the parameters; 0 where left out. */
+export type Parameters = Partial<Record<(typeof parameterNames)[number], number>>;
+
+/** The uniform parameters, declared. */
+export const declaredParameters: string = `struct Parameters {
+${parameterNames.map((n) => `  ${n}: u32,`).join("\n")}
+}
+@group(0) @binding(0) var<uniform> p: Parameters;`;
+
+/** Tensors that a source or sink touches. */
+function tensorsOf(end: Source | Sink): { name: TensorName; writes: boolean; width: number }[] {
+  if (end.kind !== "samples") return [];
+  const { width } = end;
+  if ("factors" in end) return end.factors.map((name) => ({ name, writes: false, width }));
+  return end.outputs.flatMap((o) => [
+    { name: o.tensor, writes: true, width },
+    ...o.gates.map((name) => ({ name, writes: false, width })),
+    ...(o.skipped ? [{ name: o.skipped, writes: false, width }] : []),
+  ]);
+}
+
+const endsOf = (work: Path | Gradient): (Source | Sink)[] =>
+  work.kind === "path"
+    ? [work.source, work.sink]
+    : [work.u, work.dy, work.y, work.du].filter((end) => end !== undefined);
+
+/** Builds the text of one kernel. */
+class Writer {
+  readonly spec: KernelSpec;
+  readonly pass: PassLayout;
+  readonly text: Text = new Text();
+  readonly tile: Tile;
+  readonly vector: number;
+  readonly #tensors = new Map<TensorName, TensorAccess>();
+  readonly #bindings = new Map<string, Binding>();
+  readonly #sharedSize: number;
+
+  constructor(spec: KernelSpec) {
+    this.spec = spec;
+    const { plan, work } = spec;
+    this.pass = passLayouts(plan)[spec.pass]!;
+    const { pass } = this;
+    const tensors = endsOf(work).flatMap(tensorsOf);
+    this.vector = tensors.length > 0 ? 2 : 1;
+    const tables = stageTables(plan)[spec.pass]!;
+    const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, this.vector);
+    const pointBytes = pass.exchange === "whole" ? 8 : 4;
+    const pads = padded(pass.tilePoints) * pass.tiles * pointBytes <= spec.sharedBytes;
+    this.#sharedSize = stages.length === 1 ? 0 : pads ? padded(pass.tilePoints) : pass.tilePoints;
+    this.tile = new Tile(this.text, pass, stages, pads);
+    const paired = stages[0]!.vector === 2;
+    for (const { name, writes, width } of tensors) {
+      const access = { name, dtype: spec.dtype, writes, paired: paired && width % 2 === 0 };
+      this.#tensors.set(name, access);
+      this.#bind(tensorBinding(access));
+    }
+    if (stages.some((s) => s.table))
+      this.#bind({ name: "twiddles", access: "read", element: "vec2f" });
+  }
+
+  #bind(binding: Binding): void {
+    const known = this.#bindings.get(binding.name);
+    if (known?.access !== "read_write") this.#bindings.set(binding.name, binding);
+  }
+
+  /** Positions of this thread's points at the ends of the pass: butterfly i, input q. */
+  #ends(last: boolean): Place[][] {
+    const stage = last ? this.tile.stages.at(-1)! : this.tile.stages[0]!;
+    return this.tile.places(stage).map((row) => row.map((at) => this.tile.position(at, "column")));
+  }
+
+  #workIndex(place: Place): string {
+    const base = this.tile.held(
+      "m",
+      `${place.base} + slot * ${this.spec.plan.points}u + block * ${this.pass.size}u`,
+    );
+    return sum({ base, offset: place.offset });
+  }
+
+  #slot(i: number, q: number): number {
+    return (i * this.tile.stages.at(-1)!.radix + q) * this.pass.threads;
+  }
+
+  /** Index of a point in spectra: threads next to each other, so that loads are whole lines. */
+  #spectrumIndex(channel: string, i: number, q: number): string {
+    const { plan } = this.spec;
+    const base = this.tile.held(
+      "k",
+      `(${channel}) * ${plan.points}u + block * ${this.pass.size}u + t`,
+    );
+    return sum({ base, offset: this.#slot(i, q) });
+  }
+
+  /** Which samples a part of a point holds: complex part 0 or 1, of input q of the first stage. */
+  #samples(part: 0 | 1, q: number, width: number): { shift: number; all: boolean; none: boolean } {
+    const { plan } = this.spec;
+    const shift = plan.packing === "halves" ? part * plan.points : 0;
+    const run = plan.points / this.tile.stages[0]!.radix;
+    const first = shift + q * run;
+    return { shift, all: first + run <= width, none: first >= width };
+  }
+
+  #sampleIndex(tensor: TensorName, place: Place, shift: number, width: number): string {
+    const base = this.tile.held("i", `${place.base} + row * ${width}u + p.${tensor}`);
+    return sum({ base, offset: place.offset + shift });
+  }
+
+  #loadSamples(source: Source & { kind: "samples" }): Value[][] {
+    const part = (which: 0 | 1): (string | 0)[][] => {
+      const values: (string | 0)[][] = [];
+      const places = this.#ends(false);
+      for (let i = 0; i < places.length; i += 1) values.push([]);
+      places.forEach((row, i) => {
+        row.forEach((place, q) => {
+          if (values[i]![q] !== undefined) return;
+          const { all, none, shift } = this.#samples(which, q, source.width);
+          if (none) {
+            values[i]![q] = 0;
+            return;
+          }
+          const pair = this.#tensors.get(source.factors[0]!)!.paired;
+          const read = source.factors
+            .map(
+              (f) =>
+                `${f}_${pair ? "pair" : "get"}(${this.#sampleIndex(f, place, shift, source.width)})`,
+            )
+            .join(" * ");
+          const guard = `${sum({ ...place, offset: place.offset + shift })} < ${source.width}u`;
+          const zero = pair ? "vec2f()" : "0.0f";
+          const value = this.text.hold("s", all ? read : `select(${zero}, ${read}, ${guard})`);
+          values[i]![q] = pair ? `${value}.x` : value;
+          if (pair) values[i + 1]![q] = `${value}.y`;
+        });
+      });
+      return values;
+    };
+    const re = part(0);
+    const im = part(1);
+    return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
+  }
+
+  /** Values at the first stage's places, or at the last one's for a path that has inverse stages alone. */
+  load(source: Source, forward: boolean): Value[][] {
+    if (source.kind === "samples") return this.#loadSamples(source);
+    this.#bind({ name: source.buffer, access: "read", element: "vec2f" });
+    return this.#ends(!forward).map((row, i) =>
+      row.map((place, q) => {
+        const index =
+          source.buffer === "sums" ? this.#spectrumIndex("unit", i, q) : this.#workIndex(place);
+        const x = this.text.hold("z", `${source.buffer}[${index}]`);
+        return { re: `${x}.x`, im: `${x}.y` };
+      }),
+    );
+  }
+
+  /** Values at the last stage's places times the spectrum, or its conjugate. */
+  multiply(values: Value[][], product: "kernel" | "conjugate"): Value[][] {
+    this.#bind({ name: "spectrum", access: "read", element: "vec2f" });
+    return values.map((row, i) => {
+      const g = new Graph();
+      const products = row.map((v, q) => {
+        const k = this.text.hold("k", `spectrum[${this.#spectrumIndex("h + p.channel", i, q)}]`);
+        const w = nodes(g, { re: `${k}.x`, im: `${k}.y` });
+        return product === "kernel" ? g.cmul(nodes(g, v), w) : g.cmulConj(nodes(g, v), w);
+      });
+      return printValues(this.text, products);
+    });
+  }
+
+  #storeSamples(sink: Sink & { kind: "samples" }, values: readonly Value[][]): void {
+    for (const { tensor, gates, skipped } of sink.outputs) {
+      const { paired } = this.#tensors.get(tensor)!;
+      if (skipped) this.#bind({ name: "skip", access: "read", element: "f32" });
+      const read = (name: TensorName, place: Place, shift: number): string =>
+        `${name}_${paired ? "pair" : "get"}(${this.#sampleIndex(name, place, shift, sink.width)})`;
+      this.#ends(false).forEach((row, i) => {
+        if (paired && i % 2 === 1) return;
+        row.forEach((place, q) => {
+          for (const which of [0, 1] as const) {
+            const { all, none, shift } = this.#samples(which, q, sink.width);
+            if (none) continue;
+            const part = (v: Value): string => (which === 0 ? v.re : v.im) || "0.0f";
+            const value = paired
+              ? `vec2f(${part(values[i]![q]!)}, ${part(values[i + 1]![q]!)})`
+              : part(values[i]![q]!);
+            const gated = [value, ...gates.map((g) => read(g, place, shift))].join(" * ");
+            const whole = skipped
+              ? `${gated} + skip_value * ${read(skipped, place, shift)}`
+              : gated;
+            const index = this.#sampleIndex(tensor, place, shift, sink.width);
+            const guard = `${sum({ ...place, offset: place.offset + shift })} < ${sink.width}u`;
+            const store = `${tensor}_put${paired ? "_pair" : ""}(${index}, ${whole});`;
+            this.text.line(all ? store : `if (${guard}) { ${store} }`);
+          }
+        });
+      });
+    }
+  }
+
+  /** Stores, for live tiles alone. */
+  store(sink: Sink, values: readonly Value[][], inverse: boolean): void {
+    const { text } = this;
+    if (sink.kind === "samples") {
+      // Indices are held outside of the condition, where later code sees them too.
+      const inner = this.text.lines.length;
+      this.#storeSamples(sink, values);
+      const stores = this.text.lines.splice(inner);
+      const isStore = (l: string): boolean => !l.startsWith("let ");
+      for (const l of stores.filter((l) => !isStore(l))) text.line(l);
+      text.line("if (live) {");
+      for (const l of stores.filter(isStore)) text.line(l);
+      text.line("}");
+      return;
+    }
+    const name = sink.kind === "spectrum" ? "spectrum" : sink.buffer;
+    this.#bind({ name, access: "read_write", element: "vec2f" });
+    const scale = sink.kind === "spectrum" ? ` * ${1 / this.spec.plan.points}f` : "";
+    const lines: string[] = [];
+    this.#ends(!inverse).forEach((row, i) => {
+      row.forEach((place, q) => {
+        const index =
+          sink.kind === "spectrum"
+            ? this.#spectrumIndex("h + p.channel", i, q)
+            : this.#workIndex(place);
+        const { re, im } = values[i]![q]!;
+        lines.push(`${name}[${index}] = vec2f(${re || "0.0f"}, ${im || "0.0f"})${scale};`);
+      });
+    });
+    text.line("if (live) {");
+    for (const l of lines) text.line(l);
+    text.line("}");
+  }
+
+  #path(path: Path): void {
+    let v = this.load(path.source, path.forward);
+    if (path.forward) v = this.tile.forward(v);
+    if (path.product !== "none") v = this.multiply(v, path.product);
+    if (path.inverse) v = this.tile.inverse(v);
+    this.store(path.sink, v, path.inverse);
+  }
+
+  #gradient(work: Gradient): void {
+    const { text, tile } = this;
+    this.#bind({ name: "sums", access: "read_write", element: "vec2f" });
+    const last = tile.stages.at(-1)!;
+    const slots = Array.from({ length: last.each }, (_, i) =>
+      Array.from({ length: last.radix }, (_, q) => this.#spectrumIndex("unit", i, q)),
+    );
+    const sums = slots.map((row) =>
+      row.map((index) => {
+        const name = text.fresh("sum");
+        text.line(`var ${name} = vec2f();`);
+        text.line(`if (p.clear == 0u) { ${name} = sums[${index}]; }`);
+        return name;
+      }),
+    );
+    text.line("for (var b = p.begin; b < p.end; b++) {");
+    text.line("let row = b * p.channels + h;");
+    text.line("let slot = unit * (p.end - p.begin) + b - p.begin;");
+    tile.enterLoop();
+    const u = tile.forward(this.load(work.u, true));
+    if (work.y) this.store(work.y, tile.inverse(this.multiply(u, "kernel")), true);
+    const dy = tile.forward(this.load(work.dy, true));
+    dy.forEach((row, i) => {
+      const g = new Graph();
+      const products = row.map((v, q) => g.cmulConj(nodes(g, v), nodes(g, u[i]![q]!)));
+      printValues(text, products).forEach((v, q) => {
+        text.line(`${sums[i]![q]} += vec2f(${v.re || "0.0f"}, ${v.im || "0.0f"});`);
+      });
+    });
+    if (work.du) this.store(work.du, tile.inverse(this.multiply(dy, "conjugate")), true);
+    text.line("}");
+    text.line("if (live) {");
+    sums.forEach((row, i) => {
+      row.forEach((name, q) => {
+        text.line(`sums[${slots[i]![q]}] = ${name};`);
+      });
+    });
+    text.line("}");
+  }
+
+  #prologue(): string[] {
+    const { pass, spec } = this;
+    const perUnit = pass.blocks * pass.tilesPerBlock;
+    const lines = [
+      `let t = ${pass.tiles === 1 ? "lane" : `lane % ${pass.threads}u`};`,
+      `let sub = ${pass.tiles === 1 ? "0u" : `lane / ${pass.threads}u`};`,
+      `let shared_base = ${pass.tiles === 1 ? "0u" : `sub * ${this.#sharedSize}u`};`,
+      `let wanted = (group.y * groups.x + group.x) * ${pass.tiles}u + sub;`,
+      "let live = wanted < p.tiles;",
+      "let tile = min(wanted, p.tiles - 1u);",
+      `let unit = tile / ${perUnit}u;`,
+      `let block = (tile % ${perUnit}u) / ${pass.tilesPerBlock}u;`,
+      `let column = (tile % ${pass.tilesPerBlock}u) * ${pass.columns}u;`,
+    ];
+    if (spec.work.kind === "gradient") lines.push("let h = p.first + unit;");
+    else {
+      lines.push(
+        "let h = (p.first + unit) / p.batch;",
+        "let row = ((p.first + unit) % p.batch) * p.channels + h;",
+        "let slot = unit;",
+      );
+    }
+    if (this.#bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
+    return lines;
+  }
+
+  finish(): Kernel {
+    const { pass, spec } = this;
+    const { work } = spec;
+    if (work.kind === "path") this.#path(work);
+    else this.#gradient(work);
+    const bindings = [...this.#bindings.values()];
+    const declared = bindings.map(
+      (b, i) =>
+        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
+    );
+    const element = pass.exchange === "whole" ? "vec2f" : "f32";
+    const shared = this.#sharedSize
+      ? [`var<workgroup> shared_x: array<${element}, ${this.#sharedSize * pass.tiles}>;`]
+      : [];
+    const writes = [...this.#tensors.values()].some((t) => t.writes);
+    const code = [
+      declaredParameters,
+      ...declared,
+      ...shared,
+      ...(writes ? roundingFunctions(spec.dtype) : []),
+      ...[...this.#tensors.values()].flatMap(tensorFunctions),
+      `@compute @workgroup_size(${pass.threads * pass.tiles})`,
+      "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
+      ...this.#prologue(),
+      ...this.text.lines,
+      "}",
+      "",
+    ].join("\n");
+    return { code, bindings, tiles: pass.tiles, tilesPerUnit: pass.blocks * pass.tilesPerBlock };
+  }
+}
+
+/** Generate a kernel. */
+export function generateKernel(spec: KernelSpec): Kernel {
+  return new Writer(spec).finish();
+}

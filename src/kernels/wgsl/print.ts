@@ -1,0 +1,94 @@
+/** Expression graph → WGSL: one `let` for each node, in the order of creation, which keeps few values alive at a time. */
+import type { Complex, Graph, Node } from "../../math/expr.ts";
+import { operands } from "../../math/expr.ts";
+
+/** A complex value in a kernel's text: names of its parts, or 0 where a part is known to be zero. */
+export interface Value {
+  readonly re: string | 0;
+  readonly im: string | 0;
+}
+
+/** Lines of a function body, and names that occur once. */
+export class Text {
+  readonly lines: string[] = [];
+  #names = 0;
+
+  line(text: string): void {
+    this.lines.push(text);
+  }
+
+  /** A name that nothing else has. */
+  fresh(prefix: string): string {
+    this.#names++;
+    return `${prefix}${this.#names}`;
+  }
+
+  /** `let name = text`, under a fresh name. */
+  hold(prefix: string, text: string): string {
+    const name = this.fresh(prefix);
+    this.line(`let ${name} = ${text};`);
+    return name;
+  }
+}
+
+/** A name of the text as a node. */
+export function named(g: Graph, name: string | 0): Node {
+  return name === 0 ? g.constant(0) : g.load({ pointer: name, offset: 0 }, "float32");
+}
+
+/** A value of the text as nodes. */
+export function nodes(g: Graph, value: Value): Complex {
+  return { re: named(g, value.re), im: named(g, value.im) };
+}
+
+/** A float32 literal. */
+export function literal(value: number): string {
+  const rounded = Math.fround(value);
+  const text = String(rounded);
+  return `${/[.e]/.test(text) ? text : `${text}.0`}f`.replace(/^-.*$/, "($&)");
+}
+
+function expression(n: Node, value: (n: Node) => string): string {
+  switch (n.op) {
+    case "const":
+      return literal(n.value);
+    case "load":
+      return n.at.pointer;
+    case "neg":
+      return `-${value(n.a)}`;
+    case "add":
+      return `${value(n.a)} + ${value(n.b)}`;
+    case "sub":
+      return `${value(n.a)} - ${value(n.b)}`;
+    case "mul":
+      return `${value(n.a)} * ${value(n.b)}`;
+    case "fma":
+      return `fma(${value(n.a)}, ${value(n.b)}, ${value(n.c)})`;
+    case "fnma":
+      return `fma(-${value(n.a)}, ${value(n.b)}, ${value(n.c)})`;
+    default:
+      throw new Error(`a thread holds one lane: no ${n.op} here`);
+  }
+}
+
+/** Print what the values need and return their names. */
+export function printValues(text: Text, values: readonly Complex[]): Value[] {
+  const names = new Map<Node, string>();
+  const needed = new Set<Node>();
+  const visit = (n: Node): void => {
+    if (needed.has(n)) return;
+    needed.add(n);
+    for (const m of operands(n)) visit(m);
+  };
+  for (const v of values) {
+    visit(v.re);
+    visit(v.im);
+  }
+  for (const n of [...needed].sort((a, b) => a.id - b.id)) {
+    const inline = n.op === "const" || n.op === "load";
+    const body = expression(n, (m) => names.get(m)!);
+    names.set(n, inline ? body : text.hold("v", body));
+  }
+  const name = (n: Node): string | 0 => (n.op === "const" && n.value === 0 ? 0 : names.get(n)!);
+  return values.map((v) => ({ re: name(v.re), im: name(v.im) }));
+}

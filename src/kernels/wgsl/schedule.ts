@@ -1,0 +1,332 @@
+/**
+ * Which kernels run, in which order, on which parts of which buffers: a call as a list of steps. Pure: buffers have names
+ * here and become real in the backend.
+ *
+ * Rows go in slices: channels in groups whose spectra and sums fit the workspace, batches in groups whose tensors can be
+ * bound at once, and within those as many rows at a time as the work memory holds; so memory is bounded whatever the batch,
+ * and what one pass writes is still in the cache when the next reads it.
+ */
+import type { Dtype } from "../../dtype.ts";
+import { bytesPerSample } from "../../dtype.ts";
+import type { Gradient, Kernel, Output, Parameters, Path, Sink, Source } from "./kernels.ts";
+import { generateKernel } from "./kernels.ts";
+import type { GpuCall, GpuConvolution, Schedule, Slice } from "./steps.ts";
+import { Build, pointBytes } from "./steps.ts";
+import { collectTaps, placeTaps } from "./taps.ts";
+import type { TensorName } from "./tensors.ts";
+
+/** Makes schedules for one convolution, and remembers kernels. */
+export class Scheduler {
+  readonly convolution: GpuConvolution;
+  readonly #kernels = new Map<string, Kernel>();
+
+  constructor(convolution: GpuConvolution) {
+    this.convolution = convolution;
+  }
+
+  #kernel(pass: number, work: Path | Gradient): Kernel {
+    const { plan, problem, limits } = this.convolution;
+    return this.#remembered(`${pass} ${JSON.stringify(work)}`, () =>
+      generateKernel({ plan, pass, dtype: problem.dtype, work, sharedBytes: limits.sharedBytes }),
+    );
+  }
+
+  #remembered(key: string, make: () => Kernel): Kernel {
+    let kernel = this.#kernels.get(key);
+    if (!kernel) {
+      kernel = make();
+      this.#kernels.set(key, kernel);
+    }
+    return kernel;
+  }
+
+  /** Spectra of `channels` channels of taps, kept. */
+  spectra(channels: number, taps: Dtype, offset: number): Schedule {
+    const build = new Build(this.convolution, {
+      ...{ batch: 1, channels, pregate: false, postgate: false, skip: false },
+      ...{ taps, offsets: { k: offset } },
+    });
+    this.#makeSpectra(build, 0, channels);
+    return build.finish();
+  }
+
+  /** Spectra of channels [from, from + count), at the beginning of the spectrum buffer. */
+  #makeSpectra(build: Build, from: number, count: number): void {
+    const { plan, part, problem } = this.convolution;
+    const dtype = build.call.taps!;
+    const place = this.#remembered(`taps ${dtype}`, () =>
+      placeTaps(plan, part, problem.kernelLength, dtype),
+    );
+    const transformBytes = plan.points * pointBytes;
+    const tapBytes = problem.kernelLength * bytesPerSample(dtype);
+    const group = build.rowsFor(transformBytes, tapBytes);
+    for (let c = 0; c < count; c += group) {
+      const n = Math.min(group, count - c);
+      const begin = (build.call.offsets.k ?? 0) + (from + c) * tapBytes;
+      const taps = build.bound("k", begin, n * tapBytes, bytesPerSample(dtype));
+      build.step(
+        place,
+        n * plan.points,
+        { u: taps.first },
+        { u: taps.range, work: build.work("work", n) },
+      );
+      this.#descend(build, "work", n, {}, "spectrum", c);
+    }
+  }
+
+  /** Forward passes over work memory; the last one leaves spectra. */
+  #descend(
+    build: Build,
+    buffer: "work" | "other",
+    units: number,
+    parameters: Parameters,
+    end: "spectrum",
+    channel: number,
+  ): void {
+    const { plan } = this.convolution;
+    plan.passes.forEach((_, pass) => {
+      const last = pass === plan.passes.length - 1;
+      const kernel = this.#kernel(pass, {
+        kind: "path",
+        source: { kind: "work", buffer },
+        forward: true,
+        product: "none",
+        inverse: false,
+        sink: last ? { kind: end } : { kind: "work", buffer },
+      });
+      build.units(
+        kernel,
+        units,
+        { ...parameters, batch: 1, channel },
+        {
+          [buffer]: build.work(buffer, units),
+          ...(last ? { spectrum: build.spectrum() } : {}),
+        },
+      );
+    });
+  }
+
+  /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u. */
+  forward(call: GpuCall): Schedule {
+    const build = new Build(this.convolution, call);
+    for (const group of build.channelGroups(0)) {
+      if (call.taps) this.#makeSpectra(build, group.from, group.count);
+      for (const slice of build.slices(group)) {
+        const output: Output = {
+          tensor: "y",
+          gates: call.postgate ? ["postgate"] : [],
+          ...(call.skip ? { skipped: "u" } : {}),
+        };
+        this.#convolve(
+          build,
+          slice,
+          ["u", ...(call.pregate ? (["pregate"] as const) : [])],
+          "kernel",
+          [output],
+        );
+      }
+    }
+    return build.finish();
+  }
+
+  /** A product of tensors, convolved or correlated with k, to outputs. */
+  #convolve(
+    build: Build,
+    slice: Slice,
+    factors: readonly TensorName[],
+    product: "kernel" | "conjugate",
+    outputs: readonly Output[],
+  ): void {
+    const { plan } = this.convolution;
+    const source: Source = { kind: "samples", factors, width: build.widthOf(factors[0]!) };
+    const sink: Sink = { kind: "samples", outputs, width: build.widthOf(outputs[0]!.tensor) };
+    const rows = slice.batch * slice.channels;
+    const group = plan.passes.length === 1 ? rows : build.rowsFor(plan.points * pointBytes, 0);
+    for (let first = 0; first < rows; first += group) {
+      const units = Math.min(group, rows - first);
+      this.#inward(build, slice, source, "work", first, units);
+      const last = plan.passes.length - 1;
+      const single = last === 0;
+      const middle: Path = {
+        kind: "path",
+        source: single ? source : { kind: "work", buffer: "work" },
+        ...{ forward: true, product, inverse: true },
+        sink: single ? sink : { kind: "work", buffer: "work" },
+      };
+      build.rows(this.#kernel(last, middle), slice, first, units);
+      this.#outward(build, slice, sink, "work", first, units);
+    }
+  }
+
+  /** All forward passes but the last. */
+  #inward(
+    build: Build,
+    slice: Slice,
+    source: Source,
+    buffer: "work" | "other",
+    first: number,
+    units: number,
+  ): void {
+    for (let pass = 0; pass < this.convolution.plan.passes.length - 1; pass++) {
+      const path: Path = {
+        kind: "path",
+        source: pass === 0 ? source : { kind: "work", buffer },
+        ...{ forward: true, product: "none", inverse: false },
+        sink: { kind: "work", buffer },
+      };
+      build.rows(this.#kernel(pass, path), slice, first, units);
+    }
+  }
+
+  /** All inverse passes but the last's. */
+  #outward(
+    build: Build,
+    slice: Slice,
+    sink: Sink | undefined,
+    buffer: "work" | "other",
+    first: number,
+    units: number,
+  ): void {
+    for (let pass = this.convolution.plan.passes.length - 2; pass >= 0; pass--) {
+      const path: Path = {
+        kind: "path",
+        source: { kind: "work", buffer },
+        ...{ forward: false, product: "none", inverse: true },
+        sink: pass === 0 && sink ? sink : { kind: "work", buffer },
+      };
+      build.rows(this.#kernel(pass, path), slice, first, units);
+    }
+  }
+
+  /** All gradients but skip's. */
+  backward(call: GpuCall): Schedule {
+    const build = new Build(this.convolution, call);
+    const fused = build.call.skip ? 11 : 10;
+    const together = fused <= this.convolution.limits.bindings;
+    for (const group of build.channelGroups(1)) {
+      if (call.taps) this.#makeSpectra(build, group.from, group.count);
+      for (const slice of build.slices(group)) {
+        if (!together) this.#separately(build, slice);
+        this.#sumAndSpread(build, slice, group.from, together);
+      }
+      this.#collect(build, group.from, group.count);
+    }
+    return build.finish();
+  }
+
+  #factors(build: Build): { u: TensorName[]; dy: TensorName[] } {
+    const { pregate, postgate } = build.call;
+    return {
+      u: ["u", ...(pregate ? (["pregate"] as const) : [])],
+      dy: ["dy", ...(postgate ? (["postgate"] as const) : [])],
+    };
+  }
+
+  #gradientOutputs(build: Build): { du: Output[]; dpostgate: Output[] } {
+    const { pregate, postgate, skip } = build.call;
+    return {
+      du: [
+        { tensor: "du", gates: pregate ? ["pregate"] : [], ...(skip ? { skipped: "dy" } : {}) },
+        ...(pregate ? [{ tensor: "dpregate", gates: ["u"] } as const] : []),
+      ],
+      dpostgate: postgate ? [{ tensor: "dpostgate", gates: ["dy"] }] : [],
+    };
+  }
+
+  /** Gradients of rows one by one, where a kernel cannot bind all tensors at once. */
+  #separately(build: Build, slice: Slice): void {
+    const factors = this.#factors(build);
+    const outputs = this.#gradientOutputs(build);
+    for (const o of outputs.dpostgate) this.#convolve(build, slice, factors.u, "kernel", [o]);
+    for (const o of outputs.du) this.#convolve(build, slice, factors.dy, "conjugate", [o]);
+  }
+
+  /** Sums of conj(U)·G over a slice's batch, and, if together, the gradients of its rows. */
+  #sumAndSpread(build: Build, slice: Slice, groupFrom: number, together: boolean): void {
+    const { plan } = this.convolution;
+    const last = plan.passes.length - 1;
+    const single = last === 0;
+    const factors = this.#factors(build);
+    const outputs = this.#gradientOutputs(build);
+    const from = (f: readonly TensorName[]): Source => ({
+      kind: "samples",
+      factors: f,
+      width: build.widthOf(f[0]!),
+    });
+    const to = (o: readonly Output[]): Sink | undefined =>
+      together && o.length > 0
+        ? { kind: "samples", outputs: o, width: build.widthOf(o[0]!.tensor) }
+        : undefined;
+    const [u, dy] = [from(factors.u), from(factors.dy)];
+    const [y, du] = [to(outputs.dpostgate), to(outputs.du)];
+    const inWork = (sink: Sink | undefined, buffer: "work" | "other"): Sink | undefined =>
+      sink && (single ? sink : { kind: "work", buffer });
+    const work: Gradient = {
+      kind: "gradient",
+      u: single ? u : { kind: "work", buffer: "work" },
+      dy: single ? dy : { kind: "work", buffer: "other" },
+      y: inWork(y, "work"),
+      du: inWork(du, "other"),
+    };
+    const kernel = this.#kernel(last, work);
+    const fit = single
+      ? slice.batch * slice.channels
+      : build.rowsFor(2 * plan.points * pointBytes, 0);
+    const channels = Math.max(1, Math.min(slice.channels, Math.floor(fit / slice.batch)));
+    const batch = Math.min(slice.batch, fit);
+    for (let h = 0; h < slice.channels; h += channels) {
+      const count = Math.min(channels, slice.channels - h);
+      for (let b = 0; b < slice.batch; b += batch) {
+        const rows = Math.min(batch, slice.batch - b);
+        const first = h * slice.batch + b;
+        const units = count * rows;
+        this.#inward(build, slice, u, "work", first, units);
+        this.#inward(build, slice, dy, "other", first, units);
+        const parameters = {
+          ...{ first: h, begin: b, end: b + rows },
+          clear: slice.batchFrom + b === 0 ? 1 : 0,
+        };
+        build.sums(kernel, slice, {
+          parameters,
+          count,
+          from: slice.channelFrom - groupFrom + h,
+          units,
+        });
+        if (y) this.#outward(build, slice, y, "work", first, units);
+        if (du) this.#outward(build, slice, du, "other", first, units);
+      }
+    }
+  }
+
+  /** Sums → the gradient of the taps of channels [from, from + count). */
+  #collect(build: Build, from: number, count: number): void {
+    const { plan, part, problem } = this.convolution;
+    const last = plan.passes.length - 1;
+    const taps = problem.kernelLength;
+    const group = build.rowsFor(plan.points * pointBytes, 4 * taps);
+    const collect = this.#remembered("collect", () => collectTaps(plan, part, taps));
+    for (let c = 0; c < count; c += group) {
+      const n = Math.min(group, count - c);
+      const kernel = this.#kernel(last, {
+        kind: "path",
+        source: { kind: "work", buffer: "sums" },
+        ...{ forward: false, product: "none", inverse: true },
+        sink: { kind: "work", buffer: "work" },
+      });
+      const work = build.work("work", n);
+      build.units(kernel, n, { batch: 1 }, { work, sums: build.sumsRange(c, n) });
+      for (let pass = last - 1; pass >= 0; pass--) {
+        const path: Path = {
+          kind: "path",
+          source: { kind: "work", buffer: "work" },
+          ...{ forward: false, product: "none", inverse: true },
+          sink: { kind: "work", buffer: "work" },
+        };
+        build.units(this.#kernel(pass, path), n, { batch: 1 }, { work });
+      }
+      const begin = (build.call.offsets.dk ?? 0) + (from + c) * taps * 4;
+      const dk = build.bound("dk", begin, n * taps * 4, 4);
+      build.step(collect, n * taps, { y: dk.first }, { work, y: dk.range });
+    }
+  }
+}

@@ -1,0 +1,315 @@
+/** Steps of a schedule, and the arithmetic of slices and bindings. */
+import type { Dtype } from "../../dtype.ts";
+import { bytesPerSample } from "../../dtype.ts";
+import type { Part } from "../../plan/geometry.ts";
+import type { PassPlan } from "../../plan/passes.ts";
+import type { Problem } from "../../plan/problem.ts";
+import type { Kernel, Parameters } from "./kernels.ts";
+import type { TensorName } from "./tensors.ts";
+
+/** What a device allows, and how much work memory a call may take. */
+export interface GpuLimits {
+  /** Bytes of workgroup memory. */
+  readonly sharedBytes: number;
+  /** Threads of a workgroup. */
+  readonly threads: number;
+  /** Bytes that one binding may span. */
+  readonly bindingBytes: number;
+  /** Storage buffers of one kernel. */
+  readonly bindings: number;
+  /** What offsets of bindings must be multiples of. */
+  readonly alignment: number;
+  /** Bytes of work memory: everything above inputs, outputs and kept spectra. */
+  readonly workspaceBytes: number;
+}
+
+/** Buffers of a schedule by name: the user's tensors, and what the backend keeps or lends for the call. */
+export type BufferName =
+  | TensorName
+  | "k"
+  | "dk"
+  | "skip"
+  | "spectrum"
+  | "twiddles"
+  | "work"
+  | "other"
+  | "sums";
+
+/** Part of a buffer. */
+export interface BufferRange {
+  readonly buffer: BufferName;
+  /** Bytes. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** One dispatch. */
+export interface Step {
+  readonly kernel: Kernel;
+  /** Tiles in all; the kernel takes `kernel.tiles` in a workgroup. */
+  readonly tiles: number;
+  readonly parameters: Parameters;
+  /** What each of the kernel's bindings is bound to. */
+  readonly ranges: Readonly<Record<string, BufferRange>>;
+}
+
+/** Steps of a call and the bytes of the buffers that it needs besides its tensors. */
+export interface Schedule {
+  readonly steps: readonly Step[];
+  readonly bytes: Readonly<Partial<Record<BufferName, number>>>;
+}
+
+/** What a call computes. */
+export interface GpuCall {
+  readonly batch: number;
+  readonly channels: number;
+  readonly pregate: boolean;
+  readonly postgate: boolean;
+  readonly skip: boolean;
+  /** Storage of the taps, or undefined where their spectra are kept. */
+  readonly taps: Dtype | undefined;
+  /** Byte offsets of the tensors in their buffers. */
+  readonly offsets: Readonly<Partial<Record<BufferName, number>>>;
+}
+
+/** The convolution that schedules are made for. */
+export interface GpuConvolution {
+  readonly problem: Problem;
+  readonly part: Part;
+  readonly plan: PassPlan;
+  readonly limits: GpuLimits;
+}
+
+/** Bytes of a complex point in work memory: float32 real and imaginary parts. */
+export const pointBytes = 8;
+/** Share of the work memory for spectra and for sums of gradients; the rest is for rows. */
+const spectraShare = 0.25;
+
+/** Rows that are bound together. */
+export interface Slice {
+  readonly batchFrom: number;
+  readonly batch: number;
+  readonly channelFrom: number;
+  readonly channels: number;
+}
+
+/** Steps under construction, and the arithmetic of slices and bindings. */
+export class Build {
+  readonly call: GpuCall;
+  readonly #convolution: GpuConvolution;
+  readonly #steps: Step[] = [];
+  readonly #bytes: Partial<Record<BufferName, number>> = {};
+
+  constructor(convolution: GpuConvolution, call: GpuCall) {
+    this.#convolution = convolution;
+    this.call = call;
+  }
+
+  finish(): Schedule {
+    return { steps: this.#steps, bytes: this.#bytes };
+  }
+
+  get #transformBytes(): number {
+    return this.#convolution.plan.points * pointBytes;
+  }
+
+  /** Samples of a tensor's row. */
+  widthOf(tensor: TensorName): number {
+    const { length, outputLength } = this.#convolution.problem;
+    return ["y", "dy", "postgate", "dpostgate"].includes(tensor) ? outputLength : length;
+  }
+
+  /** Rows whose work memory, `bytes` each, is there at once, and whose tensors of `bound` bytes can be bound. */
+  rowsFor(bytes: number, bound: number): number {
+    const { workspaceBytes, bindingBytes, alignment } = this.#convolution.limits;
+    const fit = Math.min(
+      (workspaceBytes * (1 - 2 * spectraShare)) / bytes,
+      bindingBytes / this.#transformBytes,
+      bound > 0 ? (bindingBytes - alignment) / bound : Number.POSITIVE_INFINITY,
+    );
+    return Math.max(1, Math.floor(fit));
+  }
+
+  /** Groups of channels whose spectra (and, for gradients, sums) are there at once. */
+  channelGroups(sums: 0 | 1): { from: number; count: number }[] {
+    const { limits } = this.#convolution;
+    const { taps, channels } = this.call;
+    const budget = limits.workspaceBytes * spectraShare;
+    const limit = taps || sums ? Math.min(budget, limits.bindingBytes) : limits.bindingBytes;
+    const count = Math.min(channels, Math.max(1, Math.floor(limit / this.#transformBytes)));
+    const groups = [];
+    for (let from = 0; from < channels; from += count) {
+      groups.push({ from, count: Math.min(count, channels - from) });
+    }
+    if (taps) this.#need("spectrum", count * this.#transformBytes);
+    if (sums) this.#need("sums", count * this.#transformBytes);
+    this.#group = groups[0];
+    return groups;
+  }
+
+  #group: { from: number; count: number } | undefined;
+
+  /** The rows of a group of channels in slices that can be bound. */
+  slices(group: { from: number; count: number }): Slice[] {
+    this.#group = group;
+    const { problem, limits } = this.#convolution;
+    const { batch, channels } = this.call;
+    const rowBytes = Math.max(problem.length, problem.outputLength) * bytesPerSample(problem.dtype);
+    const most = Math.max(1, Math.floor((limits.bindingBytes - limits.alignment) / rowBytes));
+    const out: Slice[] = [];
+    // A slice of several batches spans all channels between its first and its last row.
+    const batches = Math.max(1, Math.min(batch, Math.floor((most - group.count) / channels) + 1));
+    const width = Math.min(group.count, most);
+    for (let c = 0; c < group.count; c += width) {
+      for (let b = 0; b < batch; b += batches) {
+        out.push({
+          batchFrom: b,
+          batch: Math.min(batches, batch - b),
+          channelFrom: group.from + c,
+          channels: Math.min(width, group.count - c),
+        });
+      }
+    }
+    return out;
+  }
+
+  #need(buffer: BufferName, bytes: number): void {
+    this.#bytes[buffer] = Math.max(this.#bytes[buffer] ?? 0, bytes);
+  }
+
+  /** Work memory of some transforms. */
+  work(buffer: "work" | "other", units: number): BufferRange {
+    const size = units * this.#transformBytes;
+    this.#need(buffer, size);
+    return { buffer, offset: 0, size };
+  }
+
+  /** Spectra: those of the group at hand, from the beginning where they are made for the call. */
+  spectrum(): BufferRange {
+    const { from, count } = this.#group ?? { from: 0, count: this.call.channels };
+    const size = count * this.#transformBytes;
+    return { buffer: "spectrum", offset: this.call.taps ? 0 : from * this.#transformBytes, size };
+  }
+
+  sumsRange(channel: number, count: number): BufferRange {
+    const bytes = this.#transformBytes;
+    return { buffer: "sums", offset: channel * bytes, size: count * bytes };
+  }
+
+  /** A range bound at an allowed offset, and the index of its first element there. */
+  bound(
+    buffer: BufferName,
+    begin: number,
+    bytes: number,
+    elementBytes: number,
+  ): { range: BufferRange; first: number } {
+    const offset = begin - (begin % this.#convolution.limits.alignment);
+    const size = Math.ceil((begin - offset + bytes) / 8) * 8;
+    return { range: { buffer, offset, size }, first: (begin - offset) / elementBytes };
+  }
+
+  step(
+    kernel: Kernel,
+    tiles: number,
+    parameters: Parameters,
+    ranges: Readonly<Record<string, BufferRange>>,
+  ): void {
+    this.#steps.push({ kernel, tiles, parameters: { ...parameters, tiles }, ranges });
+  }
+
+  /** A kernel over whole transforms in work memory. */
+  units(
+    kernel: Kernel,
+    units: number,
+    parameters: Parameters,
+    ranges: Readonly<Record<string, BufferRange>>,
+  ): void {
+    this.step(kernel, units * kernel.tilesPerUnit, parameters, this.#withTables(kernel, ranges));
+  }
+
+  #withTables(
+    kernel: Kernel,
+    ranges: Readonly<Record<string, BufferRange>>,
+  ): Readonly<Record<string, BufferRange>> {
+    const all: Record<string, BufferRange> = { ...ranges };
+    const { channels } = this.call;
+    for (const { name } of kernel.bindings) {
+      if (name === "twiddles") all[name] = { buffer: "twiddles", offset: 0, size: 0 };
+      if (name === "skip") all[name] = { buffer: "skip", offset: 0, size: channels * 4 };
+      if (name === "spectrum") all[name] ??= this.spectrum();
+    }
+    return all;
+  }
+
+  /** A kernel over rows [first, first + units) of a slice: batch rows of a channel one after the other. */
+  rows(kernel: Kernel, slice: Slice, first: number, units: number): void {
+    const { ranges, parameters } = this.#tensors(kernel, slice);
+    const work = this.#workRanges(kernel, units);
+    this.units(kernel, units, { ...parameters, first, batch: slice.batch }, { ...ranges, ...work });
+  }
+
+  /** A gradient kernel over channels of a slice; the sums begin at channel `from` of the group. */
+  sums(
+    kernel: Kernel,
+    slice: Slice,
+    at: { parameters: Parameters; count: number; from: number; units: number },
+  ): void {
+    const { ranges, parameters } = this.#tensors(kernel, slice);
+    const work = this.#workRanges(kernel, at.units);
+    this.units(
+      kernel,
+      at.count,
+      { ...parameters, ...at.parameters },
+      { ...ranges, ...work, sums: this.sumsRange(at.from, at.count) },
+    );
+  }
+
+  #workRanges(kernel: Kernel, units: number): Record<string, BufferRange> {
+    const ranges: Record<string, BufferRange> = {};
+    for (const { name } of kernel.bindings) {
+      if (name === "work" || name === "other") ranges[name] = this.work(name, units);
+    }
+    return ranges;
+  }
+
+  /** The tensors that a kernel binds, from a slice's first row on. */
+  #tensors(
+    kernel: Kernel,
+    slice: Slice,
+  ): { ranges: Record<string, BufferRange>; parameters: Parameters } {
+    const { problem } = this.#convolution;
+    const { channels } = this.call;
+    const ranges: Record<string, BufferRange> = {};
+    const bytes = bytesPerSample(problem.dtype);
+    const rows = (slice.batch - 1) * channels + slice.channels;
+    const group = this.#group!;
+    const own: Record<string, number> = {
+      channels,
+      channel: slice.channelFrom - group.from,
+      skip: slice.channelFrom,
+    };
+    for (const { name } of kernel.bindings) {
+      if (!tensorNames.has(name)) continue;
+      const tensor = name as TensorName;
+      const rowBytes = this.widthOf(tensor) * bytes;
+      const row = slice.batchFrom * channels + slice.channelFrom;
+      const begin = (this.call.offsets[tensor] ?? 0) + row * rowBytes;
+      const { range, first } = this.bound(tensor, begin, rows * rowBytes, bytes);
+      ranges[name] = range;
+      own[name] = first;
+    }
+    return { ranges, parameters: own };
+  }
+}
+
+const tensorNames: ReadonlySet<string> = new Set<TensorName>([
+  "u",
+  "pregate",
+  "postgate",
+  "y",
+  "dy",
+  "du",
+  "dpregate",
+  "dpostgate",
+]);

@@ -1,0 +1,93 @@
+/** Between a kernel's taps and the positions of its transform: placing them, and collecting their gradients. */
+import type { Dtype } from "../../dtype.ts";
+import type { Part, Run } from "../../plan/geometry.ts";
+import type { PassPlan } from "../../plan/passes.ts";
+import type { Kernel } from "./kernels.ts";
+import { declaredParameters } from "./kernels.ts";
+import { tensorBinding, tensorFunctions } from "./tensors.ts";
+
+/** Threads of a workgroup. */
+const threads = 64;
+
+/** A run of taps with its first position in 0 … P − 1; what wraps around changes its sign with the plan's packing. */
+function wrapped(run: Run, plan: PassPlan): Run {
+  if (run.position >= 0) return run;
+  const halves = plan.packing === "halves";
+  const positions = halves ? 2 * plan.points : plan.points;
+  return {
+    ...run,
+    position: run.position + positions,
+    sign: halves ? (-run.sign as 1 | -1) : run.sign,
+  };
+}
+
+const main = [
+  `@compute @workgroup_size(${threads})`,
+  "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
+  `let index = (group.y * groups.x + group.x) * ${threads}u + lane;`,
+  "if (index >= p.tiles) { return; }",
+];
+
+/** Taps → complex points of the transform: rows of `work`, one for each of the channels from `p.channel` on. */
+export function placeTaps(plan: PassPlan, part: Part, taps: number, dtype: Dtype): Kernel {
+  const access = { name: "u", dtype, writes: false, paired: false } as const;
+  const bindings = [
+    tensorBinding(access),
+    { name: "work", access: "read_write", element: "vec2f" } as const,
+  ];
+  const sum = (shift: number): string[] =>
+    part.taps.map((r) => {
+      const { index, count, position, sign } = wrapped(r, plan);
+      const at = `n + ${shift}u - ${position}u`;
+      const tap = `u_get(p.u + row * ${taps}u + ${index}u + at)`;
+      return `{ let at = ${at}; if (n + ${shift}u >= ${position}u && at < ${count}u) { x ${sign > 0 ? "+" : "-"}= ${tap}; } }`;
+    });
+  const parts = plan.packing === "halves" ? [0, plan.points] : [0];
+  const code = [
+    declaredParameters,
+    `@group(0) @binding(1) var<storage, read> u: array<${bindings[0]!.element}>;`,
+    "@group(0) @binding(2) var<storage, read_write> work: array<vec2f>;",
+    ...tensorFunctions(access),
+    ...main,
+    `let row = index / ${plan.points}u;`,
+    `let n = index % ${plan.points}u;`,
+    "var z = vec2f();",
+    ...parts.flatMap((shift, i) => ["{", "var x = 0.0f;", ...sum(shift), `z[${i}] = x;`, "}"]),
+    "work[index] = z;",
+    "}",
+    "",
+  ].join("\n");
+  return { code, bindings, tiles: threads, tilesPerUnit: plan.points };
+}
+
+/** Complex points in `work` → the gradient of the taps, float32. */
+export function collectTaps(plan: PassPlan, part: Part, taps: number): Kernel {
+  const bindings = [
+    { name: "work", access: "read", element: "vec2f" } as const,
+    { name: "y", access: "read_write", element: "f32" } as const,
+  ];
+  const value = (at: string): string =>
+    plan.packing === "halves"
+      ? `select(work[base + ${at} % ${plan.points}u].x, work[base + ${at} % ${plan.points}u].y, ${at} >= ${plan.points}u)`
+      : `work[base + ${at}].x`;
+  const sums = part.taps.map((r) => {
+    const { index, count, position, sign } = wrapped(r, plan);
+    return `if (tap >= ${index}u && tap < ${index + count}u) { let at = tap - ${index}u + ${position}u; x ${sign > 0 ? "+" : "-"}= ${value("at")}; }`;
+  });
+  const code = [
+    declaredParameters,
+    "@group(0) @binding(1) var<storage, read> work: array<vec2f>;",
+    "@group(0) @binding(2) var<storage, read_write> y: array<f32>;",
+    ...main,
+    `let row = index / ${taps}u;`,
+    `let tap = index % ${taps}u;`,
+    `let base = row * ${plan.points}u;`,
+    "var x = 0.0f;",
+    ...sums,
+    // The spectrum carries the transform's factor 1/M; sums of gradients do not.
+    `y[p.y + index] = x * ${1 / plan.points}f;`,
+    "}",
+    "",
+  ].join("\n");
+  return { code, bindings, tiles: threads, tilesPerUnit: taps };
+}

@@ -1,0 +1,117 @@
+/**
+ * The user's tensors in a kernel: rows of samples in one of three storage types, read and written one at a time or as
+ * neighbours in one access. Half precision lies two samples to a word.
+ */
+import type { Dtype } from "../../dtype.ts";
+
+/** Tensors by the name they have in kernels. */
+export type TensorName =
+  | "u"
+  | "pregate"
+  | "postgate"
+  | "y"
+  | "dy"
+  | "du"
+  | "dpregate"
+  | "dpostgate";
+
+/** A storage buffer of a kernel. */
+export interface Binding {
+  readonly name: string;
+  readonly access: "read" | "read_write";
+  /** WGSL type of the elements. */
+  readonly element: string;
+}
+
+/** How a kernel sees one tensor. */
+export interface TensorAccess {
+  readonly name: TensorName;
+  readonly dtype: Dtype;
+  readonly writes: boolean;
+  /** Rows begin at even samples, so that neighbours come in one access. */
+  readonly paired: boolean;
+}
+
+const halfReaders = {
+  float16: {
+    pair: (w: string) => `unpack2x16float(${w})`,
+  },
+  bfloat16: {
+    pair: (w: string) => `bitcast<vec2f>(vec2u(${w} << 16u, ${w} & 0xffff0000u))`,
+  },
+} as const;
+
+/** Rounds float32 to the nearest bfloat16, ties to even; NaN stays NaN. */
+const roundBfloat16 = `fn round_bfloat16(x: f32) -> u32 {
+  let w = bitcast<u32>(x);
+  let rounded = (w + 0x7fffu + ((w >> 16u) & 1u)) >> 16u;
+  return select(rounded, 0x7fc0u, (w & 0x7fffffffu) > 0x7f800000u);
+}`;
+
+/**
+ * Rounds float32 to the nearest float16, ties to even: pack2x16float leaves values out of range undefined, and some
+ * drivers round towards zero.
+ */
+const roundFloat16 = `fn round_float16(x: f32) -> u32 {
+  let w = bitcast<u32>(x);
+  let sign = (w >> 16u) & 0x8000u;
+  let m = w & 0x7fffffffu;
+  let normal = (m + 0xfffu + ((m >> 13u) & 1u) - 0x38000000u) >> 13u;
+  let small = bitcast<u32>(bitcast<f32>(min(m, 0x38800000u)) + 0.5f) - 0x3f000000u;
+  var h = select(small, normal, m >= 0x38800000u);
+  h = select(h, 0x7c00u, m > 0x477fefffu);
+  h = select(h, 0x7e00u, m > 0x7f800000u);
+  return sign | h;
+}`;
+
+const rounders = { float16: "round_float16", bfloat16: "round_bfloat16" } as const;
+
+/** The buffer that a tensor is bound to. */
+export function tensorBinding({ name, dtype, writes, paired }: TensorAccess): Binding {
+  const access = writes ? "read_write" : "read";
+  if (dtype === "float32") return { name, access, element: paired ? "vec2f" : "f32" };
+  // Rows of odd length share words with their neighbours: writers of one half must leave the other alone.
+  return { name, access, element: writes && !paired ? "atomic<u32>" : "u32" };
+}
+
+/** Functions `NAME_get`, `NAME_pair`, `NAME_put`, `NAME_put_pair`, as far as the access allows. */
+export function tensorFunctions({ name, dtype, writes, paired }: TensorAccess): string[] {
+  if (dtype === "float32") {
+    if (writes) {
+      return paired
+        ? [`fn ${name}_put_pair(i: u32, x: vec2f) { ${name}[i >> 1u] = x; }`]
+        : [`fn ${name}_put(i: u32, x: f32) { ${name}[i] = x; }`];
+    }
+    return paired
+      ? [
+          `fn ${name}_pair(i: u32) -> vec2f { return ${name}[i >> 1u]; }`,
+          `fn ${name}_get(i: u32) -> f32 { return ${name}[i >> 1u][i & 1u]; }`,
+        ]
+      : [`fn ${name}_get(i: u32) -> f32 { return ${name}[i]; }`];
+  }
+  const round = rounders[dtype];
+  if (!writes) {
+    const { pair } = halfReaders[dtype];
+    return [
+      `fn ${name}_pair(i: u32) -> vec2f { let w = ${name}[i >> 1u]; return ${pair("w")}; }`,
+      `fn ${name}_get(i: u32) -> f32 { return ${name}_pair(i)[i & 1u]; }`,
+    ];
+  }
+  if (paired) {
+    const body = `${name}[i >> 1u] = ${round}(x.x) | (${round}(x.y) << 16u);`;
+    return [`fn ${name}_put_pair(i: u32, x: vec2f) { ${body} }`];
+  }
+  return [
+    `fn ${name}_put(i: u32, x: f32) {
+  let shift = (i & 1u) * 16u;
+  atomicAnd(&${name}[i >> 1u], ~(0xffffu << shift));
+  atomicOr(&${name}[i >> 1u], ${round}(x) << shift);
+}`,
+  ];
+}
+
+/** Rounding functions that stores of a storage type need. */
+export function roundingFunctions(dtype: Dtype): string[] {
+  if (dtype === "float32") return [];
+  return [dtype === "float16" ? roundFloat16 : roundBfloat16];
+}

@@ -1,0 +1,294 @@
+/**
+ * One tile on chip: which points each thread holds at each stage, and the code of the stages and of the exchanges between
+ * them. A tile is ρ rows of `columns` points; a stage of radix r takes blocks of S points apart into r sub-blocks. Butterfly
+ * g of a stage lies in block ⌊g/S'⌋ at position g mod S', S' = S/r, and its input q stands q·S' further on; threads take
+ * butterflies in turn. At the ends a thread takes `vector` neighbours at a time, for wider loads and stores.
+ */
+import { dft } from "../../math/codelet.ts";
+import type { Complex } from "../../math/expr.ts";
+import { Graph } from "../../math/expr.ts";
+import { root } from "../../math/twiddle.ts";
+import type { PassLayout } from "../../plan/passes.ts";
+import { product } from "../../plan/plan.ts";
+import type { Text, Value } from "./print.ts";
+import { nodes, printValues } from "./print.ts";
+import type { StageTable } from "./twiddles.ts";
+import { expandPowers } from "./twiddles.ts";
+
+/** Numbers of one stage in one tile. */
+export interface Stage {
+  readonly radix: number;
+  /** Points of a block and of a sub-block, within the tile. */
+  readonly size: number;
+  readonly rest: number;
+  /** Butterflies of a thread. */
+  readonly each: number;
+  /** Neighbouring butterflies that a thread takes together. */
+  readonly vector: number;
+  /** Where its twiddles are; undefined where the whole transform is one block and they are constants. */
+  readonly table: StageTable | undefined;
+  /** The phase of that one block, as a fraction of a turn. */
+  readonly phase: number;
+}
+
+/** A number known up to the thread: `base` is text, `offset` a constant. */
+export interface Place {
+  readonly base: string;
+  readonly offset: number;
+}
+
+/** Where a butterfly's first input stands in the tile, and which block it belongs to. */
+interface Butterfly {
+  readonly at: Place;
+  readonly block: Place;
+}
+
+const isPower = (n: number): boolean => (n & (n - 1)) === 0;
+
+/** Shared words between points: one in 32 is left out, so that powers of two as strides do not meet in one bank. */
+const bankWidth = 32;
+
+export function padded(points: number): number {
+  return points + Math.floor(points / bankWidth);
+}
+
+/** Text of base + offset. */
+export function sum({ base, offset }: Place): string {
+  return offset === 0 ? base : `${base} + ${offset}u`;
+}
+
+/** The code of a tile. The thread's number in its tile is `t`; shared memory is `shared_x`, from `shared_base` on. */
+export class Tile {
+  readonly text: Text;
+  readonly pass: PassLayout;
+  readonly stages: readonly Stage[];
+  readonly #pads: boolean;
+  /** Bit fields of a place never meet where every size is a power of two: then f(base + offset) = f(base) + f(offset). */
+  readonly #additive: boolean;
+  readonly #held = new Map<string, string>();
+  #busy = false;
+
+  constructor(text: Text, pass: PassLayout, stages: readonly Stage[], pads: boolean) {
+    this.text = text;
+    this.pass = pass;
+    this.stages = stages;
+    this.#pads = pads;
+    this.#additive = isPower(pass.tilePoints) && isPower(pass.threads) && isPower(pass.rest);
+  }
+
+  /** `text` held in a name, once for each text. */
+  held(prefix: string, text: string): string {
+    let name = this.#held.get(text);
+    if (name === undefined) {
+      name = /^\w+$/.test(text) ? text : this.text.hold(prefix, text);
+      this.#held.set(text, name);
+    }
+    return name;
+  }
+
+  /** A map of places, applied to base and offset apart where that is the same. */
+  apply(
+    prefix: string,
+    place: Place,
+    f: (text: string) => string,
+    number: (n: number) => number,
+  ): Place {
+    if (this.#additive)
+      return { base: this.held(prefix, f(place.base)), offset: number(place.offset) };
+    return { base: this.held(prefix, f(this.held("p", sum(place)))), offset: 0 };
+  }
+
+  /** Butterfly i of this thread. */
+  butterfly(stage: Stage, i: number): Butterfly {
+    const { size, rest, vector } = stage;
+    const step = vector * this.pass.threads;
+    const turn = Math.floor(i / vector) * step;
+    const lane = i % vector;
+    const first = this.held("t", vector === 1 ? "t" : `t * ${vector}u`);
+    if (rest % step === 0) {
+      const block = Math.floor(turn / rest);
+      const at = { base: first, offset: (turn % rest) + lane + block * size };
+      return { at, block: { base: "0u", offset: block } };
+    }
+    if (step % rest === 0 && rest % vector === 0) {
+      const block = this.held("b", rest === 1 ? first : `${first} / ${rest}u`);
+      const place =
+        rest === 1 ? `${block} * ${size}u` : `${block} * ${size}u + ${first} % ${rest}u`;
+      const blocks = turn / rest;
+      const at = { base: this.held("p", place), offset: lane + blocks * size };
+      return { at, block: { base: block, offset: blocks } };
+    }
+    const g = this.held("g", sum({ base: first, offset: turn + lane }));
+    const block = this.held("b", `${g} / ${rest}u`);
+    const at = this.held("p", `${block} * ${size}u + ${g} % ${rest}u`);
+    return { at: { base: at, offset: 0 }, block: { base: block, offset: 0 } };
+  }
+
+  /** Places in the tile of this thread's points at a stage, by butterfly and input. */
+  places(stage: Stage): Place[][] {
+    return Array.from({ length: stage.each }, (_, i) => {
+      const { at } = this.butterfly(stage, i);
+      return Array.from({ length: stage.radix }, (_, q) => ({
+        base: at.base,
+        offset: at.offset + q * stage.rest,
+      }));
+    });
+  }
+
+  /** A place of the tile → the point's position in its block of the transform. `column` is text: the tile's first column. */
+  position(place: Place, column: string): Place {
+    const { columns, rest } = this.pass;
+    if (columns === 1) return place;
+    const spread = this.apply(
+      "n",
+      place,
+      (x) => `(${x} / ${columns}u) * ${rest}u + ${x} % ${columns}u + ${column}`,
+      (n) => Math.floor(n / columns) * rest + (n % columns),
+    );
+    return spread;
+  }
+
+  /** Index in shared memory. */
+  #shared(place: Place): string {
+    const pad = (x: string): string =>
+      this.#pads ? `${x} + ${x} / ${bankWidth}u + shared_base` : `${x} + shared_base`;
+    return sum(this.apply("a", place, pad, (n) => (this.#pads ? padded(n) : n)));
+  }
+
+  #twiddles(g: Graph, stage: Stage, i: number): Complex[] {
+    const { radix, table } = stage;
+    if (!table) {
+      return Array.from({ length: radix }, (_, j) => {
+        // The phase is a multiple of a quarter turn: exact.
+        const w = root(Math.round(4 * stage.phase) * j, 4 * radix);
+        return { re: g.constant(w.re), im: g.constant(w.im) };
+      });
+    }
+    const { block } = this.butterfly(stage, i);
+    const index = this.held("w", `${block.base} + block * ${table.local}u`);
+    const loaded = table.powers.map((_, p): Value => {
+      const offset = table.offset + p * table.blocks + block.offset;
+      const name = this.text.hold("w", `twiddles[${sum({ base: index, offset })}]`);
+      return { re: `${name}.x`, im: `${name}.y` };
+    });
+    return expandPowers(
+      g,
+      table.powers,
+      loaded.map((v) => nodes(g, v)),
+      radix,
+    );
+  }
+
+  /** A forward stage: twiddles, then butterflies. */
+  #forwardStage(stage: Stage, values: readonly Value[][]): Value[][] {
+    return values.map((inputs, i) => {
+      const g = new Graph();
+      const t = this.#twiddles(g, stage, i);
+      const x = inputs.map((v, j) => g.cmul(nodes(g, v), t[j]!));
+      return printValues(this.text, dft(g, x, 1));
+    });
+  }
+
+  /** An inverse stage: butterflies, then conjugate twiddles. */
+  #inverseStage(stage: Stage, values: readonly Value[][]): Value[][] {
+    return values.map((inputs, i) => {
+      const g = new Graph();
+      const t = this.#twiddles(g, stage, i);
+      const x = dft(
+        g,
+        inputs.map((v) => nodes(g, v)),
+        -1,
+      );
+      return printValues(
+        this.text,
+        x.map((v, j) => g.cmulConj(v, t[j]!)),
+      );
+    });
+  }
+
+  /** Forward through all stages, from values at the first stage's places to values at the last one's. */
+  forward(values: Value[][]): Value[][] {
+    let v = values;
+    this.stages.forEach((stage, s) => {
+      v = this.#forwardStage(stage, v);
+      const next = this.stages[s + 1];
+      if (next) v = this.#exchange(v, stage, next);
+    });
+    return v;
+  }
+
+  /** Backward through all stages, from values at the last stage's places to values at the first one's. */
+  inverse(values: Value[][]): Value[][] {
+    let v = values;
+    for (let s = this.stages.length - 1; s >= 0; s--) {
+      v = this.#inverseStage(this.stages[s]!, v);
+      const next = this.stages[s - 1];
+      if (next) v = this.#exchange(v, this.stages[s]!, next);
+    }
+    return v;
+  }
+
+  #barrier(): void {
+    this.text.line("workgroupBarrier();");
+  }
+
+  /** Values at one stage's places → the same points at another's. */
+  #exchange(values: readonly Value[][], from: Stage, to: Stage): Value[][] {
+    const source = this.places(from).map((row) => row.map((p) => this.#shared(p)));
+    const target = this.places(to).map((row) => row.map((p) => this.#shared(p)));
+    const put = (text: (v: Value) => string): void => {
+      if (this.#busy) this.#barrier();
+      this.#busy = true;
+      values.forEach((row, i) => {
+        row.forEach((v, q) => {
+          this.text.line(`shared_x[${source[i]![q]}] = ${text(v)};`);
+        });
+      });
+      this.#barrier();
+    };
+    const get = (): string[][] =>
+      target.map((row) => row.map((at) => this.text.hold("x", `shared_x[${at}]`)));
+    const part = (name: string | 0): string => (name === 0 ? "0.0f" : name);
+    if (this.pass.exchange === "whole") {
+      put((v) => `vec2f(${part(v.re)}, ${part(v.im)})`);
+      return get().map((row) => row.map((x) => ({ re: `${x}.x`, im: `${x}.y` })));
+    }
+    put((v) => part(v.re));
+    const re = get();
+    put((v) => part(v.im));
+    const im = get();
+    return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
+  }
+
+  /** Forget held names and start as busy: code that follows is in another scope and may run again. */
+  enterLoop(): void {
+    this.#busy = true;
+  }
+}
+
+/** Stages of a pass. `first` is whether the pass stands at the user's tensors, where neighbours go together. */
+export function stagesOf(
+  pass: PassLayout,
+  tables: readonly (StageTable | undefined)[],
+  phase: number,
+  vector: number,
+): Stage[] {
+  let size = pass.tilePoints;
+  return pass.radices.map((radix, s) => {
+    const here = size;
+    size /= radix;
+    const each = pass.tilePoints / (pass.threads * radix);
+    const fits = s === 0 && each % vector === 0 && size % vector === 0;
+    return {
+      ...{ radix, size: here, rest: size, each },
+      vector: fits ? vector : 1,
+      table: tables[s],
+      phase,
+    };
+  });
+}
+
+/** Values that one thread holds. */
+export function valuesEach(pass: PassLayout): number {
+  return (product(pass.radices) * pass.columns) / pass.threads;
+}

@@ -1,0 +1,114 @@
+/**
+ * Plans for GPUs. A transform of M complex points runs in passes through device memory; each pass brings tiles of points
+ * on chip, splits their rings by some stages, and either hands them to the next pass or, at the last one, multiplies and
+ * comes back the same way. Only the last pass goes down to single points; the others work on columns that lie side by
+ * side, so that every access is a full line.
+ */
+import { product } from "./plan.ts";
+
+/** How a tile's points go from stage to stage: real and imaginary parts together, or one after the other in half the memory. */
+export type Exchange = "whole" | "split";
+
+/** Stages that run on chip between one load and one store. */
+export interface Pass {
+  /** Radices, outermost first. */
+  readonly radices: readonly number[];
+  /** Adjacent columns of a tile; 1 in the last pass, whose tiles are whole blocks. */
+  readonly columns: number;
+  /** Threads that share a tile. */
+  readonly threads: number;
+  /** Tiles of one workgroup. */
+  readonly tiles: number;
+  /** How points go from stage to stage. */
+  readonly exchange: Exchange;
+}
+
+/**
+ * What a complex point holds: sample n and sample n + M of one row, modulo x^M − i (negacyclic, as on the CPU); or sample n
+ * of two rows that share a kernel, modulo x^M − 1 (circular).
+ */
+export type Packing = "halves" | "rows";
+
+/** A transform of `points` = Π radices complex points. */
+export interface PassPlan {
+  readonly points: number;
+  readonly packing: Packing;
+  /** Outermost first. */
+  readonly passes: readonly Pass[];
+}
+
+/** One pass, laid out over the transform. */
+export interface PassLayout extends Pass {
+  /** Blocks that the passes before have left. */
+  readonly blocks: number;
+  /** Points of one block. */
+  readonly size: number;
+  /** Points of a sub-block that this pass leaves; 1 in the last pass. */
+  readonly rest: number;
+  /** Points of a tile: the product of the radices times the columns. */
+  readonly tilePoints: number;
+  /** Tiles of one block. */
+  readonly tilesPerBlock: number;
+}
+
+/** Sizes of every pass, outermost first. */
+export function passLayouts(plan: PassPlan): PassLayout[] {
+  let blocks = 1;
+  return plan.passes.map((pass) => {
+    const rows = product(pass.radices);
+    const size = plan.points / blocks;
+    const rest = size / rows;
+    const layout = {
+      ...pass,
+      ...{ blocks, size, rest },
+      tilePoints: rows * pass.columns,
+      tilesPerBlock: rest / pass.columns,
+    };
+    blocks *= rows;
+    return layout;
+  });
+}
+
+/** "rows 1048576: 32 /64 ×64·2 split | 16·16·16 ×256": columns after /, threads and tiles after ×. */
+export function formatPasses(plan: PassPlan): string {
+  const passes = plan.passes.map((p) => {
+    const columns = p.columns > 1 ? ` /${p.columns}` : "";
+    const tiles = p.tiles > 1 ? `·${p.tiles}` : "";
+    const split = p.exchange === "split" ? " split" : "";
+    return `${p.radices.join("·")}${columns} ×${p.threads}${tiles}${split}`;
+  });
+  return `${plan.packing} ${plan.points}: ${passes.join(" | ")}`;
+}
+
+/** Inverse of formatPasses; undefined where the text is no plan that can run. */
+export function parsePasses(text: string): PassPlan | undefined {
+  const match = /^(halves|rows) (\d+): (.+)$/.exec(text.trim());
+  if (!match) return undefined;
+  const passes: Pass[] = [];
+  for (const part of match[3]!.split(" | ")) {
+    const pass = /^(\d+(?:·\d+)*)(?: \/(\d+))? ×(\d+)(?:·(\d+))?( split)?$/.exec(part);
+    if (!pass) return undefined;
+    passes.push({
+      radices: pass[1]!.split("·").map(Number),
+      columns: Number(pass[2] ?? 1),
+      threads: Number(pass[3]),
+      tiles: Number(pass[4] ?? 1),
+      exchange: pass[5] ? "split" : "whole",
+    });
+  }
+  const plan: PassPlan = { points: Number(match[2]), packing: match[1] as Packing, passes };
+  return runnable(plan) ? plan : undefined;
+}
+
+/** Whether every tile divides its block and every stage its threads. */
+export function runnable(plan: PassPlan): boolean {
+  const layouts = passLayouts(plan);
+  return (
+    layouts.every(
+      (p, i) =>
+        Number.isInteger(p.tilesPerBlock) &&
+        (i < layouts.length - 1 || (p.columns === 1 && p.rest === 1)) &&
+        p.radices.every((r) => r > 1 && p.tilePoints % (p.threads * r) === 0),
+    ) && layouts.length > 0
+  );
+}
