@@ -98,7 +98,7 @@ function namedPlan(
   workload: Workload,
   call: string,
 ): Candidate {
-  const candidate = named(text, problem, device, workload);
+  const candidate = typeof text === "string" ? named(text, problem, device, workload) : undefined;
   if (candidate) return candidate;
   throw new InvalidArgumentError({
     call,

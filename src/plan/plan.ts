@@ -95,7 +95,28 @@ export function formatTransform(plan: TransformPlan): string {
   return `${plan.points}: ${levels.join(" | ")}`;
 }
 
-/** Inverse of formatTransform; undefined where the text is no plan. */
+/** Largest radix: a butterfly of 16 points is 32 numbers at once; larger ones only grow code. */
+const largestRadix = 16;
+/** Points of the widest vector: tiles are whole vectors. */
+const vectorPoints = 4;
+
+/**
+ * Whether the kernels can carry a plan out: stages of radices that a codelet is written for, tiles of whole vectors that
+ * cut a level's rows evenly, and padding in whole points between the rows of the outermost level, which deeper levels
+ * must not have: the levels around them count on blocks without gaps.
+ */
+export function isRunnable(plan: TransformPlan): boolean {
+  const radices = plan.levels.flatMap((l) => l.radices);
+  if (!radices.every((r) => r >= 2 && r <= largestRadix)) return false;
+  if (4 * product(radices) !== plan.points) return false;
+  return layout(plan).every(
+    ({ tile, pad, columns }, i) =>
+      (tile === 0 || (tile % vectorPoints === 0 && columns % tile === 0)) &&
+      (pad === 0 || (i === 0 && plan.levels.length > 1 && pad % pointBytes === 0)),
+  );
+}
+
+/** Inverse of formatTransform; undefined where the text is no plan that can be carried out. */
 export function parseTransform(text: string): TransformPlan | undefined {
   const match = /^(\d+): (.+)$/.exec(text.trim());
   if (!match) return undefined;
@@ -109,9 +130,8 @@ export function parseTransform(text: string): TransformPlan | undefined {
       pad: Number(level[3] ?? 0),
     });
   }
-  const points = Number(match[1]);
-  const covered = 4 * product(levels.flatMap((l) => l.radices));
-  return covered === points ? { points, levels } : undefined;
+  const plan = { points: Number(match[1]), levels };
+  return isRunnable(plan) ? plan : undefined;
 }
 
 /** A convolution's plan: one transform per part. Joined by " & " in text. */

@@ -49,7 +49,14 @@ describe("every candidate of the planner", () => {
       });
 
       test("a plan that there is not is refused", async () => {
-        for (const plan of ["", "nonsense", "64: 4·4", "1000000: 10·10·10·10·10·10"]) {
+        const plans = [
+          "",
+          "nonsense",
+          "64: 4·4",
+          "1000000: 10·10·10·10·10·10",
+          "1024: 4 /3 | 4·4·4",
+        ];
+        for (const plan of [...plans, 5 as never, null as never]) {
           await expect(open({ length: 1000, plan })).rejects.toThrow(InvalidArgumentError);
         }
       });

@@ -76,6 +76,19 @@ describe("plans", () => {
     },
   );
 
+  test.each([
+    ["padding after the last level", "16: 4 +64"],
+    ["padding in a deeper level", "1024: 4 | 4 +64 | 4·4"],
+    ["padding that splits a point", "256: 4 +62 | 4·4"],
+    ["a tile that splits a vector", "256: 4 /2 | 4·4"],
+    ["a tile that leaves a rest", "256: 4 /12 | 4·4"],
+    ["a tile wider than its row", "256: 4 /128 | 4·4"],
+    ["a radix of 1", "16: 4·1"],
+    ["a radix without a codelet", "256: 64"],
+  ])("%s cannot be carried out", (_, text) => {
+    expect(parsePlan(text)).toBeUndefined();
+  });
+
   test("levels tile the transform", () => {
     const [top, inner] = layout(parseTransform("65536: 4·4 /64 +64 | 4·4·4·4·4")!);
     expect(top).toMatchObject({ rows: 16, columns: 4096, pitch: 4096 * 8 + 64, blocks: 1 });
