@@ -1,6 +1,6 @@
 /** Checks of what users pass: shapes, dtypes, buffers. Every refusal names the call, the rule, the value and the remedy. */
 import type { Dtype, SampleArray } from "../dtype.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { BackendError, InvalidArgumentError, show } from "../errors.ts";
 
 /** Rows of samples: a flat typed array whose shape follows from the plan's lengths, or an array with its shape. */
 export type Tensor =
@@ -129,6 +129,50 @@ export function exactly(data: SampleArray, size: number, e: Expected): void {
     show(data),
     "Pass an array of that length.",
   );
+}
+
+/** Refuse options that are no object: what they say would be lost. */
+export function checkOptions(options: unknown, call: string, name = "options"): void {
+  if (typeof options === "object" && options !== null && !ArrayBuffer.isView(options)) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: `${name} must be an object`,
+    value: show(options),
+    remedy: `Leave ${name} out where there is nothing to say.`,
+  });
+}
+
+/** Refuse an array that no longer holds `size` samples: its buffer was detached or resized after the call began. */
+export function intact(name: string, data: SampleArray, size: number, call: string): void {
+  if (data.length >= size) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: `${name} must keep its buffer until the promise settles`,
+    value: `${show(data)}, whose buffer was transferred or resized meanwhile`,
+    remedy: "Await the call first.",
+  });
+}
+
+/**
+ * A new array of a kind.
+ * @throws BackendError where the runtime has no memory for it.
+ */
+export function newArray<T extends SampleArray>(
+  Kind: new (size: number) => T,
+  size: number,
+  call: string,
+): T {
+  try {
+    return new Kind(size);
+  } catch (cause) {
+    const parts = {
+      call,
+      requirement: `memory for an array of ${show(size)} samples`,
+      value: String(cause),
+      remedy: "Work on fewer rows at a time.",
+    };
+    throw new BackendError(parts, cause);
+  }
 }
 
 /** An array of a call and what it is called there. */

@@ -13,7 +13,7 @@ import { InvalidArgumentError, show } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
 import { createProblem, integer, oneOf } from "../plan/problem.ts";
 import type { Expected, Named, Tensor } from "./arguments.ts";
-import { apart, exactly, rowsOf, samplesOf } from "./arguments.ts";
+import { apart, checkOptions, exactly, newArray, rowsOf, samplesOf } from "./arguments.ts";
 import { dskipOf } from "./dskip.ts";
 import type { Choice, Explanation } from "./explain.ts";
 import { choosePlan } from "./explain.ts";
@@ -139,7 +139,11 @@ export class FlashFFTConv {
     const { arena } = this.#lender(call).backend;
     // Where no memory is shared, an ordinary array, which calls copy.
     if (!this.#seat.backend.settings.shared) {
-      return dtype === "float32" ? new Float32Array(size) : new Uint16Array(size);
+      return newArray<Float32Array | Uint16Array>(
+        dtype === "float32" ? Float32Array : Uint16Array,
+        size,
+        call,
+      );
     }
     const block = arena.allocate(size * bytesPerSample(dtype), call);
     this.#seat.lent.push(block);
@@ -333,9 +337,8 @@ export class FlashFFTConv {
     given.push({ name, data: array });
   }
 
-  #newArray(like: SampleArray, size: number): SampleArray {
-    const Kind = like.constructor as new (n: number) => SampleArray;
-    return new Kind(size);
+  #arrayLike(like: SampleArray, size: number, call: string): SampleArray {
+    return newArray(like.constructor as new (n: number) => SampleArray, size, call);
   }
 
   /**
@@ -345,26 +348,37 @@ export class FlashFFTConv {
    * @returns (B, H, Lout) samples in an array of u's kind, or `out`.
    * @throws InvalidArgumentError, BackendError.
    */
-  async forward(
+  forward(
     u: Tensor,
     k: Tensor | PreparedKernel,
     options: ForwardOptions = {},
   ): Promise<SampleArray> {
-    const call = "conv.forward";
+    return this.forwardFor(u, k, options, "conv.forward");
+  }
+
+  /** @internal forward, with errors that name another call. */
+  async forwardFor(
+    u: Tensor,
+    k: Tensor | PreparedKernel,
+    options: ForwardOptions,
+    call: string,
+  ): Promise<SampleArray> {
     this.#alive(call);
+    checkOptions(options, call);
     const { spectra, channels, dtype } = this.#kernel(k, call);
     const { data, shape } = this.#shape(u, channels, call);
     const gates = this.#gates(options, shape, call);
     const skip = this.#skip(options.skip, shape, call);
     const { length, outputLength } = this.problem;
     const size = shape.batch * channels * outputLength;
-    const out = options.out ?? this.#newArray(data, size);
+    const out = options.out ?? this.#arrayLike(data, size, call);
     if (options.out !== undefined) {
       const given: Named[] = [];
       this.#output(options.out, size, "out", call, given);
       const taps = "kernel" in spectra ? [{ name: "k", data: spectra.kernel }] : [];
       const gateRows = gates.rows.map((r) => ({ name: r.field, data: r.data }));
-      apart(given[0]!, [{ name: "u", data }, ...taps, ...gateRows], call);
+      const weights = skip ? [{ name: "skip", data: skip }] : [];
+      apart(given[0]!, [{ name: "u", data }, ...taps, ...gateRows, ...weights], call);
     }
     const rows: RowTensor[] = [
       { field: "u", data, width: length, direction: "in" },
@@ -399,6 +413,7 @@ export class FlashFFTConv {
   ): Promise<Gradients> {
     const call = "conv.backward";
     this.#alive(call);
+    checkOptions(options, call);
     const { spectra, channels, dtype } = this.#kernel(k, call);
     const { data, shape } = this.#shape(u, channels, call);
     const { length, outputLength, kernelLength } = this.problem;
@@ -406,27 +421,30 @@ export class FlashFFTConv {
     const gates = this.#gates(options, shape, call);
     const skip = this.#skip(options.skip, shape, call);
     const out = options.out ?? {};
+    checkOptions(out, call, "out");
     const given: Named[] = [];
     const make = (field: "du" | "dpregate" | "dpostgate", width: number): RowTensor => {
       const size = shape.batch * channels * width;
       const array = out[field];
       if (array !== undefined) this.#output(array, size, field, call, given);
-      return { field, data: array ?? this.#newArray(data, size), width, direction: "out" };
+      return { field, data: array ?? this.#arrayLike(data, size, call), width, direction: "out" };
     };
     const du = make("du", length);
+    for (const gate of ["pregate", "postgate"] as const) this.#gradientOf(gate, options, call);
     const dpregate = options.pregate && make("dpregate", length);
     const dpostgate = options.postgate && make("dpostgate", outputLength);
-    const dk = out.dk ?? new Float32Array(channels * kernelLength);
+    const dk = out.dk ?? newArray(Float32Array, channels * kernelLength, call);
     if (out.dk !== undefined)
       this.#output(out.dk, channels * kernelLength, "dk", call, given, "float32");
     const outputs = [du, dpregate, dpostgate].filter((r) => r !== undefined);
     const taps = "kernel" in spectra ? [{ name: "k", data: spectra.kernel }] : [];
+    const weights = skip ? [{ name: "skip", data: skip }] : [];
     const inputs = [upstream, { field: "u", data }, ...gates.rows].map((r) => ({
       name: r.field,
       data: r.data,
     }));
     given.forEach((o, i) => {
-      apart(o, [...inputs, ...taps, ...given.slice(0, i)], call);
+      apart(o, [...inputs, ...taps, ...weights, ...given.slice(0, i)], call);
     });
     const rows: RowTensor[] = [
       upstream,
@@ -450,8 +468,22 @@ export class FlashFFTConv {
       dk,
       ...(dpregate ? { dpregate: dpregate.data } : {}),
       ...(dpostgate ? { dpostgate: dpostgate.data } : {}),
-      ...(skip ? { dskip: dskipOf(upstream.data, data, this.problem.dtype, shape, length) } : {}),
+      ...(skip
+        ? { dskip: dskipOf(upstream.data, data, this.problem.dtype, shape, length, call) }
+        : {}),
     };
+  }
+
+  /** Refuse an array for the gradient of a gate that the call does not have: nothing would be written there. */
+  #gradientOf(gate: "pregate" | "postgate", options: BackwardOptions, call: string): void {
+    const name = `d${gate}` as const;
+    if (options.out?.[name] === undefined || options[gate] !== undefined) return;
+    throw new InvalidArgumentError({
+      call,
+      requirement: `out.${name} needs a ${gate}`,
+      value: `${show(options.out[name])} without one`,
+      remedy: `Pass the ${gate} of the forward call, or leave out.${name} out.`,
+    });
   }
 
   #alive(call: string): void {

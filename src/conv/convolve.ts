@@ -3,7 +3,7 @@ import type { SampleArray } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import { integer } from "../plan/problem.ts";
 import type { Expected } from "./arguments.ts";
-import { samplesOf } from "./arguments.ts";
+import { checkOptions, samplesOf } from "./arguments.ts";
 import { FlashFFTConv } from "./conv.ts";
 import type { FlashFFTConvOptions, ForwardOptions } from "./options.ts";
 
@@ -22,6 +22,7 @@ export async function convolve(
   options: ConvolveOptions = {},
 ): Promise<SampleArray> {
   const call = "convolve";
+  checkOptions(options, call);
   const { pregate, postgate, skip, mode = "full", channels = 1, ...rest } = options;
   integer(call, "channels", channels, 1, 2 ** 31);
   const batch = integer(call, "batch", rest.batch ?? 1, 1, 2 ** 31);
@@ -29,17 +30,29 @@ export async function convolve(
   const dtype = rest.dtype ?? "float32";
   const uExpected = { call, name: "u", dtype, dimensions };
   const kExpected = { call, name: "k", dtype, dimensions: ["H", "K"], orFloat32: true };
-  const length = perRow(samplesOf(u, uExpected).data, batch * channels, uExpected);
-  const kernelLength = perRow(samplesOf(k, kExpected).data, channels, kExpected);
+  const length = perRow(flat(u, uExpected), batch * channels, uExpected);
+  const kernelLength = perRow(flat(k, kExpected), channels, kExpected);
   const conv = await FlashFFTConv.createFor(
     { ...rest, mode, channels, length, kernelLength },
     call,
   );
   try {
-    return await conv.forward(u, k, { pregate, postgate, skip });
+    return await conv.forwardFor(u, k, { pregate, postgate, skip }, call);
   } finally {
     conv.dispose();
   }
+}
+
+/** A samples argument, which has no shape of its own here: `channels` and `batch` say it. */
+function flat(samples: SampleArray, expected: Expected): SampleArray {
+  const { data, shape } = samplesOf(samples, expected);
+  if (!shape) return data;
+  throw new InvalidArgumentError({
+    call: expected.call,
+    requirement: `${expected.name} must be a typed array without a shape`,
+    value: `shape ${show(shape)}`,
+    remedy: "Pass the data, and channels: H (and batch: B) in the options.",
+  });
 }
 
 /** Samples of one row of an array that holds `rows` rows. */

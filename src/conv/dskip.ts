@@ -1,6 +1,7 @@
 /** Gradient of the skip weights: dskip[h] = Σ_b Σ_n dy[b,h,n]·u[b,h,n], in float64, in the order of the rows. */
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode } from "../dtype.ts";
+import { intact } from "./arguments.ts";
 import type { Shape } from "./run.ts";
 
 /** Samples decoded at a time where they are half precision. */
@@ -32,7 +33,11 @@ export function dskipOf(
   dtype: Dtype,
   shape: Shape,
   length: number,
+  call: string,
 ): Float32Array {
+  const size = shape.batch * shape.channels * length;
+  intact("dy", dy, size, call);
+  intact("u", u, size, call);
   const out = new Float32Array(shape.channels);
   for (let h = 0; h < shape.channels; h++) {
     let sum = 0;

@@ -17,6 +17,7 @@ import { transformBytes } from "../plan/plan.ts";
 import type { Candidate } from "../plan/planner.ts";
 import { canShareRow } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
+import { intact } from "./arguments.ts";
 import type { RowTensor } from "./staging.ts";
 import { addressIn, copyRows } from "./staging.ts";
 
@@ -182,6 +183,7 @@ function reserve(
   const { backend } = engine;
   const perThread = jobs.map((j) => aligned(transformsPerThread[j.kind]! * j.transformBytes));
   const transforms = threads * Math.max(...perThread);
+  if (call.skip) intact("skip", call.skip, call.shape.channels, call.name);
   const skipBytes = call.skip ? aligned(call.skip.byteLength) : 0;
   const base = backend.workspace(transforms + skipBytes + staging, call.name);
   jobs.forEach((job, i) => {
@@ -230,7 +232,7 @@ function pointAt(jobs: readonly Job[], rows: readonly RowTensor[]): void {
 function staged(
   engine: Engine,
   jobs: readonly Job[],
-  call: Pick<Call, "rows">,
+  call: Pick<Call, "rows" | "name">,
   base: number,
   slots: number,
   rowAt: (i: number) => number,
@@ -242,12 +244,12 @@ function staged(
   for (const tensor of call.rows) {
     places.push(at);
     for (const job of jobs) job[tensor.field] = at;
-    if (tensor.direction === "in") copyRows(arena, tensor, at, slots, rowAt);
+    if (tensor.direction === "in") copyRows(arena, tensor, at, slots, rowAt, call.name);
     at += aligned(slots * tensor.width * tensor.data.BYTES_PER_ELEMENT);
   }
   const finish = (): void => {
     call.rows.forEach((tensor, i) => {
-      if (tensor.direction === "out") copyRows(arena, tensor, places[i]!, slots, rowAt);
+      if (tensor.direction === "out") copyRows(arena, tensor, places[i]!, slots, rowAt, call.name);
     });
   };
   const running = work();
@@ -494,6 +496,7 @@ export function runBackward(
       }
       const keep = (): void => {
         if (dkAddress !== undefined || b + rows < batch) return;
+        intact("dk", dk, (h + count) * width, call.name);
         dk.set(new Float32Array(arena.memory.buffer, place, count * width), h * width);
       };
       const rowAt = (i: number): number => (b + (i % rows)) * channels + h + Math.floor(i / rows);

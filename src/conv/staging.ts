@@ -5,6 +5,7 @@
 
 import type { Arena } from "../backend/memory.ts";
 import type { SampleArray } from "../dtype.ts";
+import { intact } from "./arguments.ts";
 
 /** Fields of a job that point at rows. */
 export type RowField =
@@ -47,6 +48,7 @@ function part<T extends Float32Array | Uint16Array>(array: T, from: number, to: 
 /**
  * Copy rows between a user's array and staging at `address`. `rowAt(i)` is the user's row that lies i-th in staging;
  * rows that follow each other in both go in one copy.
+ * @throws InvalidArgumentError, naming `call`, for an array that was detached while the call waited.
  */
 export function copyRows(
   arena: Arena,
@@ -54,15 +56,20 @@ export function copyRows(
   address: number,
   count: number,
   rowAt: (i: number) => number,
+  call: string,
 ): void {
-  const user = raw(tensor.data);
+  const { field, data, width } = tensor;
+  // The user gave y as `out`.
+  const name = field === "y" ? "out" : field;
+  intact(name, data, 1, call);
+  const user = raw(data);
   const memory = arena.view(user);
-  const { width } = tensor;
   const base = address / user.BYTES_PER_ELEMENT;
   for (let i = 0; i < count; ) {
     const row = rowAt(i);
     let run = 1;
     while (i + run < count && rowAt(i + run) === row + run) run++;
+    intact(name, data, (row + run) * width, call);
     const at = base + i * width;
     if (tensor.direction === "in") memory.set(part(user, row * width, (row + run) * width), at);
     else user.set(memory.subarray(at, at + run * width), row * width);

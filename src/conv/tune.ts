@@ -8,6 +8,7 @@ import { features } from "../backend/features.ts";
 import { UnsupportedError } from "../errors.ts";
 import type { DeviceSpec, MemoryLevel } from "../plan/device.ts";
 import { defaultCpu } from "../plan/device.ts";
+import { checkOptions } from "./arguments.ts";
 import { FlashFFTConv } from "./conv.ts";
 import { keepDevice } from "./wisdom.ts";
 
@@ -107,7 +108,9 @@ function cacheBytes(): Record<string, number> {
  * Measure this machine with the best instruction set it has; takes about ten seconds.
  * @throws UnsupportedError where there is no file system to keep the result in; the signal's reason when stopped.
  */
-export async function tune({ onProgress, signal }: TuneOptions = {}): Promise<Tuned> {
+export async function tune(options: TuneOptions = {}): Promise<Tuned> {
+  checkOptions(options, "tune");
+  const { onProgress, signal } = options;
   const offers = features();
   const instructions: Instructions = offers.relaxedSimd
     ? "relaxed-simd"

@@ -1,6 +1,7 @@
 /** Bad input: each is refused by a typed error that names the call, the requirement, the value and the remedy. */
 import { describe, expect, test } from "vitest";
 import {
+  BackendError,
   type BackwardOptions,
   convolve,
   type ErrorParts,
@@ -84,6 +85,9 @@ describe("convolve refuses", () => {
     ["channels NaN", () => convolve(u, k, { channels: Number.NaN })],
     ["a plain array", () => convolve(any([1, 2, 3]), k)],
     ["an unknown mode", () => convolve(u, k, { mode: any("valid") })],
+    ["options null", () => convolve(u, k, any(null))],
+    ["skip in mode full", () => convolve(u, k, { skip: new Float32Array(1) })],
+    ["an input with a shape", () => convolve(any({ data: u, shape: [1, 8] }), k)],
   ];
   test.each(cases)("%s", async (_, action) => {
     expect((await refusal(action)).call).toContain("convolve");
@@ -212,6 +216,9 @@ describeBackends(
       )("out: %s", async (_, make, value) => {
         expect((await attempt({ options: { out: make() } })).message).toMatch(value);
       });
+      test.each([null, 5, "fast", new Float32Array(96)])("options %s", async (options) => {
+        expect((await attempt({ options })).message).toMatch(/options must be an object/);
+      });
       test.each(method === "forward" ? ["u", "pregate", "postgate", "k"] : [])(
         "out over %s, wholly or by one sample",
         async (name) => {
@@ -228,6 +235,58 @@ describeBackends(
           }
         },
       );
+    });
+
+    test("out, or an array for a gradient, over skip", async () => {
+      using conv = await open({ length });
+      const [skip, out] = overlapping(3, 96, 1);
+      const error = await refusal(() => conv.forward(samples(), taps(), { skip, out }));
+      expect(error.message).toMatch(/out must not overlap skip/);
+      const gradients = { skip, out: { du: out } };
+      const other = await refusal(() => conv.backward(samples(), samples(), taps(), gradients));
+      expect(other.message).toMatch(/du must not overlap skip/);
+    });
+
+    test("an array for the gradient of a gate that the call does not have", async () => {
+      using conv = await open({ length });
+      for (const gate of ["pregate", "postgate"]) {
+        const out = { [`d${gate}`]: samples() };
+        const error = await refusal(() => conv.backward(samples(), samples(), taps(), { out }));
+        expect(error.message).toMatch(`out.d${gate} needs a ${gate}`);
+      }
+      const out = any(samples());
+      await refusal(() => conv.backward(samples(), samples(), taps(), { out }));
+    });
+
+    const transfer = (array: Float32Array) =>
+      structuredClone(array.buffer, { transfer: [array.buffer] });
+    test.each(["u", "k", "pregate", "skip", "out"])(
+      "%s detached while the call waits for its turn",
+      async (name) => {
+        using conv = await open({ length });
+        const arrays = { u: samples(), k: taps(), pregate: samples(), skip: samples(3) };
+        const out = samples();
+        const { u, k, ...options } = { ...arrays, out };
+        const before = conv.backward(samples(), samples(), taps());
+        const waiting = refusal(() => conv.forward(u, k, options));
+        transfer({ ...arrays, out }[name]!);
+        expect((await waiting).message).toMatch(`${name} must keep its buffer`);
+        await before;
+        expect(await conv.forward(samples(), taps())).toHaveLength(96);
+      },
+    );
+
+    test("gradients into an array detached while the call waits", async () => {
+      using conv = await open({ length });
+      const out = { du: samples(), dk: taps() };
+      const before = conv.backward(samples(), samples(), taps());
+      for (const name of ["du", "dk"] as const) {
+        const given = { [name]: out[name] };
+        const waiting = refusal(() => conv.backward(samples(), samples(), taps(), { out: given }));
+        transfer(out[name]);
+        expect((await waiting).message).toMatch(`${name} must keep its buffer`);
+      }
+      await before;
     });
 
     test("float16: numbers where bits are meant", async () => {
@@ -330,6 +389,11 @@ describeBackends(
   },
   { threads: 1, instructions: ["simd", "javascript"] },
 );
+
+test("more memory than there is is an error of the backend, where none is shared too", async () => {
+  using conv = await FlashFFTConv.create({ length, instructions: "javascript" });
+  expect(() => conv.allocateInput(2 ** 31, 2 ** 31)).toThrow(BackendError);
+});
 
 test("errors are told apart by class, and all are of one family", async () => {
   await expect(FlashFFTConv.create({ length: 0 })).rejects.toBeInstanceOf(FlashFFTConvError);
