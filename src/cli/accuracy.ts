@@ -44,8 +44,11 @@ export interface Comparand {
   readonly scale?: Float64Array;
 }
 
-/** Rows shorter than this are measured all together: a few sums that cancel say nothing about the arithmetic. */
-const leastRow = 64;
+/**
+ * Rows shorter than this are measured by their `scale`, or all together: a few sums that cancel say nothing about the
+ * arithmetic.
+ */
+export const leastRow = 64;
 
 /**
  * Compare row by row. Half precision may err by 1.1 × what rounding the exact row once errs, or by the float32 bound

@@ -78,6 +78,13 @@ describe("verify", () => {
     expect(second!.rel_error).not.toBe(first!.rel_error);
   });
 
+  test.each([8, 9, 11, 22])("one tap and one row, whose sums cancel with seed %i", async (seed) => {
+    const one = ["--batch", "1", "--channels", "1", "--kernel-length", "1"];
+    const all = ["--mode", "causal", "--backward", "--gates", "--skip"];
+    const argv = ["verify", "--length", "1,1000", ...one, ...all, "--seed", String(seed)];
+    for (const record of await succeed(argv)) expect(record).toMatchObject({ passed: true });
+  });
+
   test("as text", async () => {
     const { code, stdout } = await run(["verify", "--length", "100", "--mode", "causal,full"]);
     expect(code).toBe(0);

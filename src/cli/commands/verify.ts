@@ -3,7 +3,7 @@
 import { type Dtype, decode, dtypes, encode } from "../../dtype.ts";
 import { oracleBackward, oracleForward } from "../../math/oracle.ts";
 import { maxLength, modes, type Problem } from "../../plan/problem.ts";
-import { type Comparison, compare, float32Bound, type Quantity } from "../accuracy.ts";
+import { type Comparison, compare, float32Bound, leastRow, type Quantity } from "../accuracy.ts";
 import {
   type Command,
   type Context,
@@ -51,7 +51,7 @@ export const verifyCommand: Command = {
   notes: `
 Samples are random, normal, of unit scale. The error is ‖y - exact‖ / ‖exact‖ of the row that is nearest to its bound.
 Bounds: float32 3e-7 to 4K, 6e-7 to 4M; gradients 1e-6; float16 and bfloat16 1.1 × the error of rounding the exact
-result once. Rows of fewer than 64 samples are measured together; dskip is relative to the root of the sum of its squared terms.
+result once. Rows of fewer than 64 samples, whose sums may cancel, are measured against the root of the sum of their squared terms.
 One error above its bound makes the exit code 1.
 
 examples:
@@ -142,34 +142,42 @@ async function verify(one: Case): Promise<(Comparison & { plan: string })[]> {
     ...(skip && { skip: Float64Array.from(skip.skip) }),
   };
   const results: (Comparison & { plan: string })[] = [];
+  // Where a row is a few sums, terms of either sign may cancel: errors are then relative to the size of the terms.
+  const isShort = (quantity: Quantity) => rowLengthOf(quantity, problem) < leastRow;
   const check = (
     quantity: Quantity,
     actual: Parameters<typeof decode>[0],
     exact: Float64Array,
+    squares: Float64Array | undefined,
   ): void => {
     const summed = quantity === "dk" || quantity === "dskip";
     const bound = float32Bound(quantity, problem, batch);
-    const scale =
-      quantity === "dskip" ? { scale: dskipScale(one, decode(dy, dtype), inputs.u) } : {};
     const storage = summed ? "float32" : dtype;
     const rowLength = rowLengthOf(quantity, problem);
+    const scale = isShort(quantity) && squares ? { scale: rowScales(squares, rowLength) } : {};
     results.push({
       ...compare({ quantity, actual, exact, rowLength, dtype: storage, bound, ...scale }),
       plan,
     });
   };
-  check("y", await conv.forward(u, k, { ...gates, ...skip }), oracleForward(problem, inputs));
+  const y = await conv.forward(u, k, { ...gates, ...skip });
+  const ySquares = isShort("y") ? oracleForward(problem, squared(inputs)) : undefined;
+  check("y", y, oracleForward(problem, inputs), ySquares);
   if (!one.backward) return results;
   const actual = await conv.backward(dy, u, k, { ...gates, ...skip });
-  const exact = oracleBackward(problem, { ...inputs, dy: decode(dy, dtype) });
-  for (const quantity of ["du", "dk", "dpregate", "dpostgate", "dskip"] as const) {
-    const expected = exact[quantity];
+  const given = { ...inputs, dy: decode(dy, dtype) };
+  const exact = oracleBackward(problem, given);
+  const present = gradients.filter((quantity) => exact[quantity]);
+  const squares = present.some(isShort) ? oracleBackward(problem, squared(given)) : undefined;
+  for (const quantity of present) {
     const got = actual[quantity];
-    if (expected && got) check(quantity, got, expected);
-    else if (expected) results.push({ quantity, error: Number.NaN, bound: 0, passed: false, plan });
+    if (got) check(quantity, got, exact[quantity]!, squares?.[quantity]);
+    else results.push({ quantity, error: Number.NaN, bound: 0, passed: false, plan });
   }
   return results;
 }
+
+const gradients = ["du", "dk", "dpregate", "dpostgate", "dskip"] as const;
 
 function rowLengthOf(quantity: Quantity, problem: Problem): number {
   if (quantity === "dskip") return 1;
@@ -177,23 +185,21 @@ function rowLengthOf(quantity: Quantity, problem: Problem): number {
   return quantity === "y" || quantity === "dpostgate" ? problem.outputLength : problem.length;
 }
 
-/**
- * Root of the sum of the squares of what dskip sums, for each channel: where terms of either sign cancel, no order of
- * summation keeps the error relative to what is left.
- */
-function dskipScale(
-  { problem, batch, channels }: Case,
-  dy: Float64Array,
-  u: Float64Array,
-): Float64Array {
-  const { length } = problem;
-  const squares = new Float64Array(channels);
-  for (let row = 0; row < batch * channels; row++) {
-    let sum = 0;
-    for (let n = row * length; n < (row + 1) * length; n++) sum += (dy[n]! * u[n]!) ** 2;
-    squares[row % channels] = squares[row % channels]! + sum;
-  }
-  return squares.map(Math.sqrt);
+/** What the oracle takes, squared: its results are then the sums of the squares of what the results of `inputs` sum. */
+function squared<T extends object>(inputs: T): T {
+  const entries = Object.entries(inputs).map(([name, value]) => [
+    name,
+    value instanceof Float64Array ? value.map((x) => x * x) : value,
+  ]);
+  return Object.fromEntries(entries) as T;
+}
+
+/** For each row, the root of the sum of `squares`. */
+function rowScales(squares: Float64Array, rowLength: number): Float64Array {
+  return Float64Array.from({ length: squares.length / rowLength }, (_, row) => {
+    const values = squares.subarray(row * rowLength, (row + 1) * rowLength);
+    return Math.sqrt(values.reduce((a, b) => a + b, 0));
+  });
 }
 
 function record(
