@@ -4,7 +4,7 @@
  * @packageDocumentation
  */
 export type { Instructions } from "./backend/features.ts";
-export type { Tensor } from "./conv/arguments.ts";
+export type { GpuTensor, Tensor } from "./conv/arguments.ts";
 export { FlashFFTConv } from "./conv/conv.ts";
 export type { ConvolveOptions } from "./conv/convolve.ts";
 export { convolve } from "./conv/convolve.ts";
@@ -13,6 +13,7 @@ export type {
   BackwardOptions,
   FlashFFTConvOptions,
   ForwardOptions,
+  GpuGradients,
   GradientArrays,
   Gradients,
   MemoryUse,

@@ -9,7 +9,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 /** In the order in which a call travels; a layer imports itself and those before it. */
 const layers = ["math", "plan", "kernels", "backend", "conv", "cli"];
 /** Files of src/ itself that every layer may import. */
-const foundation = ["errors.ts", "dtype.ts"];
+const foundation = ["errors.ts", "dtype.ts", "gpu.ts"];
 const maxLines = 600;
 
 /** One import or re-export: from which file, to which module, and whether only types cross. */

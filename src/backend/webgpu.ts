@@ -10,6 +10,13 @@ import type { BufferName, GpuLimits, Schedule, Step } from "../kernels/wgsl/step
 /** Buffers of a call by name. */
 export type Buffers = Partial<Record<BufferName, GPUBuffer>>;
 
+/** A schedule that can run: its kernels compiled, its parameters uploaded. */
+export interface Recording {
+  readonly schedule: Schedule;
+  readonly pipelines: ReadonlyMap<Kernel, GPUComputePipeline>;
+  readonly parameters: GPUBuffer;
+}
+
 /** Bytes that the parameters of one step are apart: the largest alignment of uniform bindings that WebGPU allows. */
 const parameterBytes = 256;
 /** Most workgroups in one dimension. */
@@ -73,15 +80,13 @@ export class WebGpuBackend {
   /** Name of the adapter, as its driver gives it. */
   readonly name: string;
   readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>();
-  readonly #owned: boolean;
   #buffers = 0;
   #bytes = 0;
   #lost: string | undefined;
 
-  private constructor(device: GPUDevice, name: string, owned: boolean) {
+  private constructor(device: GPUDevice, name: string) {
     this.device = device;
     this.name = name;
-    this.#owned = owned;
     void device.lost.then((info) => {
       this.#lost = `${info.reason}: ${info.message}`;
     });
@@ -92,7 +97,7 @@ export class WebGpuBackend {
    * @throws UnsupportedError where there is no adapter.
    */
   static async open(device: GPUDevice | undefined, call: string): Promise<WebGpuBackend> {
-    if (device) return new WebGpuBackend(device, adapterName(device.adapterInfo), false);
+    if (device) return new WebGpuBackend(device, adapterName(device.adapterInfo));
     const gpu = await findGpu(call);
     const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
     if (!adapter) {
@@ -107,7 +112,16 @@ export class WebGpuBackend {
     for (const name of wantedLimits) requiredLimits[name] = adapter.limits[name];
     const requiredFeatures = wantedFeatures.filter((f) => adapter.features.has(f));
     const opened = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-    return new WebGpuBackend(opened, adapterName(adapter.info), true);
+    return new WebGpuBackend(opened, adapterName(adapter.info));
+  }
+
+  /**
+   * Whether a processor plays the GPU. Such drivers compile a kernel of 16 values a thread for seconds, one of 8 for a tenth
+   * of that, and run either slowly.
+   */
+  get isSoftware(): boolean {
+    const fallback = (this.device.adapterInfo as { isFallbackAdapter?: boolean }).isFallbackAdapter;
+    return fallback === true || /swiftshader|llvmpipe|basic render/i.test(this.name);
   }
 
   /** What schedules may use of the device. */
@@ -116,6 +130,7 @@ export class WebGpuBackend {
     return {
       sharedBytes: limits.maxComputeWorkgroupStorageSize,
       threads: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
+      values: this.isSoftware ? 8 : 32,
       bindingBytes: Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize),
       bindings: limits.maxStorageBuffersPerShaderStage,
       alignment: limits.minStorageBufferOffsetAlignment,
@@ -123,13 +138,26 @@ export class WebGpuBackend {
     };
   }
 
+  /** Whether the device is gone. */
+  get isLost(): boolean {
+    return this.#lost !== undefined;
+  }
+
   /** Buffers that are alive, and their bytes. */
   get held(): { readonly buffers: number; readonly bytes: number } {
     return { buffers: this.#buffers, bytes: this.#bytes };
   }
 
-  /** A storage buffer; `release` gives it back. Contents are zero, or `contents`. */
-  async buffer(bytes: number, call: string, contents?: ArrayBufferView): Promise<GPUBuffer> {
+  /** A storage buffer of zeros, counted until `release`. */
+  async buffer(bytes: number, call: string): Promise<GPUBuffer> {
+    const buffer = await this.gift(bytes, call);
+    this.#buffers++;
+    this.#bytes += buffer.size;
+    return buffer;
+  }
+
+  /** A storage buffer of zeros that becomes the caller's. */
+  async gift(bytes: number, call: string): Promise<GPUBuffer> {
     this.#alive(call);
     const size = Math.max(16, Math.ceil(bytes / 16) * 16);
     const { device } = this;
@@ -143,9 +171,6 @@ export class WebGpuBackend {
     });
     const error = await device.popErrorScope();
     if (error) throw outOfMemory(call, size, error.message);
-    this.#buffers++;
-    this.#bytes += size;
-    if (contents) this.write(buffer, 0, contents);
     return buffer;
   }
 
@@ -235,34 +260,35 @@ export class WebGpuBackend {
     }
   }
 
-  /** Compile every kernel of a schedule. */
-  async prepare(schedule: Schedule, call: string): Promise<Map<Kernel, GPUComputePipeline>> {
+  /** Compile every kernel of a schedule and upload its parameters. */
+  async prepare(schedule: Schedule, call: string): Promise<Recording> {
     const kernels = [...new Set(schedule.steps.map((s) => s.kernel))];
     const made = await Promise.all(kernels.map((k) => this.pipeline(k, call)));
-    return new Map(kernels.map((k, i) => [k, made[i]!]));
+    const pipelines = new Map(kernels.map((k, i) => [k, made[i]!]));
+    return { schedule, pipelines, parameters: this.#parameters(schedule) };
   }
 
-  /** Record a schedule; returns the buffer of its parameters, to be released when the commands have run. */
-  record(
-    encoder: GPUCommandEncoder,
-    schedule: Schedule,
-    pipelines: ReadonlyMap<Kernel, GPUComputePipeline>,
-    buffers: Buffers,
-  ): GPUBuffer {
-    const { device } = this;
-    const { steps } = schedule;
-    const parameters = device.createBuffer({
+  #parameters({ steps }: Schedule): GPUBuffer {
+    const buffer = this.device.createBuffer({
       size: Math.max(1, steps.length) * parameterBytes,
       usage: usage.uniform,
       mappedAtCreation: true,
     });
-    const words = new Uint32Array(parameters.getMappedRange());
+    const words = new Uint32Array(buffer.getMappedRange());
     steps.forEach((step, i) => {
       writeParameters(words, (i * parameterBytes) / 4, step.parameters);
     });
-    parameters.unmap();
+    buffer.unmap();
+    this.#buffers++;
+    this.#bytes += buffer.size;
+    return buffer;
+  }
+
+  /** Add the commands of a schedule to an encoder. */
+  record(encoder: GPUCommandEncoder, recording: Recording, buffers: Buffers): void {
+    const { schedule, pipelines, parameters } = recording;
     const pass = encoder.beginComputePass();
-    steps.forEach((step, i) => {
+    schedule.steps.forEach((step, i) => {
       const pipeline = pipelines.get(step.kernel)!;
       pass.setPipeline(pipeline);
       pass.setBindGroup(0, this.#bind(pipeline, step, parameters, i, buffers));
@@ -271,7 +297,6 @@ export class WebGpuBackend {
       pass.dispatchWorkgroups(Math.ceil(groups / rows), rows);
     });
     pass.end();
-    return parameters;
   }
 
   #bind(
@@ -303,16 +328,12 @@ export class WebGpuBackend {
     const encoder = device.createCommandEncoder();
     record(encoder);
     device.queue.submit([encoder.finish()]);
-    const memory = await device.popErrorScope();
-    const validation = await device.popErrorScope();
+    // Both scopes are closed before anything is awaited: calls of other objects open theirs meanwhile.
+    const scopes = [device.popErrorScope(), device.popErrorScope()];
+    const [memory, validation] = await Promise.all(scopes);
     if (memory) throw outOfMemory(call, 0, memory.message);
     if (validation) throw this.#failure(call, validation);
     this.#alive(call);
-  }
-
-  /** Wait until everything submitted has run. */
-  async finished(): Promise<void> {
-    await this.device.queue.onSubmittedWorkDone();
   }
 
   #alive(call: string): void {
@@ -332,11 +353,6 @@ export class WebGpuBackend {
       },
       cause,
     );
-  }
-
-  /** Close the device, where it is ours. */
-  close(): void {
-    if (this.#owned) this.device.destroy();
   }
 }
 

@@ -1,6 +1,8 @@
 /** Checks of what users pass: shapes, dtypes, buffers. Every refusal names the call, the rule, the value and the remedy. */
 import type { Dtype, SampleArray } from "../dtype.ts";
+import { bytesPerSample } from "../dtype.ts";
 import { BackendError, InvalidArgumentError, show } from "../errors.ts";
+import type { GpuBuffer, GpuDevice } from "../gpu.ts";
 
 /** Rows of samples: a flat typed array whose shape follows from the plan's lengths, or an array with its shape. */
 export type Tensor =
@@ -12,6 +14,34 @@ export type Tensor =
       readonly shape: readonly number[];
     };
 
+/** Rows of samples in a buffer of the GPU, for objects with `backend: 'webgpu'` on the same device. */
+export interface GpuTensor {
+  /** A buffer with usage STORAGE; outputs may not share it with inputs. */
+  readonly data: GpuBuffer;
+  /** (B, H, samples), or (H, samples) for taps. */
+  readonly shape: readonly number[];
+  /** Bytes before the first sample: a multiple of 8; 0 by default. */
+  readonly offset?: number;
+}
+
+/** Samples in a buffer of the GPU, as wide as an array of the same dtype would be. */
+export class GpuSamples {
+  readonly buffer: GpuBuffer;
+  readonly byteOffset: number;
+  readonly length: number;
+  readonly byteLength: number;
+
+  constructor(buffer: GpuBuffer, byteOffset: number, length: number, bytesEach: number) {
+    this.buffer = buffer;
+    this.byteOffset = byteOffset;
+    this.length = length;
+    this.byteLength = length * bytesEach;
+  }
+}
+
+/** Samples of a tensor, wherever they are. */
+export type Samples = SampleArray | GpuSamples;
+
 /** What a tensor argument must be. */
 export interface Expected {
   readonly call: string;
@@ -21,6 +51,8 @@ export interface Expected {
   readonly orFloat32?: boolean;
   /** Names of the dimensions, for messages: ["B", "H", "L"]. */
   readonly dimensions: readonly string[];
+  /** The device whose buffers are accepted; undefined where only arrays are. */
+  readonly device?: GpuDevice | undefined;
 }
 
 const float16Name = "Float16Array";
@@ -44,11 +76,72 @@ function refuse(e: Expected, requirement: string, value: string, remedy: string)
   throw new InvalidArgumentError({ call: e.call, requirement, value, remedy });
 }
 
+/** Whether a tensor argument lies in a buffer of the GPU. */
+export function isGpuTensor(tensor: unknown): tensor is GpuTensor {
+  const data = (tensor as GpuTensor | undefined | null)?.data as Partial<GpuBuffer> | undefined;
+  return typeof data?.mapState === "string" && typeof data.destroy === "function";
+}
+
+/** What offsets of tensors in GPU buffers must be multiples of: two float32 samples. */
+const gpuAlignment = 8;
+const storageUsage = 0x80;
+
+function gpuSamples(
+  { data, shape, offset = 0 }: GpuTensor,
+  e: Expected,
+): { data: GpuSamples; shape: readonly number[] } {
+  if (!e.device) {
+    refuse(
+      e,
+      `${e.name} must be an array here`,
+      "a GPUBuffer",
+      "Create the object with backend: 'webgpu' and your device.",
+    );
+  }
+  if (!Number.isInteger(offset) || offset < 0 || offset % gpuAlignment !== 0) {
+    refuse(
+      e,
+      `the offset of ${e.name} must be a multiple of ${gpuAlignment} bytes`,
+      show(offset),
+      "Move the samples, or give them a buffer of their own.",
+    );
+  }
+  if ((data.usage & storageUsage) === 0) {
+    refuse(
+      e,
+      `the buffer of ${e.name} must have GPUBufferUsage.STORAGE`,
+      `usage ${show(data.usage)}`,
+      "Create it with STORAGE.",
+    );
+  }
+  const size = Array.isArray(shape) ? shape.reduce((a, b) => a * b, 1) : Number.NaN;
+  const samples = new GpuSamples(data, offset, size, bytesPerSample(e.dtype));
+  checkShape(shape, samples, e);
+  if (offset + samples.byteLength > data.size) {
+    refuse(
+      e,
+      `the buffer of ${e.name} must hold ${show(offset + samples.byteLength)} bytes`,
+      `one of ${show(data.size)}`,
+      "Check shape, dtype and offset.",
+    );
+  }
+  return { data: samples, shape };
+}
+
 /** The samples of a tensor argument and its shape where it was given with one. */
 export function samplesOf(
   tensor: Tensor,
   e: Expected,
-): { data: SampleArray; shape: readonly number[] | undefined } {
+): { data: SampleArray; shape: readonly number[] | undefined };
+export function samplesOf(
+  tensor: Tensor | GpuTensor,
+  e: Expected,
+): { data: Samples; shape: readonly number[] | undefined };
+export function samplesOf(
+  tensor: Tensor | GpuTensor,
+  e: Expected,
+): { data: Samples; shape: readonly number[] | undefined } {
+  if (isGpuTensor(tensor)) return gpuSamples(tensor, e);
   const shaped =
     typeof tensor === "object" && tensor !== null && "shape" in tensor ? tensor : undefined;
   const data = shaped ? shaped.data : (tensor as SampleArray);
@@ -78,7 +171,7 @@ export function samplesOf(
   return { data, shape: shaped.shape };
 }
 
-function checkShape(shape: readonly number[], data: SampleArray, e: Expected): void {
+function checkShape(shape: readonly number[], data: Samples, e: Expected): void {
   const wanted = `(${e.dimensions.join(", ")})`;
   if (!Array.isArray(shape) || shape.length !== e.dimensions.length) {
     const rank = Array.isArray(shape) ? `rank ${shape.length}: ${show(shape)}` : show(shape);
@@ -109,7 +202,7 @@ function checkShape(shape: readonly number[], data: SampleArray, e: Expected): v
 }
 
 /** Rows of `width` samples in an array; the array must hold whole rows. */
-export function rowsOf(data: SampleArray, width: number, e: Expected): number {
+export function rowsOf(data: Samples, width: number, e: Expected): number {
   const rows = data.length / width;
   if (Number.isInteger(rows)) return rows;
   return refuse(
@@ -121,7 +214,7 @@ export function rowsOf(data: SampleArray, width: number, e: Expected): number {
 }
 
 /** An argument that must hold exactly `size` samples. */
-export function exactly(data: SampleArray, size: number, e: Expected): void {
+export function exactly(data: Samples, size: number, e: Expected): void {
   if (data.length === size) return;
   refuse(
     e,
@@ -178,7 +271,7 @@ export function newArray<T extends SampleArray>(
 /** An array of a call and what it is called there. */
 export interface Named {
   readonly name: string;
-  readonly data: SampleArray;
+  readonly data: Samples;
 }
 
 /** Refuse an output that shares bytes with an input or another output: rows are written before later ones are read. */

@@ -2,58 +2,55 @@
  * FlashFFTConv: the object users hold. It plans once, then runs y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u and its
  * gradients as often as asked.
  */
-import type { CpuBackend, Program } from "../backend/cpu.ts";
-import { openCpu } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
-import { features } from "../backend/features.ts";
-import type { Block } from "../backend/memory.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
-import { bytesPerSample } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
+import type { GpuDevice } from "../gpu.ts";
 import type { Problem } from "../plan/problem.ts";
-import { createProblem, integer, oneOf } from "../plan/problem.ts";
-import type { Expected, Named, Tensor } from "./arguments.ts";
-import { apart, checkOptions, exactly, newArray, rowsOf, samplesOf } from "./arguments.ts";
-import { dskipOf } from "./dskip.ts";
-import type { Choice, Explanation } from "./explain.ts";
-import { choosePlan } from "./explain.ts";
+import { createProblem, integer } from "../plan/problem.ts";
+import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
+import {
+  apart,
+  checkOptions,
+  exactly,
+  GpuSamples,
+  isGpuTensor,
+  newArray,
+  rowsOf,
+  samplesOf,
+} from "./arguments.ts";
+import type { Explanation } from "./explain.ts";
+import { openRunner } from "./open.ts";
 import type {
   BackwardOptions,
   FlashFFTConvOptions,
   ForwardOptions,
+  GpuGradients,
   Gradients,
   MemoryUse,
 } from "./options.ts";
-import { pickInstructions, pickThreads } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
-import type { Engine, Gates, Shape, Spectra } from "./run.ts";
-import { createEngine, makeSpectra, runBackward, runForward } from "./run.ts";
-import { Seat } from "./seat.ts";
-import type { RowField, RowTensor } from "./staging.ts";
+import type { Gates, Shape } from "./run.ts";
+import type { KernelArgument, Request, Rows, Runner } from "./runner.ts";
+import type { RowField } from "./staging.ts";
 
 const inputDimensions = ["B", "H", "L"] as const;
 const outputDimensions = ["B", "H", "Lout"] as const;
-
-/** Thrown inside prepareKernel when the object has moved meanwhile. */
-class Moved extends Error {}
 
 /** A long convolution with fixed lengths, mode and dtype. Make it with `FlashFFTConv.create`, free it with `dispose`. */
 export class FlashFFTConv {
   /** Lengths, mode and dtype. */
   readonly problem: Problem;
-  #seat: Seat;
-  readonly #choice: Choice;
-  #workspaceBytes = 0;
+  readonly #runner: Runner;
   #disposed = false;
 
-  private constructor(engine: Engine, choice: Choice) {
-    this.problem = engine.problem;
-    this.#seat = new Seat(engine);
-    this.#choice = choice;
+  private constructor(problem: Problem, runner: Runner) {
+    this.problem = problem;
+    this.#runner = runner;
   }
 
   /**
-   * Plan, compile, start threads.
+   * Plan, compile, open the backend.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
   static create(options: FlashFFTConvOptions): Promise<FlashFFTConv> {
@@ -63,23 +60,7 @@ export class FlashFFTConv {
   /** @internal create, with errors that name another call. */
   static async createFor(options: FlashFFTConvOptions, call: string): Promise<FlashFFTConv> {
     const problem = createProblem(options, call);
-    oneOf(call, "backend", options.backend ?? "auto", ["auto", "cpu"]);
-    const instructions = pickInstructions(options.instructions ?? "auto", call);
-    const threads = pickThreads(options.threads, instructions, call);
-    const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
-    const channels = integer(call, "channels", options.channels ?? 16, 1, 2 ** 31);
-    const workload = { rows: batch * channels, threads };
-    const choice = choosePlan(problem, instructions, workload, options.plan, call);
-    const backend = openCpu({ threads, instructions, shared: threads > 1 });
-    const engine = createEngine(problem, choice.candidate, backend, choice.device);
-    const conv = new FlashFFTConv(engine, choice);
-    try {
-      await backend.exclusive(() => conv.#seat.forward("float32", call));
-    } catch (error) {
-      conv.dispose();
-      throw error;
-    }
-    return conv;
+    return new FlashFFTConv(problem, await openRunner(problem, options, call));
   }
 
   /** Samples of one output row. */
@@ -89,35 +70,27 @@ export class FlashFFTConv {
 
   /** Threads in use, the caller's included. */
   get threads(): number {
-    return this.#seat.backend.settings.threads;
+    return this.#runner.threads;
   }
 
-  /** Instruction set in use. */
-  get instructions(): Instructions {
-    return this.#seat.backend.settings.instructions;
+  /** In what the kernels are written: an instruction set of the CPU, or WebGPU's language. */
+  get instructions(): Instructions | "wgsl" {
+    return this.#runner.instructions;
   }
 
-  /** @internal For tests. */
-  get backend(): CpuBackend {
-    return this.#seat.backend;
+  /** The GPU device in use, for buffers and commands of your own; undefined on the CPU. */
+  get device(): GpuDevice | undefined {
+    return this.#runner.device;
   }
 
   /** Which plan was chosen, what it is predicted to cost, and what the others would. */
   explain(): Explanation {
-    return this.#choice.explanation;
+    return this.#runner.explain();
   }
 
   /** Bytes held in the backend. */
   memory(): MemoryUse {
-    const { engine, kernels, backend } = this.#seat;
-    let channels = 0;
-    for (const kernel of kernels.keys()) channels += kernel.channels;
-    return {
-      transformBytes: Math.max(...engine.parts.map((p) => p.transformBytes)),
-      workspaceBytes: this.#workspaceBytes,
-      spectrumBytes: channels * engine.spectrumBytes,
-      backendBytes: backend.arena.used,
-    };
+    return this.#runner.memory();
   }
 
   /** A zeroed array (B, H, L) that forward and backward use without copying; it lives until `dispose`. */
@@ -134,58 +107,23 @@ export class FlashFFTConv {
     this.#alive(call);
     const rows =
       integer(call, "batch", batch, 1, 2 ** 31) * integer(call, "channels", channels, 1, 2 ** 31);
-    const size = rows * width;
-    const { dtype } = this.problem;
-    const { arena } = this.#lender(call).backend;
-    // Where no memory is shared, an ordinary array, which calls copy.
-    if (!this.#seat.backend.settings.shared) {
-      return newArray<Float32Array | Uint16Array>(
-        dtype === "float32" ? Float32Array : Uint16Array,
-        size,
-        call,
-      );
-    }
-    const block = arena.allocate(size * bytesPerSample(dtype), call);
-    this.#seat.lent.push(block);
-    const { buffer } = arena.memory;
-    const array =
-      dtype === "float32"
-        ? new Float32Array(buffer, block.address, size)
-        : new Uint16Array(buffer, block.address, size);
-    return array.fill(0);
-  }
-
-  /** A seat whose backend can lend arrays, where the runtime has one: the object moves there, spectra and all. */
-  #lender(call: string): Seat {
-    const old = this.#seat;
-    const { settings } = old.backend;
-    if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
-      return old;
-    const backend = openCpu({ ...settings, shared: true });
-    const { candidate, device } = this.#choice;
-    const seat = new Seat(createEngine(this.problem, candidate, backend, device));
-    try {
-      seat.takeKernels(old, call);
-    } catch (error) {
-      seat.leave();
-      throw error;
-    }
-    this.#seat = seat;
-    old.leave();
-    return seat;
+    return this.#runner.lend(rows * width, this.problem.dtype, call);
   }
 
   #expected(call: string, name: string, dimensions: readonly string[]): Expected {
-    return { call, name, dtype: this.problem.dtype, dimensions };
+    return { call, name, dtype: this.problem.dtype, dimensions, device: this.#runner.device };
   }
 
   /** The taps of a kernel argument (H, K) and their storage type. */
-  #taps(k: Tensor, call: string): { data: SampleArray; dtype: Dtype; channels: number } {
-    const expected = { ...this.#expected(call, "k", ["H", "K"]), orFloat32: true };
+  #taps(k: Tensor | GpuTensor, call: string): { data: Samples; dtype: Dtype; channels: number } {
+    const stored = { ...this.#expected(call, "k", ["H", "K"]), orFloat32: true };
+    // A buffer does not say what it holds: taps on the GPU are float32.
+    const expected = isGpuTensor(k) ? { ...stored, dtype: "float32" as const } : stored;
     const { data, shape } = samplesOf(k, expected);
-    const channels = rowsOf(data, this.problem.kernelLength, expected);
     this.#width(shape, this.problem.kernelLength, expected);
-    return { data, dtype: data instanceof Float32Array ? "float32" : this.problem.dtype, channels };
+    const channels = rowsOf(data, this.problem.kernelLength, expected);
+    const wide = data instanceof Float32Array || data instanceof GpuSamples;
+    return { data, dtype: wide ? "float32" : this.problem.dtype, channels };
   }
 
   #width(shape: readonly number[] | undefined, width: number, e: Expected): void {
@@ -199,42 +137,24 @@ export class FlashFFTConv {
   }
 
   /** Compute and keep the spectrum of k (H, K), for calls whose kernel does not change. */
-  async prepareKernel(k: Tensor): Promise<PreparedKernel> {
+  async prepareKernel(k: Tensor | GpuTensor): Promise<PreparedKernel> {
     const call = "conv.prepareKernel";
     this.#alive(call);
     const { data, dtype, channels } = this.#taps(k, call);
-    const seat = this.#seat;
-    const { engine, backend } = seat;
-    return backend.exclusive(async () => {
-      const programs = await seat.forward(dtype, call);
-      const block = backend.arena.allocate(channels * engine.spectrumBytes, call);
-      try {
-        await makeSpectra(engine, programs, data, [0, channels], block.address, call);
-        // Disposed, or moved to another seat, while the spectra were made: begin again, or say so.
-        this.#alive(call);
-        if (seat !== this.#seat) throw new Moved();
-      } catch (error) {
-        backend.arena.free(block);
-        if (error instanceof Moved) return this.prepareKernel(k);
-        throw error;
-      }
-      const kernel = new PreparedKernel(channels, (k) => this.#freeKernel(k));
-      seat.kernels.set(kernel, block);
-      return kernel;
-    });
+    const request = { name: call, alive: () => this.#alive(call) };
+    return this.#runner.prepare(data, dtype, channels, request);
   }
 
-  #freeKernel(kernel: PreparedKernel): void {
-    const { kernels, backend } = this.#seat;
-    const block = kernels.get(kernel);
-    kernels.delete(kernel);
-    if (block) void backend.exclusive(() => backend.arena.free(block));
-  }
-
-  /** The spectra of a kernel that this object has prepared. */
-  #prepared(kernel: PreparedKernel, call: string): Block {
-    const block = this.#seat.kernels.get(kernel);
-    if (block) return block;
+  /** A kernel argument: one that this object has prepared, or taps. */
+  #kernel(
+    k: Tensor | GpuTensor | PreparedKernel,
+    call: string,
+  ): { kernel: KernelArgument; channels: number; taps: Named[] } {
+    if (!(k instanceof PreparedKernel)) {
+      const { data, dtype, channels } = this.#taps(k, call);
+      return { kernel: { taps: data, dtype }, channels, taps: [{ name: "k", data }] };
+    }
+    if (this.#runner.holds(k)) return { kernel: { prepared: k }, channels: k.channels, taps: [] };
     throw new InvalidArgumentError({
       call,
       requirement: "a prepared kernel must be alive and of the same FlashFFTConv object",
@@ -243,24 +163,12 @@ export class FlashFFTConv {
     });
   }
 
-  /** Kernel argument → spectra or taps, channels, storage. */
-  #kernel(
-    k: Tensor | PreparedKernel,
-    call: string,
-  ): { spectra: Spectra; channels: number; dtype: Dtype } {
-    if (k instanceof PreparedKernel) {
-      return { spectra: { kept: this.#prepared(k, call) }, channels: k.channels, dtype: "float32" };
-    }
-    const { data, dtype, channels } = this.#taps(k, call);
-    return { spectra: { kernel: data }, channels, dtype };
-  }
-
   /** The batch and channels of a call, from u and the number of kernel rows. */
-  #shape(u: Tensor, channels: number, call: string): { data: SampleArray; shape: Shape } {
+  #shape(u: Tensor | GpuTensor, channels: number, call: string): { data: Samples; shape: Shape } {
     const expected = this.#expected(call, "u", inputDimensions);
     const { data, shape } = samplesOf(u, expected);
-    const rows = rowsOf(data, this.problem.length, expected);
     this.#width(shape, this.problem.length, expected);
+    const rows = rowsOf(data, this.problem.length, expected);
     const batch = rows / channels;
     if (Number.isInteger(batch) && (!shape || shape[1] === channels))
       return { data, shape: { batch, channels } };
@@ -274,15 +182,14 @@ export class FlashFFTConv {
 
   /** An optional row tensor with exactly the rows of the call. */
   #rows(
-    tensor: Tensor,
+    tensor: Tensor | GpuTensor,
     field: RowField,
-    name: string,
     width: number,
     shape: Shape,
     call: string,
-  ): RowTensor {
+  ): Rows {
     const long = field === "postgate" || field === "dy";
-    const expected = this.#expected(call, name, long ? outputDimensions : inputDimensions);
+    const expected = this.#expected(call, field, long ? outputDimensions : inputDimensions);
     const { data, shape: given } = samplesOf(tensor, expected);
     this.#width(given, width, expected);
     exactly(data, shape.batch * shape.channels * width, expected);
@@ -293,13 +200,13 @@ export class FlashFFTConv {
     options: Pick<ForwardOptions, "pregate" | "postgate">,
     shape: Shape,
     call: string,
-  ): { rows: RowTensor[]; flags: Gates } {
+  ): { rows: Rows[]; flags: Gates } {
     const { length, outputLength } = this.problem;
-    const rows: RowTensor[] = [];
+    const rows: Rows[] = [];
     if (options.pregate !== undefined)
-      rows.push(this.#rows(options.pregate, "pregate", "pregate", length, shape, call));
+      rows.push(this.#rows(options.pregate, "pregate", length, shape, call));
     if (options.postgate !== undefined)
-      rows.push(this.#rows(options.postgate, "postgate", "postgate", outputLength, shape, call));
+      rows.push(this.#rows(options.postgate, "postgate", outputLength, shape, call));
     return {
       rows,
       flags: { pregate: options.pregate !== undefined, postgate: options.postgate !== undefined },
@@ -323,81 +230,106 @@ export class FlashFFTConv {
     return skip;
   }
 
-  /** Check an array that the caller gives for a result, and note it. */
+  /** Check what the caller gives for a result, and note it. */
   #output(
-    array: SampleArray,
+    out: SampleArray | GpuTensor,
     size: number,
     name: string,
     call: string,
     given: Named[],
     dtype: Dtype = this.problem.dtype,
-  ): void {
-    const expected: Expected = { call, name, dtype, dimensions: ["samples"] };
-    exactly(samplesOf(array, expected).data, size, expected);
-    given.push({ name, data: array });
+  ): Samples {
+    const dimensions = isGpuTensor(out) ? out.shape.map(() => "samples") : ["samples"];
+    const expected = { ...this.#expected(call, name, dimensions), dtype };
+    const { data } = samplesOf(out as Tensor, expected);
+    exactly(data, size, expected);
+    given.push({ name, data });
+    return data;
   }
 
-  #arrayLike(like: SampleArray, size: number, call: string): SampleArray {
-    return newArray(like.constructor as new (n: number) => SampleArray, size, call);
+  /** Memory for a result: an array of u's kind, or a new buffer that is the caller's where u is in one. */
+  #result(like: Samples, size: number, dtype: Dtype, call: string): Samples | Promise<Samples> {
+    if (like instanceof GpuSamples) return this.#runner.allocate(size, dtype, call);
+    const Kind = dtype === this.problem.dtype ? like.constructor : Float32Array;
+    return newArray(Kind as new (n: number) => SampleArray, size, call);
   }
 
   /**
    * y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u.
    * @param u (B, H, L) samples of the object's dtype.
    * @param k (H, K) taps, float32 or the dtype, or a kernel from `prepareKernel`.
-   * @returns (B, H, Lout) samples in an array of u's kind, or `out`.
+   * @returns (B, H, Lout) samples: `out`, or an array of u's kind; a new buffer that is the caller's where u is in one.
    * @throws InvalidArgumentError, BackendError.
    */
   forward(
+    u: GpuTensor,
+    k: Tensor | GpuTensor | PreparedKernel,
+    options?: ForwardOptions,
+  ): Promise<GpuTensor>;
+  forward(
     u: Tensor,
-    k: Tensor | PreparedKernel,
+    k: Tensor | GpuTensor | PreparedKernel,
+    options?: ForwardOptions,
+  ): Promise<SampleArray>;
+  forward(
+    u: Tensor | GpuTensor,
+    k: Tensor | GpuTensor | PreparedKernel,
     options: ForwardOptions = {},
-  ): Promise<SampleArray> {
+  ): Promise<SampleArray | GpuTensor> {
     return this.forwardFor(u, k, options, "conv.forward");
   }
 
   /** @internal forward, with errors that name another call. */
   async forwardFor(
-    u: Tensor,
-    k: Tensor | PreparedKernel,
+    u: Tensor | GpuTensor,
+    k: Tensor | GpuTensor | PreparedKernel,
     options: ForwardOptions,
     call: string,
-  ): Promise<SampleArray> {
+  ): Promise<SampleArray | GpuTensor> {
     this.#alive(call);
     checkOptions(options, call);
-    const { spectra, channels, dtype } = this.#kernel(k, call);
+    const { kernel, channels, taps } = this.#kernel(k, call);
     const { data, shape } = this.#shape(u, channels, call);
     const gates = this.#gates(options, shape, call);
     const skip = this.#skip(options.skip, shape, call);
-    const { length, outputLength } = this.problem;
+    const { length, outputLength, dtype } = this.problem;
     const size = shape.batch * channels * outputLength;
-    const out = options.out ?? this.#arrayLike(data, size, call);
-    if (options.out !== undefined) {
-      const given: Named[] = [];
-      this.#output(options.out, size, "out", call, given);
-      const taps = "kernel" in spectra ? [{ name: "k", data: spectra.kernel }] : [];
+    const given: Named[] = [];
+    const out = options.out
+      ? this.#output(options.out, size, "out", call, given)
+      : this.#result(data, size, dtype, call);
+    if (given[0]) {
       const gateRows = gates.rows.map((r) => ({ name: r.field, data: r.data }));
       const weights = skip ? [{ name: "skip", data: skip }] : [];
-      apart(given[0]!, [{ name: "u", data }, ...taps, ...gateRows, ...weights], call);
+      apart(given[0], [{ name: "u", data }, ...taps, ...gateRows, ...weights], call);
     }
-    const rows: RowTensor[] = [
+    const y = out instanceof Promise ? await out : out;
+    const rows: Rows[] = [
       { field: "u", data, width: length, direction: "in" },
       ...gates.rows,
-      { field: "y", data: out, width: outputLength, direction: "out" },
+      { field: "y", data: y, width: outputLength, direction: "out" },
     ];
-    const seat = this.#seat;
-    const run = (programs: readonly Program[]): void | Promise<void> => {
-      this.#alive(call);
-      const request = { shape, rows, skip, name: call };
-      return runForward(seat.engine, programs, spectra, request, gates.flags);
-    };
-    const running = seat.backend.exclusive(() => {
-      const programs = seat.forwardNow(dtype);
-      return programs ? run(programs) : seat.forward(dtype, call).then(run);
-    });
+    const request = this.#request({ kernel, shape, rows, gates: gates.flags, skip }, options, call);
+    const running = this.#runner.forward(request);
     if (running) await running;
-    this.#workspaceBytes = seat.backend.workspaceBytes;
-    return out;
+    return handed(y, [shape.batch, channels, outputLength]);
+  }
+
+  #request(
+    checked: Omit<Request, "name" | "encoder" | "alive">,
+    options: Pick<ForwardOptions, "encoder">,
+    call: string,
+  ): Request {
+    const { encoder } = options;
+    if (encoder !== undefined && !this.#runner.device) {
+      throw new InvalidArgumentError({
+        call,
+        requirement: "an encoder needs backend 'webgpu'",
+        value: `one for ${this.instructions} on the CPU`,
+        remedy: "Leave encoder out, or create the object with backend: 'webgpu'.",
+      });
+    }
+    return { ...checked, name: call, encoder, alive: () => this.#alive(call) };
   }
 
   /**
@@ -405,39 +337,53 @@ export class FlashFFTConv {
    * call is kept but what is passed here; transforms are computed again.
    * @throws InvalidArgumentError, BackendError.
    */
-  async backward(
+  backward(
+    dy: GpuTensor,
+    u: GpuTensor,
+    k: Tensor | GpuTensor | PreparedKernel,
+    options?: BackwardOptions,
+  ): Promise<GpuGradients>;
+  backward(
     dy: Tensor,
     u: Tensor,
-    k: Tensor | PreparedKernel,
+    k: Tensor | GpuTensor | PreparedKernel,
+    options?: BackwardOptions,
+  ): Promise<Gradients>;
+  async backward(
+    dy: Tensor | GpuTensor,
+    u: Tensor | GpuTensor,
+    k: Tensor | GpuTensor | PreparedKernel,
     options: BackwardOptions = {},
-  ): Promise<Gradients> {
+  ): Promise<Gradients | GpuGradients> {
     const call = "conv.backward";
     this.#alive(call);
     checkOptions(options, call);
-    const { spectra, channels, dtype } = this.#kernel(k, call);
+    const { kernel, channels, taps } = this.#kernel(k, call);
     const { data, shape } = this.#shape(u, channels, call);
-    const { length, outputLength, kernelLength } = this.problem;
-    const upstream = this.#rows(dy, "dy", "dy", outputLength, shape, call);
+    const { length, outputLength, kernelLength, dtype } = this.problem;
+    const upstream = this.#rows(dy, "dy", outputLength, shape, call);
     const gates = this.#gates(options, shape, call);
     const skip = this.#skip(options.skip, shape, call);
     const out = options.out ?? {};
     checkOptions(out, call, "out");
-    const given: Named[] = [];
-    const make = (field: "du" | "dpregate" | "dpostgate", width: number): RowTensor => {
-      const size = shape.batch * channels * width;
-      const array = out[field];
-      if (array !== undefined) this.#output(array, size, field, call, given);
-      return { field, data: array ?? this.#arrayLike(data, size, call), width, direction: "out" };
-    };
-    const du = make("du", length);
     for (const gate of ["pregate", "postgate"] as const) this.#gradientOf(gate, options, call);
-    const dpregate = options.pregate && make("dpregate", length);
-    const dpostgate = options.postgate && make("dpostgate", outputLength);
-    const dk = out.dk ?? newArray(Float32Array, channels * kernelLength, call);
-    if (out.dk !== undefined)
-      this.#output(out.dk, channels * kernelLength, "dk", call, given, "float32");
-    const outputs = [du, dpregate, dpostgate].filter((r) => r !== undefined);
-    const taps = "kernel" in spectra ? [{ name: "k", data: spectra.kernel }] : [];
+    const given: Named[] = [];
+    const make = (
+      field: "du" | "dk" | "dpregate" | "dpostgate",
+      size: number,
+      storage: Dtype,
+    ): Samples | Promise<Samples> => {
+      const wanted = out[field];
+      if (wanted === undefined) return this.#result(data, size, storage, call);
+      return this.#output(wanted, size, field, call, given, storage);
+    };
+    const rowCount = shape.batch * channels;
+    const made = {
+      du: make("du", rowCount * length, dtype),
+      ...(options.pregate && { dpregate: make("dpregate", rowCount * length, dtype) }),
+      ...(options.postgate && { dpostgate: make("dpostgate", rowCount * outputLength, dtype) }),
+      dk: make("dk", channels * kernelLength, "float32"),
+    };
     const weights = skip ? [{ name: "skip", data: skip }] : [];
     const inputs = [upstream, { field: "u", data }, ...gates.rows].map((r) => ({
       name: r.field,
@@ -446,32 +392,33 @@ export class FlashFFTConv {
     given.forEach((o, i) => {
       apart(o, [...inputs, ...taps, ...weights, ...given.slice(0, i)], call);
     });
-    const rows: RowTensor[] = [
+    // Arrays are there at once, so that calls on them take their turns in the order in which they were made.
+    const waits = Object.values(made).some((r) => r instanceof Promise);
+    const { dk, ...results } = (waits ? await settled(made) : made) as Record<string, Samples>;
+    const widths = { du: length, dpregate: length, dpostgate: outputLength };
+    const rows: Rows[] = [
       upstream,
       { field: "u", data, width: length, direction: "in" },
       ...gates.rows,
-      ...outputs,
+      ...(Object.keys(results) as (keyof typeof widths)[]).map(
+        (field): Rows => ({
+          ...{ field, data: results[field]!, width: widths[field], direction: "out" },
+        }),
+      ),
     ];
-    const seat = this.#seat;
-    await seat.backend.exclusive(async () => {
-      this.#alive(call);
-      const programs = {
-        forward: await seat.forward(dtype, call),
-        backward: await seat.backward(call),
-      };
-      const request = { shape, rows, skip, name: call };
-      await runBackward(seat.engine, programs, spectra, request, gates.flags, dk);
-    });
-    this.#workspaceBytes = seat.backend.workspaceBytes;
+    const request = this.#request({ kernel, shape, rows, gates: gates.flags, skip }, options, call);
+    const dskip = await this.#runner.backward(request, dk!);
+    const named = Object.entries(results).map(([name, samples]) => [
+      name,
+      handed(samples, [shape.batch, channels, widths[name as keyof typeof widths]]),
+    ]);
+    const { du, ...others } = Object.fromEntries(named);
     return {
-      du: du.data,
-      dk,
-      ...(dpregate ? { dpregate: dpregate.data } : {}),
-      ...(dpostgate ? { dpostgate: dpostgate.data } : {}),
-      ...(skip
-        ? { dskip: dskipOf(upstream.data, data, this.problem.dtype, shape, length, call) }
-        : {}),
-    };
+      du,
+      dk: handed(dk!, [channels, kernelLength]),
+      ...others,
+      ...(dskip && { dskip: handed(dskip, [channels]) }),
+    } as Gradients;
   }
 
   /** Refuse an array for the gradient of a gate that the call does not have: nothing would be written there. */
@@ -500,7 +447,7 @@ export class FlashFFTConv {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#seat.leave();
+    this.#runner.leave();
   }
 
   /** The same as `dispose`, for `using`. */
@@ -512,4 +459,19 @@ export class FlashFFTConv {
   async [Symbol.asyncDispose](): Promise<void> {
     this.dispose();
   }
+}
+
+/** A result as the caller gets it: arrays as they are, samples in a GPU buffer with their shape. */
+function handed(samples: Samples, shape: readonly number[]): SampleArray | GpuTensor {
+  if (!(samples instanceof GpuSamples)) return samples;
+  return { data: samples.buffer, shape, offset: samples.byteOffset };
+}
+
+/** An object of promises → an object of what they give. */
+async function settled<T>(
+  promises: Readonly<Record<string, T | Promise<T>>>,
+): Promise<Record<string, T>> {
+  const names = Object.keys(promises);
+  const values = await Promise.all(Object.values(promises));
+  return Object.fromEntries(names.map((name, i) => [name, values[i]!]));
 }

@@ -37,7 +37,7 @@ export async function convolve(
     call,
   );
   try {
-    return await conv.forwardFor(u, k, { pregate, postgate, skip }, call);
+    return (await conv.forwardFor(u, k, { pregate, postgate, skip }, call)) as SampleArray;
   } finally {
     conv.dispose();
   }

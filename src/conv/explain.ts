@@ -2,6 +2,8 @@
 import type { Instructions } from "../backend/features.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { DeviceSpec } from "../plan/device.ts";
+import { defaultGpu } from "../plan/device.ts";
+import type { PassCandidate } from "../plan/pass-planner.ts";
 import type { Candidate, Workload } from "../plan/planner.ts";
 import { candidates, named } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
@@ -39,7 +41,7 @@ export interface Explanation {
   /** The machine's description that prices come from. */
   readonly device: DeviceSpec;
   /** The instruction set in use. */
-  readonly instructions: Instructions;
+  readonly instructions: Instructions | "wgsl";
   /** The plan in use. */
   readonly chosen: PlanPrediction;
   /** All plans considered, cheapest first. */
@@ -89,6 +91,32 @@ export function choosePlan(
     toString: () => render(explanation),
   };
   return { explanation, device, candidate };
+}
+
+/** The explanation of a choice among pass plans, on the adapter of that name. */
+export function explainPasses(
+  problem: Problem,
+  rows: number,
+  adapter: string,
+  chosen: PassCandidate,
+  all: readonly PassCandidate[],
+): Explanation {
+  const predicted = ({ text, cost, seconds, plan, part }: PassCandidate): PlanPrediction =>
+    prediction({
+      text,
+      cost,
+      seconds,
+      geometry: [part],
+      plan: [{ points: plan.points, levels: [] }],
+    });
+  const explanation: Explanation = {
+    ...{ problem, workload: { rows, threads: 1 }, instructions: "wgsl" },
+    device: { ...defaultGpu, name: `${defaultGpu.name}, on ${adapter}` },
+    chosen: predicted(chosen),
+    candidates: all.map(predicted),
+    toString: () => render(explanation),
+  };
+  return explanation;
 }
 
 function namedPlan(

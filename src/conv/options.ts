@@ -3,14 +3,19 @@ import type { Instructions } from "../backend/features.ts";
 import { features } from "../backend/features.ts";
 import type { SampleArray } from "../dtype.ts";
 import { UnsupportedError } from "../errors.ts";
+import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
 import type { ProblemOptions } from "../plan/problem.ts";
 import { integer, oneOf } from "../plan/problem.ts";
-import type { Tensor } from "./arguments.ts";
+import type { GpuTensor, Tensor } from "./arguments.ts";
 
 /** What a FlashFFTConv is made from. */
 export interface FlashFFTConvOptions extends ProblemOptions {
-  /** Where to compute: `auto` takes the best backend of the runtime, which is the CPU's. */
-  readonly backend?: "auto" | "cpu";
+  /** Where to compute: `auto` takes WebGPU where you pass a `device` and the CPU elsewhere. */
+  readonly backend?: "auto" | "cpu" | "webgpu";
+  /** A WebGPU device of yours, for tensors in its buffers; by default the library opens one. */
+  readonly device?: GpuDevice;
+  /** Bytes of GPU memory that a call may take above its tensors and kept spectra; 256 MiB by default. */
+  readonly workspaceBytes?: number;
   /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
   readonly threads?: number;
   /** Instruction set of the kernels; by default the best that the runtime has. */
@@ -26,13 +31,15 @@ export interface FlashFFTConvOptions extends ProblemOptions {
 /** Optional operands of a forward call. */
 export interface ForwardOptions {
   /** (B, H, L), multiplies u. */
-  readonly pregate?: Tensor | undefined;
+  readonly pregate?: Tensor | GpuTensor | undefined;
   /** (B, H, Lout), multiplies the convolution. */
-  readonly postgate?: Tensor | undefined;
+  readonly postgate?: Tensor | GpuTensor | undefined;
   /** (H) float32: adds skip ⊙ u, ungated; for modes whose outputs are as long as their inputs. */
   readonly skip?: Float32Array | undefined;
-  /** (B, H, Lout): where the result goes, instead of a new array. */
-  readonly out?: SampleArray | undefined;
+  /** (B, H, Lout): where the result goes, instead of a new array or buffer. */
+  readonly out?: SampleArray | GpuTensor | undefined;
+  /** Record the work here instead of submitting it; for tensors that are all in GPU buffers. */
+  readonly encoder?: GpuCommandEncoder | undefined;
 }
 
 /** Optional operands of a backward call: those of the forward call that it belongs to. */
@@ -44,13 +51,13 @@ export interface BackwardOptions extends Omit<ForwardOptions, "out"> {
 /** Arrays for gradients, of the shapes and kinds of `Gradients`. */
 export interface GradientArrays {
   /** (B, H, L). */
-  readonly du?: SampleArray | undefined;
+  readonly du?: SampleArray | GpuTensor | undefined;
   /** (H, K). */
-  readonly dk?: Float32Array | undefined;
+  readonly dk?: Float32Array | GpuTensor | undefined;
   /** (B, H, L). */
-  readonly dpregate?: SampleArray | undefined;
+  readonly dpregate?: SampleArray | GpuTensor | undefined;
   /** (B, H, Lout). */
-  readonly dpostgate?: SampleArray | undefined;
+  readonly dpostgate?: SampleArray | GpuTensor | undefined;
 }
 
 /** Gradients of a loss, given dy = ∂loss/∂y. */
@@ -65,6 +72,20 @@ export interface Gradients {
   readonly dpostgate?: SampleArray;
   /** (H), float32, where there was a skip. */
   readonly dskip?: Float32Array;
+}
+
+/** Gradients of a call whose tensors are in GPU buffers; buffers that the caller did not give are the caller's to destroy. */
+export interface GpuGradients {
+  /** (B, H, L), in the dtype of u. */
+  readonly du: GpuTensor;
+  /** (H, K), float32, summed over the batch in a fixed order. */
+  readonly dk: GpuTensor;
+  /** (B, H, L), where there was a pregate. */
+  readonly dpregate?: GpuTensor;
+  /** (B, H, Lout), where there was a postgate. */
+  readonly dpostgate?: GpuTensor;
+  /** (H), float32, where there was a skip. */
+  readonly dskip?: GpuTensor;
 }
 
 /** Bytes that an object holds in its backend. */

@@ -95,6 +95,27 @@ export const defaultCpu: DeviceSpec = {
   source: "measured on AMD EPYC 7003, 2 cores, Node 24, November 2026",
 };
 
+/** A GPU with numbers to plan by, until its own are measured: the H200 on which the kernels were tuned. */
+export const defaultGpu: DeviceSpec = {
+  name: "default GPU",
+  stages: ["butterfly"],
+  matrixFlops: 0,
+  matrixTile: 16,
+  generalFlops: 22e12,
+  butterflySeconds: {},
+  pointSeconds: 0,
+  bytesPerPoint: 8,
+  memory: [
+    { name: "workgroup", bytes: 49_152, bandwidth: 12e12 },
+    { name: "L2", bytes: 60e6, bandwidth: 3.5e12 },
+    { name: "HBM", bytes: Number.POSITIVE_INFINITY, bandwidth: 4.1e12 },
+  ],
+  rowSeconds: 0,
+  loopSeconds: 0,
+  dispatchSeconds: 5e-6,
+  source: "measured on one NVIDIA H200 through WebGPU, November 2026",
+};
+
 /**
  * Seconds per byte of sweeping a working set again and again: what does not fit a level comes from the next. Caches
  * with imperfect replacement keep a share of a set that is somewhat too large.

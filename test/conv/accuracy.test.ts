@@ -2,7 +2,7 @@
 import { describe, test } from "vitest";
 import { type Dtype, dtypes } from "../../src/dtype.ts";
 import { createProblem, type Mode, modes, type ProblemOptions } from "../../src/plan/problem.ts";
-import { describeBackends } from "../support/backends.ts";
+import { describeBackends, share } from "../support/backends.ts";
 import {
   type CallShape,
   checkBackward,
@@ -42,7 +42,7 @@ const everyMode = modes.flatMap((mode) =>
 const manyRows = prepare({ length: 200 }, { batch: 1024 }, 3);
 
 describeBackends("float32 at unit scale", (open) => {
-  test.each(tiny)("$length samples, 32 rows together", async (options, inputs) => {
+  test.each(share(tiny))("$length samples, 32 rows together", async (options, inputs) => {
     using conv = await open(options);
     await checkForward(conv, inputs, "all");
     await checkBackward(conv, inputs, "all");
@@ -50,7 +50,7 @@ describeBackends("float32 at unit scale", (open) => {
     await checkBackward(conv, inputs);
   });
 
-  test.each(small)("$length samples, row by row", async (options, inputs) => {
+  test.each(share(small))("$length samples, row by row", async (options, inputs) => {
     using conv = await open(options);
     await checkForward(conv, inputs, "rows");
     await checkBackward(conv, inputs, "rows");
@@ -60,17 +60,20 @@ describeBackends("float32 at unit scale", (open) => {
 describeBackends(
   "float32 at unit scale, longer, in every mode",
   (open) => {
-    test.each(medium)("$length samples, row by row", async (options, inputs) => {
+    test.each(share(medium))("$length samples, row by row", async (options, inputs) => {
       using conv = await open(options);
       await checkForward(conv, inputs, "rows");
       await checkBackward(conv, inputs, "rows");
     });
 
-    test.each(everyMode)("%s, %i samples, gates and skip", async (_m, _n, options, inputs) => {
-      using conv = await open(options);
-      await checkForward(conv, inputs, "rows");
-      await checkBackward(conv, inputs, "rows");
-    });
+    test.each(share(everyMode))(
+      "%s, %i samples, gates and skip",
+      async (_m, _n, options, inputs) => {
+        using conv = await open(options);
+        await checkForward(conv, inputs, "rows");
+        await checkBackward(conv, inputs, "rows");
+      },
+    );
 
     test("dk of 1024 rows keeps to its law", async () => {
       const [options, inputs] = manyRows;
@@ -88,17 +91,20 @@ const large = [262_144, 1_000_003, 1_048_576].map((length) =>
 describeBackends(
   "at unit scale, long rows",
   (open) => {
-    test.each(large)("$length samples with gates", async (options, inputs) => {
+    test.each(share(large))("$length samples with gates", async (options, inputs) => {
       using conv = await open(options);
       await checkForward(conv, inputs, "rows");
       await checkBackward(conv, inputs, "rows");
     });
 
-    test.each(largeHalves)("%s, 100,000 samples with gates", async (_dtype, options, inputs) => {
-      using conv = await open(options);
-      await checkForward(conv, inputs, "rows");
-      await checkBackward(conv, inputs, "rows");
-    });
+    test.each(share(largeHalves))(
+      "%s, 100,000 samples with gates",
+      async (_dtype, options, inputs) => {
+        using conv = await open(options);
+        await checkForward(conv, inputs, "rows");
+        await checkBackward(conv, inputs, "rows");
+      },
+    );
   },
   { threads: 2 },
 );
@@ -138,11 +144,14 @@ const halves = (["float16", "bfloat16"] as const).flatMap((dtype) =>
 describeBackends(
   "half precision errs at most 1.1 × what rounding once errs",
   (open) => {
-    test.each(halves)("%s, %i samples, %s", async (_dtype, _length, _gates, options, inputs) => {
-      using conv = await open(options);
-      await checkForward(conv, inputs, "rows");
-      await checkBackward(conv, inputs, "rows");
-    });
+    test.each(share(halves))(
+      "%s, %i samples, %s",
+      async (_dtype, _length, _gates, options, inputs) => {
+        using conv = await open(options);
+        await checkForward(conv, inputs, "rows");
+        await checkBackward(conv, inputs, "rows");
+      },
+    );
   },
   { spread: true },
 );
@@ -199,8 +208,8 @@ describe("every mode, storage, gate and awkward shape", () => {
   describeBackends(
     "forward and backward",
     (open) => {
-      test.each(grid)("%s, %s", async (_mode, _dtype, cases) => {
-        for (const [options, inputs] of cases) {
+      test.each(share(grid, 2))("%s, %s", async (_mode, _dtype, cases) => {
+        for (const [options, inputs] of share(cases, 8)) {
           using conv = await open(options);
           await checkForward(conv, inputs);
           await checkBackward(conv, inputs);

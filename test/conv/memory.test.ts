@@ -6,7 +6,7 @@ import { Arena } from "../../src/backend/memory.ts";
 import { bytesPerSample } from "../../src/dtype.ts";
 import type { FlashFFTConv } from "../../src/index.ts";
 import type { Problem, ProblemOptions } from "../../src/plan/problem.ts";
-import { describeBackends } from "../support/backends.ts";
+import { describeBackends, onCpu } from "../support/backends.ts";
 import { checkForward, drawInputs } from "../support/cases.ts";
 import { normal } from "../support/signals.ts";
 
@@ -69,7 +69,8 @@ const calls = problems.flatMap((options: ProblemOptions) =>
 describe("above inputs and outputs: the spectrum of k and four transforms a thread", () => {
   describeBackends(
     "at most",
-    (open, { options: setting }) => {
+    (open, configuration) => {
+      const setting = onCpu(configuration);
       const { threads } = setting;
 
       /** The bar for a call, with `rows` bytes of staging granted to each thread. */

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { openCpu } from "../../src/backend/cpu.ts";
 import { BackendError, type FlashFFTConv } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/problem.ts";
-import { describeBackends } from "../support/backends.ts";
+import { describeBackends, onCpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs, type Inputs } from "../support/cases.ts";
 import { expectClose } from "../support/close.ts";
 
@@ -17,7 +17,8 @@ const inputsOf = [
 describe("a worker thread ends", () => {
   describeBackends(
     "threads",
-    (open, { options: { instructions, threads } }) => {
+    (open, configuration) => {
+      const { instructions, threads } = onCpu(configuration);
       const endOneWorker = async () => {
         const { pool } = openCpu({ instructions, threads, shared: true });
         // Missing only while it is being replaced.

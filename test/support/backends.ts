@@ -1,6 +1,7 @@
 /**
  * The same test bodies on every backend configuration. One that this runtime cannot open is reported as skipped, or
- * fails where the environment variable REQUIRE_BACKENDS names it: `REQUIRE_BACKENDS=cpu:simd,cpu:javascript`.
+ * fails where the environment variable REQUIRE_BACKENDS names it: `REQUIRE_BACKENDS=cpu:simd,cpu:javascript`. The bodies
+ * run on the CPU's configurations; with `TEST_BACKENDS=webgpu`, in a process with a Vulkan driver to itself, on WebGPU's.
  */
 import { describe, test } from "vitest";
 import { FlashFFTConv, type FlashFFTConvOptions, UnsupportedError } from "../../src/index.ts";
@@ -12,15 +13,43 @@ export interface BackendConfiguration {
   /** Shown in test names. */
   readonly name: string;
   /** Options that select it. */
-  readonly options: {
-    readonly backend: "cpu";
-    readonly instructions: "relaxed-simd" | "simd" | "javascript";
-    readonly threads: number;
-  };
+  readonly options: CpuOptions | GpuOptions;
 }
 
-/** Everything to be tested, fastest first. Plain JavaScript has one thread: its memory cannot be shared. */
-export const configurations: readonly BackendConfiguration[] = (
+interface CpuOptions {
+  readonly backend: "cpu";
+  readonly instructions: "relaxed-simd" | "simd" | "javascript";
+  readonly threads: number;
+}
+
+interface GpuOptions {
+  readonly backend: "webgpu";
+  readonly instructions: "auto";
+  readonly threads: 1;
+  readonly device?: GPUDevice;
+}
+
+/** The options of a configuration in tests about threads and memory of the CPU. */
+export function onCpu({ name, options }: BackendConfiguration): CpuOptions {
+  if (options.backend === "cpu") return options;
+  throw new Error(`a test of the CPU on ${name}`);
+}
+
+/** Whether this process tests WebGPU instead of the CPU. */
+export const onGpu: boolean = process.env.TEST_BACKENDS === "webgpu";
+
+/**
+ * Some of the cases where all would take too long: a driver that emulates a GPU compiles for seconds what a GPU's does in
+ * milliseconds. `every` n-th case, the last one always.
+ */
+export function share<T>(cases: readonly T[], every = 3): readonly T[] {
+  return onGpu ? cases.filter((_, i) => (cases.length - 1 - i) % every === 0) : cases;
+}
+
+/** The CPU's, fastest first. Plain JavaScript has one thread: its memory cannot be shared. */
+export const cpuConfigurations: readonly (BackendConfiguration & {
+  readonly options: CpuOptions;
+})[] = (
   [
     ["relaxed-simd", 1],
     ["relaxed-simd", 2],
@@ -33,6 +62,30 @@ export const configurations: readonly BackendConfiguration[] = (
   name: `cpu:${instructions} × ${threads}`,
   options: { backend: "cpu", instructions, threads },
 }));
+
+/** Held on to: Dawn ends, and takes the process with it, when its instance is collected while devices live. */
+let gpu: GPU | undefined;
+
+/** All that the adapter offers, and the limits and features that any browser has. */
+async function gpuConfigurations(): Promise<BackendConfiguration[]> {
+  const options = { backend: "webgpu", instructions: "auto", threads: 1 } as const;
+  const { create, globals } = await import("webgpu");
+  Object.assign(globalThis, globals);
+  gpu = create([]);
+  const adapter = await gpu.requestAdapter();
+  const device = await adapter?.requestDevice();
+  return [
+    { requirement: "webgpu", name: "webgpu", options },
+    ...(device
+      ? [{ requirement: "webgpu", name: "webgpu, default limits", options: { ...options, device } }]
+      : []),
+  ];
+}
+
+/** What this process tests. */
+export const configurations: readonly BackendConfiguration[] = onGpu
+  ? await gpuConfigurations()
+  : cpuConfigurations;
 
 /** What a configuration's test body gets: `FlashFFTConv.create` with the configuration filled in. */
 export type Open = (options: FlashFFTConvOptions) => Promise<FlashFFTConv>;
@@ -85,9 +138,10 @@ export function describeBackends(
 ): void {
   const chosen = configurations.filter(
     ({ name, options }) =>
-      (!selection.spread || spreadNames.includes(name)) &&
-      (selection.threads ?? options.threads) === options.threads &&
-      (selection.instructions ?? [options.instructions]).includes(options.instructions),
+      onGpu ||
+      ((!selection.spread || spreadNames.includes(name)) &&
+        (selection.threads ?? options.threads) === options.threads &&
+        (selection.instructions ?? [options.instructions]).includes(options.instructions)),
   );
   if (chosen.length === 0) throw new Error(`${title}: no configuration fits the selection`);
   for (const configuration of chosen) {

@@ -10,7 +10,8 @@ import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import type { Gradient, Kernel, Output, Parameters, Path, Sink, Source } from "./kernels.ts";
 import { generateKernel } from "./kernels.ts";
-import type { GpuCall, GpuConvolution, Schedule, Slice } from "./steps.ts";
+import { sumSkip } from "./skip.ts";
+import type { BufferRange, GpuCall, GpuConvolution, Schedule, Slice } from "./steps.ts";
 import { Build, pointBytes } from "./steps.ts";
 import { collectTaps, placeTaps } from "./taps.ts";
 import type { TensorName } from "./tensors.ts";
@@ -70,39 +71,23 @@ export class Scheduler {
         { u: taps.first },
         { u: taps.range, work: build.work("work", n) },
       );
-      this.#descend(build, "work", n, {}, "spectrum", c);
+      this.#transform(build, n, build.spectrum(c, n));
     }
   }
 
-  /** Forward passes over work memory; the last one leaves spectra. */
-  #descend(
-    build: Build,
-    buffer: "work" | "other",
-    units: number,
-    parameters: Parameters,
-    end: "spectrum",
-    channel: number,
-  ): void {
-    const { plan } = this.convolution;
-    plan.passes.forEach((_, pass) => {
-      const last = pass === plan.passes.length - 1;
+  /** Forward passes over the first transforms in work memory; the last one leaves their spectra. */
+  #transform(build: Build, units: number, spectrum: BufferRange): void {
+    const work = build.work("work", units);
+    const { passes } = this.convolution.plan;
+    passes.forEach((_, pass) => {
+      const last = pass === passes.length - 1;
       const kernel = this.#kernel(pass, {
         kind: "path",
-        source: { kind: "work", buffer },
-        forward: true,
-        product: "none",
-        inverse: false,
-        sink: last ? { kind: end } : { kind: "work", buffer },
+        source: { kind: "work", buffer: "work" },
+        ...{ forward: true, product: "none", inverse: false },
+        sink: last ? { kind: "spectrum" } : { kind: "work", buffer: "work" },
       });
-      build.units(
-        kernel,
-        units,
-        { ...parameters, batch: 1, channel },
-        {
-          [buffer]: build.work(buffer, units),
-          ...(last ? { spectrum: build.spectrum() } : {}),
-        },
-      );
+      build.units(kernel, units, { batch: 1 }, { work, ...(last && { spectrum }) });
     });
   }
 
@@ -208,6 +193,7 @@ export class Scheduler {
       for (const slice of build.slices(group)) {
         if (!together) this.#separately(build, slice);
         this.#sumAndSpread(build, slice, group.from, together);
+        if (call.skip) this.#sumSkip(build, slice);
       }
       this.#collect(build, group.from, group.count);
     }
@@ -296,6 +282,12 @@ export class Scheduler {
         if (du) this.#outward(build, slice, du, "other", first, units);
       }
     }
+  }
+
+  #sumSkip(build: Build, slice: Slice): void {
+    const { length, dtype } = this.convolution.problem;
+    const kernel = this.#remembered("skip", () => sumSkip(length, dtype));
+    build.channels(kernel, slice);
   }
 
   /** Sums → the gradient of the taps of channels [from, from + count). */

@@ -13,6 +13,8 @@ export interface GpuLimits {
   readonly sharedBytes: number;
   /** Threads of a workgroup. */
   readonly threads: number;
+  /** Most complex values that a thread should hold. */
+  readonly values: number;
   /** Bytes that one binding may span. */
   readonly bindingBytes: number;
   /** Storage buffers of one kernel. */
@@ -28,6 +30,7 @@ export type BufferName =
   | TensorName
   | "k"
   | "dk"
+  | "dskip"
   | "skip"
   | "spectrum"
   | "twiddles"
@@ -185,11 +188,12 @@ export class Build {
     return { buffer, offset: 0, size };
   }
 
-  /** Spectra: those of the group at hand, from the beginning where they are made for the call. */
-  spectrum(): BufferRange {
-    const { from, count } = this.#group ?? { from: 0, count: this.call.channels };
-    const size = count * this.#transformBytes;
-    return { buffer: "spectrum", offset: this.call.taps ? 0 : from * this.#transformBytes, size };
+  /** Spectra of channels [from, from + count) of the group at hand; those made for the call begin with the group. */
+  spectrum(from?: number, count?: number): BufferRange {
+    const group = this.#group ?? { from: 0, count: this.call.channels };
+    const bytes = this.#transformBytes;
+    const begin = (this.call.taps ? 0 : group.from) + (from ?? 0);
+    return { buffer: "spectrum", offset: begin * bytes, size: (count ?? group.count) * bytes };
   }
 
   sumsRange(channel: number, count: number): BufferRange {
@@ -262,6 +266,20 @@ export class Build {
       at.count,
       { ...parameters, ...at.parameters },
       { ...ranges, ...work, sums: this.sumsRange(at.from, at.count) },
+    );
+  }
+
+  /** A kernel that sums over the batch of every channel of a slice, to `dskip`. */
+  channels(kernel: Kernel, slice: Slice): void {
+    const { ranges, parameters } = this.#tensors(kernel, slice);
+    const begin = (this.call.offsets.dskip ?? 0) + slice.channelFrom * 4;
+    const sums = this.bound("dskip", begin, slice.channels * 4, 4);
+    const batch = { begin: 0, end: slice.batch, clear: slice.batchFrom === 0 ? 1 : 0 };
+    this.step(
+      kernel,
+      slice.channels,
+      { ...parameters, ...batch, y: sums.first },
+      { ...ranges, y: sums.range },
     );
   }
 

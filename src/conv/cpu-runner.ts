@@ -1,0 +1,219 @@
+/** Calls on the CPU: a seat on a backend, and the move to one that can lend arrays. */
+import type { Program } from "../backend/cpu.ts";
+import { openCpu } from "../backend/cpu.ts";
+import type { Instructions } from "../backend/features.ts";
+import { features } from "../backend/features.ts";
+import type { Dtype, SampleArray } from "../dtype.ts";
+import { bytesPerSample } from "../dtype.ts";
+import { show, UnsupportedError } from "../errors.ts";
+import type { GpuSamples } from "./arguments.ts";
+import { newArray } from "./arguments.ts";
+import { dskipOf } from "./dskip.ts";
+import type { Choice, Explanation } from "./explain.ts";
+import type { MemoryUse } from "./options.ts";
+import { PreparedKernel } from "./prepared.ts";
+import type { Call, Spectra } from "./run.ts";
+import { createEngine, makeSpectra, runBackward, runForward } from "./run.ts";
+import type { KernelArgument, Request, Runner } from "./runner.ts";
+import { Seat } from "./seat.ts";
+import type { RowTensor } from "./staging.ts";
+
+/** Thrown inside prepare when the object has moved meanwhile. */
+class Moved extends Error {}
+
+/** How a convolution runs on the CPU. */
+export interface CpuSettings {
+  readonly threads: number;
+  readonly instructions: Instructions;
+}
+
+/** One convolution on the CPU. Its tensors are arrays: the caller refuses others. */
+export class CpuRunner implements Runner {
+  readonly device = undefined;
+  #seat: Seat;
+  readonly #choice: Choice;
+  #workspaceBytes = 0;
+
+  private constructor(seat: Seat, choice: Choice) {
+    this.#seat = seat;
+    this.#choice = choice;
+  }
+
+  /** Compile the plan's forward programs and start threads. */
+  static async open(
+    { threads, instructions }: CpuSettings,
+    choice: Choice,
+    call: string,
+  ): Promise<CpuRunner> {
+    const backend = openCpu({ threads, instructions, shared: threads > 1 });
+    const { problem } = choice.explanation;
+    const seat = new Seat(createEngine(problem, choice.candidate, backend, choice.device));
+    const runner = new CpuRunner(seat, choice);
+    try {
+      await backend.exclusive(() => seat.forward("float32", call));
+    } catch (error) {
+      runner.leave();
+      throw error;
+    }
+    return runner;
+  }
+
+  get threads(): number {
+    return this.#seat.backend.settings.threads;
+  }
+
+  get instructions(): Instructions {
+    return this.#seat.backend.settings.instructions;
+  }
+
+  explain(): Explanation {
+    return this.#choice.explanation;
+  }
+
+  memory(): MemoryUse {
+    const { engine, kernels, backend } = this.#seat;
+    let channels = 0;
+    for (const kernel of kernels.keys()) channels += kernel.channels;
+    return {
+      transformBytes: Math.max(...engine.parts.map((p) => p.transformBytes)),
+      workspaceBytes: this.#workspaceBytes,
+      spectrumBytes: channels * engine.spectrumBytes,
+      backendBytes: backend.arena.used,
+    };
+  }
+
+  lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
+    const { arena } = this.#lender(call).backend;
+    const half = dtype !== "float32";
+    // Where no memory is shared, an ordinary array, which calls copy.
+    if (!this.#seat.backend.settings.shared) {
+      return newArray<Float32Array | Uint16Array>(half ? Uint16Array : Float32Array, size, call);
+    }
+    const block = arena.allocate(size * bytesPerSample(dtype), call);
+    this.#seat.lent.push(block);
+    const { buffer } = arena.memory;
+    const array = half
+      ? new Uint16Array(buffer, block.address, size)
+      : new Float32Array(buffer, block.address, size);
+    return array.fill(0);
+  }
+
+  /** A seat whose backend can lend arrays, where the runtime has one: the object moves there, spectra and all. */
+  #lender(call: string): Seat {
+    const old = this.#seat;
+    const { settings } = old.backend;
+    if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
+      return old;
+    const backend = openCpu({ ...settings, shared: true });
+    const { candidate, device, explanation } = this.#choice;
+    const seat = new Seat(createEngine(explanation.problem, candidate, backend, device));
+    try {
+      seat.takeKernels(old, call);
+    } catch (error) {
+      seat.leave();
+      throw error;
+    }
+    this.#seat = seat;
+    old.leave();
+    return seat;
+  }
+
+  allocate(size: number, _dtype: Dtype, call: string): Promise<GpuSamples> {
+    throw new UnsupportedError({
+      call,
+      requirement: "buffers need a GPU",
+      value: `one of ${show(size)} samples asked of the CPU`,
+      remedy: "Pass arrays.",
+    });
+  }
+
+  async prepare(
+    taps: SampleArray,
+    dtype: Dtype,
+    channels: number,
+    request: Pick<Request, "name" | "alive">,
+  ): Promise<PreparedKernel> {
+    const seat = this.#seat;
+    const { engine, backend } = seat;
+    return backend.exclusive(async () => {
+      const programs = await seat.forward(dtype, request.name);
+      const block = backend.arena.allocate(channels * engine.spectrumBytes, request.name);
+      try {
+        await makeSpectra(engine, programs, taps, [0, channels], block.address, request.name);
+        // Disposed, or moved to another seat, while the spectra were made: begin again, or say so.
+        request.alive();
+        if (seat !== this.#seat) throw new Moved();
+      } catch (error) {
+        backend.arena.free(block);
+        if (error instanceof Moved) return this.prepare(taps, dtype, channels, request);
+        throw error;
+      }
+      const kernel = new PreparedKernel(channels, (k) => this.#freeKernel(k));
+      seat.kernels.set(kernel, block);
+      return kernel;
+    });
+  }
+
+  #freeKernel(kernel: PreparedKernel): void {
+    const { kernels, backend } = this.#seat;
+    const block = kernels.get(kernel);
+    kernels.delete(kernel);
+    if (block) void backend.exclusive(() => backend.arena.free(block));
+  }
+
+  holds(kernel: PreparedKernel): boolean {
+    return this.#seat.kernels.has(kernel);
+  }
+
+  #spectra(kernel: KernelArgument): { spectra: Spectra; dtype: Dtype } {
+    if ("prepared" in kernel) {
+      return { spectra: { kept: this.#seat.kernels.get(kernel.prepared)! }, dtype: "float32" };
+    }
+    return { spectra: { kernel: kernel.taps as SampleArray }, dtype: kernel.dtype };
+  }
+
+  #call({ shape, rows, skip, name }: Request): Call {
+    return { shape, rows: rows as readonly RowTensor[], skip, name };
+  }
+
+  forward(request: Request): void | Promise<void> {
+    const seat = this.#seat;
+    const { spectra, dtype } = this.#spectra(request.kernel);
+    const run = (programs: readonly Program[]): void | Promise<void> => {
+      request.alive();
+      return runForward(seat.engine, programs, spectra, this.#call(request), request.gates);
+    };
+    const note = (): void => {
+      this.#workspaceBytes = seat.backend.workspaceBytes;
+    };
+    const running = seat.backend.exclusive(() => {
+      const programs = seat.forwardNow(dtype);
+      return programs ? run(programs) : seat.forward(dtype, request.name).then(run);
+    });
+    return running ? running.then(note) : note();
+  }
+
+  async backward(request: Request, dk: Float32Array): Promise<Float32Array | undefined> {
+    const seat = this.#seat;
+    const { spectra, dtype } = this.#spectra(request.kernel);
+    const call = this.#call(request);
+    await seat.backend.exclusive(async () => {
+      request.alive();
+      const programs = {
+        forward: await seat.forward(dtype, request.name),
+        backward: await seat.backward(request.name),
+      };
+      await runBackward(seat.engine, programs, spectra, call, request.gates, dk);
+    });
+    this.#workspaceBytes = seat.backend.workspaceBytes;
+    if (!request.skip) return undefined;
+    const { problem } = this.#choice.explanation;
+    const data = (field: string): SampleArray => call.rows.find((r) => r.field === field)!.data;
+    const [dy, u] = [data("dy"), data("u")];
+    return dskipOf(dy, u, problem.dtype, request.shape, problem.length, request.name);
+  }
+
+  leave(): void {
+    this.#seat.leave();
+  }
+}

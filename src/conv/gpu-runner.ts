@@ -1,0 +1,401 @@
+/** Calls on a GPU: schedules, the buffers they need, and the way of arrays there and back. */
+import type { Buffers, Recording } from "../backend/webgpu.ts";
+import { WebGpuBackend } from "../backend/webgpu.ts";
+import type { Dtype, SampleArray } from "../dtype.ts";
+import { bytesPerSample } from "../dtype.ts";
+import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import { Scheduler } from "../kernels/wgsl/schedule.ts";
+import type { BufferName, GpuCall, GpuLimits, Schedule } from "../kernels/wgsl/steps.ts";
+import { twiddleValues } from "../kernels/wgsl/twiddles.ts";
+import { defaultGpu } from "../plan/device.ts";
+import type { PassCandidate } from "../plan/pass-planner.ts";
+import { namedPasses, passCandidates } from "../plan/pass-planner.ts";
+import type { Problem } from "../plan/problem.ts";
+import { integer } from "../plan/problem.ts";
+import type { Samples } from "./arguments.ts";
+import { GpuSamples, intact, newArray } from "./arguments.ts";
+import type { Explanation } from "./explain.ts";
+import { explainPasses } from "./explain.ts";
+import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
+import { PreparedKernel } from "./prepared.ts";
+import type { KernelArgument, Request, Rows, Runner } from "./runner.ts";
+
+/** Work memory of a call by default. */
+const defaultWorkspace = 256 * 2 ** 20;
+/** Smallest work memory: a few rows of the shortest transforms. */
+const leastWorkspace = 2 ** 20;
+/** Schedules that an object remembers. */
+const mostRecordings = 64;
+
+/** Backends that are open, by device; one that the library opened is shared by all objects. */
+const backends = new WeakMap<GPUDevice, Promise<WebGpuBackend>>();
+let shared: Promise<WebGpuBackend> | undefined;
+
+async function backendFor(device: GPUDevice | undefined, call: string): Promise<WebGpuBackend> {
+  if (device) {
+    let known = backends.get(device);
+    if (!known) {
+      known = WebGpuBackend.open(device, call);
+      backends.set(device, known);
+    }
+    return known;
+  }
+  const open = await shared?.catch(() => undefined);
+  if (!open || open.isLost) shared = WebGpuBackend.open(undefined, call);
+  return shared!;
+}
+
+/** A runner on WebGPU. */
+export async function openGpuRunner(
+  problem: Problem,
+  options: FlashFFTConvOptions & { readonly batch: number; readonly channels: number },
+  call: string,
+): Promise<GpuRunner> {
+  const workspace = integer(
+    call,
+    "workspaceBytes",
+    options.workspaceBytes ?? defaultWorkspace,
+    leastWorkspace,
+    2 ** 40,
+  );
+  const backend = await backendFor(options.device, call);
+  const limits = backend.limits(workspace);
+  const rows = options.batch * options.channels;
+  const candidates = passCandidates(problem, defaultGpu, limits, rows);
+  const chosen =
+    options.plan === undefined
+      ? candidates[0]
+      : namedPasses(options.plan, problem, defaultGpu, limits, rows);
+  if (!chosen) {
+    throw new InvalidArgumentError({
+      call,
+      requirement:
+        "plan must be one that explain() prints for these lengths and this GPU, or like it",
+      value: show(options.plan),
+      remedy: "Take one from explain().candidates, or leave plan out.",
+    });
+  }
+  const bytes = chosen.plan.points * 8;
+  if (bytes > limits.bindingBytes) {
+    throw new UnsupportedError({
+      call,
+      requirement: `a GPU that binds ${show(bytes)} bytes at once, one transform`,
+      value: `${backend.name}, which binds ${show(limits.bindingBytes)}`,
+      remedy: "Use backend: 'cpu'.",
+    });
+  }
+  const explanation = explainPasses(problem, rows, backend.name, chosen, candidates);
+  const runner = new GpuRunner(problem, backend, limits, chosen, explanation);
+  await runner.start(call);
+  return runner;
+}
+
+/** One convolution on one GPU. */
+export class GpuRunner implements Runner {
+  readonly threads = 1;
+  readonly instructions = "wgsl";
+  readonly #backend: WebGpuBackend;
+  readonly #explanation: Explanation;
+  readonly #candidate: PassCandidate;
+  readonly #scheduler: Scheduler;
+  /** Buffers of this object by what they are for; they grow. */
+  readonly #own = new Map<string, GPUBuffer>();
+  /** Outgrown buffers that commands of the caller may still name. */
+  readonly #retired: GPUBuffer[] = [];
+  readonly #kernels = new Map<PreparedKernel, { buffer: GPUBuffer; channels: number }>();
+  readonly #recordings = new Map<string, Recording>();
+  #turn: Promise<unknown> = Promise.resolve();
+  #left = false;
+
+  constructor(
+    problem: Problem,
+    backend: WebGpuBackend,
+    limits: GpuLimits,
+    candidate: PassCandidate,
+    explanation: Explanation,
+  ) {
+    this.#backend = backend;
+    this.#candidate = candidate;
+    this.#explanation = explanation;
+    const { part, plan } = candidate;
+    this.#scheduler = new Scheduler({ problem, part, plan, limits });
+  }
+
+  /** Upload what every call needs. */
+  async start(call: string): Promise<void> {
+    const values = twiddleValues(this.#candidate.plan);
+    const buffer = await this.#backend.buffer(values.byteLength, call);
+    this.#backend.write(buffer, 0, values);
+    this.#own.set("twiddles", buffer);
+  }
+
+  get device(): GPUDevice {
+    return this.#backend.device;
+  }
+
+  explain(): Explanation {
+    return this.#explanation;
+  }
+
+  get #spectrumBytes(): number {
+    return this.#candidate.plan.points * 8;
+  }
+
+  memory(): MemoryUse {
+    let channels = 0;
+    for (const kernel of this.#kernels.keys()) channels += kernel.channels;
+    let workspaceBytes = 0;
+    for (const [name, buffer] of this.#own) {
+      if (["work", "other", "sums", "spectrum"].includes(name)) workspaceBytes += buffer.size;
+    }
+    return {
+      transformBytes: this.#spectrumBytes,
+      workspaceBytes,
+      spectrumBytes: channels * this.#spectrumBytes,
+      backendBytes: this.#backend.held.bytes,
+    };
+  }
+
+  lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
+    const Kind = dtype === "float32" ? Float32Array : Uint16Array;
+    return newArray<Float32Array | Uint16Array>(Kind, size, call);
+  }
+
+  async allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples> {
+    const bytes = bytesPerSample(dtype);
+    const buffer = await this.#backend.gift(size * bytes, call);
+    return new GpuSamples(buffer, 0, size, bytes);
+  }
+
+  /** One call after the other: they share work memory. */
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(work);
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  /** A buffer of this object with room for `bytes`. */
+  async #buffer(name: string, bytes: number, keep: boolean, call: string): Promise<GPUBuffer> {
+    const known = this.#own.get(name);
+    if (known && known.size >= bytes) return known;
+    const buffer = await this.#backend.buffer(bytes, call);
+    this.#own.set(name, buffer);
+    if (known && keep) this.#retired.push(known);
+    else if (known) this.#backend.release(known);
+    return buffer;
+  }
+
+  #recording(key: string, make: () => Schedule, call: string): Promise<Recording> {
+    const known = this.#recordings.get(key);
+    if (known) return Promise.resolve(known);
+    return this.#backend.prepare(make(), call).then((recording) => {
+      this.#recordings.set(key, recording);
+      const [oldest] = this.#recordings.keys();
+      if (this.#recordings.size > mostRecordings) this.#forget(oldest!);
+      return recording;
+    });
+  }
+
+  #forget(key: string): void {
+    const { parameters } = this.#recordings.get(key)!;
+    this.#recordings.delete(key);
+    this.#retired.push(parameters);
+  }
+
+  prepare(
+    taps: Samples,
+    dtype: Dtype,
+    channels: number,
+    request: Pick<Request, "name" | "alive">,
+  ): Promise<PreparedKernel> {
+    const { name: call, alive } = request;
+    return this.#exclusive(async () => {
+      alive();
+      const offset = taps instanceof GpuSamples ? taps.byteOffset : 0;
+      const buffer = await this.#backend.buffer(channels * this.#spectrumBytes, call);
+      try {
+        const key = `spectra ${channels} ${dtype} ${offset}`;
+        const make = (): Schedule => this.#scheduler.spectra(channels, dtype, offset);
+        const recording = await this.#recording(key, make, call);
+        const buffers: Buffers = { spectrum: buffer, k: await this.#upload("k", taps, call) };
+        await this.#run(recording, buffers, undefined, call);
+        alive();
+      } catch (error) {
+        this.#backend.release(buffer);
+        throw error;
+      }
+      const kernel = new PreparedKernel(channels, (k) => this.#freeKernel(k));
+      this.#kernels.set(kernel, { buffer, channels });
+      return kernel;
+    });
+  }
+
+  #freeKernel(kernel: PreparedKernel): void {
+    const found = this.#kernels.get(kernel);
+    this.#kernels.delete(kernel);
+    if (found) void this.#exclusive(async () => this.#backend.release(found.buffer));
+  }
+
+  holds(kernel: PreparedKernel): boolean {
+    return this.#kernels.has(kernel);
+  }
+
+  /** The buffer of a tensor; arrays are copied to one of ours. */
+  async #upload(name: string, samples: Samples, call: string): Promise<GPUBuffer> {
+    if (samples instanceof GpuSamples) return samples.buffer;
+    intact(name, samples, 1, call);
+    const buffer = await this.#buffer(
+      name,
+      samples.length * samples.BYTES_PER_ELEMENT,
+      false,
+      call,
+    );
+    this.#backend.write(buffer, 0, samples as unknown as ArrayBufferView);
+    return buffer;
+  }
+
+  /** Buffers of a call's tensors and kernel, inputs filled. */
+  async #bind(request: Request, kernel: KernelArgument): Promise<Buffers> {
+    const { name: call } = request;
+    const buffers: Buffers = {};
+    for (const { field, data, direction } of request.rows) {
+      if (direction === "in") buffers[field] = await this.#upload(field, data, call);
+      else if (data instanceof GpuSamples) buffers[field] = data.buffer;
+      else {
+        buffers[field] = await this.#buffer(
+          field,
+          data.length * data.BYTES_PER_ELEMENT,
+          false,
+          call,
+        );
+      }
+    }
+    if ("taps" in kernel) buffers.k = await this.#upload("k", kernel.taps, call);
+    else buffers.spectrum = this.#kernels.get(kernel.prepared)!.buffer;
+    if (request.skip) buffers.skip = await this.#upload("skip", request.skip, call);
+    return buffers;
+  }
+
+  #call(request: Request, dk?: Samples): GpuCall {
+    const offsets: Partial<Record<BufferName, number>> = {};
+    const note = (name: BufferName, data: Samples): void => {
+      if (data instanceof GpuSamples && data.byteOffset) offsets[name] = data.byteOffset;
+    };
+    for (const { field, data } of request.rows) note(field, data);
+    if ("taps" in request.kernel) note("k", request.kernel.taps);
+    if (dk) note("dk", dk);
+    const taps = "taps" in request.kernel ? request.kernel.dtype : undefined;
+    const skip = request.skip !== undefined;
+    return { ...request.shape, ...request.gates, skip, taps, offsets };
+  }
+
+  /** Work memory for a recording, then its commands: submitted, or added to the caller's encoder. */
+  async #run(
+    recording: Recording,
+    buffers: Buffers,
+    encoder: GPUCommandEncoder | undefined,
+    call: string,
+  ): Promise<void> {
+    const all: Buffers = { ...buffers, twiddles: this.#own.get("twiddles")! };
+    for (const [name, bytes] of Object.entries(recording.schedule.bytes)) {
+      all[name as BufferName] ??= await this.#buffer(name, bytes, true, call);
+    }
+    if (encoder) this.#backend.record(encoder, recording, all);
+    else await this.#backend.submit((own) => this.#backend.record(own, recording, all), call);
+  }
+
+  #onlyBuffers(request: Request, more: readonly Samples[]): void {
+    const samples = [...request.rows.map((r) => r.data), ...more];
+    if ("taps" in request.kernel) samples.push(request.kernel.taps);
+    if (!request.encoder || samples.every((s) => s instanceof GpuSamples)) return;
+    throw new InvalidArgumentError({
+      call: request.name,
+      requirement:
+        "with an encoder every tensor must be in a GPU buffer, the kernel too or prepared",
+      value: "an array among them",
+      remedy: "Upload it, or leave encoder out.",
+    });
+  }
+
+  async #download(
+    rows: readonly { field: string; data: Samples }[],
+    buffers: Buffers,
+    call: string,
+  ): Promise<void> {
+    for (const { field, data } of rows) {
+      if (data instanceof GpuSamples) continue;
+      const array: SampleArray = data;
+      intact(field, array, 1, call);
+      await this.#backend.read(
+        buffers[field as BufferName]!,
+        0,
+        array as unknown as ArrayBufferView,
+        call,
+      );
+    }
+  }
+
+  async forward(request: Request): Promise<void> {
+    const { name: call } = request;
+    this.#onlyBuffers(request, []);
+    await this.#exclusive(async () => {
+      request.alive();
+      const scheduled = this.#call(request);
+      const key = `forward ${JSON.stringify(scheduled)}`;
+      const recording = await this.#recording(key, () => this.#scheduler.forward(scheduled), call);
+      const buffers = await this.#bind(request, request.kernel);
+      await this.#run(recording, buffers, request.encoder, call);
+      const outputs = request.rows.filter((r) => r.direction === "out");
+      await this.#download(outputs, buffers, call);
+    });
+  }
+
+  async backward(request: Request, dk: Samples): Promise<Samples | undefined> {
+    const { name: call, shape } = request;
+    const onGpu = dk instanceof GpuSamples;
+    this.#onlyBuffers(request, [dk]);
+    return this.#exclusive(async () => {
+      request.alive();
+      const scheduled = this.#call(request, dk);
+      const key = `backward ${JSON.stringify(scheduled)}`;
+      const recording = await this.#recording(key, () => this.#scheduler.backward(scheduled), call);
+      const dskip = request.skip && (await this.#newSums(shape.channels, onGpu, call));
+      const outputs: Pick<Rows, "field" | "data">[] = request.rows.filter(
+        (r) => r.direction === "out",
+      );
+      const buffers = await this.#bind(request, request.kernel);
+      for (const [name, samples] of [
+        ["dk", dk],
+        ["dskip", dskip],
+      ] as const) {
+        if (!samples) continue;
+        buffers[name] =
+          samples instanceof GpuSamples
+            ? samples.buffer
+            : await this.#buffer(name, samples.length * 4, false, call);
+      }
+      await this.#run(recording, buffers, request.encoder, call);
+      await this.#download(outputs, buffers, call);
+      await this.#download([{ field: "dk", data: dk }], buffers, call);
+      if (dskip) await this.#download([{ field: "dskip", data: dskip }], buffers, call);
+      return dskip;
+    });
+  }
+
+  #newSums(channels: number, onGpu: boolean, call: string): Samples | Promise<Samples> {
+    return onGpu ? this.allocate(channels, "float32", call) : new Float32Array(channels);
+  }
+
+  leave(): void {
+    if (this.#left) return;
+    this.#left = true;
+    void this.#exclusive(async () => {
+      for (const key of [...this.#recordings.keys()]) this.#forget(key);
+      for (const b of [...this.#own.values(), ...this.#retired]) this.#backend.release(b);
+      for (const { buffer } of this.#kernels.values()) this.#backend.release(buffer);
+      this.#own.clear();
+      this.#retired.length = 0;
+      this.#kernels.clear();
+    });
+  }
+}

@@ -1,0 +1,69 @@
+/** What FlashFFTConv asks of a backend: calls whose arguments are checked. */
+import type { Instructions } from "../backend/features.ts";
+import type { Dtype } from "../dtype.ts";
+import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
+import type { GpuSamples, Samples } from "./arguments.ts";
+import type { Explanation } from "./explain.ts";
+import type { MemoryUse } from "./options.ts";
+import type { PreparedKernel } from "./prepared.ts";
+import type { Gates, Shape } from "./run.ts";
+import type { RowField } from "./staging.ts";
+
+/** One row tensor of a call: rows in the order b·channels + h. */
+export interface Rows {
+  readonly field: RowField;
+  readonly data: Samples;
+  /** Samples of a row. */
+  readonly width: number;
+  readonly direction: "in" | "out";
+}
+
+/** The kernel of a call: one whose spectra are kept, or its taps. */
+export type KernelArgument =
+  | { readonly prepared: PreparedKernel }
+  | { readonly taps: Samples; readonly dtype: Dtype };
+
+/** A call, checked. */
+export interface Request {
+  readonly kernel: KernelArgument;
+  readonly shape: Shape;
+  readonly rows: readonly Rows[];
+  readonly gates: Gates;
+  readonly skip: Float32Array | undefined;
+  /** The call's name, for errors. */
+  readonly name: string;
+  /** Where the caller records commands; the backend submits its own where there is none. */
+  readonly encoder: GpuCommandEncoder | undefined;
+  /** Throws where the object has been disposed of while the call waited. */
+  readonly alive: () => void;
+}
+
+/** A backend's way to run one convolution. */
+export interface Runner {
+  readonly threads: number;
+  /** In what its kernels are written. */
+  readonly instructions: Instructions | "wgsl";
+  /** The device whose buffers tensors may be; undefined where they must be arrays. */
+  readonly device: GpuDevice | undefined;
+  forward(request: Request): void | Promise<void>;
+  /** Gradients; the kernel's go to `dk`. Returns the skip's where the call has one. */
+  backward(request: Request, dk: Samples): Promise<Samples | undefined>;
+  /** Compute and keep the spectra of taps (H, K). */
+  prepare(
+    taps: Samples,
+    dtype: Dtype,
+    channels: number,
+    request: Pick<Request, "name" | "alive">,
+  ): Promise<PreparedKernel>;
+  /** Whether it keeps the spectra of a kernel. */
+  holds(kernel: PreparedKernel): boolean;
+  /** A zeroed array that calls use without copying, where the backend can lend one. */
+  lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array;
+  /** A new buffer for a result: asked for only where tensors may be buffers. */
+  allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples>;
+  /** Which plan was chosen, and why. */
+  explain(): Explanation;
+  memory(): MemoryUse;
+  /** Give everything back once the calls before have ended. */
+  leave(): void;
+}

@@ -1,0 +1,60 @@
+/** Gradient of the skip weights: dskip[h] = Σ_b Σ_n dy[b,h,n]·u[b,h,n]. */
+import type { Dtype } from "../../dtype.ts";
+import type { Kernel } from "./kernels.ts";
+import { declaredParameters } from "./kernels.ts";
+import { tensorBinding, tensorFunctions } from "./tensors.ts";
+
+/** Threads that share a channel. */
+const threads = 256;
+
+/**
+ * One workgroup for each channel: every thread sums every 256th sample of a row, with the rounding error of each addition
+ * carried along (Kahan 1965), so that the sum is as exact as its terms whatever the batch.
+ */
+export function sumSkip(length: number, dtype: Dtype): Kernel {
+  const tensors = (["dy", "u"] as const).map((name) => ({
+    ...{ name, dtype, writes: false, paired: false },
+  }));
+  const bindings = [
+    ...tensors.map(tensorBinding),
+    { name: "y", access: "read_write", element: "f32" } as const,
+  ];
+  const code = [
+    declaredParameters,
+    ...bindings.map(
+      (b, i) =>
+        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
+    ),
+    `var<workgroup> partial: array<f32, ${threads}>;`,
+    ...tensors.flatMap(tensorFunctions),
+    `@compute @workgroup_size(${threads})`,
+    "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
+    "let h = group.y * groups.x + group.x;",
+    "var sum = 0.0f;",
+    "var lost = 0.0f;",
+    "if (h < p.tiles) {",
+    "for (var b = p.begin; b < p.end; b++) {",
+    `let row = (b * p.channels + h) * ${length}u;`,
+    `for (var n = lane; n < ${length}u; n += ${threads}u) {`,
+    "let term = dy_get(row + n + p.dy) * u_get(row + n + p.u) - lost;",
+    "let next = sum + term;",
+    "lost = (next - sum) - term;",
+    "sum = next;",
+    "}",
+    "}",
+    "}",
+    "partial[lane] = sum;",
+    "workgroupBarrier();",
+    `for (var half = ${threads / 2}u; half > 0u; half /= 2u) {`,
+    "if (lane < half) { partial[lane] += partial[lane + half]; }",
+    "workgroupBarrier();",
+    "}",
+    "if (lane == 0u && h < p.tiles) {",
+    "let at = p.y + h;",
+    "if (p.clear == 1u) { y[at] = partial[0]; } else { y[at] += partial[0]; }",
+    "}",
+    "}",
+    "",
+  ].join("\n");
+  return { code, bindings, tiles: 1, tilesPerUnit: 1 };
+}

@@ -1,0 +1,164 @@
+/** All pass plans worth comparing: which padded size, which radices, how much on chip, how many threads. */
+import type { Part } from "./geometry.ts";
+import type { Exchange, Packing, Pass, PassPlan } from "./passes.ts";
+import { runnable } from "./passes.ts";
+import { product } from "./plan.ts";
+
+/** What a device allows a workgroup. */
+export interface WorkgroupLimits {
+  /** Bytes of workgroup memory. */
+  readonly sharedBytes: number;
+  /** Threads. */
+  readonly threads: number;
+  /** Most complex values that a thread should hold. */
+  readonly values: number;
+}
+
+/** Smallest transform: one thread's butterfly and a few more. */
+export const leastPassPoints = 32;
+/** Complex values of a thread: at most 64 registers, and as many again for what it computes. */
+const valuesEach = [8, 16, 32] as const;
+/** Points of the tiles of passes that work on columns. */
+const columnTiles = [1024, 2048, 4096] as const;
+/** Fewest adjacent columns: 16 complex points are two lines of 64 bytes. */
+const leastColumns = 16;
+/** Most rows that one pass takes apart beside columns. */
+const mostRows = 256;
+/** A workgroup has at least so many threads: two subgroups of 32. */
+const leastThreads = 64;
+
+const bits = (n: number): number => Math.round(Math.log2(n));
+
+/** The odd part of a number. */
+const oddPart = (n: number): number => n / 2 ** Math.min(...[n].map(trailingZeros));
+
+function trailingZeros(n: number): number {
+  let zeros = 0;
+  for (let m = n; m % 2 === 0; m /= 2) zeros++;
+  return zeros;
+}
+
+/** `total` bits in as few even parts of at most `most` as there can be, small ones first. */
+function evenly(total: number, most: number): number[] {
+  const count = Math.ceil(total / most);
+  return Array.from({ length: count }, (_, i) => Math.floor((total + i) / count));
+}
+
+/**
+ * Lists of radices for `points` with `each` values a thread: the first radix leaves a thread an even number of butterflies, so
+ * that neighbours are loaded together; an odd factor goes there.
+ */
+function radixLists(points: number, each: number): number[][] {
+  const odd = oddPart(points);
+  if (each % odd !== 0) return [];
+  const total = bits(points / odd);
+  const most = bits(each / odd);
+  const lists: number[][] = [];
+  for (let first = odd > 1 ? 0 : 1; first < most; first++) {
+    const rest = total - first;
+    if (rest < 0) continue;
+    lists.push([odd * 2 ** first, ...evenly(rest, Math.min(5, most)).map((b) => 2 ** b)]);
+  }
+  return lists;
+}
+
+function exchanges(
+  points: number,
+  tiles: number,
+  stages: number,
+  limits: WorkgroupLimits,
+): Exchange[] {
+  if (stages === 1) return ["whole"];
+  const fits = (pointBytes: number): boolean => points * tiles * pointBytes <= limits.sharedBytes;
+  return [...(fits(8) ? (["whole"] as const) : []), ...(fits(4) ? (["split"] as const) : [])];
+}
+
+/** Passes that split `rows` rows of `columns` columns on chip. */
+function tilePasses(rows: number, columns: number, limits: WorkgroupLimits): Pass[] {
+  const points = rows * columns;
+  const odd = oddPart(rows);
+  const passes: Pass[] = [];
+  for (const values of valuesEach.filter((v) => v <= limits.values)) {
+    const each = odd > 1 ? (values / 4) * odd : values;
+    const threads = points / each;
+    if (!Number.isInteger(threads) || threads > limits.threads) continue;
+    const tiles = threads >= leastThreads ? 1 : Math.ceil(leastThreads / threads);
+    for (const radices of radixLists(rows, each)) {
+      for (const exchange of exchanges(points, tiles, radices.length, limits)) {
+        passes.push({
+          radices,
+          columns,
+          threads,
+          tiles: Math.min(tiles, limits.threads),
+          exchange,
+        });
+      }
+    }
+  }
+  return passes;
+}
+
+/** Passes before the last one for `rows` rows of blocks whose sub-blocks have `rest` points. */
+function columnPasses(rows: number, rest: number, limits: WorkgroupLimits): Pass[] {
+  return columnTiles.flatMap((tile) => {
+    const columns = Math.min(rest, 2 ** Math.floor(Math.log2(tile / rows)));
+    if (columns < Math.min(leastColumns, rest)) return [];
+    return tilePasses(rows, columns, limits);
+  });
+}
+
+/** Most points that a workgroup can hold at once. */
+export function mostTilePoints(limits: WorkgroupLimits): number {
+  const most = Math.min(limits.sharedBytes / 4, limits.threads * limits.values);
+  return 2 ** Math.floor(Math.log2(most));
+}
+
+/** Plans of one size. */
+export function passPlans(points: number, packing: Packing, limits: WorkgroupLimits): PassPlan[] {
+  const most = mostTilePoints(limits);
+  const plans: PassPlan[] = [];
+  const add = (passes: readonly Pass[]): void => {
+    const plan = { points, packing, passes };
+    if (runnable(plan)) plans.push(plan);
+  };
+  if (points <= most) for (const pass of tilePasses(points, 1, limits)) add([pass]);
+  if (plans.length > 0 && points < most) return plans;
+  for (let inner = most; inner >= 512; inner /= 2) {
+    const rows = points / inner;
+    if (!Number.isInteger(rows) || rows < 2) continue;
+    const last = tilePasses(inner, 1, limits);
+    for (const outer of splitRows(rows)) {
+      let rest = points;
+      const options = outer.map((r) => {
+        rest /= r;
+        return columnPasses(r, rest, limits);
+      });
+      // Passes are priced apart, so that the best of each will do; the model sees every one of them with one partner.
+      const count = Math.max(last.length, ...options.map((o) => o.length));
+      if (last.length === 0 || options.some((o) => o.length === 0)) continue;
+      for (let i = 0; i < count; i++) {
+        add([...options.map((o) => o[i % o.length]!), last[i % last.length]!]);
+      }
+    }
+  }
+  return plans;
+}
+
+/** Rows as the product of what one pass can take, in as few passes as possible. */
+function splitRows(rows: number): number[][] {
+  if (rows <= mostRows) return [[rows]];
+  const odd = oddPart(rows);
+  const parts = evenly(bits(rows / odd), bits(mostRows) - (odd > 1 ? 3 : 0)).map((b) => 2 ** b);
+  parts[0]! *= odd;
+  return parts.length <= 2 && product(parts) === rows ? [parts] : [];
+}
+
+/** Transform sizes for a part: powers of two, and three or five times one where that is less. */
+export function passSizes(part: Part, packing: Packing): number[] {
+  const need = packing === "halves" ? part.positions / 2 : part.positions;
+  const power = Math.max(leastPassPoints, 2 ** Math.ceil(Math.log2(need)));
+  const fewer = [(power / 8) * 5, (power / 4) * 3].filter(
+    (n) => Number.isInteger(n) && n >= need && n >= 16 * leastPassPoints,
+  );
+  return part.exact ? [need] : [...fewer, power];
+}

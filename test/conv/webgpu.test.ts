@@ -1,0 +1,172 @@
+/** What only a GPU has: tensors in buffers, commands in the caller's encoder, lost devices, buffers that must not leak. */
+import { describe, expect, test } from "vitest";
+import { create, globals } from "webgpu";
+import {
+  BackendError,
+  FlashFFTConv,
+  type GpuTensor,
+  InvalidArgumentError,
+} from "../../src/index.ts";
+import { createProblem } from "../../src/plan/problem.ts";
+import { onGpu } from "../support/backends.ts";
+import { checkForward, drawInputs, forwardBar, gradientBar } from "../support/cases.ts";
+import { expectClose } from "../support/close.ts";
+
+Object.assign(globalThis, globals);
+/** Held on to: devices end with it. */
+const gpu = onGpu ? create([]) : undefined;
+
+async function openDevice(): Promise<GPUDevice> {
+  const adapter = await gpu!.requestAdapter();
+  return adapter!.requestDevice();
+}
+
+function upload(device: GPUDevice, values: Float32Array, shape: number[], offset = 0): GpuTensor {
+  const data = device.createBuffer({ size: offset + values.byteLength, usage: 0x8c });
+  device.queue.writeBuffer(data, offset, values as Float32Array<ArrayBuffer>);
+  return { data, shape, offset };
+}
+
+async function download(device: GPUDevice, tensor: GpuTensor): Promise<Float32Array> {
+  const size = 4 * tensor.shape.reduce((a, b) => a * b, 1);
+  const staging = device.createBuffer({ size, usage: 0x9 });
+  const encoder = device.createCommandEncoder();
+  encoder.copyBufferToBuffer(tensor.data as GPUBuffer, tensor.offset ?? 0, staging, 0, size);
+  device.queue.submit([encoder.finish()]);
+  await staging.mapAsync(1);
+  const values = new Float32Array(staging.getMappedRange().slice(0));
+  staging.destroy();
+  return values;
+}
+
+const problem = createProblem({ length: 100 }, "test");
+const shape = [2, 3, 100];
+const inputs = drawInputs(
+  problem,
+  { batch: 2, channels: 3, pregate: true, postgate: true, skip: true },
+  1,
+);
+const { u, k, dy, options } = inputs as typeof inputs & { u: Float32Array; dy: Float32Array };
+const rowBound = { rowLength: 100, bound: 2 * forwardBar(problem) };
+
+describe.skipIf(!onGpu)("tensors in GPU buffers", () => {
+  test("forward and backward, at offsets, with a kernel of either kind", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    expect(conv.device).toBe(device);
+    const on = {
+      u: upload(device, u, shape, 8),
+      dy: upload(device, dy, shape, 264),
+      k: upload(device, k, [3, 100], 16),
+      pregate: upload(device, options.pregate as Float32Array, shape),
+      postgate: upload(device, options.postgate as Float32Array, shape, 256),
+    };
+    const gates = { pregate: on.pregate, postgate: on.postgate, skip: options.skip! };
+    const kept = await conv.prepareKernel(on.k);
+    for (const kernel of [on.k, k, kept]) {
+      const y = await conv.forward(on.u, kernel, gates);
+      expect(y.shape).toEqual(shape);
+      expectClose(await download(device, y), inputs.y(), rowBound);
+    }
+    const out = upload(device, new Float32Array(602), [602]);
+    const target = { data: out.data, shape, offset: 8 };
+    expect(await conv.forward(on.u, kept, { ...gates, out: target })).toEqual(target);
+    const whole = await download(device, { data: out.data, shape: [602] });
+    expectClose(whole.slice(2), inputs.y(), rowBound);
+    expect([...whole.slice(0, 2)]).toEqual([0, 0]);
+
+    const exact = inputs.gradients();
+    const gradients = await conv.backward(on.dy, on.u, kept, gates);
+    for (const name of ["du", "dk", "dpregate", "dpostgate", "dskip"] as const) {
+      const values = await download(device, gradients[name]!);
+      const bound = { rowLength: values.length, bound: gradientBar, name };
+      expectClose(values, exact[name]!, bound);
+    }
+    kept.dispose();
+    device.destroy();
+  });
+
+  test("arrays and buffers in one call", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    const pregate = upload(device, options.pregate as Float32Array, shape);
+    expectClose(await conv.forward(u, k, { ...options, pregate }), inputs.y(), rowBound);
+    device.destroy();
+  });
+
+  test("commands in the caller's encoder, twice in one submission", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    const [x, kernel] = [upload(device, u, shape), await conv.prepareKernel(k)];
+    const encoder = device.createCommandEncoder();
+    const once = await conv.forward(x, kernel, { encoder });
+    const twice = await conv.forward(once, kernel, { encoder });
+    expect([...(await download(device, once))].every((v) => v === 0)).toBe(true);
+    device.queue.submit([encoder.finish()]);
+    const first = await conv.forward(u, kernel);
+    const second = await conv.forward(first, kernel);
+    expect([...(await download(device, once))]).toEqual([...(first as Float32Array)]);
+    expect([...(await download(device, twice))]).toEqual([...(second as Float32Array)]);
+    device.destroy();
+  });
+});
+
+describe.skipIf(!onGpu)("refusals", () => {
+  test("name what is wrong with a buffer", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    const x = upload(device, u, shape);
+    const storageless = device.createBuffer({ size: 2400, usage: 0x8 });
+    const cases: [GpuTensor, RegExp][] = [
+      [{ ...x, shape: [2, 3, 99] }, /last dimension of u must be 100/],
+      [{ ...x, shape: [4, 3, 100] }, /must hold 4,800 bytes/],
+      [{ ...x, shape: [600] }, /must have shape \(B, H, L\)/],
+      [{ ...x, offset: 4 }, /offset of u must be a multiple of 8/],
+      [{ data: storageless, shape }, /GPUBufferUsage.STORAGE/],
+    ];
+    for (const [tensor, message] of cases) {
+      const call = conv.forward(tensor, k);
+      await expect(call).rejects.toThrow(InvalidArgumentError);
+      await expect(call).rejects.toThrow(message);
+    }
+    await expect(conv.forward(x, k, { out: x })).rejects.toThrow(/out must not overlap u/);
+    const encoder = device.createCommandEncoder();
+    await expect(conv.forward(x, k, { encoder })).rejects.toThrow(/every tensor must be in a GPU/);
+    await checkForward(conv, inputs);
+    device.destroy();
+  });
+
+  test("a lost device is a typed error, and a new object works", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    await checkForward(conv, inputs);
+    device.destroy();
+    await device.lost;
+    await expect(conv.forward(u, k, options)).rejects.toThrow(BackendError);
+    await expect(conv.forward(u, k, options)).rejects.toThrow(/a lost one \(destroyed/);
+    using next = await FlashFFTConv.create({ length: 100, device: await openDevice() });
+    await checkForward(next, inputs);
+  });
+});
+
+describe.skipIf(!onGpu)("nothing leaks", () => {
+  test("1,000 rounds of create, run, dispose leave no buffer", async () => {
+    const device = await openDevice();
+    const create = () => FlashFFTConv.create({ length: 100, device });
+    for (let round = 0; round < 1000; round++) {
+      const conv = await create();
+      const kernel = round % 3 === 0 ? await conv.prepareKernel(k) : k;
+      if (round % 100 === 0) await conv.backward(dy, u, kernel, options);
+      await conv.forward(u, kernel, options);
+      conv.dispose();
+    }
+    const last = await create();
+    const twiddles = last.memory().backendBytes;
+    last.dispose();
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    expect(last.memory().backendBytes).toBe(0);
+    // All that one object holds before its first call is its table.
+    expect(twiddles).toBeLessThan(100_000);
+    device.destroy();
+  }, 300_000);
+});

@@ -1,0 +1,133 @@
+/**
+ * Kernels as text: for the limits of three kinds of device, every kernel of every schedule keeps within them and compiles
+ * (Dawn's null backend checks WGSL and layouts without any driver), and the text changes only when somebody means it to.
+ */
+import { createHash } from "node:crypto";
+import { describe, expect, test } from "vitest";
+import { create, globals } from "webgpu";
+import { dtypes } from "../../../src/dtype.ts";
+import { Scheduler } from "../../../src/kernels/wgsl/schedule.ts";
+import type { GpuLimits, Schedule } from "../../../src/kernels/wgsl/steps.ts";
+import { defaultGpu } from "../../../src/plan/device.ts";
+import { passCandidates } from "../../../src/plan/pass-planner.ts";
+import { formatPasses } from "../../../src/plan/passes.ts";
+import { createProblem, modes, type ProblemOptions } from "../../../src/plan/problem.ts";
+
+Object.assign(globalThis, globals);
+/** Held on to for as long as its devices live. */
+const gpu = create(["backend=null"]);
+
+const common = { values: 32, alignment: 256, workspaceBytes: 2 ** 28 };
+const defaults = "browser default";
+const profiles: Readonly<Record<string, GpuLimits>> = {
+  [defaults]: {
+    ...common,
+    ...{ sharedBytes: 16_384, threads: 256, bindingBytes: 2 ** 27, bindings: 8 },
+  },
+  "Apple-like": {
+    ...common,
+    ...{ sharedBytes: 32_768, threads: 1024, bindingBytes: 2 ** 30, bindings: 10 },
+  },
+  NVIDIA: {
+    ...common,
+    ...{ sharedBytes: 49_152, threads: 1024, bindingBytes: 2_147_483_644, bindings: 16 },
+  },
+};
+
+/** Lengths of one pass, of two and of three; odd ones; every mode and storage type somewhere among them. */
+const problems: readonly ProblemOptions[] = [
+  ...[33, 3000, 8192, 65_536].map((length) => ({ length })),
+  ...modes.map((mode) => ({ mode, length: 700 })),
+  ...dtypes.flatMap((dtype) => [1024, 1023].map((length) => ({ dtype, length }))),
+  { length: 1_048_576, dtype: "float16" },
+  { length: 16_777_216 },
+];
+
+const gates = { pregate: true, postgate: true };
+
+/** Everything that an object of these options may run on such a device. */
+function schedulesOf(
+  options: ProblemOptions,
+  limits: GpuLimits,
+): { text: string; all: Schedule[] } {
+  const problem = createProblem(options, "test");
+  const { part, plan } = passCandidates(problem, defaultGpu, limits, 64)[0]!;
+  const scheduler = new Scheduler({ problem, part, plan, limits });
+  const skip = problem.length === problem.outputLength;
+  const calls = [
+    { pregate: false, postgate: false, skip: false, taps: undefined },
+    { ...gates, skip, taps: "float32" as const },
+  ].map((call) => ({ batch: 2, channels: 3, ...call, offsets: {} }));
+  const all = [
+    scheduler.spectra(3, problem.dtype, 0),
+    ...calls.flatMap((call) => [scheduler.forward(call), scheduler.backward(call)]),
+  ];
+  return { text: formatPasses(plan), all };
+}
+
+const kernelsOf = (schedules: readonly Schedule[]) => [
+  ...new Map(
+    schedules.flatMap((s) => s.steps.map((step) => [step.kernel.code, step.kernel])),
+  ).values(),
+];
+
+const layoutEntry = (access: "read" | "read_write", binding: number): GPUBindGroupLayoutEntry => ({
+  binding,
+  visibility: 4,
+  buffer: { type: access === "read" ? "read-only-storage" : "storage" },
+});
+
+describe.each(Object.entries(profiles))("%s", (name, limits) => {
+  test.each(problems)("%o", async (options) => {
+    const { text, all } = schedulesOf(options, limits);
+    const kernels = kernelsOf(all);
+    const adapter = await gpu.requestAdapter();
+    const device = await adapter!.requestDevice();
+    for (const { code, bindings } of kernels) {
+      const module = device.createShaderModule({ code });
+      const { messages } = await module.getCompilationInfo();
+      expect(messages.map((m) => m.message)).toEqual([]);
+      expect(bindings.length).toBeLessThanOrEqual(limits.bindings);
+      expect(threadsOf(code)).toBeLessThanOrEqual(limits.threads);
+      expect(sharedBytesOf(code)).toBeLessThanOrEqual(limits.sharedBytes);
+      if (name !== defaults) continue;
+      // The null backend has the default limits, and holds pipelines to them.
+      const entries: GPUBindGroupLayoutEntry[] = [
+        { binding: 0, visibility: 4, buffer: { type: "uniform" } },
+        ...bindings.map((b, i) => layoutEntry(b.access, i + 1)),
+      ];
+      const layout = device.createPipelineLayout({
+        bindGroupLayouts: [device.createBindGroupLayout({ entries })],
+      });
+      await device.createComputePipelineAsync({ layout, compute: { module, entryPoint: "main" } });
+    }
+    for (const { steps, bytes } of all) {
+      for (const { ranges } of steps) {
+        for (const range of Object.values(ranges)) {
+          expect(range.size).toBeLessThanOrEqual(limits.bindingBytes);
+          expect(range.offset % limits.alignment).toBe(0);
+        }
+      }
+      const held = Object.values(bytes).reduce((a, b) => a + b, 0);
+      expect(held).toBeLessThanOrEqual(Math.max(limits.workspaceBytes, 4 * transformBytes(text)));
+    }
+    const digest = createHash("sha256");
+    for (const { code } of kernels) digest.update(code);
+    expect(`${text} ${digest.digest("hex").slice(0, 16)}`).toMatchSnapshot(name);
+    device.destroy();
+  });
+});
+
+function threadsOf(code: string): number {
+  return Number(/@workgroup_size\((\d+)\)/.exec(code)![1]);
+}
+
+function sharedBytesOf(code: string): number {
+  const found = code.matchAll(/var<workgroup> \w+: array<(\w+), (\d+)>/g);
+  return [...found].reduce((sum, [, type, n]) => sum + (type === "vec2f" ? 8 : 4) * Number(n), 0);
+}
+
+/** Bytes of one transform in work memory: a call needs a few of them, however small its workspace. */
+function transformBytes(plan: string): number {
+  return 8 * Number(/ (\d+):/.exec(plan)![1]);
+}
