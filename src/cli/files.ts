@@ -28,14 +28,15 @@ export class InputFile {
   static async open(path: string, call: string): Promise<InputFile> {
     let handle: FileHandle | undefined;
     try {
-      handle = await open(path, "r");
-      const information = await handle.stat();
-      if (information.isFile()) return new InputFile(path, information.size, handle, call);
+      // Looked at first: to open a pipe that nobody writes to would wait for ever.
+      if ((await stat(path)).isFile()) {
+        handle = await open(path, "r");
+        return new InputFile(path, (await handle.stat()).size, handle, call);
+      }
     } catch (error) {
       await handle?.close();
       throw systemError(call, path, "readable", error);
     }
-    await handle.close();
     throw new FileError({
       call,
       requirement: "input must be a regular file, because its length is checked before it is read",

@@ -17,17 +17,22 @@ export function problemOf(
   return createProblem(defined(options) as ProblemOptions, call);
 }
 
-/** The object that convolves such problems, planned for this many rows. */
+/**
+ * The object that convolves such problems, planned for this many rows.
+ * @throws UnsupportedError or BackendError naming `call`.
+ */
 export function openConv(
   problem: Problem,
   batch: number,
   channels: number,
   { threads, instructions }: Pick<SharedChoices, "threads" | "instructions">,
+  call: string,
 ): Promise<FlashFFTConv> {
   const { mode, length, kernelLength, dtype } = problem;
   const period = mode === "circular" ? problem.period : undefined;
-  return FlashFFTConv.create({
+  const options = {
     ...{ mode, length, kernelLength, dtype, batch, channels },
     ...defined({ period, threads, instructions }),
-  });
+  };
+  return FlashFFTConv.createFor(options, call);
 }

@@ -125,6 +125,17 @@ test("clipping is refused and leaves no file; --normalize and --bits float do no
   expect((await output(folder.file("y.wav"))).samples[0]).toBeCloseTo(2, 5);
 });
 
+test("a NaN is no error in float, but it is told", async () => {
+  const folder = new Folder();
+  const u = sound(folder, "u.wav", 1, 10, 1);
+  const k = folder.write("k.npy", npy("<f4", [1], Float32Array.of(Number.NaN)));
+  const argv = ["conv", "--input", u.path, "--kernel", k, "--output", folder.file("y.wav")];
+  const { code, stdout } = await run(argv);
+  expect(code).toBe(0);
+  expect(stdout).toContain("10 samples are NaN or infinite");
+  expect((await run([...argv, "--bits", "16"])).stderr).toContain("needs finite samples");
+});
+
 test("different sample rates are refused, with the remedy", async () => {
   const folder = new Folder();
   const u = sound(folder, "u.wav", 1, 100, 1, 44_100);

@@ -1,4 +1,5 @@
 /** .npy files: every type and version read, every cut and hostile header refused, and what is written. */
+import { execFileSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
 import { InputFile } from "../../src/cli/files.ts";
 import { npyHeader } from "../../src/cli/npy.ts";
@@ -216,6 +217,8 @@ describe("refusing", () => {
       "0 bytes",
     );
     expect((await refusal(folder.path)).message).toContain("regular file");
+    execFileSync("mkfifo", [folder.file("pipe.npy")]);
+    expect((await refusal(folder.file("pipe.npy"))).message).toContain("regular file");
     expect((await refusal(folder.file("none.npy"))).message).toContain("does not exist");
   });
 

@@ -99,6 +99,13 @@ describe("usage errors", () => {
     expect(stderr).toMatch(/^flashfftconv.*: .*; got .*\. .*[.?]\n$/);
   });
 
+  test("what the machine cannot do, in the name of the command", async () => {
+    const argv = ["plan", "--length", "1K", "--instructions", "javascript", "--threads", "2"];
+    const { code, stderr } = await run(argv);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^flashfftconv plan: threads need .*; got .*\n$/);
+  });
+
   test("with --json, as JSON too, with the four parts of every error", async () => {
     const { code, records, stderr } = await runJson(["conv", "--inptu", "a"]);
     expect(code).toBe(2);

@@ -69,6 +69,8 @@ examples:
 };
 
 interface Settings {
+  /** How errors name the command. */
+  readonly call: string;
   readonly problems: readonly Problem[];
   readonly batch: number;
   readonly channels: number;
@@ -107,6 +109,7 @@ function readSettings(values: Values): Settings {
     problemOf({ mode, length, kernelLength, dtype, period }, values.call),
   );
   return {
+    call: values.call,
     problems,
     batch: values.integer("batch", 1, 2 ** 24) ?? 1,
     channels: values.integer("channels", 1, 2 ** 24) ?? 64,
@@ -124,7 +127,7 @@ async function measure(
 ): Promise<Measurement> {
   const { batch, channels } = settings;
   const { mode, dtype, length, kernelLength, outputLength } = problem;
-  using conv = await openConv(problem, batch, channels, settings.how);
+  using conv = await openConv(problem, batch, channels, settings.how, settings.call);
   onStep("drawing random samples");
   const source = normalSource(1);
   const fill = (target: ReturnType<typeof conv.allocateInput>) => {

@@ -83,6 +83,14 @@ export const convCommand: Command = {
   },
 };
 
+/** What was measured of a .wav output, and the factor it was written with. */
+interface Loudness {
+  readonly peak: number;
+  readonly gain: number;
+  /** Samples that are NaN or infinite. */
+  readonly notFinite: number;
+}
+
 /** Milliseconds spent. */
 interface Times {
   read: number;
@@ -99,9 +107,9 @@ async function convolveFiles(
   const { call, problem, arrangement } = job;
   const output = await checkOutput(job.outputPath, call);
   const { batch, channels } = arrangement;
-  using conv = await openConv(problem, batch, channels, sharedChoices(values));
+  using conv = await openConv(problem, batch, channels, sharedChoices(values), call);
   const times: Times = { read: 0, convolve: 0, write: 0 };
-  let level: { peak: number; gain: number } | undefined;
+  let level: Loudness | undefined;
   await writeWhole(output, call, context, async (write) => {
     if (job.wav) {
       level = await convolveToWav(job, conv, job.wav, context, times, write);
@@ -246,14 +254,14 @@ async function convolveToWav(
   context: Context,
   times: Times,
   write: (bytes: Uint8Array) => Promise<void>,
-): Promise<{ peak: number; gain: number }> {
-  let level = { peak: 0, gain: 1 };
+): Promise<Loudness> {
+  let level: Loudness = { peak: 0, gain: 1, notFinite: 0 };
   const slices = slicesOf(job.arrangement, job.problem.outputLength, true);
   await convolveSlices(job, conv, slices, context, times, async (y) => {
     const samples = y as Float32Array;
     const measured = measureLevel(samples);
     const gain = outputGain(measured, format.encoding, job.normalize, job.call);
-    level = { peak: peakOf(measured), gain };
+    level = { peak: peakOf(measured), gain, notFinite: measured.notFinite };
     await writeWav(write, format, samples, gain, (fraction) =>
       context.progress.update("writing", fraction),
     );
@@ -265,7 +273,7 @@ function report(
   job: Job,
   conv: FlashFFTConv,
   times: Times,
-  level: { peak: number; gain: number } | undefined,
+  level: Loudness | undefined,
   context: Context,
 ): void {
   const { problem, arrangement, input, kernel, wav } = job;
@@ -296,5 +304,7 @@ function report(
   if (level && level.gain !== 1)
     lines.push(`peak ${threeDigits(level.peak)}, scaled by ${threeDigits(level.gain)}`);
   else if (level) lines.push(`peak ${threeDigits(level.peak)} of full scale 1`);
+  if (level && level.notFinite > 0)
+    lines.push(`${show(level.notFinite)} samples are NaN or infinite`);
   context.stdout.write(`${lines.join("\n")}\n`);
 }

@@ -36,7 +36,7 @@ example:
     const problem = problemOf({ mode, length, kernelLength, dtype, period }, values.call);
     const batch = values.integer("batch", 1, 2 ** 24) ?? 1;
     const channels = values.integer("channels", 1, 2 ** 24) ?? 1;
-    using conv = await openConv(problem, batch, channels, how);
+    using conv = await openConv(problem, batch, channels, how, values.call);
     const explanation = conv.explain();
     if (context.json) {
       const { threads, instructions } = conv;

@@ -79,6 +79,8 @@ examples:
 
 /** One problem to be verified. */
 interface Case {
+  /** How errors name the command. */
+  readonly call: string;
   readonly problem: Problem;
   readonly batch: number;
   readonly channels: number;
@@ -96,6 +98,7 @@ function readCases(values: Values): Case[] {
   const chosenDtypes = values.choices("dtype", dtypes) ?? ["float32"];
   const kernelLength = values.integer("kernel-length", 1, 2 * maxLength);
   const common = {
+    call: values.call,
     batch: values.integer("batch", 1, 2 ** 24) ?? 2,
     channels: values.integer("channels", 1, 2 ** 24) ?? 3,
     backward: values.has("backward"),
@@ -131,7 +134,7 @@ async function verify(one: Case): Promise<(Comparison & { plan: string })[]> {
     postgate: draw(rows * outputLength, dtype),
   };
   const skip = one.skip && { skip: draw(channels, "float32") as Float32Array };
-  using conv = await openConv(problem, batch, channels, one.how);
+  using conv = await openConv(problem, batch, channels, one.how, one.call);
   const { plan } = conv.explain().chosen;
   const inputs = {
     ...{ batch, channels, u: decode(u, dtype), k: Float64Array.from(k) },
