@@ -106,7 +106,8 @@ function cacheBytes(): Record<string, number> {
 
 /**
  * Measure this machine with the best instruction set it has; takes about ten seconds.
- * @throws UnsupportedError where there is no file system to keep the result in; the signal's reason when stopped.
+ * @throws UnsupportedError where there is no file system to keep the result in, FileError where it cannot be written;
+ * the signal's reason when stopped.
  */
 export async function tune(options: TuneOptions = {}): Promise<Tuned> {
   checkOptions(options, "tune");

@@ -1,5 +1,6 @@
 /** The numbers that plans are priced with: measured on this machine by `tune` and kept in the user's cache, or defaults. */
 import type { Instructions } from "../backend/features.ts";
+import { FileError, show } from "../errors.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { defaultCpu } from "../plan/device.ts";
 
@@ -25,8 +26,42 @@ function slower(factor: number, name: string): DeviceSpec {
   };
 }
 
-/** The file's form: one description per instruction set. */
-type Wisdom = Partial<Record<Instructions, DeviceSpec>>;
+/** The file's form: one description per instruction set, in JSON, which has no infinity. */
+type Wisdom = Partial<Record<Instructions, unknown>>;
+
+/** Numbers of a description that prices are made of. */
+const priceFields = [
+  "generalFlops",
+  "pointSeconds",
+  "bytesPerPoint",
+  "rowSeconds",
+  "loopSeconds",
+  "dispatchSeconds",
+] as const;
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null;
+
+const isAmount = (value: unknown): boolean =>
+  typeof value === "number" && Number.isFinite(value) && value >= 0;
+
+const isLevel = (level: unknown): boolean =>
+  isObject(level) && isAmount(level.bytes ?? 0) && isAmount(level.bandwidth) && !!level.bandwidth;
+
+/** Whether plans can be priced with what a file held: it may have been written by another version, or cut short. */
+function isDevice(value: unknown): value is DeviceSpec {
+  if (!isObject(value)) return false;
+  const { butterflySeconds, memory, name } = value;
+  return (
+    typeof name === "string" &&
+    priceFields.every((field) => isAmount(value[field])) &&
+    isObject(butterflySeconds) &&
+    Object.values(butterflySeconds).every(isAmount) &&
+    Array.isArray(memory) &&
+    memory.length > 0 &&
+    memory.every(isLevel)
+  );
+}
 
 interface NodeParts {
   readonly fs: typeof import("node:fs");
@@ -61,7 +96,8 @@ function wisdom(): Wisdom {
   let found: Wisdom = {};
   if (path) {
     try {
-      found = JSON.parse(node()!.fs.readFileSync(path, "utf8")) as Wisdom;
+      const content: unknown = JSON.parse(node()!.fs.readFileSync(path, "utf8"));
+      if (isObject(content)) found = content;
     } catch {
       // No file yet, or not one of ours: the defaults are always right, only less exact.
       found = {};
@@ -74,24 +110,38 @@ function wisdom(): Wisdom {
 /** The description that plans of an instruction set are priced with. */
 export function deviceFor(instructions: Instructions): DeviceSpec {
   const tuned = wisdom()[instructions];
-  if (!tuned || !Array.isArray(tuned.memory)) return defaults[instructions];
-  // JSON has no infinity: the last level holds everything.
+  if (!isDevice(tuned)) return defaults[instructions];
+  // The last level holds everything.
   const memory = tuned.memory.map((m, i, all) =>
     i === all.length - 1 ? { ...m, bytes: Number.POSITIVE_INFINITY } : m,
   );
   return { ...tuned, memory };
 }
 
-/** Keep a measured description; returns the file. */
+/**
+ * Keep a measured description; returns the file.
+ * @throws FileError where the cache folder cannot be written to.
+ */
 export function keepDevice(instructions: Instructions, device: DeviceSpec): string | undefined {
   const path = wisdomPath();
   if (!path) return undefined;
   const { fs, path: paths } = node()!;
   const all = { ...wisdom(), [instructions]: device };
-  fs.mkdirSync(paths.dirname(path), { recursive: true });
   const temporary = `${path}.${process.pid}`;
-  fs.writeFileSync(temporary, `${JSON.stringify(all, null, 2)}\n`);
-  fs.renameSync(temporary, path);
+  try {
+    fs.mkdirSync(paths.dirname(path), { recursive: true });
+    fs.writeFileSync(temporary, `${JSON.stringify(all, null, 2)}\n`);
+    fs.renameSync(temporary, path);
+  } catch (cause) {
+    if (fs.existsSync(temporary)) fs.rmSync(temporary);
+    const parts = {
+      call: "tune",
+      requirement: "a cache folder that can be written to",
+      value: `${show(path)} (${(cause as Error).message})`,
+      remedy: "Name another folder in the environment variable FLASHFFTCONV_CACHE.",
+    };
+    throw new FileError(parts, cause);
+  }
   read = undefined;
   return path;
 }

@@ -4,7 +4,7 @@ import { afterEach, describe, expect, test, vi } from "vitest";
 import { compare, float32Bound } from "../../src/cli/accuracy.ts";
 import { FlashFFTConv } from "../../src/conv/conv.ts";
 import { encode } from "../../src/dtype.ts";
-import type { DeviceSpec } from "../../src/plan/device.ts";
+import { type DeviceSpec, defaultCpu } from "../../src/plan/device.ts";
 import { createProblem } from "../../src/plan/problem.ts";
 import { normal } from "../support/signals.ts";
 import { Folder, run, runJson, succeed } from "./support.ts";
@@ -188,10 +188,13 @@ describe("tune", () => {
       const { path, device } = record as { path: string; device: DeviceSpec };
       expect(path.startsWith(folder.path)).toBe(true);
       expect(folder.list().length).toBe(1);
-      expect(device.generalFlops).toBeGreaterThan(1e6);
+      expect(device.pointSeconds).not.toBe(defaultCpu.pointSeconds);
       for (const { bandwidth } of device.memory) expect(bandwidth).toBeGreaterThan(1e6);
       const [plan] = await succeed(["plan", "--length", "4K"]);
-      expect((plan!.device as DeviceSpec).generalFlops).toBe(device.generalFlops);
+      expect((plan!.device as DeviceSpec).pointSeconds).toBe(device.pointSeconds);
+      const { stdout } = await run(["tune"]);
+      expect(stdout).toMatch(/radix 4, for a point .* measured\n/);
+      expect(stdout).toMatch(/calling the other threads .* default\n/);
     } finally {
       vi.unstubAllEnvs();
     }

@@ -22,20 +22,35 @@ nothing else is busy, and again after a change of processor or of Node.`,
       context.stdout.write(`${JSON.stringify({ command: "tune", path, device })}\n`);
       return exitCodes.done;
     }
-    context.stdout.write(`${table(["number", "value"], rowsOf(device))}\nkept in ${path}\n`);
+    context.stdout.write(
+      `${table(["number", "value", "from"], rowsOf(device))}\nkept in ${path}\n`,
+    );
     return exitCodes.done;
   },
 };
 
+/** Every number that tuning measured, then those that it takes from the default machine. */
 function rowsOf(device: DeviceSpec): string[][] {
-  return [
-    ["arithmetic of a thread", `${threeDigits(device.generalFlops / 1e9)} GFLOP/s`],
-    ...device.memory.map(({ name, bytes: size, bandwidth }) => [
-      Number.isFinite(size) ? `${name}, to ${bytes(size)}` : name,
-      `${threeDigits(bandwidth / 1e9)} GB/s`,
+  const [first, ...swept] = device.memory.map(({ name, bytes: size, bandwidth }) => [
+    Number.isFinite(size) ? `${name}, to ${bytes(size)}` : name,
+    `${threeDigits(bandwidth / 1e9)} GB/s`,
+  ]);
+  const measured = [
+    ...Object.entries(device.butterflySeconds).map(([radix, seconds]) => [
+      `a stage of radix ${radix}, for a point`,
+      duration(1000 * seconds),
     ]),
+    ["all else, for a point", duration(1000 * device.pointSeconds)],
+    ...swept,
     ["starting a row", duration(1000 * device.rowSeconds)],
+  ];
+  const taken = [
+    first!,
     ["starting a loop", duration(1000 * device.loopSeconds)],
     ["calling the other threads", duration(1000 * device.dispatchSeconds)],
+  ];
+  return [
+    ...measured.map((row) => [...row, "measured"]),
+    ...taken.map((row) => [...row, "default"]),
   ];
 }
