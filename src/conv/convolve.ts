@@ -13,7 +13,8 @@ export interface ConvolveOptions
     Omit<ForwardOptions, "out"> {}
 
 /**
- * Convolve once: u and k of one channel each, or of `channels` rows. `full` by default, as scipy.signal.fftconvolve.
+ * Convolve once: u and k of one channel each, or k of `channels` rows and u of `batch` times as many, which are no hints
+ * here. `full` by default, as scipy.signal.fftconvolve.
  * Plans and compiles for this call alone: for more than a few calls make a FlashFFTConv.
  */
 export async function convolve(

@@ -20,9 +20,9 @@ export interface FlashFFTConvOptions extends ProblemOptions {
   readonly threads?: number;
   /** Instruction set of the kernels; by default the best that the runtime has. */
   readonly instructions?: "auto" | Instructions;
-  /** Rows that calls will have, as hints for the planner; calls may have any. */
+  /** B of the calls to come, 1 by default: a hint for the planner; calls may have any. */
   readonly batch?: number;
-  /** H of the calls to come: a hint, as `batch` is. */
+  /** H of the calls to come, 16 by default: a hint, as `batch` is. */
   readonly channels?: number;
   /** Use this plan, as `explain()` prints it, instead of the planner's choice. */
   readonly plan?: string;
