@@ -8,6 +8,18 @@ export type { GpuTensor, Tensor } from "./conv/arguments.ts";
 export { FlashFFTConv } from "./conv/conv.ts";
 export type { ConvolveOptions } from "./conv/convolve.ts";
 export { convolve } from "./conv/convolve.ts";
+export { FlashDepthwiseConv1d } from "./conv/depthwise.ts";
+export type {
+  DepthwiseBackwardOptions,
+  DepthwiseForwardOptions,
+  DepthwiseGradients,
+  DepthwiseOptions,
+  FlashDepthwiseConv1dOptions,
+  FlashHyenaProjectionsOptions,
+  HyenaProjections,
+  ProjectionsForwardOptions,
+  ProjectionsUpstream,
+} from "./conv/depthwise-options.ts";
 export type { Explanation, PlanPrediction } from "./conv/explain.ts";
 export type {
   BackwardOptions,
@@ -19,8 +31,16 @@ export type {
   MemoryUse,
 } from "./conv/options.ts";
 export { PreparedKernel } from "./conv/prepared.ts";
+export { FlashHyenaProjections } from "./conv/projections.ts";
 export type { Tuned, TuneOptions } from "./conv/tune.ts";
 export { tune } from "./conv/tune.ts";
 export type { Dtype, SampleArray } from "./dtype.ts";
 export * from "./errors.ts";
+export type {
+  DepthwiseProblem,
+  DepthwiseProblemOptions,
+  Form,
+  Layout,
+  Padding,
+} from "./plan/depthwise.ts";
 export type { Mode, Problem, ProblemOptions } from "./plan/problem.ts";

@@ -3,25 +3,21 @@
  * convolutions with the same settings. WebAssembly with relaxed SIMD or SIMD, or plain JavaScript.
  */
 import { printJavaScript } from "../kernels/js/print.ts";
-import type { ProgramSpec } from "../kernels/program.ts";
-import { buildProgram } from "../kernels/program.ts";
-import { twiddleTable } from "../kernels/tables.ts";
+import type { ConstantTable, ProgramSource } from "../kernels/source.ts";
 import { printWasm } from "../kernels/wasm/print.ts";
-import type { TransformPlan } from "../plan/plan.ts";
-import { formatTransform } from "../plan/plan.ts";
-import type { Kernels } from "./executor.ts";
 import { execute, soloTickets } from "./executor.ts";
 import type { Instructions } from "./features.ts";
 import type { Job } from "./job.ts";
 import type { Block, LinearMemory } from "./memory.ts";
 import { Arena, maxPages, PlainMemory } from "./memory.ts";
 import { Pool } from "./pool.ts";
+import type { Kernels } from "./recipe.ts";
 
-/** A compiled program and its twiddles, ready on every thread. */
+/** A compiled program and its constants, ready on every thread. */
 export interface Program {
   readonly id: number;
   readonly key: string;
-  readonly table: Block;
+  readonly table: Block | undefined;
   kernels: Kernels;
   /** Kernels in plain JavaScript are made for one buffer, and again when the memory has moved. */
   readonly factory: ((buffer: ArrayBufferLike) => Kernels) | undefined;
@@ -122,16 +118,16 @@ export class CpuBackend {
   }
 
   /** Compile a program on every thread, or find it compiled. Call inside `exclusive`. */
-  async program(spec: Omit<ProgramSpec, "lanes">, call: string): Promise<Program> {
-    const key = JSON.stringify({ ...spec, plan: formatTransform(spec.plan) });
+  async program(source: ProgramSource, call: string): Promise<Program> {
+    const { key } = source;
     const found = this.#programs.get(key);
     if (found) {
       found.uses++;
       return found;
     }
     const id = this.#nextProgram++;
-    const table = this.#table(spec.plan, call);
-    const { kernels, factory } = await this.#compile({ ...spec, lanes: this.lanes }, id);
+    const table = source.table && this.#table(source.table, call);
+    const { kernels, factory } = await this.#compile(source, id);
     const program: Program = {
       id,
       key,
@@ -145,9 +141,12 @@ export class CpuBackend {
     return program;
   }
 
-  async #compile(spec: ProgramSpec, id: number): Promise<Pick<Program, "kernels" | "factory">> {
-    const source = buildProgram(spec);
-    if (spec.lanes === 1) {
+  async #compile(
+    { build }: ProgramSource,
+    id: number,
+  ): Promise<Pick<Program, "kernels" | "factory">> {
+    const source = build(this.lanes);
+    if (this.lanes === 1) {
       const factory = new Function("memory", printJavaScript(source)) as (
         memory: ArrayBufferLike,
       ) => Kernels;
@@ -190,14 +189,13 @@ export class CpuBackend {
       void this.exclusive(() => this.#pool?.send({ type: "forget", id: program.id }));
   }
 
-  #table(plan: TransformPlan, call: string): Block {
-    const key = formatTransform(plan);
+  #table({ key, values: compute }: ConstantTable, call: string): Block {
     const found = this.#tables.get(key);
     if (found) {
       found.uses++;
       return found.block;
     }
-    const values = twiddleTable(plan, this.lanes);
+    const values = compute(this.lanes);
     const block = this.arena.allocate(values.byteLength, call);
     new Float32Array(this.arena.memory.buffer, block.address, values.length).set(values);
     this.#tables.set(key, { block, uses: 1 });

@@ -5,11 +5,10 @@
 
 import { batchPlaces } from "../kernels/middle.ts";
 import { rowName, suffix } from "../kernels/suffix.ts";
+import { depthwiseBackward, depthwiseForward } from "./depthwise.ts";
 import type { Job } from "./job.ts";
 import { jobKinds } from "./job.ts";
-
-/** Compiled kernels by name; all arguments are byte addresses or counts. */
-export type Kernels = Readonly<Record<string, (...args: number[]) => void>>;
+import type { Clear, Context, Kernels, MakeRecipe, Recipe, Step } from "./recipe.ts";
 
 /** Items [0, count) that may run at the same time. */
 interface Phase {
@@ -34,30 +33,6 @@ export function soloTickets(): Tickets {
   let item = 0;
   const draw = (_: number, job: Job): number => (item < job.units ? item++ : -1);
   return { draw, next: () => item++, finish: () => {}, wait: () => true };
-}
-
-/** Clears bytes [from, to) of the memory. */
-export type Clear = (from: number, to: number) => void;
-
-/** Where a thread works: its job, its work memory, how to clear memory. */
-interface Context {
-  readonly job: Job;
-  work: number;
-  readonly clear: Clear;
-}
-
-/** A step of the work on one unit, cut into parts that may run at the same time: its tiles, its body units, or one. */
-interface Step {
-  readonly over: "tiles" | "bodies" | "once";
-  readonly run: (c: Context, unit: number, batch: number, from: number, to: number) => void;
-}
-
-/** The steps of a unit: for each of the batch rows of the job (forward: once), then once after the last of the batch. */
-interface Recipe {
-  readonly row: readonly Step[];
-  readonly after: readonly Step[];
-  /** All steps of a unit in one, where a thread has it to itself. */
-  readonly unit?: (c: Context, unit: number) => void;
 }
 
 function lengthOf(step: Step, job: Job): number {
@@ -290,12 +265,12 @@ function tapSteps(e: Kernels, flags: Job): Step[] {
   return flags.clearTaps ? [clearTaps, ...sinks] : sinks;
 }
 
-type MakeRecipe = (kernels: Kernels, flags: Job) => Recipe;
-
 const makers: Readonly<Record<number, MakeRecipe>> = {
   [jobKinds.spectra]: spectraRecipe,
   [jobKinds.forward]: forwardRecipe,
   [jobKinds.backward]: backwardRecipe,
+  [jobKinds.depthwiseForward]: depthwiseForward,
+  [jobKinds.depthwiseBackward]: depthwiseBackward,
 };
 
 /** Recipes made so far, by kernels and by what a job fuses. */

@@ -3,27 +3,33 @@
  * walks the same list of phases and draws items by one shared counter, so the answer does not depend on who does what.
  */
 
-/** Fields of a job, in the order in which they cross to the workers. */
-const fields = [
+/** Fields that the executor reads whatever the job does. */
+const common = [
   "kind",
   "program",
-  /** Rows: batch × channels; a unit is a row (forward) or a channel (spectra, backward). */
-  "batch",
-  "channels",
   /** Units [first, first + units). */
   "first",
   "units",
   /** Threads that take part. */
   "threads",
+  /** Work memory belongs to units (no more than threads), not to threads: what it holds outlives the job. */
+  "slotted",
+  /** All threads work on one row at a time, in phases. */
+  "together",
+  /** Work memory of thread 0, and from thread to thread. */
+  "workspace",
+  "threadBytes",
+  "batch",
+  "channels",
+] as const;
+
+/** Fields of the long convolution, whose units are rows (forward) or channels (spectra, backward). */
+const dense = [
   /** Rows of the units lie one after another from `u`, `y`, …; else row b·channels + h of whole tensors. */
   "packed",
   /** Batch rows [batchFrom, batchTo) of a backward job; the kernel gradient is stored after the last of the batch. */
   "batchFrom",
   "batchTo",
-  /** Work memory belongs to units (no more than threads), not to threads: what it holds outlives the job. */
-  "slotted",
-  /** All threads work on one row at a time, in phases. */
-  "together",
   "table",
   "k",
   "kernelBytes",
@@ -42,9 +48,7 @@ const fields = [
   "dpostgate",
   "dk",
   "dkBytes",
-  /** Work memory of thread 0, and from thread to thread; transforms lie `transformBytes` apart in it. */
-  "workspace",
-  "threadBytes",
+  /** Transforms lie so far apart in a thread's work memory. */
   "transformBytes",
   "hasPregate",
   "hasPostgate",
@@ -57,13 +61,96 @@ const fields = [
   "clearTaps",
 ] as const;
 
-export type Job = Record<(typeof fields)[number], number>;
+/**
+ * Fields of the short depthwise convolution. A line is what a filter runs along: a row of layout BHL, a batch item of BLH;
+ * a unit is a chunk of a line. Fields that end in a digit belong to a branch (x, dx, w, b, state) or an output (y, dy).
+ */
+const depthwise = [
+  "branches",
+  "outputs",
+  "kernelLength",
+  "left",
+  "length",
+  "outputLength",
+  /** Chunks of a line and positions of one; positions of a window; channels of one, and how many such there are. */
+  "chunks",
+  "chunk",
+  "tile",
+  "tileChannels",
+  "channelTiles",
+  /** Outputs are computed from the user's samples where no edge is near. */
+  "direct",
+  /** Bytes of a sample, and from position to position in x, y and a window. */
+  "sampleBytes",
+  "inputStep",
+  "outputStep",
+  "windowStep",
+  /** Bytes of one window, of one branch's sums, and from channel to channel (BHL) in the taps. */
+  "windowBytes",
+  "sumBytes",
+  "tapBytes",
+  /** Line l is line l mod linesPerBatch of batch item l div linesPerBatch. */
+  "linesPerBatch",
+  "inputBatchBytes",
+  "inputLineBytes",
+  "outputBatchBytes",
+  "outputLineBytes",
+  "stateBatchBytes",
+  "stateLineBytes",
+  "x0",
+  "x1",
+  "x2",
+  "w0",
+  "w1",
+  "w2",
+  "b0",
+  "b1",
+  "b2",
+  "y0",
+  "y1",
+  "dy0",
+  "dy1",
+  "dx0",
+  "dx1",
+  "dx2",
+  /** The K − 1 samples before each line, and their gradient; 0 where there is none. */
+  "state0",
+  "state1",
+  "state2",
+  "dstate0",
+  "dstate1",
+  "dstate2",
+  /** Where unit u's sums go: so many bytes apart, branch after branch. */
+  "partials",
+  "partialBytes",
+  "branchPartialBytes",
+] as const;
 
-export const jobFields: readonly (keyof Job)[] = fields;
+type Field = (typeof common)[number] | (typeof dense)[number] | (typeof depthwise)[number];
 
-export const jobKinds = { spectra: 0, forward: 1, backward: 2 } as const;
+/** All fields there are; those that its kind has no use for stay 0. */
+export type Job = Record<Field, number>;
 
-const empty: Job = Object.fromEntries(fields.map((f) => [f, 0])) as Job;
+export const jobKinds = {
+  spectra: 0,
+  forward: 1,
+  backward: 2,
+  depthwiseForward: 3,
+  depthwiseBackward: 4,
+} as const;
+
+const denseFields: readonly Field[] = [...common, ...dense];
+const depthwiseFields: readonly Field[] = [...common, ...depthwise];
+
+/** Fields of a kind of job, in the order in which they cross to the workers. */
+export function jobFields(kind: number): readonly (keyof Job)[] {
+  return kind >= jobKinds.depthwiseForward ? depthwiseFields : denseFields;
+}
+
+/** Fields of the kind that has most. */
+export const mostFields: number = Math.max(denseFields.length, depthwiseFields.length);
+
+const empty = Object.fromEntries([...denseFields, ...depthwise].map((f) => [f, 0])) as Job;
 
 /** A job with every field 0. */
 export function emptyJob(): Job {

@@ -4,10 +4,11 @@
  * The caller may take part as one more thread (short jobs) or wait for a message (long ones).
  */
 import { BackendError } from "../errors.ts";
-import type { Kernels, Tickets } from "./executor.ts";
+import type { Tickets } from "./executor.ts";
 import { execute } from "./executor.ts";
 import type { Job } from "./job.ts";
-import { jobFields } from "./job.ts";
+import { jobFields, mostFields } from "./job.ts";
+import type { Kernels } from "./recipe.ts";
 
 /** Slots of the control block (Int32Array over shared memory). */
 export const slot = {
@@ -128,7 +129,7 @@ export class Pool {
   /** Start `count` workers over a shared memory. */
   static async start(count: number, memory: WebAssembly.Memory): Promise<Pool> {
     const control = new SharedArrayBuffer(4 * (generationSlot(count) + line));
-    const job = new SharedArrayBuffer(8 * jobFields.length);
+    const job = new SharedArrayBuffer(8 * mostFields);
     const workers = await Promise.all(Array.from({ length: count }, () => startWorker()));
     const pool = new Pool(workers, new Int32Array(control), new Float64Array(job));
     const ready = pool.#allReady();
@@ -257,7 +258,7 @@ export class Pool {
   /** Publish a job: `workers` of the pool take part, their thread numbers start at `base`. */
   #open(job: Job, workers: number, base: number, report: number): void {
     this.#check();
-    jobFields.forEach((f, i) => {
+    jobFields(job.kind).forEach((f, i) => {
       this.#job[i] = job[f];
     });
     const c = this.#control;

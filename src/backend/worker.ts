@@ -1,10 +1,10 @@
 /** The program of one worker thread: waits for jobs on the control block, leaves it only to read messages. */
-import type { Kernels } from "./executor.ts";
 import { execute } from "./executor.ts";
 import type { Job } from "./job.ts";
 import { emptyJob, jobFields } from "./job.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./pool.ts";
 import { commands, generationSlot, sharedTickets, slot } from "./pool.ts";
+import type { Kernels } from "./recipe.ts";
 
 /** Looks at the generation this often before sleeping on it: about 0.3 ms, so that calls in a loop find it awake. */
 const spins = 20_000;
@@ -45,7 +45,8 @@ function serve({ control: shared, job: numbers, index, memory }: WorkerStart): v
     generation = Atomics.load(control, mine);
     if (Atomics.load(control, slot.command) === commands.messages) return;
     const base = Atomics.load(control, slot.base);
-    jobFields.forEach((f, i) => {
+    // The kind comes first, and says what the other numbers are.
+    jobFields(values[0]!).forEach((f, i) => {
       job[f] = values[i]!;
     });
     const report = Atomics.load(control, slot.report) !== 0;

@@ -47,6 +47,8 @@ export interface Engine {
   readonly spectrumBytes: number;
 }
 
+const denseKinds = [jobKinds.spectra, jobKinds.forward, jobKinds.backward];
+
 /** Put together what calls need. */
 export function createEngine(
   problem: Problem,
@@ -72,7 +74,7 @@ export function createEngine(
     spectrumBytes += transform;
     return {
       ...{ part, plan, spectrumOffset, transformBytes: transform },
-      jobs: Object.values(jobKinds).map((kind) => ({ ...template, kind })),
+      jobs: denseKinds.map((kind) => ({ ...template, kind })),
       rowSeconds: planCost(plan, device).seconds,
       shareable: plan.points >= shareablePoints && canShareRow(plan, backend.settings.threads),
     };
@@ -103,11 +105,11 @@ export interface Call {
 }
 
 /** Jobs predicted shorter than this run with the caller taking part, in seconds: not long enough to miss an event. */
-const blockingSeconds = 4e-3;
+export const blockingSeconds = 4e-3;
 /** Staging of a call on one thread: little, so that rows stay in cache between copy and transform. */
-const soloStaging = 256 * 1024;
+export const soloStaging: number = 256 * 1024;
 /** Staging of a call on several threads: at least this much, so that they meet rarely even over short rows. */
-const sharedStaging = 1024 * 1024;
+export const sharedStaging: number = 1024 * 1024;
 /** Spectra that a call makes for itself are kept to this many bytes at a time. */
 const spectraBudget = 512 * 1024 * 1024;
 /** Spectra of fewer points than this are not worth sharing a row for. */
@@ -149,7 +151,7 @@ function mostThreads(
 function newJob(part: EnginePart, kind: number, program: Program, shape: Shape, gates: Gates): Job {
   const job = part.jobs[kind]!;
   job.program = program.id;
-  job.table = program.table.address;
+  job.table = program.table!.address;
   job.batch = shape.batch;
   job.channels = shape.channels;
   job.hasPregate = Number(gates.pregate);
@@ -167,7 +169,8 @@ const transformsPerThread: Readonly<Record<number, number>> = {
   [jobKinds.backward]: 3,
 };
 
-const aligned = (bytes: number): number => Math.ceil((bytes + 64) / 64) * 64;
+/** Bytes of a region with room behind it, up to a cache line. */
+export const aligned = (bytes: number): number => Math.ceil((bytes + 64) / 64) * 64;
 
 /**
  * Work memory of a call for the jobs of its parts, carved: transforms of each thread, the skip weights, and staging,
@@ -369,7 +372,7 @@ async function overGroups(
 }
 
 /** Run the steps from `at` on, one after the other, without a promise as long as none of them needs one. */
-function inSteps(
+export function inSteps(
   at: number,
   end: number,
   step: (at: number) => readonly [next: number, running: void | Promise<void>],

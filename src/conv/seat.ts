@@ -6,6 +6,7 @@ import type { CpuBackend, Program } from "../backend/cpu.ts";
 import type { Block } from "../backend/memory.ts";
 import type { Dtype } from "../dtype.ts";
 import type { ProgramKind } from "../kernels/program.ts";
+import { programSource } from "../kernels/program.ts";
 import type { PreparedKernel } from "./prepared.ts";
 import type { Engine } from "./run.ts";
 
@@ -56,7 +57,7 @@ export class Seat {
       for (const { part, plan } of parts) {
         const adds = programs.length > 0;
         const spec = { kind, part, adds, plan, dtype: problem.dtype, kernelDtype };
-        programs.push(await backend.program(spec, call));
+        programs.push(await backend.program(programSource(spec), call));
       }
     } catch (error) {
       for (const p of programs) backend.releaseProgram(p);

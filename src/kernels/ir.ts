@@ -46,7 +46,15 @@ export type Statement =
       readonly op: "hold";
       readonly nodes: readonly Node[];
     }
-  | { readonly op: "block"; readonly stores: readonly Store[] }
+  | {
+      readonly op: "block";
+      readonly stores: readonly Store[];
+      /**
+       * Compute values in the order in which their nodes were made, even those used once: sums of many terms that
+       * share operands then advance together, and few operands are alive at a time.
+       */
+      readonly ordered?: boolean;
+    }
   | { readonly op: "call"; readonly name: string; readonly arguments: readonly Int[] };
 
 /** A function of a module; parameters and locals are 32-bit integers. */

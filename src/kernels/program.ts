@@ -6,11 +6,14 @@ import type { Dtype } from "../dtype.ts";
 import type { Part, Run } from "../plan/geometry.ts";
 import { apartBySample } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
+import { formatTransform } from "../plan/plan.ts";
 import type { Sink, Source } from "./ends.ts";
 import type { KernelFunction, KernelModule, Statement } from "./ir.ts";
 import { batchPlaces } from "./middle.ts";
 import type { Piece } from "./placement.ts";
+import type { ProgramSource } from "./source.ts";
 import { rowName, suffix } from "./suffix.ts";
+import { twiddleTable } from "./tables.ts";
 import {
   bodyCount,
   bodyFunctions,
@@ -142,4 +145,15 @@ function rowFunctions(plan: TransformPlan, lanes: 1 | 4): KernelFunction[] {
 export function buildProgram(spec: ProgramSpec): KernelModule {
   const ends = spec.kind === "forward" ? forwardFunctions(spec) : backwardFunctions(spec);
   return { lanes: spec.lanes, functions: [...stageFunctions(spec.plan, spec.lanes), ...ends] };
+}
+
+/** The program of a convolution's part, with the twiddles that all programs of its plan share. */
+export function programSource(spec: Omit<ProgramSpec, "lanes">): ProgramSource {
+  const { plan } = spec;
+  const text = formatTransform(plan);
+  return {
+    key: JSON.stringify({ ...spec, plan: text }),
+    build: (lanes) => buildProgram({ ...spec, lanes }),
+    table: { key: text, values: (lanes) => twiddleTable(plan, lanes) },
+  };
 }

@@ -19,6 +19,12 @@ export type Format = "float32" | "float16" | "bfloat16" | "splat";
 /** Two-input lane permutations: interleave low or high elements, of 32 or 64 bits. */
 export type Shuffle = "low32" | "high32" | "low64" | "high64";
 
+/** `min` and `max` pass a NaN of either side on. */
+export type Binary = "add" | "sub" | "mul" | "div" | "min" | "max";
+
+/** `nearest` rounds to an integer (ties as the target likes); `pow2` is 2^a for an integral a from −126 to 127. */
+export type Unary = "neg" | "nearest" | "pow2";
+
 /** One value of the graph. `fma` is a·b + c, `fnma` is c − a·b. */
 export type Node =
   | { readonly op: "const"; readonly id: number; readonly value: number }
@@ -31,8 +37,8 @@ export type Node =
       readonly first: number;
       readonly last: number;
     }
-  | { readonly op: "add" | "sub" | "mul"; readonly id: number; readonly a: Node; readonly b: Node }
-  | { readonly op: "neg"; readonly id: number; readonly a: Node }
+  | { readonly op: Binary; readonly id: number; readonly a: Node; readonly b: Node }
+  | { readonly op: Unary; readonly id: number; readonly a: Node }
   | {
       readonly op: "fma" | "fnma";
       readonly id: number;
@@ -113,6 +119,26 @@ export class Graph {
     if (a.op === "const") return this.constant(-a.value);
     if (a.op === "sub") return this.sub(a.b, a.a);
     return this.#intern(`neg ${a.id}`, (id) => ({ op: "neg", id, a }));
+  }
+
+  div(a: Node, b: Node): Node {
+    return isOne(b) ? a : this.#intern(`div ${a.id} ${b.id}`, (id) => ({ op: "div", id, a, b }));
+  }
+
+  min(a: Node, b: Node): Node {
+    return this.#intern(`min ${a.id} ${b.id}`, (id) => ({ op: "min", id, a, b }));
+  }
+
+  max(a: Node, b: Node): Node {
+    return this.#intern(`max ${a.id} ${b.id}`, (id) => ({ op: "max", id, a, b }));
+  }
+
+  nearest(a: Node): Node {
+    return this.#intern(`nearest ${a.id}`, (id) => ({ op: "nearest", id, a }));
+  }
+
+  pow2(a: Node): Node {
+    return this.#intern(`pow2 ${a.id}`, (id) => ({ op: "pow2", id, a }));
   }
 
   /** a·b + c */
@@ -201,6 +227,8 @@ export function operands(n: Node): readonly Node[] {
     case "load":
       return [];
     case "neg":
+    case "nearest":
+    case "pow2":
       return [n.a];
     case "fma":
     case "fnma":
@@ -218,7 +246,12 @@ export function countOps(roots: readonly Node[]): Readonly<Record<Node["op"], nu
     add: 0,
     sub: 0,
     mul: 0,
+    div: 0,
+    min: 0,
+    max: 0,
     neg: 0,
+    nearest: 0,
+    pow2: 0,
     fma: 0,
     fnma: 0,
     low32: 0,

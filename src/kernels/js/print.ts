@@ -26,6 +26,7 @@ const toFloat16 = (x) => {
   return sign | (word[0] - 0x3f000000);
 };
 const fromBfloat16 = (h) => ((word[0] = h << 16), real[0]);
+const pow2 = (n) => ((word[0] = (n + 127) << 23), real[0]);
 const toBfloat16 = (x) => {
   real[0] = x;
   if (x !== x) return 0x7fc0;
@@ -69,6 +70,15 @@ function expression(n: Node, value: (n: Node) => string): string {
       return loadText(n);
     case "neg":
       return `(-${value(n.a)})`;
+    case "nearest":
+      return `Math.round(${value(n.a)})`;
+    case "pow2":
+      return `pow2(${value(n.a)})`;
+    case "min":
+    case "max":
+      return `Math.${n.op}(${value(n.a)}, ${value(n.b)})`;
+    case "div":
+      return `(${value(n.a)} / ${value(n.b)})`;
     case "add":
       return `(${value(n.a)} + ${value(n.b)})`;
     case "sub":

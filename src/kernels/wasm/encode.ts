@@ -103,6 +103,11 @@ export const v128 = {
   f32x4Add: 0xe4,
   f32x4Sub: 0xe5,
   f32x4Mul: 0xe6,
+  f32x4Div: 0xe7,
+  f32x4Min: 0xe8,
+  f32x4Max: 0xe9,
+  f32x4Nearest: 0x6a,
+  i32x4TruncSatF32x4S: 0xf8,
   relaxedMadd: 0x105,
   relaxedNmadd: 0x106,
 } as const;

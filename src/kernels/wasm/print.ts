@@ -13,6 +13,7 @@ import {
   s32,
   section,
   simd,
+  splatBits,
   splatFloat,
   u32,
   v128,
@@ -33,6 +34,9 @@ const arithmetic = {
   add: v128.f32x4Add,
   sub: v128.f32x4Sub,
   mul: v128.f32x4Mul,
+  div: v128.f32x4Div,
+  min: v128.f32x4Min,
+  max: v128.f32x4Max,
 } as const;
 
 const lanesOf: Record<Shuffle, readonly number[]> = {
@@ -123,7 +127,7 @@ export class FunctionPrinter {
       for (const a of s.arguments) this.integer(a);
       return this.emit(op.call, ...u32(this.#functions.get(s.name)!));
     }
-    if (s.op === "block") return this.#block(s.stores);
+    if (s.op === "block") return this.#block(s);
     if (s.op === "hold") return this.#hold(s.nodes);
     const variable = this.#variable(s.variable);
     const end = this.newLocal(i32Type);
@@ -171,13 +175,16 @@ export class FunctionPrinter {
   /**
    * A block in the order in which its nodes were made: shared values go to locals as they come, loads wait for their
    * first use, stores follow as soon as their value can be had. Depth-first order instead keeps half-done sums alive
-   * and costs 24 spills in the middle block (V8 13.6, x64).
+   * and costs 24 spills in the middle block (V8 13.6, x64). In an ordered block all arithmetic comes where it was made,
+   * not only what is shared.
    */
-  #block(stores: readonly Store[]): void {
+  #block({ stores, ordered }: Statement & { op: "block" }): void {
     const roots = stores.map((s) => s.value);
     const left = useCounts(roots, this.#held);
     const shared = new Set(
-      [...left].filter(([n, uses]) => uses > 1 && n.op !== "const").map(([n]) => n),
+      [...left]
+        .filter(([n, uses]) => n.op !== "const" && (uses > 1 || (ordered && n.op !== "load")))
+        .map(([n]) => n),
     );
     const locals = new Map<Node, number>();
     const value = (n: Node): void => {
@@ -235,9 +242,18 @@ export class FunctionPrinter {
       case "neg":
         value(n.a);
         return this.emit(...simd(v128.f32x4Neg));
+      case "nearest":
+        value(n.a);
+        return this.emit(...simd(v128.f32x4Nearest));
+      case "pow2":
+        value(n.a);
+        return this.#powerOfTwo();
       case "add":
       case "sub":
       case "mul":
+      case "div":
+      case "min":
+      case "max":
         value(n.a);
         value(n.b);
         return this.emit(...simd(arithmetic[n.op]));
@@ -249,6 +265,12 @@ export class FunctionPrinter {
         value(n.b);
         return this.emit(...shuffleBytes(n.op));
     }
+  }
+
+  /** Integers as floats → powers of two: the exponent is set, the fraction is zero. */
+  #powerOfTwo(): void {
+    this.emit(...simd(v128.i32x4TruncSatF32x4S), ...splatBits(127), ...simd(v128.i32x4Add));
+    this.emit(op.i32Const, 23, ...simd(v128.i32x4Shl));
   }
 
   #fused(n: Node & { op: "fma" | "fnma" }, value: (n: Node) => void): void {

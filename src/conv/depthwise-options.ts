@@ -1,0 +1,89 @@
+/** What calls of short depthwise convolutions take and give. */
+import type { Instructions } from "../backend/features.ts";
+import type { SampleArray } from "../dtype.ts";
+import type { DepthwiseProblemOptions } from "../plan/depthwise.ts";
+import type { Tensor } from "./arguments.ts";
+
+/** What every short convolution is made from. */
+export interface DepthwiseOptions extends DepthwiseProblemOptions {
+  /** B of tensors that come as flat arrays; 1 by default. Tensors with a shape may have any. */
+  readonly batch?: number;
+  /** Where to compute: `auto` takes the best backend of the runtime, which is the CPU's. */
+  readonly backend?: "auto" | "cpu";
+  /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
+  readonly threads?: number;
+  /** Instruction set of the kernels; by default the best that the runtime has. */
+  readonly instructions?: "auto" | Instructions;
+}
+
+/** What a FlashDepthwiseConv1d is made from. */
+export interface FlashDepthwiseConv1dOptions extends DepthwiseOptions {
+  /** What follows the filter: nothing (the default), or SiLU, z/(1 + e^−z). */
+  readonly activation?: "none" | "silu";
+}
+
+/** What a FlashHyenaProjections is made from. */
+export interface FlashHyenaProjectionsOptions extends DepthwiseOptions {
+  /**
+   * Which third of the packed channels multiplies v, the last third: `second`, as in Hyena and HyenaDNA (the default), or
+   * `first`, as in M2-BERT. The other one gates behind the long convolution.
+   */
+  readonly pregate?: "first" | "second";
+}
+
+/** Optional operands of a forward call. */
+export interface DepthwiseForwardOptions {
+  /** (H), float32 or the dtype: added to each channel's filter output. */
+  readonly bias?: SampleArray | undefined;
+  /**
+   * The K − 1 samples before the first, of x's layout: (B, H, K − 1) or (B, K − 1, H); causal padding only. Zeros where
+   * it is left out.
+   */
+  readonly state?: SampleArray | undefined;
+  /** Takes the last K − 1 samples of state and x, for the call that goes on from here; may be `state` itself. */
+  readonly stateOut?: SampleArray | undefined;
+  /** Where the result goes, instead of a new array. */
+  readonly out?: SampleArray | undefined;
+}
+
+/** Optional operands of a backward call: those of the forward call that it belongs to. */
+export interface DepthwiseBackwardOptions extends Pick<DepthwiseForwardOptions, "bias" | "state"> {
+  /** ∂loss/∂stateOut, where the loss depends on it: what `dstate` was in the call that went on from there. */
+  readonly dstateOut?: SampleArray | undefined;
+  /** Where dx goes, instead of a new array. */
+  readonly out?: SampleArray | undefined;
+}
+
+/** Gradients of a loss, given dy = ∂loss/∂y. */
+export interface DepthwiseGradients {
+  /** As x, in its dtype. */
+  readonly dx: SampleArray;
+  /** (H, K), float32: summed over batch and samples in an order that does not depend on threads. */
+  readonly dweight: Float32Array;
+  /** (H), float32, where there was a bias. */
+  readonly dbias?: Float32Array;
+  /** As the state, where there was one. */
+  readonly dstate?: SampleArray;
+}
+
+/** What the fused projections return. */
+export interface HyenaProjections {
+  /** v ⊙ pregate behind their filters, what the long convolution is fed: (B, H, Lout) or (B, Lout, H). */
+  readonly gated: SampleArray;
+  /** The other gate behind its filter, what multiplies the long convolution's result. */
+  readonly postgate: SampleArray;
+}
+
+/** Optional operands of a forward call of the fused projections; x and state have 3H channels. */
+export interface ProjectionsForwardOptions extends Omit<DepthwiseForwardOptions, "out"> {
+  /** Where the results go, instead of new arrays. */
+  readonly out?: HyenaProjections | undefined;
+}
+
+/** Gradients with respect to what the fused projections return. */
+export interface ProjectionsUpstream {
+  /** ∂loss/∂gated. */
+  readonly dgated: Tensor;
+  /** ∂loss/∂postgate. */
+  readonly dpostgate: Tensor;
+}

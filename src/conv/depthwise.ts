@@ -1,0 +1,130 @@
+/** FlashDepthwiseConv1d: the short filter of each channel that models of the Hyena family have before the long one. */
+import type { CpuBackend } from "../backend/cpu.ts";
+import type { Instructions } from "../backend/features.ts";
+import type { SampleArray } from "../dtype.ts";
+import type { DepthwiseProblem } from "../plan/depthwise.ts";
+import { createDepthwiseProblem } from "../plan/depthwise.ts";
+import { oneOf } from "../plan/problem.ts";
+import type { Tensor } from "./arguments.ts";
+import { DepthwiseCore } from "./depthwise-core.ts";
+import type {
+  DepthwiseBackwardOptions,
+  DepthwiseForwardOptions,
+  DepthwiseGradients,
+  FlashDepthwiseConv1dOptions,
+} from "./depthwise-options.ts";
+
+/**
+ * A short depthwise convolution: y[n] = act(bias + Σ_j weight[j]·x[n + j − left]), zeros outside x, for each channel by
+ * itself. Taps are in the order of torch.nn.Conv1d (a correlation), so that a model's weights (H, 1, K) serve as they are.
+ * A causal one may be fed block by block: whatever the cuts, the outputs are the same bits. Make it with
+ * `FlashDepthwiseConv1d.create`, free it with `dispose`.
+ */
+export class FlashDepthwiseConv1d {
+  readonly #core: DepthwiseCore;
+
+  private constructor(core: DepthwiseCore) {
+    this.#core = core;
+  }
+
+  /**
+   * Compile, start threads.
+   * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
+   */
+  static async create(options: FlashDepthwiseConv1dOptions): Promise<FlashDepthwiseConv1d> {
+    const names = { type: "FlashDepthwiseConv1d", object: "conv" };
+    const call = `${names.type}.create`;
+    const activation = options?.activation ?? "none";
+    oneOf(call, "activation", activation, ["none", "silu"]);
+    const form = activation === "silu" ? "silu" : "linear";
+    const problem = createDepthwiseProblem(options, form, call);
+    return new FlashDepthwiseConv1d(await DepthwiseCore.create(problem, options, names, [0]));
+  }
+
+  /** Channels, taps, padding, layout, activation and dtype. */
+  get problem(): DepthwiseProblem {
+    return this.#core.problem;
+  }
+
+  /** Threads in use, the caller's included. */
+  get threads(): number {
+    return this.#core.backend.settings.threads;
+  }
+
+  /** Instruction set in use. */
+  get instructions(): Instructions {
+    return this.#core.backend.settings.instructions;
+  }
+
+  /** @internal For tests. */
+  get backend(): CpuBackend {
+    return this.#core.backend;
+  }
+
+  /** Samples of an output row for `length` samples of an input row. */
+  outputLength(length: number): number {
+    return this.#core.outputLength(length);
+  }
+
+  /** A zeroed array (B, H, L) or (B, L, H) that calls use without copying; it lives until `dispose`. */
+  allocateInput(batch: number, length: number): SampleArray {
+    return this.#core.lend(this.problem.channels, batch, length, "allocateInput");
+  }
+
+  /** The same for the outputs of rows of `length` samples: (B, H, Lout) or (B, Lout, H). */
+  allocateOutput(batch: number, length: number): SampleArray {
+    const positions = this.#core.outputLength(length, "conv.allocateOutput");
+    return this.#core.lend(this.problem.channels, batch, positions, "allocateOutput");
+  }
+
+  /** A zeroed state (B, H, K − 1) or (B, K − 1, H), for the first block of a stream. */
+  createState(batch: number): SampleArray {
+    return this.#core.createState(batch);
+  }
+
+  /**
+   * y of all rows.
+   * @param x (B, H, L) or (B, L, H) samples of the object's dtype, any B and L; a flat array has the object's `batch`.
+   * @param weight (H, K) taps, float32 or the dtype.
+   * @returns (B, H, Lout) or (B, Lout, H) samples in an array of x's kind, or `out`.
+   * @throws InvalidArgumentError, BackendError.
+   */
+  async forward(
+    x: Tensor,
+    weight: Tensor,
+    options: DepthwiseForwardOptions = {},
+  ): Promise<SampleArray> {
+    const results = [{ name: "out", array: options.out }];
+    const [y] = await this.#core.forward(x, weight, options, results);
+    return y!;
+  }
+
+  /**
+   * Gradients of a forward call with the same x, weight and options, given dy = ∂loss/∂y. Nothing of the forward call is
+   * kept: what stands before an activation is computed again.
+   * @throws InvalidArgumentError, BackendError.
+   */
+  backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    options: DepthwiseBackwardOptions = {},
+  ): Promise<DepthwiseGradients> {
+    return this.#core.backward([{ name: "dy", tensor: dy }], x, weight, options);
+  }
+
+  /** Free lent arrays and programs. Calls under way finish first; lent arrays must not be used after. */
+  dispose(): void {
+    this.#core.dispose();
+  }
+
+  /** The same as `dispose`, for `using`. */
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** The same as `dispose`, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.dispose();
+  }
+}

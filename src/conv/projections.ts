@@ -1,0 +1,139 @@
+/** FlashHyenaProjections: what stands between a Hyena operator's input projection and its long convolution, in one pass. */
+import type { CpuBackend } from "../backend/cpu.ts";
+import type { Instructions } from "../backend/features.ts";
+import type { SampleArray } from "../dtype.ts";
+import type { DepthwiseProblem } from "../plan/depthwise.ts";
+import { createDepthwiseProblem } from "../plan/depthwise.ts";
+import { oneOf } from "../plan/problem.ts";
+import type { Tensor } from "./arguments.ts";
+import { DepthwiseCore } from "./depthwise-core.ts";
+import type {
+  DepthwiseBackwardOptions,
+  DepthwiseGradients,
+  FlashHyenaProjectionsOptions,
+  HyenaProjections,
+  ProjectionsForwardOptions,
+  ProjectionsUpstream,
+} from "./depthwise-options.ts";
+
+/**
+ * The short filters of a Hyena operator's three packed projections (x₁, x₂, v), each H channels of 3H, and the gate before
+ * the long convolution: gated = v′ ⊙ pregate′ and postgate′, where ′ is the filter, y′[n] = bias + Σ_j weight[j]·y[n + j −
+ * left]. The packed tensor is read once and the two results are written once; the filtered v and pregate are never stored.
+ * What follows in the operator is `FlashFFTConv.forward(gated, k, { postgate })`.
+ */
+export class FlashHyenaProjections {
+  readonly #core: DepthwiseCore;
+
+  private constructor(core: DepthwiseCore) {
+    this.#core = core;
+  }
+
+  /**
+   * Compile, start threads. `channels` is H: the packed tensor has 3H.
+   * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
+   */
+  static async create(options: FlashHyenaProjectionsOptions): Promise<FlashHyenaProjections> {
+    const names = { type: "FlashHyenaProjections", object: "projections" };
+    const call = `${names.type}.create`;
+    const pregate = options?.pregate ?? "second";
+    oneOf(call, "pregate", pregate, ["first", "second"]);
+    const problem = createDepthwiseProblem(options, "projections", call);
+    const order = pregate === "first" ? [0, 1, 2] : [1, 0, 2];
+    return new FlashHyenaProjections(await DepthwiseCore.create(problem, options, names, order));
+  }
+
+  /** Channels, taps, padding, layout and dtype. */
+  get problem(): DepthwiseProblem {
+    return this.#core.problem;
+  }
+
+  /** Threads in use, the caller's included. */
+  get threads(): number {
+    return this.#core.backend.settings.threads;
+  }
+
+  /** Instruction set in use. */
+  get instructions(): Instructions {
+    return this.#core.backend.settings.instructions;
+  }
+
+  /** @internal For tests. */
+  get backend(): CpuBackend {
+    return this.#core.backend;
+  }
+
+  /** Samples of an output row for `length` samples of an input row. */
+  outputLength(length: number): number {
+    return this.#core.outputLength(length);
+  }
+
+  /** A zeroed array (B, 3H, L) or (B, L, 3H) that calls use without copying; it lives until `dispose`. */
+  allocateInput(batch: number, length: number): SampleArray {
+    return this.#core.lend(this.#core.inputChannels, batch, length, "allocateInput");
+  }
+
+  /** A zeroed array for one result of rows of `length` samples: (B, H, Lout) or (B, Lout, H). */
+  allocateOutput(batch: number, length: number): SampleArray {
+    const positions = this.#core.outputLength(length, "projections.allocateOutput");
+    return this.#core.lend(this.problem.channels, batch, positions, "allocateOutput");
+  }
+
+  /** A zeroed state (B, 3H, K − 1) or (B, K − 1, 3H), for the first block of a stream. */
+  createState(batch: number): SampleArray {
+    return this.#core.createState(batch);
+  }
+
+  /**
+   * Both results for all rows.
+   * @param x (B, 3H, L) or (B, L, 3H): the packed projections, in the object's dtype.
+   * @param weight (3H, K) taps, float32 or the dtype.
+   * @throws InvalidArgumentError, BackendError.
+   */
+  async forward(
+    x: Tensor,
+    weight: Tensor,
+    options: ProjectionsForwardOptions = {},
+  ): Promise<HyenaProjections> {
+    const { out, ...rest } = options;
+    const results = [
+      { name: "out.gated", array: out?.gated },
+      { name: "out.postgate", array: out?.postgate },
+    ];
+    const [gated, postgate] = await this.#core.forward(x, weight, rest, results);
+    return { gated: gated!, postgate: postgate! };
+  }
+
+  /**
+   * Gradients of a forward call with the same x, weight and options; the filters' outputs are computed again. dx is (B,
+   * 3H, L) or (B, L, 3H), dweight (3H, K), dbias (3H).
+   * @throws InvalidArgumentError, BackendError.
+   */
+  backward(
+    upstream: ProjectionsUpstream,
+    x: Tensor,
+    weight: Tensor,
+    options: DepthwiseBackwardOptions = {},
+  ): Promise<DepthwiseGradients> {
+    const dy = [
+      { name: "dgated", tensor: upstream.dgated },
+      { name: "dpostgate", tensor: upstream.dpostgate },
+    ];
+    return this.#core.backward(dy, x, weight, options);
+  }
+
+  /** Free lent arrays and programs. Calls under way finish first; lent arrays must not be used after. */
+  dispose(): void {
+    this.#core.dispose();
+  }
+
+  /** The same as `dispose`, for `using`. */
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** The same as `dispose`, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.dispose();
+  }
+}

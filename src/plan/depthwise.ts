@@ -1,0 +1,155 @@
+/**
+ * Short depthwise convolutions as data: what is asked for, checked, and how a call is cut into pieces that fit a cache.
+ */
+import type { Dtype } from "../dtype.ts";
+import { bytesPerSample, dtypes } from "../dtype.ts";
+import { InvalidArgumentError, show } from "../errors.ts";
+import { integer, oneOf } from "./problem.ts";
+
+/** How tensors lie in memory: (B, H, L), rows of samples, or (B, L, H), rows of channels. */
+export type Layout = "BHL" | "BLH";
+
+/** Both layouts. */
+export const layouts: readonly Layout[] = ["BHL", "BLH"];
+
+/**
+ * What becomes of the filters' outputs: nothing, the SiLU, or, with three filters side by side, the product of two and
+ * the third as it is (the projections of a Hyena operator).
+ */
+export type Form = "linear" | "silu" | "projections";
+
+/**
+ * Zeros before and after each row: `causal` is [K − 1, 0]; `same` is [(K−1) div 2, K div 2], as torch.nn.Conv1d puts
+ * them; or the two numbers.
+ */
+export type Padding = "causal" | "same" | readonly [left: number, right: number];
+
+/** Most taps of a short filter. */
+export const maxKernelLength = 256;
+/** Most zeros on either side. */
+const maxPadding = 65_536;
+
+/** A checked problem, without batch and length, which calls bring. */
+export interface DepthwiseProblem {
+  /** H: channels of an output. */
+  readonly channels: number;
+  /** K: taps of one filter. */
+  readonly kernelLength: number;
+  /** Zeros before a row. */
+  readonly left: number;
+  /** Zeros after it. */
+  readonly right: number;
+  /** Order of the dimensions of all tensors but weight and bias. */
+  readonly layout: Layout;
+  /** What the filters' outputs go through. */
+  readonly form: Form;
+  /** Storage of x, y and the state. */
+  readonly dtype: Dtype;
+}
+
+/** What a problem is made from. */
+export interface DepthwiseProblemOptions {
+  /** H: channels, 1 … 1,048,576. */
+  readonly channels: number;
+  /** K: taps of each channel's filter, 1 … 256. */
+  readonly kernelLength: number;
+  /** Zeros around each row; `causal` by default. Both numbers 0 … 65,536. */
+  readonly padding?: Padding;
+  /** `BHL` by default. */
+  readonly layout?: Layout;
+  /** Storage of x, y and the state; `float32` by default. */
+  readonly dtype?: Dtype;
+}
+
+/**
+ * Check the options and fill in what follows from them.
+ * @throws InvalidArgumentError naming `call`.
+ */
+export function createDepthwiseProblem(
+  options: DepthwiseProblemOptions,
+  form: Form,
+  call: string,
+): DepthwiseProblem {
+  if (typeof options !== "object" || options === null) {
+    throw new InvalidArgumentError({
+      call,
+      requirement: "options must be an object with channels and kernelLength",
+      value: show(options),
+      remedy: "Pass { channels: H, kernelLength: K }.",
+    });
+  }
+  const layout = options.layout ?? "BHL";
+  oneOf(call, "layout", layout, layouts);
+  const dtype = options.dtype ?? "float32";
+  oneOf(call, "dtype", dtype, dtypes);
+  const channels = integer(call, "channels", options.channels, 1, 2 ** 20);
+  const kernelLength = integer(call, "kernelLength", options.kernelLength, 1, maxKernelLength);
+  const [left, right] = paddingOf(options.padding ?? "causal", kernelLength, call);
+  return { channels, kernelLength, left, right, layout, form, dtype };
+}
+
+function paddingOf(padding: Padding, taps: number, call: string): readonly [number, number] {
+  if (padding === "causal") return [taps - 1, 0];
+  if (padding === "same") return [Math.floor((taps - 1) / 2), Math.floor(taps / 2)];
+  if (!Array.isArray(padding) || padding.length !== 2) {
+    throw new InvalidArgumentError({
+      call,
+      requirement: "padding must be 'causal', 'same' or [left, right]",
+      value: show(padding),
+      remedy: "Pass one of the three.",
+    });
+  }
+  return [
+    integer(call, "padding[0]", padding[0], 0, maxPadding),
+    integer(call, "padding[1]", padding[1], 0, maxPadding),
+  ];
+}
+
+/** Samples of an output row for `length` samples of an input row; below 1 where the filter does not fit. */
+export function outputLengthOf(
+  { kernelLength, left, right }: DepthwiseProblem,
+  length: number,
+): number {
+  return length + left + right - kernelLength + 1;
+}
+
+/** Whether state may be carried from call to call: where the outputs end with the inputs. */
+export function streams({ kernelLength, left, right }: DepthwiseProblem): boolean {
+  return left === kernelLength - 1 && right === 0;
+}
+
+/** Filters that are applied side by side, and rows that come out. */
+export function widths(form: Form): { readonly branches: number; readonly outputs: number } {
+  return form === "projections" ? { branches: 3, outputs: 2 } : { branches: 1, outputs: 1 };
+}
+
+/** How a call is cut; none of it depends on the number of threads, so neither do the sums that it decides about. */
+export interface Cutting {
+  /** Channels that are widened to float32 together in layout BLH (a multiple of 4), 1 in BHL. */
+  readonly tileChannels: number;
+  /** Outputs that a thread takes at a time, forward. */
+  readonly forwardChunk: number;
+  /** Outputs that are computed from one widened window, forward. */
+  readonly forwardTile: number;
+  /** Outputs that a thread takes at a time, backward: over so many, the gradient of a tap is summed in float32. */
+  readonly backwardChunk: number;
+}
+
+/** Channels that lie side by side in the widened window of layout BLH: four cache lines of float32. */
+const tileWidth = 64;
+
+/** Cut for a first-level cache of 32 KiB; units of 64 KiB of samples keep the threads' overhead below 1 %. */
+export function cutting(problem: DepthwiseProblem): Cutting {
+  const { channels, kernelLength, layout, dtype } = problem;
+  if (layout === "BHL") {
+    const forwardChunk = 65_536 / bytesPerSample(dtype);
+    return { tileChannels: 1, forwardChunk, forwardTile: 1024, backwardChunk: 1024 };
+  }
+  const rows = 65_536 / bytesPerSample(dtype) / channels;
+  return {
+    tileChannels: Math.min(tileWidth, 4 * Math.ceil(channels / 4)),
+    forwardChunk: Math.max(4 * kernelLength, 8 * Math.ceil(rows / 8)),
+    forwardTile: Math.max(32, kernelLength),
+    backwardChunk: Math.max(128, kernelLength),
+  };
+}
