@@ -4,7 +4,7 @@
  * hits all alike.
  */
 import { relativeError } from "../src/math/oracle.ts";
-import type { Contender, Oracle } from "./workload.ts";
+import type { Answers, Contender } from "./workload.ts";
 
 /** How long to measure. */
 export interface Effort {
@@ -36,11 +36,11 @@ function checkedRows(rows: number): number[] {
   return [...new Set([0, Math.floor(rows / 3), rows - 1])];
 }
 
-async function check(contender: Contender, oracle: Oracle, channels: number): Promise<number> {
+async function check(contender: Contender, oracle: Answers, channels: number): Promise<number> {
   let worst = 0;
   const compare = (got: Float32Array, exact: Float64Array, what: string): void => {
     const error = relativeError(got, exact);
-    if (!(error < largestError)) {
+    if (!(error < (contender.largestError ?? largestError))) {
       throw new Error(`${describe(contender)}: ${what} is wrong, relative error ${error}`);
     }
     worst = Math.max(worst, error);
@@ -99,7 +99,7 @@ async function warmUp(contender: Contender, { warmUpMs }: Effort): Promise<numbe
 /** Check, warm up and time the contenders, their rounds taking turns. */
 export async function measure(
   contenders: readonly Contender[],
-  oracle: Oracle,
+  oracle: Answers,
   workload: { readonly channels: number; readonly rows: number },
   effort: Effort,
 ): Promise<Map<Contender, Timing>> {

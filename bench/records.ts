@@ -29,6 +29,8 @@ export interface BenchRecord {
   readonly plan: string;
   readonly predicted_ms: number;
   readonly rounds: number;
+  /** Gigabytes a second of what must be read and written once, by ours; short convolutions only. */
+  readonly gb_per_s?: number;
   readonly cpu: string;
   readonly cores: number;
   readonly node: string;
@@ -65,15 +67,16 @@ const round = (x: number): number => Number(x.toPrecision(4));
 /** The record of ours against a peer, which may be ours in another form. */
 export function createRecord(
   name: string,
-  workload: Workload,
+  workload: Pick<Workload, "batch" | "channels" | "length" | "kernelLength"> & { mode: string },
   ours: Measured,
   peer: { readonly name: string; readonly timing: Timing } | undefined,
   machine: Machine,
+  dtype = "float32",
 ): BenchRecord {
   const { mode, batch, channels, length, kernelLength } = workload;
   return {
     case: name,
-    ...{ mode, B: batch, H: channels, L: length, K: kernelLength, dtype: "float32" },
+    ...{ mode, B: batch, H: channels, L: length, K: kernelLength, dtype },
     threads: ours.contender.threads,
     data: ours.contender.data,
     ours_ms: round(ours.timing.medianMs),

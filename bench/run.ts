@@ -2,6 +2,7 @@
  * `npm run bench -- COMMAND`
  *
  *   cpu           ours against the peers, and against itself: threads, gates, backward, growth
+ *   short         short depthwise convolutions against plain JavaScript
  *   plans         the chosen plan against every other candidate, on twenty shapes
  *   table FILE    README's table from a file of records
  *   plot FILE     the figure from a file of records
@@ -27,12 +28,13 @@ import {
   type Measured,
   readRecords,
 } from "./records.ts";
+import { runShort, shortGroups } from "./short.ts";
 import { header, machineLine, markdownTable, recordLine, verdictLine } from "./table.ts";
 import { closeTorch } from "./torch.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
-  "npm run bench -- cpu | plans | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
+  "npm run bench -- cpu | short | plans | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
 
 const load = (): string => loadavg()[0]!.toFixed(2);
 
@@ -171,22 +173,30 @@ async function main(): Promise<void> {
     const svg = plot(readRecords(file));
     if (values.svg === undefined) console.log(svg);
     else writeFile(values.svg, svg);
-  } else if (command === "cpu" || command === "plans") {
+  } else if (command === "cpu" || command === "short" || command === "plans") {
     const threads = parseThreads(values.threads);
     const machine = describeMachine(await instructionsInUse());
     const report = new Report(values.json, values.markdown);
     const effort = values.quick ? quickEffort : fullEffort;
     const pattern = new RegExp(values.only);
-    const jobs =
-      command === "cpu"
-        ? cpuGroups(threads, values.quick).map((group) => ({
-            name: group.name,
-            run: () => runGroup(group, effort, machine, report),
-          }))
-        : planShapes(values.quick).map((shape) => ({
-            name: `plans ${shape.mode} B=${shape.batch} H=${shape.channels} L=${shape.length}`,
-            run: () => runPlans(shape, effort, machine, report),
-          }));
+    const kinds = {
+      cpu: () =>
+        cpuGroups(threads, values.quick).map((group) => ({
+          name: group.name,
+          run: () => runGroup(group, effort, machine, report),
+        })),
+      short: () =>
+        shortGroups(threads, values.quick).map((group) => ({
+          name: group.name,
+          run: async () => report.add(await runShort(group, effort, machine)),
+        })),
+      plans: () =>
+        planShapes(values.quick).map((shape) => ({
+          name: `plans ${shape.mode} B=${shape.batch} H=${shape.channels} L=${shape.length}`,
+          run: () => runPlans(shape, effort, machine, report),
+        })),
+    };
+    const jobs = kinds[command]();
     const chosen = jobs.filter(({ name }) => pattern.test(name));
     for (const [index, { name, run }] of chosen.entries()) {
       progress(index, chosen.length, name);

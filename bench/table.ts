@@ -59,7 +59,7 @@ export function recordLine(record: BenchRecord): string {
     record.ratio === null ? "" : record.ratio.toFixed(2),
     record.rel_error.toExponential(1),
     short(record.predicted_ms),
-    record.plan,
+    record.gb_per_s === undefined ? record.plan : `${record.plan}, ${record.gb_per_s} GB/s`,
   ]);
 }
 

@@ -53,6 +53,8 @@ export interface Contender {
   answer(row: number): Float32Array | Promise<Float32Array>;
   /** Row `channel` of dk, where the pass is `backward`. */
   kernelGradient?(channel: number): Float32Array;
+  /** Largest relative error of a row that counts as right, where it is not float32's. */
+  readonly largestError?: number;
   /** Milliseconds after a round until its threads sleep and disturb nobody. */
   readonly settleMs: number;
   /** What the record says of our plan. */
@@ -93,8 +95,14 @@ function row64(data: Float32Array, row: number, length: number): Float64Array {
   return Float64Array.from(data.subarray(row * length, (row + 1) * length));
 }
 
+/** Exact answers in float64. */
+export interface Answers {
+  row(pass: Contender["pass"], row: number): Float64Array;
+  kernelGradient(channel: number): Float64Array;
+}
+
 /** The exact answer of some rows, computed once and kept. */
-export class Oracle {
+export class Oracle implements Answers {
   readonly #workload: Workload;
   readonly #rows = new Map<string, Float64Array>();
 
