@@ -12,7 +12,7 @@ import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { outputLengthOf, streams, widths } from "../plan/depthwise.ts";
 import { integer, oneOf } from "../plan/problem.ts";
 import type { Expected, Named, Tensor } from "./arguments.ts";
-import { apart, exactly, samplesOf } from "./arguments.ts";
+import { apart, checkOptions, exactly, intact, newArray, samplesOf } from "./arguments.ts";
 import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
@@ -164,7 +164,7 @@ export class DepthwiseCore {
       integer(call, "length", positions, 1, 2 ** 31) *
       channels;
     const { backend, lent } = this.#lender();
-    if (!backend.settings.shared) return newArray(dtype, size);
+    if (!backend.settings.shared) return zeros(dtype, size, call);
     const block = backend.arena.allocate(size * bytesPerSample(dtype), call);
     lent.push(block);
     const { buffer } = backend.arena.memory;
@@ -192,10 +192,8 @@ export class DepthwiseCore {
     this.alive(call);
     integer(call, "batch", batch, 1, 2 ** 31);
     this.#streaming(call);
-    return newArray(
-      this.problem.dtype,
-      batch * this.inputChannels * (this.problem.kernelLength - 1),
-    );
+    const size = batch * this.inputChannels * (this.problem.kernelLength - 1);
+    return zeros(this.problem.dtype, size, call);
   }
 
   #streaming(call: string): void {
@@ -275,6 +273,7 @@ export class DepthwiseCore {
     call: string,
   ): Operands {
     this.alive(call);
+    checkOptions(options, call);
     const channels = this.inputChannels;
     const { kernelLength } = this.problem;
     const { data, batch, positions } = this.#lines(
@@ -300,10 +299,7 @@ export class DepthwiseCore {
     like: SampleArray,
     call: string,
   ): SampleArray {
-    if (array === undefined) {
-      const Kind = like.constructor as new (n: number) => SampleArray;
-      return new Kind(size);
-    }
+    if (array === undefined) return arrayLike(like, size, call);
     const expected = { call, name, dtype: this.problem.dtype, dimensions: ["samples"] };
     exactly(samplesOf(array, expected).data, size, expected);
     apart({ name, data: array }, inputs, call);
@@ -346,11 +342,15 @@ export class DepthwiseCore {
         call,
       );
     const lines: LineTensor[] = [
-      { kind: "x", data: operands.x, fields: this.#fields(inputFields) },
-      ...results.map((data, o) => ({ kind: "y" as const, data, fields: [outputFields[o]!] })),
+      { name: "x", kind: "x", data: operands.x, fields: this.#fields(inputFields) },
+      ...results.map(
+        (data, o): LineTensor => ({
+          ...{ name: out[o]!.name, kind: "y", data, fields: [outputFields[o]!] },
+        }),
+      ),
     ];
     const states: StateTensor[] = state
-      ? [{ direction: "in", data: state, fields: this.#fields(stateFields) }]
+      ? [{ name: "state", direction: "in", data: state, fields: this.#fields(stateFields) }]
       : [];
     const seat = this.#seat;
     const { weight: taps, bias } = operands;
@@ -359,7 +359,12 @@ export class DepthwiseCore {
       this.alive(call);
       const running = runDepthwiseForward(this.#engine(seat), program, request);
       const carry = (): void => {
-        if (stateOut) carryState(this.problem, operands.x, state, stateOut, batch, length);
+        if (!stateOut) return;
+        intact("x", operands.x, batch * this.inputChannels * length, call);
+        const size = batch * this.inputChannels * (this.problem.kernelLength - 1);
+        if (state) intact("state", state, size, call);
+        intact("stateOut", stateOut, size, call);
+        carryState(this.problem, operands.x, state, stateOut, batch, length);
       };
       return running ? running.then(carry) : carry();
     };
@@ -388,21 +393,26 @@ export class DepthwiseCore {
       const { data } = samplesOf(tensor, expected);
       exactly(data, batch * channels * outputLength, expected);
       inputs.push({ name, data });
-      return { kind: "dy", data, fields: [upstreamFields[o]!] };
+      return { name, kind: "dy", data, fields: [upstreamFields[o]!] };
     });
     const dstateOut = this.#state(options.dstateOut, "dstateOut", batch, call, inputs);
     const dx = this.#result(options.out, "dx", operands.x.length, inputs, operands.x, call);
-    const dstate = state && newLike(operands.x, state.length);
+    const dstate = state && arrayLike(operands.x, state.length, call);
     const lines: LineTensor[] = [
-      { kind: "x", data: operands.x, fields: this.#fields(inputFields) },
-      { kind: "dx", data: dx, fields: this.#fields(gradientFields) },
+      { name: "x", kind: "x", data: operands.x, fields: this.#fields(inputFields) },
+      { name: "dx", kind: "dx", data: dx, fields: this.#fields(gradientFields) },
       ...upstream,
     ];
     const states: StateTensor[] =
       state && dstate
         ? [
-            { direction: "in", data: state, fields: this.#fields(stateFields) },
-            { direction: "out", data: dstate, fields: this.#fields(stateGradientFields) },
+            { name: "state", direction: "in", data: state, fields: this.#fields(stateFields) },
+            {
+              name: "dstate",
+              direction: "out",
+              data: dstate,
+              fields: this.#fields(stateGradientFields),
+            },
           ]
         : [];
     const { weight: taps } = operands;
@@ -440,11 +450,11 @@ export class DepthwiseCore {
   }
 }
 
-function newArray(dtype: Dtype, size: number): Float32Array | Uint16Array {
-  return dtype === "float32" ? new Float32Array(size) : new Uint16Array(size);
+function zeros(dtype: Dtype, size: number, call: string): Float32Array | Uint16Array {
+  const Kind = dtype === "float32" ? Float32Array : Uint16Array;
+  return newArray<Float32Array | Uint16Array>(Kind, size, call);
 }
 
-function newLike(like: SampleArray, size: number): SampleArray {
-  const Kind = like.constructor as new (n: number) => SampleArray;
-  return new Kind(size);
+function arrayLike(like: SampleArray, size: number, call: string): SampleArray {
+  return newArray(like.constructor as new (n: number) => SampleArray, size, call);
 }

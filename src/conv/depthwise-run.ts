@@ -11,6 +11,7 @@ import { sumCount } from "../kernels/depthwise/gradients.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { cutting, outputLengthOf } from "../plan/depthwise.ts";
 import type { DeviceSpec } from "../plan/device.ts";
+import { intact } from "./arguments.ts";
 import type { LineKind, Slab } from "./depthwise-slabs.ts";
 import { slabs, touched } from "./depthwise-slabs.ts";
 import { aligned, blockingSeconds, inSteps, sharedStaging, soloStaging } from "./run.ts";
@@ -27,6 +28,8 @@ export interface DepthwiseEngine {
 
 /** A tensor of a call and the fields of the job that point into it: by branch, or the one of an output. */
 export interface LineTensor {
+  /** As the user knows it. */
+  readonly name: string;
   readonly kind: LineKind;
   readonly data: SampleArray;
   readonly fields: readonly (keyof Job)[];
@@ -34,6 +37,7 @@ export interface LineTensor {
 
 /** The K − 1 samples before each line, or their gradient. */
 export interface StateTensor {
+  readonly name: string;
   readonly direction: "in" | "out";
   readonly data: SampleArray;
   readonly fields: readonly (keyof Job)[];
@@ -122,6 +126,16 @@ class Carving {
   }
 }
 
+/** Samples of the states of `batch` items. */
+function stateSamples({ branches, channels, kernelLength }: Job, batch: number): number {
+  return batch * branches * channels * (kernelLength - 1);
+}
+
+/** A state tensor as one row. */
+function wholeState({ name, data, direction }: StateTensor, job: Job, batch: number) {
+  return { field: name, data, direction, width: stateSamples(job, batch) };
+}
+
 const isInput = (kind: LineKind): boolean => kind === "x" || kind === "dx";
 
 /** A call under way. */
@@ -156,14 +170,17 @@ class Run {
     this.slabs = slabs(job, this.lines, positionBytes, budget);
     const carving = new Carving();
     const threads = carving.take(this.threads * job.threadBytes);
-    const taps = carving.take(4 * call.weight.length);
-    const bias = carving.take(4 * (call.weight.length / job.kernelLength));
+    const filters = job.branches * job.channels;
+    const taps = carving.take(4 * filters * job.kernelLength);
+    const bias = carving.take(4 * filters);
     const units = Math.max(...this.slabs.map((s) => this.#units(s)));
     const partials =
       kind === jobKinds.depthwiseBackward ? carving.take(units * job.partialBytes) : 0;
     const states = call.states.map((tensor) => ({
       tensor,
-      copy: arena.owns(tensor.data.buffer) ? undefined : carving.take(tensor.data.byteLength),
+      copy: arena.owns(tensor.data.buffer)
+        ? undefined
+        : carving.take(stateSamples(job, call.batch) * job.sampleBytes),
     }));
     const most = this.slabs.map((s) =>
       this.#staged.reduce((sum, t) => sum + aligned(this.#slabBytes(t, s)), 0),
@@ -214,8 +231,10 @@ class Run {
     const { engine, call, job } = this;
     const { buffer } = engine.backend.arena.memory;
     const { kernelLength, channels, layout } = engine.problem;
-    const count = call.weight.length / kernelLength;
-    const table = new Float32Array(buffer, taps, call.weight.length);
+    const count = job.branches * channels;
+    intact("weight", call.weight, count * kernelLength, call.name);
+    if (call.bias) intact("bias", call.bias, count, call.name);
+    const table = new Float32Array(buffer, taps, count * kernelLength);
     if (layout === "BHL") table.set(call.weight);
     else {
       for (let c = 0; c < count; c++) {
@@ -245,13 +264,13 @@ class Run {
     const { job, engine, call } = this;
     const { arena } = engine.backend;
     const positions = job.kernelLength - 1;
-    job.stateBatchBytes = (tensor.data.length / call.batch) * job.sampleBytes;
+    job.stateBatchBytes = stateSamples(job, 1) * job.sampleBytes;
     job.stateLineBytes = positions * job.inputStep;
     let address = tensor.data.byteOffset;
     if (copy !== undefined) {
       address = this.#base + copy;
       if (tensor.direction === "in")
-        copyRows(arena, { ...tensor, width: tensor.data.length }, address, 1, () => 0);
+        copyRows(arena, wholeState(tensor, job, call.batch), address, 1, () => 0, call.name);
     }
     tensor.fields.forEach((field, i) => {
       job[field] = address + this.#branchOffset(i, tensor.fields, positions);
@@ -259,11 +278,11 @@ class Run {
   }
 
   #placeDirect(tensor: LineTensor): void {
-    const { job, call } = this;
+    const { job } = this;
     const positions = isInput(tensor.kind) ? job.length : job.outputLength;
     this.#distances(
       tensor,
-      (tensor.data.length / call.batch) * job.sampleBytes,
+      job.linesPerBatch * this.#strands(tensor) * positions * this.#step(tensor),
       positions * this.#step(tensor),
     );
     tensor.fields.forEach((field, i) => {
@@ -284,7 +303,7 @@ class Run {
 
   /** Copy a slab of a tensor to or from its place in staging. */
   #copy(tensor: LineTensor, slab: Slab, place: number): void {
-    const { job, engine } = this;
+    const { job, engine, call } = this;
     const { arena } = engine.backend;
     const [from, to] = touched(job, tensor.kind, slab);
     if (from === to) return;
@@ -303,13 +322,16 @@ class Run {
       };
       const at = place + strand * lines * (to - from) * this.#step(tensor);
       if (to - from === positions) {
-        const rows = { data: tensor.data, width: positions * samples, direction } as const;
-        copyRows(arena, rows, at, lines, rowAt);
+        const width = positions * samples;
+        const rows = { field: tensor.name, data: tensor.data, width, direction } as const;
+        copyRows(arena, rows, at, lines, rowAt, call.name);
         continue;
       }
       const start = (rowAt(0) * positions + from) * samples;
+      intact(tensor.name, tensor.data, start + (to - from) * samples, call.name);
       const data = (tensor.data as Float32Array).subarray(start, start + (to - from) * samples);
-      copyRows(arena, { data, width: data.length, direction }, at, 1, () => 0);
+      const piece = { field: tensor.name, data, width: data.length, direction } as const;
+      copyRows(arena, piece, at, 1, () => 0, call.name);
     }
   }
 
@@ -365,8 +387,8 @@ class Run {
     const { arena } = this.engine.backend;
     for (const { tensor, copy } of this.#states) {
       if (copy === undefined || tensor.direction === "in") continue;
-      const rows = { ...tensor, width: tensor.data.length };
-      copyRows(arena, rows, this.#base + copy, 1, () => 0);
+      const rows = wholeState(tensor, this.job, this.call.batch);
+      copyRows(arena, rows, this.#base + copy, 1, () => 0, this.call.name);
     }
   }
 }
@@ -386,11 +408,12 @@ export async function runDepthwiseBackward(
   program: Program,
   call: DepthwiseCall,
 ): Promise<TapSums> {
-  const { kernelLength } = engine.problem;
+  const { kernelLength, channels } = engine.problem;
+  const filters = engine.order.length * channels;
   const run = new Run(engine, call, jobKinds.depthwiseBackward);
   const sums: TapSums = {
-    weight: new Float64Array(call.weight.length),
-    bias: new Float64Array(call.weight.length / kernelLength),
+    weight: new Float64Array(filters * kernelLength),
+    bias: new Float64Array(filters),
   };
   await run.start(program, (slab) => addPartials(engine, run.job, slab, sums));
   return sums;

@@ -52,7 +52,7 @@ function part<T extends Float32Array | Uint16Array>(array: T, from: number, to: 
  */
 export function copyRows(
   arena: Arena,
-  tensor: Pick<RowTensor, "data" | "width" | "direction">,
+  tensor: Omit<RowTensor, "field"> & { readonly field: string },
   address: number,
   count: number,
   rowAt: (i: number) => number,
