@@ -1,0 +1,187 @@
+/** Calls of the short convolutions: what is refused and how, tensors with shapes, lent arrays, memory given back. */
+import { describe, expect, test } from "vitest";
+import { openCpu } from "../../src/backend/cpu.ts";
+import {
+  FlashDepthwiseConv1d,
+  type FlashDepthwiseConv1dOptions,
+  FlashHyenaProjections,
+  InvalidArgumentError,
+} from "../../src/index.ts";
+import { expectSameBits } from "../support/close.ts";
+
+const simd = { instructions: "simd", threads: 1 } as const;
+
+function create(options: Partial<FlashDepthwiseConv1dOptions>): Promise<FlashDepthwiseConv1d> {
+  return FlashDepthwiseConv1d.create({ channels: 2, kernelLength: 4, ...simd, ...options });
+}
+
+/** The message of the typed error that `action` rejects with. */
+async function refusal(action: () => Promise<unknown>): Promise<string> {
+  const thrown = await action().then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  expect(thrown).toBeInstanceOf(InvalidArgumentError);
+  return (thrown as InvalidArgumentError).message;
+}
+
+describe("options", () => {
+  const refused: readonly [Record<string, unknown>, string][] = [
+    [{ channels: 0 }, "channels must be an integer from 1"],
+    [{ kernelLength: 257 }, "kernelLength must be an integer from 1 to 256"],
+    [{ kernelLength: 0 }, "kernelLength"],
+    [{ padding: "valid" }, "padding must be 'causal', 'same' or [left, right]"],
+    [{ padding: [1] }, "padding must be"],
+    [{ padding: [0, -1] }, "padding[1] must be an integer"],
+    [{ padding: [1.5, 0] }, "padding[0] must be an integer"],
+    [{ layout: "LBH" }, "layout must be one of BHL, BLH"],
+    [{ dtype: "float64" }, "dtype must be one of"],
+    [{ activation: "gelu" }, "activation must be one of none, silu"],
+    [{ batch: 0 }, "batch must be an integer"],
+    [{ backend: "tpu" }, "backend must be one of"],
+    [{ threads: 0 }, "threads must be an integer"],
+  ];
+  test.each(refused)("%o", async (options, requirement) => {
+    const message = await refusal(() => create(options as never));
+    expect(message).toContain("FlashDepthwiseConv1d.create");
+    expect(message).toContain(requirement);
+  });
+
+  test("no options at all", async () => {
+    expect(await refusal(() => FlashDepthwiseConv1d.create(undefined as never))).toContain(
+      "options must be an object",
+    );
+  });
+
+  test("pregate of the projections", async () => {
+    const options = { channels: 1, kernelLength: 3, pregate: "third" as never };
+    expect(await refusal(() => FlashHyenaProjections.create(options))).toContain("pregate");
+  });
+});
+
+describe("operands", () => {
+  const x = new Float32Array(20).fill(1);
+  const weight = new Float32Array(8).fill(1);
+
+  test.each([
+    ["x of another type", [new Float64Array(20), weight], "x must be a Float32Array"],
+    ["x of no whole channels", [new Float32Array(21), weight], "2 channels"],
+    ["a shape of another rank", [{ data: x, shape: [2, 10] }, weight], "shape (B, H, L)"],
+    ["a shape of other channels", [{ data: x, shape: [2, 1, 10] }, weight], "2 channels"],
+    ["too few taps", [x, new Float32Array(6)], "weight must hold 8 samples"],
+    ["a short bias", [x, weight, { bias: new Float32Array(1) }], "bias must hold 2 samples"],
+    ["a short state", [x, weight, { state: new Float32Array(5) }], "state must hold 6 samples"],
+    ["a short out", [x, weight, { out: new Float32Array(19) }], "out must hold 20 samples"],
+    ["out over x", [x, weight, { out: x }], "out must not overlap x"],
+    ["out over bits", [x, weight, { out: new Uint16Array(20) }], "out must be a Float32Array"],
+    ["stateOut over x", [x, weight, { stateOut: x.subarray(0, 6) }], "stateOut must not overlap x"],
+    ["options that are none", [x, weight, new Float32Array(2)], "options must be an object"],
+  ])("%s", async (_, operands, requirement) => {
+    using conv = await create({});
+    const message = await refusal(() => conv.forward(...(operands as [never, never, never])));
+    expect(message).toContain("conv.forward");
+    expect(message).toContain(requirement);
+  });
+
+  test("a row that the filter does not fit on", async () => {
+    using conv = await create({ padding: [1, 0] });
+    const message = await refusal(() => conv.forward(new Float32Array(4), weight));
+    expect(message).toContain("a row with its padding must be at least 4 samples long");
+    expect(message).toContain("2 samples with 1 zeros before and 0 after");
+    expect(() => conv.outputLength(2)).toThrow(InvalidArgumentError);
+    expect(conv.outputLength(3)).toBe(1);
+  });
+
+  test("state with a padding that does not stream", async () => {
+    using conv = await create({ padding: "same" });
+    const state = new Float32Array(6);
+    expect(await refusal(() => conv.forward(x, weight, { state }))).toContain("padding 'causal'");
+    expect(() => conv.createState(1)).toThrow("padding 'causal'");
+  });
+
+  test("dy of another length", async () => {
+    using conv = await create({});
+    const message = await refusal(() => conv.backward(new Float32Array(18), x, weight));
+    expect(message).toContain("conv.backward: dy must hold 20 samples");
+  });
+
+  test("anything after dispose", async () => {
+    const conv = await create({});
+    conv.dispose();
+    conv.dispose();
+    expect(await refusal(() => conv.forward(x, weight))).toContain("not been disposed");
+    expect(await refusal(() => conv.backward(x, x, weight))).toContain("not been disposed");
+    expect(() => conv.allocateInput(1, 1)).toThrow("not been disposed");
+  });
+});
+
+describe("arrays", () => {
+  test("tensors with a shape may have any batch", async () => {
+    for (const [layout, shape] of [
+      ["BHL", [3, 2, 5]],
+      ["BLH", [3, 5, 2]],
+    ] as const) {
+      using conv = await create({ layout });
+      const data = Float32Array.from({ length: 30 }, (_, i) => Math.sin(i));
+      const weight = Float32Array.from({ length: 8 }, (_, i) => Math.cos(i));
+      const y = (await conv.forward({ data, shape }, weight)) as Float32Array;
+      for (let b = 0; b < 3; b++) {
+        const alone = await conv.forward(data.subarray(10 * b, 10 * b + 10), weight);
+        expectSameBits(y.slice(10 * b, 10 * b + 10), alone);
+      }
+    }
+  });
+
+  test("taps are those of a correlation: the last meets the newest sample", async () => {
+    using conv = await create({ channels: 1 });
+    const y = await conv.forward(Float32Array.of(1, 0, 0, 0, 0), Float32Array.of(1, 2, 3, 4), {
+      bias: Float32Array.of(10),
+    });
+    expect([...(y as Float32Array)]).toEqual([14, 13, 12, 11, 10]);
+  });
+
+  test("lent arrays work beside ordinary ones, and memory comes back with dispose", async () => {
+    const { arena } = openCpu({ instructions: "simd", threads: 1, shared: true });
+    const before = arena.used;
+    const conv = await create({});
+    const x = conv.allocateInput(1, 100) as Float32Array;
+    x.forEach((_, i) => {
+      x[i] = Math.sin(i);
+    });
+    expect(conv.backend.arena.owns(x.buffer)).toBe(true);
+    const weight = Float32Array.from({ length: 8 }, (_, i) => Math.cos(i));
+    const y = await conv.forward(x, weight);
+    const out = conv.allocateOutput(1, 100);
+    expectSameBits(Float32Array.from((await conv.forward(x, weight, { out })) as Float32Array), y);
+    expectSameBits(await conv.forward(x.slice(), weight), y);
+    expect(arena.used).toBeGreaterThan(before);
+    conv.dispose();
+    await Promise.resolve();
+    expect(arena.used).toBe(before);
+  });
+
+  test("work memory does not grow with the sequence", async () => {
+    const conv = await create({ channels: 1, activation: "silu" });
+    const weight = Float32Array.of(1, 2, 3, 4);
+    const bytes = [];
+    for (const length of [2 ** 16, 2 ** 21]) {
+      const x = new Float32Array(length);
+      await conv.forward(x, weight);
+      await conv.backward(x, x, weight);
+      bytes.push(conv.backend.workspaceBytes);
+    }
+    expect(bytes[1]).toBe(bytes[0]);
+    conv.dispose();
+  });
+
+  test("an array transferred away while the call waits is named", async () => {
+    using conv = await create({});
+    const x = new Float32Array(20);
+    const weight = new Float32Array(8);
+    const first = conv.backward(x.slice(), x.slice(), weight);
+    const second = conv.forward(x, weight);
+    structuredClone(x, { transfer: [x.buffer] });
+    await first;
+    expect(await refusal(() => second)).toContain("x must keep its buffer");
+  });
+});
