@@ -9,8 +9,8 @@ const ln2Low = Math.LN2 - ln2High;
 const terms = 7;
 
 /**
- * e^x for x clamped to [−87, 88], where float32 has normal values: x = n·ln 2 + r, e^x = 2^n·e^r. On a million points
- * the relative error is at most 1.1e-7 in float32.
+ * e^x for x clamped to [−87, 88], where float32 has normal values: x = n·ln 2 + r, e^x = 2^n·e^r. In float32 without fused
+ * multiply-add the relative error stays below 1.5e-7.
  */
 export function exp(g: Graph, x: Node): Node {
   const clamped = g.min(g.max(x, g.constant(-87)), g.constant(88));

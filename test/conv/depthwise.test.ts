@@ -83,9 +83,10 @@ const large: readonly Partial<DepthwiseCase>[] = [
   { length: 40_000, dtype: "float16", form: "silu" },
   { length: 3000, batch: 2, channels: 40 },
   { length: 3000, batch: 2, channels: 40, layout: "BLH", padding: "same", kernelLength: 5 },
-  { length: 700, channels: 200, layout: "BLH", form: "silu", dtype: "bfloat16" },
+  { length: 400, channels: 300, layout: "BLH", form: "silu", dtype: "bfloat16" },
+  { length: 300, channels: 261, layout: "BLH", dtype: "float16", padding: [9, 2] },
   { length: 2500, channels: 12, form: "projections", kernelLength: 3 },
-  { length: 2500, channels: 66, form: "projections", layout: "BLH", kernelLength: 3 },
+  { length: 300, channels: 258, form: "projections", layout: "BLH", kernelLength: 3 },
   { length: 20_000, channels: 2, kernelLength: 20, padding: [30, 3], form: "silu" },
   { length: 1500, channels: 3, kernelLength: 256, form: "silu", state: true },
   { length: 1500, channels: 5, kernelLength: 256, layout: "BLH", state: true },
@@ -275,6 +276,38 @@ describeBackends(
       expectClose(y, Float64Array.from(separate as Float32Array), {
         ...{ rowLength: length, bound: 1e-6 },
       });
+    });
+  },
+  { spread: true },
+);
+
+describeBackends(
+  "channels do not disturb each other",
+  (_, { options }) => {
+    test.each(layouts)("%s: NaN and infinity stay in theirs", async (layout) => {
+      const c: DepthwiseCase = { ...base, layout, form: "silu", batch: 2, channels: 7, length: 41 };
+      const inputs = drawCase(c, 6);
+      using conv = await openCase(c, options);
+      const loud = Float32Array.from(inputs.x as Float32Array);
+      // Channel 3 of batch item 1, from its first sample to its last.
+      for (let n = 0; n < 41; n++) {
+        loud[layout === "BHL" ? (7 + 3) * 41 + n : (41 + n) * 7 + 3] = n % 2 ? Number.NaN : 1 / 0;
+      }
+      const others = (tensor: object): Float32Array =>
+        (tensor as Float32Array).filter((_, i) => {
+          const channel = layout === "BHL" ? Math.floor(i / 41) : Math.floor(i / 287) * 7 + (i % 7);
+          return channel !== 10;
+        });
+      const [y, disturbed] = [
+        await conv.forward(inputs),
+        await conv.forward({ ...inputs, x: loud }),
+      ];
+      expectSameBits(others(disturbed[0]!), others(y[0]!), "y");
+      const [g, noisy] = [await conv.backward(inputs), await conv.backward({ ...inputs, x: loud })];
+      expectSameBits(others(noisy.dx), others(g.dx), "dx");
+      const taps = (tensor: Float32Array) => tensor.filter((_, i) => Math.floor(i / 4) !== 3);
+      expectSameBits(taps(noisy.dweight), taps(g.dweight), "dweight");
+      expect(noisy.dweight[12]).toBeNaN();
     });
   },
   { spread: true },
