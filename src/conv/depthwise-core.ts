@@ -1,5 +1,5 @@
 /** What the short convolutions have in common: their seat on a backend, the checks of what they are given, the calls. */
-import type { CpuBackend, Program } from "../backend/cpu.ts";
+import type { CpuBackend, CpuSettings, Program } from "../backend/cpu.ts";
 import { openCpu } from "../backend/cpu.ts";
 import { features } from "../backend/features.ts";
 import type { Job } from "../backend/job.ts";
@@ -37,13 +37,21 @@ const upstreamFields = ["dy0", "dy1"] as const;
 /** An object on one backend. */
 interface Seat {
   readonly backend: CpuBackend;
+  readonly engine: DepthwiseEngine;
   readonly programs: Map<Kind, Program>;
   readonly lent: Block[];
 }
 
-function takeSeat(backend: CpuBackend): Seat {
+function takeSeat(
+  problem: DepthwiseProblem,
+  order: readonly number[],
+  settings: CpuSettings,
+): Seat {
+  const backend = openCpu(settings);
   backend.retain();
-  return { backend, programs: new Map(), lent: [] };
+  const device = deviceFor(settings.instructions);
+  const engine = { problem, backend, device, order, jobs: new Map() };
+  return { backend, engine, programs: new Map(), lent: [] };
 }
 
 /** Give everything back once the calls before have ended. */
@@ -116,7 +124,8 @@ export class DepthwiseCore {
     const instructions = pickInstructions(options.instructions ?? "auto", call);
     const threads = pickThreads(options.threads, instructions, call);
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
-    const seat = takeSeat(openCpu({ threads, instructions, shared: threads > 1 }));
+    const settings = { threads, instructions, shared: threads > 1 };
+    const seat = takeSeat(problem, order, settings);
     const core = new DepthwiseCore(problem, names, order, batch, seat);
     try {
       await seat.backend.exclusive(() => programOf(seat, "forward", problem, call));
@@ -181,7 +190,7 @@ export class DepthwiseCore {
     const { settings } = old.backend;
     if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
       return old;
-    this.#seat = takeSeat(openCpu({ ...settings, shared: true }));
+    this.#seat = takeSeat(this.problem, this.#order, { ...settings, shared: true });
     leaveSeat(old);
     return this.#seat;
   }
@@ -306,12 +315,6 @@ export class DepthwiseCore {
     return array;
   }
 
-  #engine(seat: Seat): DepthwiseEngine {
-    const { backend } = seat;
-    const device = deviceFor(backend.settings.instructions);
-    return { problem: this.problem, backend, device, order: this.#order };
-  }
-
   #fields<F extends keyof Job>(fields: readonly F[]): readonly F[] {
     return fields.slice(0, this.#order.length);
   }
@@ -357,7 +360,7 @@ export class DepthwiseCore {
     const request: DepthwiseCall = { name: call, batch, length, lines, states, weight: taps, bias };
     const run = (program: Program): void | Promise<void> => {
       this.alive(call);
-      const running = runDepthwiseForward(this.#engine(seat), program, request);
+      const running = runDepthwiseForward(seat.engine, program, request);
       const carry = (): void => {
         if (!stateOut) return;
         intact("x", operands.x, batch * this.inputChannels * length, call);
@@ -422,7 +425,7 @@ export class DepthwiseCore {
       this.alive(call);
       const program =
         seat.programs.get("backward") ?? (await programOf(seat, "backward", this.problem, call));
-      return runDepthwiseBackward(this.#engine(seat), program, request);
+      return runDepthwiseBackward(seat.engine, program, request);
     });
     if (dstateOut) addToTail(this.problem, dstateOut, dx, dstate, batch, length, dtype);
     return {

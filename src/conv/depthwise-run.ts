@@ -22,6 +22,8 @@ export interface DepthwiseEngine {
   readonly problem: DepthwiseProblem;
   readonly backend: CpuBackend;
   readonly device: DeviceSpec;
+  /** The last call's job of each kind: calls run one at a time, and most are as long as the one before. */
+  readonly jobs: Map<number, Job>;
   /** Which third of the packed channels each branch takes; [0] where nothing is packed. */
   readonly order: readonly number[];
 }
@@ -63,6 +65,20 @@ export interface TapSums {
 
 /** Seconds that a sample of one branch takes, less what depends on taps, and with each tap. */
 const samplePrice = { base: 0.6e-9, tap: 0.1e-9, javascript: 12, backward: 3 } as const;
+
+const stateFields = ["state0", "state1", "state2", "dstate0", "dstate1", "dstate2"] as const;
+
+/** The job of a call, without addresses: the last one, where that was of the same size. */
+function jobOf(engine: DepthwiseEngine, call: DepthwiseCall, kind: number): Job {
+  const last = engine.jobs.get(kind);
+  if (last && last.batch === call.batch && last.length === call.length) {
+    for (const field of stateFields) last[field] = 0;
+    return last;
+  }
+  const job = newJob(engine, call, kind);
+  engine.jobs.set(kind, job);
+  return job;
+}
 
 /** A job with all that addresses do not decide. */
 function newJob({ problem, backend }: DepthwiseEngine, call: DepthwiseCall, kind: number): Job {
@@ -157,7 +173,7 @@ class Run {
     const { arena } = backend;
     this.engine = engine;
     this.call = call;
-    this.job = newJob(engine, call, kind);
+    this.job = jobOf(engine, call, kind);
     this.lines = call.batch * this.job.linesPerBatch;
     const { job } = this;
     const away = (input: boolean): boolean =>
