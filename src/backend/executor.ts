@@ -5,10 +5,12 @@
 
 import { batchPlaces } from "../kernels/middle.ts";
 import { rowName, suffix } from "../kernels/suffix.ts";
+import { blockBackwardRecipe, blockForwardRecipe, blockTapsRecipe } from "./blocks.ts";
 import { depthwiseBackward, depthwiseForward } from "./depthwise.ts";
 import type { Job } from "./job.ts";
 import { jobKinds } from "./job.ts";
 import type { Clear, Context, Kernels, MakeRecipe, Recipe, Step } from "./recipe.ts";
+import { tapTails } from "./recipe.ts";
 
 /** Items [0, count) that may run at the same time. */
 interface Phase {
@@ -248,21 +250,13 @@ function backwardRecipe(e: Kernels, flags: Job): Recipe {
 
 /** Storing the kernel's gradient from the sum over the batch. */
 function tapSteps(e: Kernels, flags: Job): Step[] {
-  const dk = (job: Job, h: number): number => job.dk + (h - job.first) * job.dkBytes;
-  // Taps that no sink covers have no effect and no gradient; a second sink adds to what is there.
-  const clearTaps: Step = {
-    over: "once",
-    run: ({ job, clear }, h) => clear(dk(job, h), dk(job, h) + job.dkBytes),
-  };
-  const sinks = Array.from({ length: flags.dkSinks }, (_, i): Step => {
-    const tail = e[`tail_dk${i}`]!;
+  return tapTails(e, flags).map((tail, i): Step => {
+    const clears = flags.clearTaps !== 0 && i === 0;
     return {
-      over: "tiles",
-      run: ({ job, work }, h, _b, from, to) =>
-        tail(work + 2 * job.transformBytes, dk(job, h), 0, 0, 0, 0, 0, job.table, from, to),
+      over: clears ? "once" : "tiles",
+      run: (c, h, _b, from, to) => tail(c, h, c.work + 2 * c.job.transformBytes, from, to),
     };
   });
-  return flags.clearTaps ? [clearTaps, ...sinks] : sinks;
 }
 
 const makers: Readonly<Record<number, MakeRecipe>> = {
@@ -271,6 +265,9 @@ const makers: Readonly<Record<number, MakeRecipe>> = {
   [jobKinds.backward]: backwardRecipe,
   [jobKinds.depthwiseForward]: depthwiseForward,
   [jobKinds.depthwiseBackward]: depthwiseBackward,
+  [jobKinds.blockForward]: blockForwardRecipe,
+  [jobKinds.blockBackward]: blockBackwardRecipe,
+  [jobKinds.blockTaps]: blockTapsRecipe,
 };
 
 /** Recipes made so far, by kernels and by what a job fuses. */

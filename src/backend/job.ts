@@ -59,6 +59,23 @@ const dense = [
   "dkSinks",
   /** Kernel gradients are cleared first: some taps have no effect, or two sinks add up. */
   "clearTaps",
+  /** Blocks: of a row, and from block to block; samples before a block's own, of the block, of one row. */
+  "blocks",
+  "hop",
+  "lead",
+  "span",
+  "length",
+  "outputLength",
+  /** Period of rows that go on circularly around their blocks; 0 for zeros. */
+  "period",
+  "sampleBytes",
+  /** Bytes of one scratch area of a thread, and from block to block where they are packed. */
+  "scratchBytes",
+  /** Shares of a channel's blocks, whose sums lie `transformBytes` apart; blocks [termFrom, termTo) of each. */
+  "shares",
+  "sums",
+  "termFrom",
+  "termTo",
 ] as const;
 
 /**
@@ -135,8 +152,11 @@ export const jobKinds = {
   spectra: 0,
   forward: 1,
   backward: 2,
-  depthwiseForward: 3,
-  depthwiseBackward: 4,
+  blockForward: 3,
+  blockBackward: 4,
+  blockTaps: 5,
+  depthwiseForward: 6,
+  depthwiseBackward: 7,
 } as const;
 
 const denseFields: readonly Field[] = [...common, ...dense];

@@ -30,3 +30,16 @@ export interface Recipe {
 
 /** Recipes depend on a job's kind and flags only. */
 export type MakeRecipe = (kernels: Kernels, flags: Job) => Recipe;
+/** Part of storing channel h's kernel gradient from the transform at `z`: tiles [from, to). */
+type TapTail = (c: Context, h: number, z: number, from: number, to: number) => void;
+
+/** All parts of it, in their order. Taps that no sink covers have no effect and no gradient; a second sink adds. */
+export function tapTails(e: Kernels, flags: Job): TapTail[] {
+  const dk = (job: Job, h: number): number => job.dk + (h - job.first) * job.dkBytes;
+  const clearTaps: TapTail = ({ job, clear }, h) => clear(dk(job, h), dk(job, h) + job.dkBytes);
+  const sinks = Array.from({ length: flags.dkSinks }, (_, i): TapTail => {
+    const tail = e[`tail_dk${i}`]!;
+    return ({ job }, h, z, from, to) => tail(z, dk(job, h), 0, 0, 0, 0, 0, job.table, from, to);
+  });
+  return flags.clearTaps ? [clearTaps, ...sinks] : sinks;
+}

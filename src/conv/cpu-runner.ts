@@ -8,6 +8,7 @@ import { bytesPerSample } from "../dtype.ts";
 import { show, UnsupportedError } from "../errors.ts";
 import type { GpuSamples } from "./arguments.ts";
 import { newArray } from "./arguments.ts";
+import { runBlocks, runBlocksBackward } from "./blocks.ts";
 import { dskipOf } from "./dskip.ts";
 import type { Choice, Explanation } from "./explain.ts";
 import type { MemoryUse } from "./options.ts";
@@ -172,6 +173,11 @@ export class CpuRunner implements Runner {
     return { spectra: { kernel: kernel.taps as SampleArray }, dtype: kernel.dtype };
   }
 
+  /** Whether rows are cut into blocks. */
+  get #isBlocked(): boolean {
+    return this.#seat.engine.parts[0]!.part.blocks !== undefined;
+  }
+
   #call({ shape, rows, skip, name }: Request): Call {
     return { shape, rows: rows as readonly RowTensor[], skip, name };
   }
@@ -181,7 +187,8 @@ export class CpuRunner implements Runner {
     const { spectra, dtype } = this.#spectra(request.kernel);
     const run = (programs: readonly Program[]): void | Promise<void> => {
       request.alive();
-      return runForward(seat.engine, programs, spectra, this.#call(request), request.gates);
+      const runRows = this.#isBlocked ? runBlocks : runForward;
+      return runRows(seat.engine, programs, spectra, this.#call(request), request.gates);
     };
     const note = (): void => {
       this.#workspaceBytes = seat.backend.workspaceBytes;
@@ -203,7 +210,8 @@ export class CpuRunner implements Runner {
         forward: await seat.forward(dtype, request.name),
         backward: await seat.backward(request.name),
       };
-      await runBackward(seat.engine, programs, spectra, call, request.gates, dk);
+      const runRows = this.#isBlocked ? runBlocksBackward : runBackward;
+      await runRows(seat.engine, programs, spectra, call, request.gates, dk);
     });
     this.#workspaceBytes = seat.backend.workspaceBytes;
     if (!request.skip) return undefined;

@@ -19,6 +19,8 @@ export interface PlanPrediction {
   readonly positions: number;
   /** Complex points of its transforms, each worth two real positions. */
   readonly points: number;
+  /** Blocks that a row is cut into, each with transforms of that many points; 1 where a row is transformed whole. */
+  readonly blocks: number;
   /** Milliseconds of one row on one thread: arithmetic, memory traffic, overhead. */
   readonly row: {
     /** All of it. */
@@ -50,12 +52,13 @@ export interface Explanation {
   toString(): string;
 }
 
-function prediction({ text, cost, seconds, geometry, plan }: Candidate): PlanPrediction {
+function prediction({ text, cost, seconds, geometry, plan, blocks }: Candidate): PlanPrediction {
   return {
     plan: text,
     predictedMs: seconds * 1e3,
     positions: geometry.reduce((sum, part) => sum + part.positions, 0),
     points: plan.reduce((sum, p) => sum + p.points, 0),
+    blocks,
     row: {
       ms: cost.seconds * 1e3,
       arithmeticMs: cost.arithmetic * 1e3,
@@ -108,6 +111,7 @@ export function explainPasses(
       seconds,
       geometry: [part],
       plan: [{ points: plan.points, levels: [] }],
+      blocks: 1,
     });
   const explanation: Explanation = {
     ...{ problem, workload: { rows, threads: 1 }, instructions: "wgsl" },
@@ -146,8 +150,9 @@ function render(e: Explanation): string {
   const { mode, length, kernelLength, dtype } = e.problem;
   const size = `L ${show(length)}, K ${show(kernelLength)}`;
   const best = e.chosen;
+  const blocks = best.blocks > 1 ? `, ${show(best.blocks)} blocks a row` : "";
   const lines = [
-    `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${show(best.points)} complex points`,
+    `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${show(best.points)} complex points${blocks}`,
     `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${e.device.name}`,
     "",
     `  ${"plan".padEnd(44)} ${"call".padStart(10)} ${"row".padStart(10)} ${"arithmetic".padStart(11)} ${"memory".padStart(10)} ${"overhead".padStart(10)}`,

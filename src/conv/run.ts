@@ -11,7 +11,7 @@ import { bodyCount, tileCount } from "../kernels/transform.ts";
 import { planCost } from "../plan/cost.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import type { Part } from "../plan/geometry.ts";
-import { apartBySample, covered } from "../plan/geometry.ts";
+import { apartBySample, covered, gradientPart } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import { transformBytes } from "../plan/plan.ts";
 import type { Candidate } from "../plan/planner.ts";
@@ -47,7 +47,14 @@ export interface Engine {
   readonly spectrumBytes: number;
 }
 
-const denseKinds = [jobKinds.spectra, jobKinds.forward, jobKinds.backward];
+const denseKinds = [
+  jobKinds.spectra,
+  jobKinds.forward,
+  jobKinds.backward,
+  jobKinds.blockForward,
+  jobKinds.blockBackward,
+  jobKinds.blockTaps,
+];
 
 /** Put together what calls need. */
 export function createEngine(
@@ -65,6 +72,7 @@ export function createEngine(
     const gaps = covered(part.taps, problem.kernelLength) < problem.kernelLength;
     const template: Job = {
       ...emptyJob(),
+      ...{ length: problem.length, outputLength: problem.outputLength, sampleBytes: bytes },
       ...{ inputBytes: problem.length * bytes, outputBytes: problem.outputLength * bytes },
       ...{ spectrumBytes: transform, transformBytes: transform, dkBytes: problem.kernelLength * 4 },
       ...{ tiles: tileCount(plan), bodies: bodyCount(plan, backend.lanes) },
@@ -74,12 +82,33 @@ export function createEngine(
     spectrumBytes += transform;
     return {
       ...{ part, plan, spectrumOffset, transformBytes: transform },
-      jobs: denseKinds.map((kind) => ({ ...template, kind })),
+      jobs: denseKinds.map((kind) => ({
+        ...template,
+        ...blockFieldsOf(kind, part, problem),
+        kind,
+      })),
       rowSeconds: planCost(plan, device).seconds,
-      shareable: plan.points >= shareablePoints && canShareRow(plan, backend.settings.threads),
+      shareable:
+        !part.blocks &&
+        plan.points >= shareablePoints &&
+        canShareRow(plan, backend.settings.threads),
     };
   });
   return { problem, backend, device, parts, spectrumBytes };
+}
+
+/** What a job says of the blocks that it cuts rows of `length` samples into. */
+function blockFields({ blocks, positions }: Part, length: number): Partial<Job> {
+  if (!blocks) return {};
+  const { hop, behind, period } = blocks;
+  return { blocks: Math.ceil(length / hop), hop, lead: behind, span: positions, period };
+}
+
+/** Blocks go by outputs in forward jobs, by inputs in backward ones. */
+function blockFieldsOf(kind: number, part: Part, problem: Problem): Partial<Job> {
+  return kind === jobKinds.blockForward
+    ? blockFields(part, problem.outputLength)
+    : blockFields(gradientPart(part), problem.length);
 }
 
 /** Shape of a call. */
@@ -94,7 +123,7 @@ export interface Gates {
   readonly postgate: boolean;
 }
 
-const noGates: Gates = { pregate: false, postgate: false };
+export const noGates: Gates = { pregate: false, postgate: false };
 
 /** Rows of a call, by field of the job, and what goes with them. */
 export interface Call {
@@ -135,7 +164,7 @@ function team(engine: Engine, part: EnginePart, units: number, seconds: number):
 }
 
 /** Threads that any part's job of these units may use: decides how much is staged at a time. */
-function mostThreads(
+export function mostThreads(
   engine: Engine,
   units: number,
   factor: number,
@@ -148,7 +177,13 @@ function mostThreads(
 }
 
 /** The job of a part, fresh for a call. Calls run one at a time, so there is one job of each kind. */
-function newJob(part: EnginePart, kind: number, program: Program, shape: Shape, gates: Gates): Job {
+export function newJob(
+  part: EnginePart,
+  kind: number,
+  program: Program,
+  shape: Shape,
+  gates: Gates,
+): Job {
   const job = part.jobs[kind]!;
   job.program = program.id;
   job.table = program.table!.address;
@@ -167,6 +202,15 @@ const transformsPerThread: Readonly<Record<number, number>> = {
   [jobKinds.spectra]: 0,
   [jobKinds.forward]: 1,
   [jobKinds.backward]: 3,
+  [jobKinds.blockForward]: 1,
+  [jobKinds.blockBackward]: 2,
+  [jobKinds.blockTaps]: 0,
+};
+
+/** Scratch areas of a thread, by kind of job: blocks that reach over their row pass through them. */
+const scratchPerThread: Readonly<Record<number, number>> = {
+  [jobKinds.blockForward]: 2,
+  [jobKinds.blockBackward]: 3,
 };
 
 /** Bytes of a region with room behind it, up to a cache line. */
@@ -176,7 +220,7 @@ export const aligned = (bytes: number): number => Math.ceil((bytes + 64) / 64) *
  * Work memory of a call for the jobs of its parts, carved: transforms of each thread, the skip weights, and staging,
  * whose address is returned.
  */
-function reserve(
+export function reserve(
   engine: Engine,
   jobs: readonly Job[],
   threads: number,
@@ -184,7 +228,10 @@ function reserve(
   staging: number,
 ): number {
   const { backend } = engine;
-  const perThread = jobs.map((j) => aligned(transformsPerThread[j.kind]! * j.transformBytes));
+  const perThread = jobs.map((j) => {
+    const scratch = j.packed ? 0 : (scratchPerThread[j.kind] ?? 0) * j.scratchBytes;
+    return aligned(transformsPerThread[j.kind]! * j.transformBytes + scratch);
+  });
   const transforms = threads * Math.max(...perThread);
   if (call.skip) intact("skip", call.skip, call.shape.channels, call.name);
   const skipBytes = call.skip ? aligned(call.skip.byteLength) : 0;
@@ -207,7 +254,7 @@ function reserve(
  * Bytes of staging that a call of a kind may take: with its twiddles and the transforms that its threads work on no
  * more than four transforms a thread. Short rows get what they need to be quick.
  */
-function stagingBudget(engine: Engine, kind: number, threads: number): number {
+export function stagingBudget(engine: Engine, kind: number, threads: number): number {
   const transform = Math.max(...engine.parts.map((p) => p.transformBytes));
   const left = (threads * (4 - transformsPerThread[kind]!) - 1) * transform;
   const floor = threads === 1 ? soloStaging : sharedStaging;
@@ -220,11 +267,11 @@ function stagedRowBytes(rows: readonly RowTensor[]): number {
 }
 
 /** Whether every row tensor lies in the backend's memory, where jobs find it. */
-function isDirect(engine: Engine, rows: readonly RowTensor[]): boolean {
+export function isDirect(engine: Engine, rows: readonly RowTensor[]): boolean {
   return rows.every((r) => engine.backend.arena.owns(r.data.buffer));
 }
 
-function pointAt(jobs: readonly Job[], rows: readonly RowTensor[]): void {
+export function pointAt(jobs: readonly Job[], rows: readonly RowTensor[]): void {
   for (const r of rows) for (const job of jobs) job[r.field] = r.data.byteOffset;
 }
 
@@ -260,7 +307,7 @@ function staged(
 }
 
 /** Run the jobs of all parts, one after the other: later parts add to what earlier ones stored. */
-function runParts(
+export function runParts(
   engine: Engine,
   programs: readonly Program[],
   jobs: readonly Job[],
@@ -334,7 +381,7 @@ function spectrumBases(engine: Engine, address: number, from: number, to: number
 }
 
 /** Run `work` over the channels: all at once where their spectra are kept, else in groups whose spectra fit the budget. */
-function overChannels(
+export function overChannels(
   engine: Engine,
   programs: readonly Program[],
   spectra: Spectra,

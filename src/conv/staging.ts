@@ -5,6 +5,7 @@
 
 import type { Arena } from "../backend/memory.ts";
 import type { SampleArray } from "../dtype.ts";
+import type { Piece } from "../plan/geometry.ts";
 import { intact } from "./arguments.ts";
 
 /** Fields of a job that point at rows. */
@@ -45,6 +46,11 @@ function part<T extends Float32Array | Uint16Array>(array: T, from: number, to: 
   return from === 0 && to === array.length ? array : (array.subarray(from, to) as T);
 }
 
+/** What the user calls the array of a field: y was given as `out`. */
+function nameOf(field: string): string {
+  return field === "y" ? "out" : field;
+}
+
 /**
  * Copy rows between a user's array and staging at `address`. `rowAt(i)` is the user's row that lies i-th in staging;
  * rows that follow each other in both go in one copy.
@@ -59,8 +65,7 @@ export function copyRows(
   call: string,
 ): void {
   const { field, data, width } = tensor;
-  // The user gave y as `out`.
-  const name = field === "y" ? "out" : field;
+  const name = nameOf(field);
   intact(name, data, 1, call);
   const user = raw(data);
   const memory = arena.view(user);
@@ -75,4 +80,45 @@ export function copyRows(
     else user.set(memory.subarray(at, at + run * width), row * width);
     i += run;
   }
+}
+
+/**
+ * Copy pieces of a user's row into a block of `span` samples at `address`, with zeros between them.
+ * @throws InvalidArgumentError, naming `call`, for an array that was detached while the call waited.
+ */
+export function blockIn(
+  arena: Arena,
+  tensor: RowTensor,
+  row: number,
+  address: number,
+  span: number,
+  pieces: readonly Piece[],
+  call: string,
+): void {
+  intact(nameOf(tensor.field), tensor.data, (row + 1) * tensor.width, call);
+  const user = raw(tensor.data);
+  const memory = arena.view(user);
+  const base = address / user.BYTES_PER_ELEMENT;
+  if (pieces.length !== 1 || pieces[0]!.count < span) memory.fill(0, base, base + span);
+  const start = row * tensor.width;
+  for (const { at, from, count } of pieces) {
+    memory.set(part(user, start + from, start + from + count), base + at);
+  }
+}
+
+/** Copy `count` samples at `address` to a user's row, from sample `first` on; throws as blockIn. */
+export function blockOut(
+  arena: Arena,
+  tensor: RowTensor,
+  row: number,
+  first: number,
+  address: number,
+  count: number,
+  call: string,
+): void {
+  intact(nameOf(tensor.field), tensor.data, (row + 1) * tensor.width, call);
+  const user = raw(tensor.data);
+  const memory = arena.view(user);
+  const base = address / user.BYTES_PER_ELEMENT;
+  user.set(memory.subarray(base, base + count), row * tensor.width + first);
 }

@@ -55,6 +55,10 @@ export type Statement =
        */
       readonly ordered?: boolean;
     }
+  /** Copy bytes; the ranges may not overlap. */
+  | { readonly op: "copy"; readonly to: Int; readonly from: Int; readonly bytes: Int }
+  /** Set bytes to 0. */
+  | { readonly op: "clear"; readonly at: Int; readonly bytes: Int }
   | { readonly op: "call"; readonly name: string; readonly arguments: readonly Int[] };
 
 /** A function of a module; parameters and locals are 32-bit integers. */

@@ -24,6 +24,10 @@ export type MiddleKind =
    * Gated: also w ← w·k, the forward result, for the gradient of the gate behind it.
    */
   | `gradients_${BatchPlace}`
+  /** z ← z + w, two sums over blocks */
+  | "add"
+  /** z ← the sequence of the spectrum z: how a sum over blocks comes back */
+  | "back"
   | `gradients_${BatchPlace}_gated`;
 
 /** All places in a batch. */
@@ -45,6 +49,8 @@ export interface MiddleShape {
 export function middleShape(kind: MiddleKind): MiddleShape {
   if (kind === "multiply") return { forward: ["z"], inverse: ["z"], pointers: ["z", "k"] };
   if (kind === "spectrum") return { forward: ["z"], inverse: [], pointers: ["z"] };
+  if (kind === "add") return { forward: [], inverse: [], pointers: ["z", "w"] };
+  if (kind === "back") return { forward: [], inverse: ["z"], pointers: ["z"] };
   const { gated, ends } = gradientParts(kind);
   const inverse: Pointer[] = [
     "z",
@@ -110,6 +116,12 @@ export function middleBlock(kind: MiddleKind, factor: number, lanes: 1 | 4): Sto
   const conj = (x: Complex, y: Complex): Complex => g.cmulConj(x, y);
   if (kind === "multiply") return store("z", inverse(each(forward("z"), load("k"), mul)));
   if (kind === "spectrum") return store("z", scaled(forward("z")));
+  if (kind === "add")
+    return store(
+      "z",
+      each(load("z"), load("w"), (x, y) => g.cadd(x, y)),
+    );
+  if (kind === "back") return store("z", inverse(scaled(load("z"))));
   const { gated, starts, ends } = gradientParts(kind);
   const z = forward("z");
   const w = forward("w");

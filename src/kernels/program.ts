@@ -4,11 +4,12 @@
  */
 import type { Dtype } from "../dtype.ts";
 import type { Part, Run } from "../plan/geometry.ts";
-import { apartBySample } from "../plan/geometry.ts";
+import { apartBySample, gradientPart } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import { formatTransform } from "../plan/plan.ts";
 import type { Sink, Source } from "./ends.ts";
 import type { KernelFunction, KernelModule, Statement } from "./ir.ts";
+import type { MiddleKind } from "./middle.ts";
 import { batchPlaces } from "./middle.ts";
 import type { Piece } from "./placement.ts";
 import type { ProgramSource } from "./source.ts";
@@ -42,6 +43,18 @@ export interface ProgramSpec {
 
 const flags = [false, true] as const;
 
+/** copy(to, from, bytes) and clear(at, bytes): for blocks that reach over an end of their row. */
+const moveFunctions: readonly KernelFunction[] = [
+  {
+    ...{ name: "copy", parameters: ["to", "from", "bytes"], exported: true },
+    body: [{ op: "copy", to: "to", from: "from", bytes: "bytes" }],
+  },
+  {
+    ...{ name: "clear", parameters: ["at", "bytes"], exported: true },
+    body: [{ op: "clear", at: "at", bytes: "bytes" }],
+  },
+];
+
 /** Where runs lie among 2·points positions. */
 function pieces(runs: readonly Run[], points: number): Piece[] {
   return runs.map((r) =>
@@ -72,12 +85,25 @@ function forwardFunctions(spec: ProgramSpec): KernelFunction[] {
     ...heads,
     ...bodyFunctions(plan, "multiply", part.scale, lanes),
     ...tails,
+    ...(part.blocks ? moveFunctions : []),
     ...rowFunctions(plan, lanes),
   ];
 }
 
+/**
+ * Bodies of a backward program. Blocks add to a sum of their own, and sums meet before they come back, so that blocks
+ * may go to any thread; the gradient of a gate behind blocks is a forward call.
+ */
+function gradientBodies({ part, plan, lanes }: ProgramSpec): KernelFunction[] {
+  const kinds: MiddleKind[] = part.blocks
+    ? ["gradients_first", "gradients_inner", "add", "back"]
+    : batchPlaces.flatMap((at) => [`gradients_${at}` as const, `gradients_${at}_gated` as const]);
+  return kinds.flatMap((kind) => bodyFunctions(plan, kind, part.scale, lanes));
+}
+
 function backwardFunctions(spec: ProgramSpec): KernelFunction[] {
-  const { part, plan, dtype, lanes, adds } = spec;
+  const { plan, dtype, lanes, adds } = spec;
+  const part = gradientPart(spec.part);
   const place = (runs: readonly Run[]): Piece[] => pieces(runs, plan.points);
   const u = place(part.inputs);
   const dy = place(part.outputs);
@@ -104,12 +130,10 @@ function backwardFunctions(spec: ProgramSpec): KernelFunction[] {
   });
   return [
     ...heads,
-    ...batchPlaces.flatMap((at) => [
-      ...bodyFunctions(plan, `gradients_${at}`, part.scale, lanes),
-      ...bodyFunctions(plan, `gradients_${at}_gated`, part.scale, lanes),
-    ]),
+    ...gradientBodies(spec),
+    ...(part.blocks ? moveFunctions : []),
     ...du,
-    ...tailFunctions(plan, dpostgate, "dpostgate", lanes),
+    ...(part.blocks ? [] : tailFunctions(plan, dpostgate, "dpostgate", lanes)),
     ...dk,
   ];
 }

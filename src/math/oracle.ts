@@ -185,11 +185,7 @@ function rowConvolution(problem: Problem, method: OracleMethod): RowConvolution<
 /**
  * The definition of the modes: which sample of x meets tap j at output n. An index outside 0 … L − 1 meets zero.
  */
-function sourceIndex(
-  { mode, length, kernelLength, period }: Problem,
-  n: number,
-  j: number,
-): number {
+function sourceIndex({ mode, kernelLength, period }: Problem, n: number, j: number): number {
   switch (mode) {
     case "causal":
     case "full":
@@ -199,7 +195,8 @@ function sourceIndex(
     case "circular":
       return (n - j + period) % period;
     case "bidirectional":
-      return (n - j + 2 * length) % (2 * length);
+      if (2 * j === kernelLength) return -1;
+      return 2 * j < kernelLength ? n - j : n - j + kernelLength;
   }
 }
 
@@ -240,14 +237,38 @@ function directRows(problem: Problem): RowConvolution<Float64Array> {
  */
 function fftRows(problem: Problem): RowConvolution<Spectrum64> {
   const { mode, length, kernelLength, outputLength } = problem;
-  // Causal taps from L on meet no sample: without them, a long kernel costs no longer transform.
-  const taps = mode === "causal" ? Math.min(length, kernelLength) : kernelLength;
+  // Causal taps from L on meet no sample: without them, a long kernel costs no longer transform. Bidirectional taps are
+  // padded in their middle to the whole circle.
+  const paddedMiddle = mode === "bidirectional";
+  const taps = paddedMiddle
+    ? 2 * length
+    : mode === "causal"
+      ? Math.min(length, kernelLength)
+      : kernelLength;
+  const half = kernelLength >> 1;
+  const padded = (row: Float64Array): Float64Array => {
+    if (!paddedMiddle) return row.subarray(0, taps);
+    const out = new Float64Array(taps);
+    out.set(row.subarray(0, half));
+    out.set(row.subarray(half + 1), taps - half + 1);
+    return out;
+  };
+  const unpadded = (row: Float64Array): Float64Array => {
+    const out = new Float64Array(kernelLength);
+    if (!paddedMiddle) {
+      out.set(row);
+      return out;
+    }
+    out.set(row.subarray(0, half));
+    out.set(row.subarray(taps - half + 1), half + 1);
+    return out;
+  };
   const fullLength = length + taps - 1;
   const fft = new Fft64(fullLength);
   const offset = mode === "same" ? Math.floor((kernelLength - 1) / 2) : 0;
   const circle = mode === "circular" ? problem.period : mode === "bidirectional" ? 2 * length : 0;
   return {
-    kernel: (row) => fft.forward(row.subarray(0, taps)),
+    kernel: (row) => fft.forward(padded(row)),
     convolve(x, spectrum) {
       const full = fft.inverse(product(fft.forward(x), spectrum), fullLength);
       const z = full.slice(offset, offset + outputLength);
@@ -261,8 +282,7 @@ function fftRows(problem: Problem): RowConvolution<Spectrum64> {
       if (circle) for (let n = circle; n < fullLength; n++) full[n] = dz[n - circle]!;
       const upstream = fft.forward(full);
       const dx = fft.inverse(correlation(upstream, spectrum), length);
-      const dtaps = new Float64Array(kernelLength);
-      dtaps.set(fft.inverse(correlation(upstream, fft.forward(x)), taps));
+      const dtaps = unpadded(fft.inverse(correlation(upstream, fft.forward(x)), taps));
       return { dx, dtaps };
     },
   };

@@ -65,6 +65,11 @@ export function butterflyFlops(radix: number): number {
   return flops;
 }
 
+/** Seconds to move so many float32 samples through memory, there and back. */
+export function copySeconds(device: DeviceSpec, samples: number): number {
+  return (8 * samples) / device.memory.at(-1)!.bandwidth;
+}
+
 /** Eq. 2 for stages over N points of one row. */
 export function stagesCost(
   points: number,

@@ -23,6 +23,21 @@ export interface Run {
   readonly sign: 1 | -1;
 }
 
+/**
+ * Overlap-save: a row is cut into blocks of `hop` outputs, each computed from the samples that its taps reach. Block j
+ * holds the samples from j·hop − behind on, at positions 0 … P−1.
+ */
+export interface Blocks {
+  /** Outputs of a block. */
+  readonly hop: number;
+  /** Samples before its first output that a block needs: the furthest that a tap reaches back. */
+  readonly behind: number;
+  /** Samples after its last output. */
+  readonly ahead: number;
+  /** N of a circular convolution, whose rows go on periodically; 0 where zeros lie around them. */
+  readonly period: number;
+}
+
 /** One negacyclic convolution. */
 export interface Part {
   /** Where the samples of a row stand. */
@@ -37,6 +52,8 @@ export interface Part {
   readonly exact: boolean;
   /** Factor on the part's result in the sum of all parts. */
   readonly scale: number;
+  /** Where the part is not a row but a block of one: runs then count samples from the block's first. */
+  readonly blocks?: Blocks;
 }
 
 /** The convolution as a sum of parts. */
@@ -52,6 +69,7 @@ function lags(first: number, last: number, shift: number): Run[] {
 }
 
 function tapRuns({ mode, length: L, kernelLength: K, period: N }: Problem): Run[] {
+  const R = K / 2;
   switch (mode) {
     case "causal":
       return lags(0, Math.min(K, L) - 1, 0);
@@ -62,18 +80,25 @@ function tapRuns({ mode, length: L, kernelLength: K, period: N }: Problem): Run[
       return lags(Math.max(-centre, 1 - L), Math.min(K - 1 - centre, L - 1), centre);
     }
     case "bidirectional":
-      return [...lags(0, L - 1, 0), ...lags(1 - L, -1, 2 * L)];
+      return [...lags(0, R - 1, 0), ...lags(1 - R, -1, K)];
     case "circular":
       // Only lags between two samples of the row matter: −(L−1) … L−1; tap = lag mod N, if there is such a tap.
       return [...lags(0, Math.min(K, L) - 1, 0), ...lags(1 - L, Math.min(K - 1 - N, -1), N)];
   }
 }
 
+/** How many samples before and after its own an output depends on. */
+function reachOf(taps: readonly Run[]): { readonly behind: number; readonly ahead: number } {
+  return {
+    behind: Math.max(0, ...taps.map((t) => t.position + t.count - 1)),
+    ahead: Math.max(0, ...taps.map((t) => -t.position)),
+  };
+}
+
 /** Positions that a convolution needs so that what wraps around misses every output. */
 function neededPositions(taps: readonly Run[], length: number, outputLength: number): number {
-  const back = Math.max(0, ...taps.map((t) => -t.position));
-  const ahead = Math.max(0, ...taps.map((t) => t.position + t.count - 1));
-  return Math.max(outputLength + back, length + ahead, outputLength, length);
+  const { behind, ahead } = reachOf(taps);
+  return Math.max(outputLength + ahead, length + behind, outputLength, length);
 }
 
 /** Every mode as one part. */
@@ -83,6 +108,72 @@ export function onePart(problem: Problem): Geometry {
   const positions = neededPositions(taps, length, outputLength);
   const [inputs, outputs] = [plainRun(length), plainRun(outputLength)];
   return [{ inputs, taps, outputs, positions, exact: false, scale: 1 }];
+}
+
+/** Taps as blocks see them: a circular row goes on periodically around a block, so that its taps only reach back. */
+function blockTaps(problem: Problem): Run[] {
+  return problem.mode === "circular" ? lags(0, problem.kernelLength - 1, 0) : tapRuns(problem);
+}
+
+/** Samples that one output of a problem depends on, besides its own. */
+export function blockOverlap(problem: Problem): number {
+  const { behind, ahead } = reachOf(blockTaps(problem));
+  return behind + ahead;
+}
+
+/**
+ * One block of `hop` outputs in P positions, P ≥ hop + blockOverlap. All P positions hold samples, and what wraps around
+ * falls on the positions before and after the outputs.
+ */
+export function blockPart(problem: Problem, positions: number, hop: number): Part {
+  const taps = blockTaps(problem);
+  const { behind, ahead } = reachOf(taps);
+  return {
+    inputs: plainRun(positions),
+    taps,
+    outputs: [{ index: behind, count: hop, position: behind, sign: 1 }],
+    ...{ positions, exact: true, scale: 1 },
+    blocks: { hop, behind, ahead, period: problem.period },
+  };
+}
+
+/**
+ * The part that a part's gradients are computed with. Of a block: du by overlap-save over dy, whose samples fill all
+ * positions, from j·hop − ahead on; the taps of dk are the products of those with the `hop` samples of u that are the
+ * block's own.
+ */
+export function gradientPart(part: Part): Part {
+  if (!part.blocks) return part;
+  const { hop, behind, ahead } = part.blocks;
+  return {
+    ...part,
+    inputs: [{ index: ahead, count: hop, position: ahead, sign: 1 }],
+    outputs: plainRun(part.positions),
+    blocks: { ...part.blocks, behind: ahead, ahead: behind },
+  };
+}
+
+/** `count` samples from sample `from` of a row on, at place `at` of a block. */
+export interface Piece {
+  readonly at: number;
+  readonly from: number;
+  readonly count: number;
+}
+
+/** Where samples `first` … first + count − 1 of a row of `length` samples lie in it: zeros, or periods, go on around it. */
+export function extension(first: number, count: number, length: number, period: number): Piece[] {
+  const pieces: Piece[] = [];
+  const add = (shift: number): void => {
+    const from = Math.max(first, shift);
+    const to = Math.min(first + count, shift + length);
+    if (from < to) pieces.push({ at: from - first, from: from - shift, count: to - from });
+  };
+  if (period === 0) add(0);
+  else {
+    const last = Math.floor((first + count - 1) / period);
+    for (let q = Math.floor(first / period); q <= last; q++) add(q * period);
+  }
+  return pieces;
 }
 
 /** Samples 0 … count−1 folded modulo x^m ± 1: sample n + q·m lands on n with sign^q. */

@@ -137,13 +137,25 @@ export function parseTransform(text: string): TransformPlan | undefined {
 /** A convolution's plan: one transform per part. Joined by " & " in text. */
 export type Plan = readonly TransformPlan[];
 
-/** One line; parsePlan reads it back. */
-export function formatPlan(plan: Plan): string {
-  return plan.map(formatTransform).join(" & ");
+/** A plan as its text says it. */
+export interface PlanText {
+  /** One transform per part. */
+  readonly plan: Plan;
+  /** Outputs of a block, where rows are cut into blocks (overlap-save); 0 for whole rows. */
+  readonly hop: number;
+}
+
+/** One line; parsePlan reads it back. A plan for blocks ends with their outputs: "4096: 4·4·4·4·4 @7169". */
+export function formatPlan(plan: Plan, hop = 0): string {
+  return plan.map(formatTransform).join(" & ") + (hop ? ` @${hop}` : "");
 }
 
 /** Inverse of formatPlan; undefined where the text is no plan. */
-export function parsePlan(text: string): Plan | undefined {
-  const parts = text.split(" & ").map(parseTransform);
-  return parts.every((p) => p !== undefined) ? parts : undefined;
+export function parsePlan(text: string): PlanText | undefined {
+  const [transforms = "", hop, ...more] = text.split(" @");
+  const plan = transforms.split(" & ").map(parseTransform);
+  if (more.length > 0 || (hop !== undefined && !/^[1-9]\d*$/.test(hop))) return undefined;
+  if (!plan.every((p) => p !== undefined) || (hop !== undefined && plan.length > 1))
+    return undefined;
+  return { plan, hop: Number(hop ?? 0) };
 }

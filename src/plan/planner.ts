@@ -1,10 +1,16 @@
 /** Chooses: every candidate is priced by the cost model, the cheapest wins, and the list says why the others lost. */
-import { candidatePlans, candidateSizes, transformable } from "./candidates.ts";
+import {
+  blockPlans,
+  blockSizesFor,
+  candidatePlans,
+  candidateSizes,
+  transformable,
+} from "./candidates.ts";
 import type { Cost } from "./cost.ts";
-import { planCost } from "./cost.ts";
+import { copySeconds, planCost } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { Geometry, Part } from "./geometry.ts";
-import { geometries } from "./geometry.ts";
+import { blockOverlap, blockPart, geometries } from "./geometry.ts";
 import type { Plan, TransformPlan } from "./plan.ts";
 import { formatPlan, layout, parsePlan } from "./plan.ts";
 import type { Problem } from "./problem.ts";
@@ -25,7 +31,9 @@ export interface Candidate {
   readonly plan: Plan;
   /** The plan on one line. */
   readonly text: string;
-  /** One row on one thread: all parts. */
+  /** Blocks that a row is cut into; 1 where it is transformed whole. */
+  readonly blocks: number;
+  /** One row on one thread: all parts, all blocks. */
   readonly cost: Cost;
   /** Seconds of the whole call. */
   readonly seconds: number;
@@ -54,7 +62,7 @@ export function callSeconds(
   return Math.min(apart, together);
 }
 
-/** Price a plan: the sum over its parts. */
+/** Price a plan for rows: the sum over its parts. */
 export function priced(
   geometry: Geometry,
   plan: Plan,
@@ -70,7 +78,52 @@ export function priced(
     flops: a.flops + b.flops,
   }));
   const seconds = plan.reduce((sum, p, i) => sum + callSeconds(p, costs[i]!, device, workload), 0);
-  return { geometry, plan, text: formatPlan(plan), cost, seconds };
+  return { geometry, plan, text: formatPlan(plan), blocks: 1, cost, seconds };
+}
+
+/** Blocks that reach over an end of their row pass through a copy. */
+const edgeBlocks = 2;
+
+/** Price a plan for blocks of the rows of a problem. */
+function pricedBlocks(
+  problem: Problem,
+  part: Part,
+  plan: TransformPlan,
+  device: DeviceSpec,
+  { rows, threads }: Workload,
+): Candidate {
+  const { hop } = part.blocks!;
+  const blocks = Math.ceil(problem.outputLength / hop);
+  const one = planCost(plan, device);
+  const copies = Math.min(blocks, edgeBlocks) * copySeconds(device, 2 * part.positions);
+  const cost: Cost = {
+    seconds: blocks * one.seconds + copies,
+    arithmetic: blocks * one.arithmetic,
+    memory: blocks * one.memory,
+    overhead: blocks * one.overhead + copies,
+    flops: blocks * one.flops,
+  };
+  const apart = (Math.ceil((rows * blocks) / threads) / blocks) * cost.seconds;
+  return {
+    geometry: [part],
+    plan: [plan],
+    text: formatPlan([plan], hop),
+    blocks,
+    cost,
+    seconds:
+      threads === 1
+        ? rows * cost.seconds
+        : Math.min(apart + device.dispatchSeconds, rows * cost.seconds),
+  };
+}
+
+/** Candidates that cut rows into blocks. */
+function blockCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
+  const overlap = blockOverlap(problem);
+  return blockSizesFor(problem.outputLength, overlap).flatMap((points) => {
+    const part = blockPart(problem, 2 * points, 2 * points - overlap);
+    return blockPlans(points).map((p) => pricedBlocks(problem, part, p, device, workload));
+  });
 }
 
 /** Candidates for one geometry: every plan of a single part, or the cheapest plan of each of several. */
@@ -89,9 +142,10 @@ function candidatesFor(geometry: Geometry, device: DeviceSpec, workload: Workloa
 
 /** All candidates for a problem, cheapest first. */
 export function candidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
-  return geometries(problem)
-    .flatMap((geometry) => candidatesFor(geometry, device, workload))
-    .sort((a, b) => a.seconds - b.seconds);
+  return [
+    ...geometries(problem).flatMap((geometry) => candidatesFor(geometry, device, workload)),
+    ...blockCandidates(problem, device, workload),
+  ].sort((a, b) => a.seconds - b.seconds);
 }
 
 /** The plan that a text names, for the geometry that it fits; undefined where it fits none. */
@@ -101,12 +155,21 @@ export function named(
   device: DeviceSpec,
   workload: Workload,
 ): Candidate | undefined {
-  const plan = parsePlan(text);
+  const parsed = parsePlan(text);
+  if (!parsed) return undefined;
+  const { plan, hop } = parsed;
+  if (hop > 0) {
+    const [transform] = plan;
+    const positions = 2 * transform!.points;
+    if (!transformable(transform!.points) || positions < hop + blockOverlap(problem))
+      return undefined;
+    return pricedBlocks(problem, blockPart(problem, positions, hop), transform!, device, workload);
+  }
   const fits = (part: Part, points: number): boolean =>
     transformable(points) &&
     (part.exact ? 2 * points === part.positions : 2 * points >= part.positions);
   const geometry = geometries(problem).find(
-    (g) => g.length === plan?.length && g.every((part, i) => fits(part, plan[i]!.points)),
+    (g) => g.length === plan.length && g.every((part, i) => fits(part, plan[i]!.points)),
   );
-  return geometry && plan && priced(geometry, plan, device, workload);
+  return geometry && priced(geometry, plan, device, workload);
 }

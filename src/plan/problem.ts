@@ -10,8 +10,8 @@ import { InvalidArgumentError, show } from "../errors.ts";
  * Which convolution.
  * - `causal`: linear, the first L outputs: y[n] = Σ u[m] k[n−m], m ≤ n. Taps from L on never matter.
  * - `circular`: period N: y[n] = Σ u[m] k[(n−m) mod N], the first L outputs.
- * - `bidirectional`: 2L taps laid out circularly: tap j < L reaches j samples back, tap 2L−j reaches j samples ahead
- *   (tap L is never used); the first L outputs of the circular convolution with period 2L.
+ * - `bidirectional`: K = 2R taps laid out circularly, R ≤ L: tap j < R reaches j samples back, tap 2R−j reaches j samples
+ *   ahead (tap R is never used). With R = L, the first L outputs of the circular convolution with period 2L.
  * - `full`: all L+K−1 outputs of the linear convolution.
  * - `same`: the L outputs of `full` from (K−1) div 2 on, as scipy.signal.fftconvolve centres them.
  */
@@ -45,7 +45,7 @@ export interface ProblemOptions {
   readonly mode?: Mode;
   /** L: samples of one input row, 1 … 16,777,216. */
   readonly length: number;
-  /** K: taps of one kernel row, 1 … 33,554,432; by default L, or 2L in the bidirectional mode. */
+  /** K: taps of one kernel row, 1 … 33,554,432; by default L, or 2L in the bidirectional mode, where it is even. */
   readonly kernelLength?: number;
   /** N of the circular mode, at least L and K; max(L, K) by default. */
   readonly period?: number;
@@ -78,13 +78,13 @@ export function createProblem(options: ProblemOptions, call: string): Problem {
     1,
     2 * maxLength,
   );
-  if (mode === "bidirectional" && kernelLength !== 2 * length) {
+  if (mode === "bidirectional" && (kernelLength % 2 !== 0 || kernelLength > 2 * length)) {
     throw new InvalidArgumentError({
       call,
-      requirement: `kernelLength must be 2·length = ${show(2 * length)} in the bidirectional mode`,
+      requirement: `kernelLength must be even and at most 2·length = ${show(2 * length)} in the bidirectional mode`,
       value: show(kernelLength),
       remedy:
-        "Lay the taps out circularly (tap 2L−j reaches j samples ahead), padded with zeros, or use mode 'same'.",
+        "Lay 2R taps out circularly (tap 2R−j reaches j samples ahead), padded with zeros, or use mode 'same'.",
     });
   }
   if (options.period !== undefined && mode !== "circular") {

@@ -59,8 +59,8 @@ describe("FlashFFTConv.create refuses", () => {
     ["period NaN", { length: 8, mode: "circular", period: Number.NaN }, /period/],
     ["a period without circular", { length: 8, period: 8 }, /period/],
     [
-      "a bidirectional kernel of L taps",
-      { length: 8, mode: "bidirectional", kernelLength: 8 },
+      "a bidirectional kernel of more than 2L taps",
+      { length: 8, mode: "bidirectional", kernelLength: 18 },
       /16/,
     ],
     ["an unknown mode", { length: 8, mode: "valid" }, /mode.*"valid"/],

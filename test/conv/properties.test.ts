@@ -27,7 +27,8 @@ const anyProblem: fc.Arbitrary<ProblemOptions> = fc
     extra: fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 3000 })),
   })
   .map(({ mode, dtype, length, kernelLength, extra }) => {
-    if (mode === "bidirectional") return { mode, dtype, length };
+    if (mode === "bidirectional")
+      return { mode, dtype, length, kernelLength: 2 * Math.min(length, kernelLength) };
     if (mode !== "circular") return { mode, dtype, length, kernelLength };
     return { mode, dtype, length, kernelLength, period: Math.max(length, kernelLength) + extra };
   });

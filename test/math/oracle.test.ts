@@ -12,7 +12,10 @@ const problems: Problem[] = lengths.flatMap((length) =>
   modes.flatMap((mode): Problem[] => {
     const make = (options: Partial<ProblemOptions>) =>
       createProblem({ length, mode, ...options }, "test");
-    if (mode === "bidirectional") return [make({})];
+    if (mode === "bidirectional") {
+      const halves = [...new Set([1, 2, Math.ceil(length / 2), length])].filter((r) => r <= length);
+      return halves.map((half) => make({ kernelLength: 2 * half }));
+    }
     const kernelLengths = [1, 2, 3, length, length + 1, 2 * length + 3];
     return [...new Set(kernelLengths)].flatMap((kernelLength) => {
       if (mode !== "circular") return [make({ kernelLength })];
@@ -64,6 +67,11 @@ describe("the definition", () => {
     expect(reach([0, 1, 0, 0, 0, 0, 0, 0])).toEqual([0, 1, 2, 3]);
     expect(reach([0, 0, 0, 0, 0, 0, 0, 1])).toEqual([2, 3, 4, 0]);
     expect(reach([0, 0, 0, 0, 1, 0, 0, 0])).toEqual([0, 0, 0, 0]);
+    const short = { mode: "bidirectional", length: 4, kernelLength: 4 } as const;
+    expect(forward(short, u, [1, 0, 0, 0])).toEqual([1, 2, 3, 4]);
+    expect(forward(short, u, [0, 1, 0, 0])).toEqual([0, 1, 2, 3]);
+    expect(forward(short, u, [0, 0, 1, 0])).toEqual([0, 0, 0, 0]);
+    expect(forward(short, u, [0, 0, 0, 1])).toEqual([2, 3, 4, 0]);
   });
   test("full and same, as scipy.signal.fftconvolve and numpy.convolve", () => {
     const options = { length: 3, kernelLength: 3 };

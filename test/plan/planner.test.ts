@@ -61,7 +61,9 @@ describe("plans", () => {
           expect(2 * points).toBeGreaterThanOrEqual(positions);
           for (const plan of candidatePlans(points)) {
             expect(product(plan.levels.flatMap((l) => l.radices)) * 4).toBe(points);
-            expect(parsePlan(formatPlan([plan]))).toEqual([plan]);
+            expect(parsePlan(formatPlan([plan]))).toEqual({ plan: [plan], hop: 0 });
+            const text = formatPlan([plan], 1 + (positions % 1000));
+            expect(parsePlan(text)).toEqual({ plan: [plan], hop: 1 + (positions % 1000) });
           }
         }
       }),
@@ -69,12 +71,12 @@ describe("plans", () => {
     );
   });
 
-  test.each(["", "64", "64: 4", "64: 4·4·4", "64: 4·x", "64: 4·4 & ", "63: 4·4"])(
-    "%j is no plan",
-    (text) => {
-      expect(parsePlan(text)).toBeUndefined();
-    },
-  );
+  test.each([
+    ...["", "64", "64: 4", "64: 4·4·4", "64: 4·x", "64: 4·4 & ", "63: 4·4"],
+    ...["64: 4·4 @", "64: 4·4 @0", "64: 4·4 @1 @2", "64: 4·4 & 64: 4·4 @8"],
+  ])("%j is no plan", (text) => {
+    expect(parsePlan(text)).toBeUndefined();
+  });
 
   test.each([
     ["padding after the last level", "16: 4 +64"],
@@ -151,6 +153,34 @@ function byGeometry(
   }
   return y;
 }
+
+describe("blocks of rows", () => {
+  const plans = (length: number, kernelLength: number) =>
+    candidates(createProblem({ length, kernelLength }, "test"), defaultCpu, {
+      rows: 16,
+      threads: 1,
+    });
+
+  test("are chosen where the filter is short and the row long, and compared wherever they fit", () => {
+    const long = plans(2 ** 22, 1024);
+    expect(long[0]!.blocks).toBeGreaterThan(100);
+    expect(long[0]!.plan[0]!.points).toBeLessThanOrEqual(16_384);
+    expect(long.some((c) => c.blocks === 1)).toBe(true);
+    expect(plans(4096, 4096)[0]!.blocks).toBe(1);
+    const kernelLengths = [65_536, 16_384, 4096, 1024, 256];
+    const seconds = kernelLengths.map((K) => plans(65_536, K)[0]!.seconds);
+    for (let i = 1; i < seconds.length; i++) expect(seconds[i]).toBeLessThan(seconds[i - 1]!);
+  });
+
+  test("every candidate's text names it", () => {
+    const problem = createProblem({ length: 100_000, kernelLength: 500, mode: "same" }, "test");
+    const workload = { rows: 4, threads: 2 };
+    for (const c of candidates(problem, defaultCpu, workload)) {
+      const found = named(c.text, problem, defaultCpu, workload);
+      expect(found).toEqual(c);
+    }
+  });
+});
 
 describe("geometry", () => {
   const arbitrary = fc

@@ -23,6 +23,7 @@ describe("what is filled in", () => {
     ["same", 25, 25, 10],
     ["bidirectional", undefined, 20, 10],
     ["bidirectional", 20, 20, 10],
+    ["bidirectional", 6, 6, 10],
   ] as const)("%s with kernelLength %s", (mode, kernelLength, taps, outputLength) => {
     const options = kernelLength === undefined ? { mode } : { mode, kernelLength };
     expect(problem({ length: 10, ...options })).toMatchObject({
@@ -80,7 +81,8 @@ describe("what is refused, naming the call, the requirement, the value and the r
     ["period below L", { mode: "circular", length: 8, kernelLength: 4, period: 7 }, /period.* 7/],
     ["period below K", { mode: "circular", length: 4, kernelLength: 8, period: 7 }, /period.* 7/],
     ["a period without circular", { length: 8, period: 8 }, /period.*circular/],
-    ["bidirectional, K ≠ 2L", { mode: "bidirectional", length: 8, kernelLength: 8 }, /16/],
+    ["bidirectional, K odd", { mode: "bidirectional", length: 8, kernelLength: 7 }, /even.* 7/],
+    ["bidirectional, K > 2L", { mode: "bidirectional", length: 8, kernelLength: 18 }, /16.* 18/],
     ["unknown mode", { length: 8, mode: "valid" }, /mode.*causal.*"valid"/],
     ["unknown dtype", { length: 8, dtype: "float64" }, /dtype.*float32.*"float64"/],
   ];

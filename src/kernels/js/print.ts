@@ -8,7 +8,7 @@ import { useCounts } from "../ir.ts";
 
 /** Widening and rounding of half precision by bit patterns, and views of the memory. */
 const prelude = `"use strict";
-const F = new Float32Array(memory), H = new Uint16Array(memory);
+const F = new Float32Array(memory), H = new Uint16Array(memory), B = new Uint8Array(memory);
 const real = new Float32Array(1), word = new Uint32Array(real.buffer);
 const fromFloat16 = (h) => {
   const e = (h >> 10) & 31, f = h & 1023;
@@ -127,6 +127,12 @@ class Printer {
         });
       case "block":
         return this.#block(s.stores);
+      case "copy": {
+        const from = integer(s.from);
+        return [`B.copyWithin(${integer(s.to)}, ${from}, ${from} + ${integer(s.bytes)});`];
+      }
+      case "clear":
+        return [`B.fill(0, ${integer(s.at)}, ${integer(s.at)} + ${integer(s.bytes)});`];
       case "loop": {
         const end = this.#fresh();
         for (const name of [s.variable, ...s.also.map((a) => a.name)]) this.#declared.add(name);

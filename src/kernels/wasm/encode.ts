@@ -65,6 +65,10 @@ export const op = {
   empty: 0x40,
 } as const;
 
+/** Bulk memory instructions, in memory 0. */
+export const memoryCopy: Bytes = [0xfc, ...u32(10), 0, 0];
+export const memoryFill: Bytes = [0xfc, ...u32(11), 0];
+
 /** A SIMD instruction without immediates. */
 export function simd(code: number): number[] {
   return [0xfd, ...u32(code)];

@@ -8,6 +8,8 @@ import { useCounts } from "../ir.ts";
 import type { Bytes } from "./encode.ts";
 import {
   i32Type,
+  memoryCopy,
+  memoryFill,
   name,
   op,
   s32,
@@ -126,6 +128,14 @@ export class FunctionPrinter {
     if (s.op === "call") {
       for (const a of s.arguments) this.integer(a);
       return this.emit(op.call, ...u32(this.#functions.get(s.name)!));
+    }
+    if (s.op === "copy") {
+      for (const part of [s.to, s.from, s.bytes]) this.integer(part);
+      return this.emit(...memoryCopy);
+    }
+    if (s.op === "clear") {
+      for (const part of [s.at, 0, s.bytes]) this.integer(part);
+      return this.emit(...memoryFill);
     }
     if (s.op === "block") return this.#block(s);
     if (s.op === "hold") return this.#hold(s.nodes);

@@ -1,0 +1,193 @@
+/** Plans that cut rows into blocks (overlap-save): any block plan gives what whole rows give, forward and backward. */
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { dtypes } from "../../src/dtype.ts";
+import { type FlashFFTConvOptions, InvalidArgumentError } from "../../src/index.ts";
+import { blockOverlap } from "../../src/plan/geometry.ts";
+import { createProblem, modes, type ProblemOptions } from "../../src/plan/problem.ts";
+import { describeBackends } from "../support/backends.ts";
+import { checkBackward, checkForward, drawInputs, gateCombinations } from "../support/cases.ts";
+import { expectSameBits } from "../support/close.ts";
+
+/** One transform of 2^bits complex points, in blocks of `hop` outputs. */
+function blockPlan(bits: number, hop: number): string {
+  const stages = bits - 2;
+  const radices = [...(stages % 2 ? [2] : []), ...new Array<number>(stages >> 1).fill(4)];
+  return `${2 ** bits}: ${radices.join("·")} @${hop}`;
+}
+
+/** The smallest power of two, as its exponent, whose positions hold a block of at least `hop` outputs. */
+function bitsFor(options: ProblemOptions, hop: number): number {
+  const overlap = blockOverlap(createProblem(options, "test"));
+  return Math.max(4, Math.ceil(Math.log2((overlap + hop) / 2)));
+}
+
+interface Cut {
+  readonly options: ProblemOptions;
+  readonly plan: string;
+}
+
+/** Random problems with random block plans: hops from one sample to all that the transform has room for. */
+const anyCut: fc.Arbitrary<Cut> = fc
+  .record({
+    mode: fc.constantFrom(...modes),
+    dtype: fc.constantFrom(...dtypes),
+    length: fc.integer({ min: 1, max: 1500 }),
+    taps: fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 700 })),
+    extra: fc.constantFrom(0, 0, 1, 5, 300),
+    hop: fc.integer({ min: 1, max: 300 }),
+    whole: fc.boolean(),
+  })
+  .map(({ mode, dtype, length, taps, extra, hop, whole }) => {
+    const bidirectional = mode === "bidirectional";
+    const kernelLength = bidirectional ? 2 * Math.min(length, Math.ceil(taps / 2)) : taps;
+    const options = {
+      ...{ mode, dtype, length, kernelLength },
+      ...(mode === "circular" && { period: Math.max(length, kernelLength) + extra }),
+    };
+    // A block of few outputs makes many of them: no more than some hundred, for the time that the test takes.
+    const least = Math.max(hop, Math.ceil(length / 100));
+    const bits = bitsFor(options, least);
+    const most = 2 ** (bits + 1) - blockOverlap(createProblem(options, "test"));
+    return { options, plan: blockPlan(bits, whole ? most : least) };
+  });
+
+const anyShape = fc.record({
+  batch: fc.integer({ min: 1, max: 3 }),
+  channels: fc.integer({ min: 1, max: 3 }),
+  pregate: fc.boolean(),
+  postgate: fc.boolean(),
+  skip: fc.boolean(),
+});
+
+describe("random block plans", () => {
+  describeBackends(
+    "agree with the oracle, forward and backward",
+    (open) => {
+      test("60 problems", async () => {
+        await fc.assert(
+          fc.asyncProperty(
+            anyCut,
+            anyShape,
+            fc.nat(1_000_000),
+            async ({ options, plan }, shape, seed) => {
+              const problem = createProblem(options, "test");
+              const skip = shape.skip && problem.outputLength === problem.length;
+              const inputs = drawInputs(problem, { ...shape, skip }, seed);
+              using conv = await open({ ...options, plan });
+              expect(conv.explain().chosen.plan).toBe(plan);
+              await checkForward(conv, inputs);
+              await checkBackward(conv, inputs);
+            },
+          ),
+          { numRuns: 60, seed: 20_240_301 },
+        );
+      });
+    },
+    { spread: true },
+  );
+});
+
+const cases: readonly FlashFFTConvOptions[] = [
+  { length: 3000, kernelLength: 100, plan: blockPlan(7, 157) },
+  { length: 3000, kernelLength: 100, mode: "same", plan: blockPlan(7, 120) },
+  { length: 3000, kernelLength: 100, mode: "full", plan: blockPlan(7, 99) },
+  { length: 3000, kernelLength: 100, mode: "bidirectional", plan: blockPlan(7, 140) },
+  { length: 3000, kernelLength: 100, mode: "circular", plan: blockPlan(7, 157) },
+  { length: 300, kernelLength: 200, mode: "circular", period: 310, plan: blockPlan(8, 50) },
+  { length: 2000, kernelLength: 33, dtype: "float16", plan: blockPlan(6, 96) },
+];
+
+describe("blocks", () => {
+  describeBackends(
+    "of arrays that the object lends and of any others",
+    (open) => {
+      test.each(cases)("give the same bits: $mode $plan", async (options) => {
+        using conv = await open(options);
+        const [batch, channels] = [2, 2];
+        for (const gates of gateCombinations(conv.problem)) {
+          const inputs = drawInputs(conv.problem, { batch, channels, ...gates }, 3);
+          const y = await checkForward(conv, inputs);
+          const gradients = await checkBackward(conv, inputs);
+          const lend = (a: ArrayLike<number> | undefined, output: boolean) => {
+            if (!a) return undefined;
+            const array = output
+              ? conv.allocateOutput(batch, channels)
+              : conv.allocateInput(batch, channels);
+            array.set(a as Float32Array);
+            return array;
+          };
+          const lent = {
+            pregate: lend(inputs.options.pregate, false),
+            postgate: lend(inputs.options.postgate, true),
+            skip: inputs.options.skip,
+          };
+          const u = lend(inputs.u, false)!;
+          const out = conv.allocateOutput(batch, channels);
+          expectSameBits(
+            ((await conv.forward(u, inputs.k, { ...lent, out })) as Float32Array).slice(),
+            y,
+          );
+          const dy = lend(inputs.dy, true)!;
+          const again = await conv.backward(dy, u, inputs.k, {
+            ...lent,
+            out: {
+              du: conv.allocateInput(batch, channels),
+              ...(lent.pregate && { dpregate: conv.allocateInput(batch, channels) }),
+              ...(lent.postgate && { dpostgate: conv.allocateOutput(batch, channels) }),
+            },
+          });
+          const copies = Object.entries(again).map(([name, a]) => [
+            name,
+            (a as Float32Array).slice(),
+          ]);
+          expectSameBits(Object.fromEntries(copies), gradients);
+        }
+      });
+
+      test("that do not hold their hop are refused", async () => {
+        const base = { length: 1000, kernelLength: 100 };
+        for (const plan of [blockPlan(7, 158), "128: 2·4·4 @0", "128: 2·4·4 @x", "100: 5·5 @1"]) {
+          await expect(open({ ...base, plan })).rejects.toThrow(InvalidArgumentError);
+        }
+      });
+    },
+    { spread: true },
+  );
+
+  test("give the kernel's gradient in an order that does not depend on the threads", async () => {
+    const { FlashFFTConv } = await import("../../src/index.ts");
+    const options = { length: 20_000, kernelLength: 65, plan: blockPlan(6, 60) };
+    using one = await FlashFFTConv.create({ ...options, threads: 1 });
+    using several = await FlashFFTConv.create({ ...options, threads: 3 });
+    const inputs = drawInputs(one.problem, { batch: 2, channels: 1 }, 9);
+    const gradients = await checkBackward(one, inputs);
+    expectSameBits(await several.backward(inputs.dy, inputs.u, inputs.k), gradients);
+  });
+});
+
+describe("work memory", () => {
+  describeBackends(
+    "of a block plan does not grow with L",
+    (open, { options: { instructions } }) => {
+      test("from 64K on, forward and backward, gated", async () => {
+        const lengths = instructions === "javascript" ? [2 ** 15, 2 ** 17] : [2 ** 16, 2 ** 20];
+        const used: number[][] = [];
+        for (const length of lengths) {
+          using conv = await open({ length, kernelLength: 1024, plan: blockPlan(11, 3073) });
+          const rows = () => new Float32Array(length).fill(1);
+          const k = new Float32Array(1024).fill(1);
+          const gates = { pregate: rows(), postgate: rows() };
+          const kernel = await conv.prepareKernel(k);
+          await conv.forward(rows(), kernel, gates);
+          const forward = conv.memory().workspaceBytes;
+          await conv.backward(rows(), rows(), kernel, gates);
+          used.push([forward, conv.memory().workspaceBytes]);
+        }
+        expect(used[0]![0]).toBeGreaterThan(0);
+        expect(used[1]).toEqual(used[0]);
+      });
+    },
+    { instructions: ["simd", "javascript"] },
+  );
+});
