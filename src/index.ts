@@ -32,6 +32,8 @@ export type {
 } from "./conv/options.ts";
 export { PreparedKernel } from "./conv/prepared.ts";
 export { FlashHyenaProjections } from "./conv/projections.ts";
+export type { StreamMode, StreamOptions, StreamPiece } from "./conv/stream.ts";
+export { FlashFFTConvStream } from "./conv/stream.ts";
 export type { Tuned, TuneOptions } from "./conv/tune.ts";
 export { tune } from "./conv/tune.ts";
 export type { Dtype, SampleArray } from "./dtype.ts";

@@ -11,6 +11,7 @@ import type { Job } from "./job.ts";
 import { jobKinds } from "./job.ts";
 import type { Clear, Context, Kernels, MakeRecipe, Recipe, Step } from "./recipe.ts";
 import { tapTails } from "./recipe.ts";
+import { streamRecipe } from "./stream.ts";
 
 /** Items [0, count) that may run at the same time. */
 interface Phase {
@@ -268,6 +269,7 @@ const makers: Readonly<Record<number, MakeRecipe>> = {
   [jobKinds.blockForward]: blockForwardRecipe,
   [jobKinds.blockBackward]: blockBackwardRecipe,
   [jobKinds.blockTaps]: blockTapsRecipe,
+  [jobKinds.stream]: streamRecipe,
 };
 
 /** Recipes made so far, by kernels and by what a job fuses. */

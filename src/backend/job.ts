@@ -76,6 +76,12 @@ const dense = [
   "sums",
   "termFrom",
   "termTo",
+  /** Streams: spectra of a row's blocks, as many as partitions, the newest in `slot`; what to do besides products. */
+  "ring",
+  "partitions",
+  "slot",
+  "analyse",
+  "synthesise",
 ] as const;
 
 /**
@@ -155,8 +161,9 @@ export const jobKinds = {
   blockForward: 3,
   blockBackward: 4,
   blockTaps: 5,
-  depthwiseForward: 6,
-  depthwiseBackward: 7,
+  stream: 6,
+  depthwiseForward: 7,
+  depthwiseBackward: 8,
 } as const;
 
 const denseFields: readonly Field[] = [...common, ...dense];

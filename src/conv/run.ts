@@ -54,6 +54,7 @@ const denseKinds = [
   jobKinds.blockForward,
   jobKinds.blockBackward,
   jobKinds.blockTaps,
+  jobKinds.stream,
 ];
 
 /** Put together what calls need. */

@@ -28,6 +28,10 @@ export type MiddleKind =
   | "add"
   /** z ← the sequence of the spectrum z: how a sum over blocks comes back */
   | "back"
+  /** s ← w·k */
+  | "product"
+  /** s ← s + w·k */
+  | "accumulate"
   | `gradients_${BatchPlace}_gated`;
 
 /** All places in a batch. */
@@ -51,6 +55,8 @@ export function middleShape(kind: MiddleKind): MiddleShape {
   if (kind === "spectrum") return { forward: ["z"], inverse: [], pointers: ["z"] };
   if (kind === "add") return { forward: [], inverse: [], pointers: ["z", "w"] };
   if (kind === "back") return { forward: [], inverse: ["z"], pointers: ["z"] };
+  if (kind === "product" || kind === "accumulate")
+    return { forward: [], inverse: [], pointers: ["s", "w", "k"] };
   const { gated, ends } = gradientParts(kind);
   const inverse: Pointer[] = [
     "z",
@@ -122,6 +128,16 @@ export function middleBlock(kind: MiddleKind, factor: number, lanes: 1 | 4): Sto
       each(load("z"), load("w"), (x, y) => g.cadd(x, y)),
     );
   if (kind === "back") return store("z", inverse(scaled(load("z"))));
+  if (kind === "product") return store("s", each(load("w"), load("k"), mul));
+  if (kind === "accumulate") {
+    const k = load("k");
+    const w = load("w");
+    const sum = load("s").map((c, i) => ({
+      re: g.fnma(w[i]!.im, k[i]!.im, g.fma(w[i]!.re, k[i]!.re, c.re)),
+      im: g.fma(w[i]!.im, k[i]!.re, g.fma(w[i]!.re, k[i]!.im, c.im)),
+    }));
+    return store("s", sum as Quad);
+  }
   const { gated, starts, ends } = gradientParts(kind);
   const z = forward("z");
   const w = forward("w");

@@ -25,7 +25,7 @@ import {
 } from "./transform.ts";
 
 /** What a program does. */
-export type ProgramKind = "forward" | "backward";
+export type ProgramKind = "forward" | "backward" | "stream";
 
 /** What determines a program's text. */
 export interface ProgramSpec {
@@ -138,6 +138,24 @@ function backwardFunctions(spec: ProgramSpec): KernelFunction[] {
   ];
 }
 
+/** A level of a stream: spectra of blocks and of taps are kept as they are, and sums of products scaled on their way back. */
+function streamFunctions({ part, plan, lanes }: ProgramSpec): KernelFunction[] {
+  const source = (runs: readonly Run[]): Source => ({
+    ...{ pieces: pieces(runs, plan.points), dtype: "float32", gated: false },
+  });
+  const plain = { gated: false, skip: false, second: false, accumulate: false };
+  const y: Sink = { ...plain, pieces: pieces(part.outputs, plan.points), dtype: "float32" };
+  return [
+    ...headFunctions(plan, source(part.taps), "k", lanes),
+    ...headFunctions(plan, source(part.inputs), "u", lanes),
+    ...bodyFunctions(plan, "spectrum", plan.points, lanes),
+    ...(["product", "accumulate", "back"] as const).flatMap((kind) =>
+      bodyFunctions(plan, kind, part.scale, lanes),
+    ),
+    ...tailFunctions(plan, y, "y", lanes),
+  ];
+}
+
 /**
  * row{u-suffix}{y-suffix}(u, pregate, z, k, y, postgate, skip, table): a whole row in one call, head, body and tail. From
  * JavaScript the three calls and what stands between them cost 0.3 µs, a tenth of a row of 1,024 samples.
@@ -167,7 +185,12 @@ function rowFunctions(plan: TransformPlan, lanes: 1 | 4): KernelFunction[] {
 
 /** All functions of a program, callees first. */
 export function buildProgram(spec: ProgramSpec): KernelModule {
-  const ends = spec.kind === "forward" ? forwardFunctions(spec) : backwardFunctions(spec);
+  const functions = {
+    forward: forwardFunctions,
+    backward: backwardFunctions,
+    stream: streamFunctions,
+  };
+  const ends = functions[spec.kind](spec);
   return { lanes: spec.lanes, functions: [...stageFunctions(spec.plan, spec.lanes), ...ends] };
 }
 

@@ -5,3 +5,4 @@ export * from "./geometry.ts";
 export * from "./plan.ts";
 export * from "./planner.ts";
 export * from "./problem.ts";
+export * from "./stream.ts";

@@ -1,0 +1,259 @@
+/** Streams: a sequence in pieces gives what it gives whole, bit for bit however it is cut, in memory that stays. */
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { type Dtype, dtypes, type SampleArray } from "../../src/dtype.ts";
+import {
+  FlashFFTConvStream,
+  InvalidArgumentError,
+  type StreamMode,
+  type StreamOptions,
+  type StreamPiece,
+} from "../../src/index.ts";
+import { oracleForward } from "../../src/math/oracle.ts";
+import { defaultCpu } from "../../src/plan/device.ts";
+import { createProblem, type Problem } from "../../src/plan/problem.ts";
+import { streamLevels } from "../../src/plan/stream.ts";
+import { describeBackends } from "../support/backends.ts";
+import { drawInputs, forwardBar, type Inputs } from "../support/cases.ts";
+import { expectClose, expectSameBits } from "../support/close.ts";
+
+const modes: readonly StreamMode[] = ["causal", "full", "same", "bidirectional"];
+
+/** Columns [from, to) of rows of `width` samples. */
+function columns<T extends SampleArray>(rows: T, width: number, from: number, to: number): T {
+  const all = rows as Float32Array;
+  const count = all.length / width;
+  const out = new (all.constructor as Float32ArrayConstructor)(count * (to - from));
+  for (let r = 0; r < count; r++)
+    out.set(all.subarray(r * width + from, r * width + to), r * (to - from));
+  return out as unknown as T;
+}
+
+/** Rows that come in pieces, put together. */
+function joined(pieces: readonly SampleArray[], rows: number): Float32Array {
+  const width = pieces.reduce((sum, p) => sum + p.length / rows, 0);
+  const Kind = pieces[0]!.constructor as Float32ArrayConstructor;
+  const out = new Kind(rows * width);
+  let at = 0;
+  for (const piece of pieces as readonly Float32Array[]) {
+    const n = piece.length / rows;
+    for (let r = 0; r < rows; r++) out.set(piece.subarray(r * n, (r + 1) * n), r * width + at);
+    at += n;
+  }
+  return out;
+}
+
+/** The pieces of inputs, of the given sizes in turn. */
+function* cut({ problem, u, options }: Inputs, sizes: readonly number[]): Generator<StreamPiece> {
+  const { length } = problem;
+  for (let [from, i] = [0, 0]; from < length; i++) {
+    const to = Math.min(length, from + sizes[i % sizes.length]!);
+    const { pregate, postgate } = options;
+    yield {
+      u: columns(u, length, from, to),
+      ...(pregate && { pregate: columns(pregate, length, from, to) }),
+      ...(postgate && { postgate: columns(postgate, length, from, to) }),
+    };
+    from = to;
+  }
+}
+
+async function streamed(
+  stream: FlashFFTConvStream,
+  inputs: Inputs,
+  sizes: readonly number[],
+): Promise<Float32Array> {
+  const pieces: SampleArray[] = [];
+  for await (const y of stream.convolve(cut(inputs, sizes))) pieces.push(y);
+  return joined(pieces, inputs.exact.batch * inputs.exact.channels);
+}
+
+function expectRight(y: SampleArray, inputs: Inputs): void {
+  const { problem, exact } = inputs;
+  const want = oracleForward(problem, exact);
+  // The bars of the dense operation, relative to all rows: the first outputs of short rows cancel.
+  const bound = Math.max(6e-7, forwardBar(problem));
+  expectClose(y, want, { rowLength: want.length, bound, dtype: problem.dtype, name: "y" });
+}
+
+interface Case {
+  readonly problem: Problem;
+  readonly options: StreamOptions;
+}
+
+const anyCase: fc.Arbitrary<Case> = fc
+  .record({
+    mode: fc.constantFrom(...modes),
+    dtype: fc.constantFrom(...dtypes),
+    length: fc.integer({ min: 1, max: 4000 }),
+    taps: fc.oneof(fc.integer({ min: 1, max: 50 }), fc.integer({ min: 1, max: 5000 })),
+    blockLength: fc.constantFrom(undefined, 16, 16, 48, 128),
+  })
+  .map(({ mode, dtype, length, taps, blockLength }) => {
+    const bidirectional = mode === "bidirectional";
+    const kernelLength = bidirectional ? 2 * Math.min(length, Math.ceil(taps / 2)) : taps;
+    const problem = createProblem({ mode, dtype, length, kernelLength }, "test");
+    const options = { mode, dtype, kernelLength, ...(blockLength && { blockLength }) };
+    return { problem, options };
+  });
+
+describe("streams", () => {
+  describeBackends(
+    "agree with the oracle",
+    (_, { options: setting }) => {
+      const { instructions, threads } = setting;
+      const open = (inputs: Inputs, options: StreamOptions) => {
+        const { batch, channels } = inputs.exact;
+        const { skip } = inputs.options;
+        const shape = { batch, channels, ...(skip && { skip }) };
+        return FlashFFTConvStream.create(inputs.k, { ...options, ...shape, instructions, threads });
+      };
+
+      test("over random modes, kernels, gates, blocks and cuttings, which do not change a bit", async () => {
+        await fc.assert(
+          fc.asyncProperty(
+            anyCase,
+            fc.record({ pregate: fc.boolean(), postgate: fc.boolean(), skip: fc.boolean() }),
+            fc.array(fc.integer({ min: 1, max: 700 }), { minLength: 1, maxLength: 5 }),
+            fc.nat(1_000_000),
+            async ({ problem, options }, gates, sizes, seed) => {
+              const behind = problem.mode !== "full";
+              const shape = {
+                ...gates,
+                postgate: gates.postgate && behind,
+                skip: gates.skip && behind,
+              };
+              const inputs = drawInputs(problem, { batch: 2, channels: 2, ...shape }, seed);
+              using stream = await open(inputs, options);
+              const whole = await streamed(stream, inputs, [problem.length]);
+              expectRight(whole, inputs);
+              // The same object again, from the beginning.
+              expectSameBits(await streamed(stream, inputs, sizes), whole);
+            },
+          ),
+          { numRuns: 40, seed: 20_240_302 },
+        );
+      });
+
+      test("through three levels, block by block in and out", async () => {
+        const [length, kernelLength, blockLength] = [12_000, 11_000, 16];
+        const problem = createProblem({ length, kernelLength }, "test");
+        const inputs = drawInputs(problem, { channels: 2 }, 4);
+        using stream = await open(inputs, { kernelLength, blockLength });
+        expect(stream.plan.split(" ; ")).toHaveLength(3);
+        expect(stream.latency).toBe(15);
+        const pieces: SampleArray[] = [];
+        for (const piece of cut(inputs, [blockLength])) {
+          const y = await stream.process(piece);
+          expect(y.length).toBe(piece.u.length);
+          pieces.push(y);
+        }
+        expect(await stream.flush()).toHaveLength(0);
+        expectRight(joined(pieces, 2), inputs);
+      });
+
+      test("latency is kept: output n comes with input n + latency", async () => {
+        for (const mode of ["causal", "same", "bidirectional"] as const) {
+          const problem = createProblem({ mode, length: 1000, kernelLength: 200 }, "test");
+          const inputs = drawInputs(problem, {}, 5);
+          using stream = await open(inputs, { mode, kernelLength: 200, blockLength: 32 });
+          let [fed, got] = [0, 0];
+          for (const piece of cut(inputs, [1, 7, 100])) {
+            got += (await stream.process(piece)).length;
+            fed += piece.u.length;
+            expect(got).toBeGreaterThanOrEqual(fed - stream.latency);
+            expect(got).toBeLessThanOrEqual(fed);
+          }
+          expect(got + (await stream.flush()).length).toBe(1000);
+        }
+      });
+
+      test("memory does not depend on what has passed", async () => {
+        const kernelLength = 300;
+        const inputs = drawInputs(createProblem({ length: 20_000, kernelLength }, "test"), {}, 6);
+        using stream = await open(inputs, { kernelLength, blockLength: 64 });
+        const before = stream.memoryBytes;
+        expectRight(await streamed(stream, inputs, [999]), inputs);
+        expect(stream.memoryBytes).toBe(before);
+        expect(before).toBeLessThan(64 * 1024);
+      });
+    },
+    { spread: true },
+  );
+
+  test("Web Streams carry them", async () => {
+    const problem = createProblem({ length: 3000, kernelLength: 100, mode: "full" }, "test");
+    const inputs = drawInputs(problem, { pregate: true }, 7);
+    using stream = await FlashFFTConvStream.create(inputs.k, { mode: "full", kernelLength: 100 });
+    const source = new ReadableStream<StreamPiece>({
+      start(controller) {
+        for (const piece of cut(inputs, [500, 77])) controller.enqueue(piece);
+        controller.close();
+      },
+    });
+    const pieces: SampleArray[] = [];
+    for await (const y of source.pipeThrough(stream.transform())) pieces.push(y);
+    expectRight(joined(pieces, 1), inputs);
+  });
+
+  test("calls in a row keep their order without waiting", async () => {
+    const problem = createProblem({ length: 5000, kernelLength: 700 }, "test");
+    const inputs = drawInputs(problem, { channels: 3 }, 8);
+    const options = { kernelLength: 700, channels: 3, blockLength: 128 };
+    using stream = await FlashFFTConvStream.create(inputs.k, options);
+    const calls = [...cut(inputs, [130, 60])].map((piece) => stream.process(piece));
+    const pieces = await Promise.all([...calls, stream.flush()]);
+    expectRight(joined(pieces, 3), inputs);
+  });
+
+  test("levels cover every tap once and leave a block's time for its work", () => {
+    for (const taps of [1, 100, 5000, 661_500, 2 ** 24]) {
+      for (const block of [16, 128, 1024, undefined]) {
+        let next = 0;
+        for (const level of streamLevels(taps, block, defaultCpu)) {
+          expect(level.first).toBe(next);
+          if (next > 0) expect(level.first).toBeGreaterThanOrEqual(2 * level.hop);
+          next += level.taps * level.partitions;
+          expect(2 * level.plan.points).toBeGreaterThanOrEqual(level.hop + level.taps - 1);
+        }
+        expect(next).toBeGreaterThanOrEqual(taps);
+      }
+    }
+  });
+});
+
+describe("streams refuse", () => {
+  const k = new Float32Array(10);
+  const bad: readonly [string, object, RegExp][] = [
+    ["the circular mode", { mode: "circular" }, /mode.*"circular"/],
+    ["a block of 100", { blockLength: 100 }, /multiple of 16.*100/],
+    ["a block of 11 · 16", { blockLength: 176 }, /7.*176/],
+    ["a block of 8", { blockLength: 8 }, /blockLength.*8/],
+    ["a kernel of other length", { kernelLength: 11 }, /k must hold 11/],
+    ["a skip that is too long", { skip: new Float32Array(2) }, /skip must hold 1/],
+    ["a skip in mode full", { mode: "full", skip: new Float32Array(1) }, /skip.*'full'/],
+    ["no channels", { channels: 0 }, /channels/],
+    ["an unknown dtype", { dtype: "float64" as Dtype }, /dtype/],
+  ];
+  test.each(bad)("%s", async (_, options, message) => {
+    const made = FlashFFTConvStream.create(k, { kernelLength: 10, ...options } as StreamOptions);
+    await expect(made).rejects.toThrow(message);
+    await expect(made).rejects.toBeInstanceOf(InvalidArgumentError);
+  });
+
+  test("pieces that do not fit", async () => {
+    using stream = await FlashFFTConvStream.create(k, { kernelLength: 5, channels: 2 });
+    const refused = async (piece: unknown, message: RegExp) =>
+      expect(stream.process(piece as StreamPiece)).rejects.toThrow(message);
+    await refused(new Float32Array(5), /2 rows/);
+    await refused(new Uint16Array(4), /Float32Array/);
+    await refused({ u: new Float32Array(4), pregate: new Float32Array(6) }, /pregate/);
+    await stream.process(new Float32Array(4));
+    const gated = { u: new Float32Array(4), postgate: new Float32Array(4) };
+    await refused(gated, /every piece/);
+    await stream.reset();
+    await stream.process(gated);
+    stream.dispose();
+    await refused(gated, /disposed/);
+  });
+});
