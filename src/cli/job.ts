@@ -2,7 +2,8 @@
 import { extname } from "node:path";
 import type { Dtype } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
-import type { Problem } from "../plan/problem.ts";
+import type { Mode, Problem } from "../plan/problem.ts";
+import { maxLength } from "../plan/problem.ts";
 import { sharedChoices, type Values } from "./options.ts";
 import { problemOf } from "./request.ts";
 import { type Arrangement, arrange } from "./rows.ts";
@@ -27,6 +28,8 @@ export interface Job {
   /** What to write: a .wav file of this format, or a .npy file. */
   readonly wav: WavFormat | undefined;
   readonly normalize: boolean;
+  /** Piece by piece instead of row by row. */
+  readonly streamed: boolean;
 }
 
 /**
@@ -55,10 +58,14 @@ export async function readJob(values: Values, files: SignalFile[]): Promise<Job>
   const skip = await maybeOpen("skip");
   checkSampleRates(input, kernel, call);
   const dtype = dtypeOf(input, [pregate, postgate], choices.dtype, call);
-  const arrangement = arrange(input, kernel, skip !== undefined, call);
-  const { length, kernelLength } = arrangement;
   const { mode = "full", period } = choices;
-  const problem = problemOf({ mode, length, kernelLength, dtype, period }, call);
+  const streamable = isStreamable(input, [pregate, postgate], extension, mode);
+  if (values.has("stream") && !streamable) refuseStream(call);
+  const longest = streamable ? longestStream : maxLength;
+  const arrangement = arrange(input, kernel, skip !== undefined, longest, call);
+  const { length, kernelLength } = arrangement;
+  const streamed = streamable && (values.has("stream") || length >= longInput);
+  const problem = problemOf({ mode, length, kernelLength, dtype, period }, call, longest);
   const { outputLength } = problem;
   checkGate("pregate", pregate, arrangement, arrangement.length, call);
   checkGate("postgate", postgate, arrangement, outputLength, call);
@@ -79,7 +86,34 @@ export async function readJob(values: Values, files: SignalFile[]): Promise<Job>
     outputPath,
     wav,
     normalize,
+    streamed,
   };
+}
+
+/** Frames from which on sound is convolved in pieces: whole, u and y of two channels would take 16 MB. */
+const longInput = 2 ** 20;
+/** More frames than a .wav file has room for. */
+const longestStream = 2 ** 32;
+
+/** Whether an input can be convolved piece by piece: sound to sound, where no output waits for the end of the input. */
+function isStreamable(
+  input: SignalFile,
+  gates: readonly (SignalFile | undefined)[],
+  extension: string,
+  mode: Mode,
+): boolean {
+  const sound = input.wav !== undefined && extension === ".wav";
+  return sound && gates.every((gate) => gate === undefined) && mode !== "circular";
+}
+
+function refuseStream(call: string): never {
+  throw new InvalidArgumentError({
+    call,
+    requirement:
+      "--stream takes a .wav file to a .wav file, without gates, in a mode that is not circular",
+    value: "another input, output, gate or mode",
+    remedy: "Leave --stream out.",
+  });
 }
 
 function checkExtension(path: string, values: Values): ".wav" | ".npy" {

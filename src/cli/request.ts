@@ -13,8 +13,9 @@ type Maybe<T> = { readonly [K in keyof T]: T[K] | undefined };
 export function problemOf(
   options: Maybe<Omit<ProblemOptions, "length">> & { readonly length: number },
   call: string,
+  longest?: number,
 ): Problem {
-  return createProblem(defined(options) as ProblemOptions, call);
+  return createProblem(defined(options) as ProblemOptions, call, longest);
 }
 
 /**

@@ -1,6 +1,5 @@
 /** How the rows of an input meet the rows of a kernel, and in what slices they are worked through. */
 import { InvalidArgumentError, show } from "../errors.ts";
-import { maxLength } from "../plan/problem.ts";
 import { rowsOf, type SignalFile } from "./signal.ts";
 
 /** Input and kernel rows as one convolution of (batch, channels, length) with (channels, kernelLength). */
@@ -21,27 +20,30 @@ export interface Arrangement {
 }
 
 /**
- * Match rows: as many kernel rows as channels, or one of either for all of the other.
+ * Match rows of at most `longest` samples: as many kernel rows as channels, or one of either for all of the other.
  * @throws InvalidArgumentError where they do not match.
  */
 export function arrange(
   input: SignalFile,
   kernel: SignalFile,
   hasSkip: boolean,
+  longest: number,
   call: string,
 ): Arrangement {
   const { batch, channels, length } = rowsOf(input.shape);
   const { batch: kernelBatch, channels: kernelRows, length: kernelLength } = rowsOf(kernel.shape);
-  if (length > maxLength) {
+  if (length > longest) {
     const { wav } = input;
     const time = wav
-      ? ` (${Math.floor(maxLength / wav.sampleRate)} s at ${show(wav.sampleRate)} Hz)`
+      ? ` (${Math.floor(longest / wav.sampleRate)} s at ${show(wav.sampleRate)} Hz)`
       : "";
     throw new InvalidArgumentError({
       call,
-      requirement: `a row of --input holds at most ${show(maxLength)} samples${time}`,
+      requirement: `a row of --input holds at most ${show(longest)} samples${time}`,
       value: `${show(length)} in ${show(input.path)}`,
-      remedy: "Cut it into shorter pieces.",
+      remedy: wav
+        ? "Write a .wav file without gates, which is convolved in pieces, or cut the input."
+        : "Cut it into shorter pieces.",
     });
   }
   if (kernelBatch !== 1 || kernel.shape.length > 2) {

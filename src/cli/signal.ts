@@ -10,7 +10,7 @@ import {
 import { InvalidArgumentError, show } from "../errors.ts";
 import { InputFile } from "./files.ts";
 import { bytesPerStored, isNpy, readNpyHeader, type StoredType } from "./npy.ts";
-import { isSound, readWavHeader, readWavSamples, type WavHeader } from "./wav.ts";
+import { isSound, readWavHeader, readWavSamples, sampleBytes, type WavHeader } from "./wav.ts";
 
 /** Arrays that this command line allocates: bits for the half-precision types. */
 export type HostArray = Float32Array | Uint16Array;
@@ -136,6 +136,21 @@ export class SignalFile {
       }
       onProgress((done + count) / target.length);
     }
+  }
+
+  /**
+   * Frames [first, first + count) of a .wav file, (channels, count), at the beginning of `room`.
+   * @throws FileError
+   */
+  async readFrames(first: number, count: number, room: Float32Array): Promise<Float32Array> {
+    const header = this.wav;
+    if (!header) throw new Error("only a .wav file has frames");
+    const { channels, encoding, dataStart } = header;
+    const piece = { ...header, frames: count };
+    const at = dataStart + first * channels * sampleBytes(encoding);
+    const rows = room.subarray(0, channels * count);
+    await readWavSamples(this.#file, { ...piece, dataStart: at }, rows, () => {});
+    return rows;
   }
 
   async close(): Promise<void> {

@@ -37,6 +37,18 @@ export function measureLevel(samples: Float32Array): Level {
   return { highest, lowest, notFinite };
 }
 
+/** The level of no samples. */
+export const silence: Level = { highest: 0, lowest: 0, notFinite: 0 };
+
+/** The level of two pieces together. */
+export function louder(a: Level, b: Level): Level {
+  return {
+    highest: Math.max(a.highest, b.highest),
+    lowest: Math.min(a.lowest, b.lowest),
+    notFinite: a.notFinite + b.notFinite,
+  };
+}
+
 /** Largest magnitude of the finite samples. */
 export function peakOf(level: Level): number {
   return Math.max(level.highest, -level.lowest);
@@ -98,22 +110,40 @@ export async function writeWav(
   onProgress: (fraction: number) => void,
 ): Promise<void> {
   const { channels, frames, encoding } = format;
-  const width = sampleBytes(encoding);
-  const frameBytes = channels * width;
   await write(wavHeader(format));
-  const blockFrames = Math.max(1, Math.floor(blockBytes / frameBytes));
-  const bytes = new Uint8Array(Math.min(blockFrames, frames) * frameBytes);
-  const view = new DataView(bytes.buffer);
+  const blockFrames = Math.max(1, Math.floor(blockBytes / (channels * sampleBytes(encoding))));
+  const room = new Uint8Array(Math.min(blockFrames, frames) * channels * sampleBytes(encoding));
   for (let first = 0; first < frames; first += blockFrames) {
-    const count = Math.min(blockFrames, frames - first);
-    for (let c = 0; c < channels; c++) {
-      const row = samples.subarray(c * frames + first, c * frames + first + count);
-      encodeChannel(view, row, c * width, frameBytes, encoding, gain);
-    }
-    await write(bytes.subarray(0, count * frameBytes));
-    onProgress((first + count) / frames);
+    const end = Math.min(frames, first + blockFrames);
+    const rows = Array.from({ length: channels }, (_, c) =>
+      samples.subarray(c * frames + first, c * frames + end),
+    );
+    await write(encodeFrames(format, rows, gain, room));
+    onProgress(end / frames);
   }
-  if ((frames * frameBytes) % 2 === 1) await write(new Uint8Array(1));
+  await write(padding(format));
+}
+
+/** The bytes of some frames, each sample multiplied by `gain`, at the beginning of `room`. */
+export function encodeFrames(
+  { encoding }: WavFormat,
+  channels: readonly Float32Array[],
+  gain: number,
+  room: Uint8Array,
+): Uint8Array {
+  const width = sampleBytes(encoding);
+  const frameBytes = channels.length * width;
+  const bytes = room.subarray(0, channels[0]!.length * frameBytes);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  channels.forEach((row, c) => {
+    encodeChannel(view, row, c * width, frameBytes, encoding, gain);
+  });
+  return bytes;
+}
+
+/** What follows the samples: a byte where they are odd in number. */
+export function padding({ channels, frames, encoding }: WavFormat): Uint8Array {
+  return new Uint8Array((frames * channels * sampleBytes(encoding)) % 2);
 }
 
 function encodeChannel(

@@ -208,7 +208,7 @@ export async function readWavSamples(
   const width = sampleBytes(encoding);
   const frameBytes = channels * width;
   const blockFrames = Math.max(1, Math.floor(blockBytes / frameBytes));
-  const bytes = new Uint8Array(blockFrames * frameBytes);
+  const bytes = new Uint8Array(Math.min(blockFrames, frames) * frameBytes);
   const view = new DataView(bytes.buffer);
   for (let first = 0; first < frames; first += blockFrames) {
     const count = Math.min(blockFrames, frames - first);

@@ -1,8 +1,10 @@
 /** One level of a stream on a backend: its program, the spectra of its taps, and what it remembers of the input. */
+
 import type { CpuBackend, Program } from "../backend/cpu.ts";
 import type { Job } from "../backend/job.ts";
 import { emptyJob, jobKinds } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
+import { programSource } from "../kernels/program.ts";
 import { bodyCount, tileCount } from "../kernels/transform.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { transformBytes } from "../plan/plan.ts";
@@ -95,7 +97,7 @@ export class LevelState {
     const at = block.address;
     this.#job = {
       ...emptyJob(),
-      ...{ kind: jobKinds.stream, program: program.id, table: program.table.address },
+      ...{ kind: jobKinds.stream, program: program.id, table: program.table!.address },
       ...{ batch: rows.batch, channels: rows.channels, units: rows.batch * rows.channels },
       ...{ tiles: tileCount(plan), bodies: bodyCount(plan, backend.lanes) },
       ...{ transformBytes: transform, spectrumBytes: partitions * transform, partitions },
@@ -128,7 +130,10 @@ export class LevelState {
   ): Promise<LevelState> {
     const spec = { part: streamPart(level), adds: false, plan: level.plan };
     const types = { dtype: "float32", kernelDtype: "float32" } as const;
-    const program = await backend.program({ kind: "stream", ...spec, ...types }, call);
+    const program = await backend.program(
+      programSource({ kind: "stream", ...spec, ...types }),
+      call,
+    );
     let block: Block | undefined;
     try {
       block = backend.arena.allocate(placesOf(level, rows).bytes, call);

@@ -63,8 +63,6 @@ export interface StreamPiece {
 /** Longest block: a level's transform is twice as long as its block. */
 const maxBlock = 2 ** 20;
 
-const noOutputs = new Float32Array(0);
-
 /** A long convolution that is fed piece by piece. Make it with `FlashFFTConvStream.create`, free it with `dispose`. */
 export class FlashFFTConvStream {
   /** Outputs come for every so many inputs. */
@@ -161,6 +159,16 @@ export class FlashFFTConvStream {
     return stream;
   }
 
+  /** Threads in use at most, the caller's included. */
+  get threads(): number {
+    return this.#backend.settings.threads;
+  }
+
+  /** Instruction set in use. */
+  get instructions(): Instructions {
+    return this.#backend.settings.instructions;
+  }
+
   /** Bytes held in the backend: spectra of the taps and of the blocks they still meet, and blocks under way. */
   get memoryBytes(): number {
     return this.#levels.reduce((sum, l) => sum + l.bytes, 0);
@@ -231,17 +239,19 @@ export class FlashFFTConvStream {
       const { mode, kernelLength } = this.#options;
       const all =
         this.#received === 0 ? 0 : this.#received + (mode === "full" ? kernelLength - 1 : 0);
-      const zeros = new Float32Array(this.blockLength);
-      const silence = new Array<Float32Array>(this.#rows).fill(zeros);
-      const parts: Float32Array[][] = [];
-      for (let left = all - this.#sent; left > 0; ) {
-        const rows = await this.#feed(silence, this.blockLength - this.#pending);
-        const count = Math.min(left, rows[0]!.length);
-        parts.push(rows.map((row) => row.subarray(0, count)));
-        left -= count;
+      const left = Math.max(0, all - this.#sent);
+      const silence = new Array<Float32Array>(this.#rows).fill(new Float32Array(this.blockLength));
+      const rest = new Float32Array(this.#rows * left);
+      for (let at = 0; at < left; ) {
+        const y = await this.#feed(silence, this.blockLength - this.#pending);
+        const width = y.length / this.#rows;
+        const count = Math.min(left - at, width);
+        for (let r = 0; r < this.#rows; r++) {
+          rest.set(y.subarray(r * width, r * width + count), r * left + at);
+        }
+        at += count;
       }
-      const rows = Array.from({ length: this.#rows }, (_, r) => joined(parts.map((p) => p[r]!)));
-      const out = this.#finish(rows);
+      const out = this.#finish(rest);
       this.#reset();
       return out;
     });
@@ -299,13 +309,13 @@ export class FlashFFTConvStream {
     this.#pending = this.#blocks = this.#received = this.#sent = 0;
   }
 
-  /** Convolve `n` samples of each row; the outputs that they complete, those before the first one dropped. */
-  async #feed(inputs: readonly Float32Array[], n: number): Promise<Float32Array[]> {
+  /** Convolve `n` samples of each row: the rows of outputs that they complete, those before the first one dropped. */
+  async #feed(inputs: readonly Float32Array[], n: number): Promise<Float32Array> {
     const hop = this.blockLength;
     const done = Math.floor((this.#pending + n) / hop);
     const early = Math.max(0, this.#ahead - this.#blocks * hop);
     const size = Math.max(0, done * hop - early);
-    const out = Array.from({ length: this.#rows }, () => new Float32Array(size));
+    const y = new Float32Array(this.#rows * size);
     let at = -Math.min(early, done * hop);
     for (let from = 0; from < n; ) {
       const count = Math.min(n - from, hop - this.#pending);
@@ -314,12 +324,14 @@ export class FlashFFTConvStream {
       this.#pending += count;
       if (this.#pending < hop) break;
       await this.#step();
-      for (let r = 0; r < this.#rows; r++) this.#output(out[r]!, r, at);
+      for (let r = 0; r < this.#rows; r++) {
+        this.#output(y.subarray(r * size, (r + 1) * size), r, at);
+      }
       at += hop;
       this.#pending = 0;
       this.#blocks++;
     }
-    return out;
+    return y;
   }
 
   /** The work of one block: all of the first level's, a share of the others'. */
@@ -357,23 +369,20 @@ export class FlashFFTConvStream {
     }
   }
 
-  /** Gates, skip and storage of outputs that are due. */
-  #finish(rows: readonly Float32Array[]): SampleArray {
-    const count = rows[0]!.length;
+  /** Gates, skip and storage of rows of outputs that are due. */
+  #finish(y: Float32Array): SampleArray {
+    const count = y.length / this.#rows;
     this.#sent += count;
     const gates = this.#gated ? this.#gates.shift(count) : undefined;
     const inputs = this.#skip ? this.#inputs.shift(count) : undefined;
-    if (count === 0) return this.#options.dtype === "float32" ? noOutputs : new Uint16Array(0);
-    const y = new Float32Array(this.#rows * count);
-    rows.forEach((row, r) => {
-      const target = y.subarray(r * count, (r + 1) * count);
-      target.set(row);
+    for (let r = 0; r < this.#rows; r++) {
+      const row = y.subarray(r * count, (r + 1) * count);
       const gate = gates?.[r];
-      if (gate) for (let i = 0; i < count; i++) target[i]! *= gate[i]!;
+      if (gate) for (let i = 0; i < count; i++) row[i]! *= gate[i]!;
       const input = inputs?.[r];
       const skip = this.#skip?.[r % this.#channels] ?? 0;
-      if (input) for (let i = 0; i < count; i++) target[i]! += skip * input[i]!;
-    });
+      if (input) for (let i = 0; i < count; i++) row[i]! += skip * input[i]!;
+    }
     return this.#options.dtype === "float32" ? y : encode(y, this.#options.dtype);
   }
 

@@ -55,9 +55,14 @@ export interface ProblemOptions {
 
 /**
  * Check the options and fill in what follows from them.
+ * @param longest L may not exceed this; a stream's may be any.
  * @throws InvalidArgumentError naming `call`.
  */
-export function createProblem(options: ProblemOptions, call: string): Problem {
+export function createProblem(
+  options: ProblemOptions,
+  call: string,
+  longest: number = maxLength,
+): Problem {
   if (typeof options !== "object" || options === null) {
     throw new InvalidArgumentError({
       call,
@@ -70,7 +75,7 @@ export function createProblem(options: ProblemOptions, call: string): Problem {
   oneOf(call, "mode", mode, modes);
   const dtype = options.dtype ?? "float32";
   oneOf(call, "dtype", dtype, dtypes);
-  const length = integer(call, "length", options.length, 1, maxLength);
+  const length = integer(call, "length", options.length, 1, longest);
   const kernelLength = integer(
     call,
     "kernelLength",

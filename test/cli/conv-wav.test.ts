@@ -166,3 +166,99 @@ test(".wav in, .npy out: (channels, samples)", async () => {
   ]);
   expect(samplesOf(folder, "y.npy", "float32").shape).toEqual([2, 100]);
 });
+
+test.each(["full", "causal", "same"])("--stream, mode %s: the same sound", async (mode) => {
+  const folder = new Folder();
+  const u = sound(folder, "u.wav", 2, 30_000, 1);
+  const k = sound(folder, "k.wav", 1, 900, 2);
+  const files = [
+    "--input",
+    u.path,
+    "--kernel",
+    k.path,
+    "--mode",
+    mode,
+    "--bits",
+    "24",
+    "--normalize",
+  ];
+  await succeed(["conv", ...files, "--output", folder.file("whole.wav")]);
+  const [record] = await succeed(["conv", ...files, "--output", folder.file("y.wav"), "--stream"]);
+  const [whole, pieces] = [
+    await output(folder.file("whole.wav")),
+    await output(folder.file("y.wav")),
+  ];
+  expect(pieces.shape).toEqual(whole.shape);
+  expect(pieces.wav).toMatchObject({ encoding: 24, sampleRate: 8000 });
+  expectClose(pieces.samples, Float64Array.from(whole.samples), {
+    rowLength: whole.shape[1]!,
+    bound: 2e-6,
+  });
+  expect(record).toMatchObject({ streamed: true, shape: whole.shape, bits: 24 });
+});
+
+test("a mono input through a stereo kernel, in pieces", async () => {
+  const folder = new Folder();
+  const u = sound(folder, "u.wav", 1, 66_000, 1);
+  const k = sound(folder, "k.wav", 2, 50, 2);
+  const files = ["--input", u.path, "--kernel", k.path];
+  await succeed(["conv", ...files, "--output", folder.file("whole.wav")]);
+  await succeed(["conv", ...files, "--output", folder.file("y.wav"), "--stream"]);
+  const [whole, pieces] = [
+    await output(folder.file("whole.wav")),
+    await output(folder.file("y.wav")),
+  ];
+  expect(pieces.shape).toEqual([2, 66_049]);
+  expectClose(pieces.samples, Float64Array.from(whole.samples), { rowLength: 66_049, bound: 6e-7 });
+});
+
+test("a long recording is convolved in pieces by itself, and refused where it would clip", async () => {
+  const folder = new Folder();
+  const frames = 2 ** 20 + 5;
+  const samples = Int16Array.from({ length: frames }, (_, n) => (n * 7919) % 2001);
+  const data = new Uint8Array(samples.buffer);
+  folder.write("u.wav", wav({ channels: 1, rate: 8000, bits: 16, data }));
+  folder.write("k.npy", npy("<f4", [3], Float32Array.of(0, 0, 1)));
+  folder.write("loud.npy", npy("<f4", [3], Float32Array.of(0, 0, 1000)));
+  const argv = [
+    "conv",
+    "--input",
+    folder.file("u.wav"),
+    "--output",
+    folder.file("y.wav"),
+    "--bits",
+    "16",
+  ];
+  const [record] = await succeed([...argv, "--kernel", folder.file("k.npy"), "--mode", "causal"]);
+  expect(record).toMatchObject({ streamed: true, length: frames });
+  const { samples: delayed } = await output(folder.file("y.wav"));
+  expect(delayed.every((x, n) => Math.round(x * 32_768) === (n < 2 ? 0 : samples[n - 2]))).toBe(
+    true,
+  );
+  const clipped = await run([
+    ...argv.slice(0, 3),
+    "--output",
+    folder.file("z.wav"),
+    ...argv.slice(5),
+    "--kernel",
+    folder.file("loud.npy"),
+  ]);
+  expect(clipped.code).toBe(2);
+  expect(clipped.stderr).toContain("--normalize");
+  expect(existsSync(folder.file("z.wav"))).toBe(false);
+});
+
+test("--stream with anything but sound is refused", async () => {
+  const folder = new Folder();
+  const u = sound(folder, "u.wav", 1, 100, 1);
+  const k = sound(folder, "k.wav", 1, 10, 2);
+  const files = ["--input", u.path, "--kernel", k.path, "--stream"];
+  for (const more of [
+    ["--output", folder.file("y.npy")],
+    ["--output", folder.file("y.wav"), "--mode", "circular"],
+  ]) {
+    const { code, stderr } = await run(["conv", ...files, ...more]);
+    expect(code).toBe(2);
+    expect(stderr).toContain("--stream takes a .wav file");
+  }
+});

@@ -245,6 +245,7 @@ describe("refusals", () => {
     const folder = new Folder();
     random(folder, "u.npy", [2, 3, 100], "float32", 1);
     random(folder, "k.npy", [3, 40], "float32", 2);
+    random(folder, "odd.npy", [39], "float32", 2);
     random(folder, "k4.npy", [4, 40], "float32", 2);
     random(folder, "k3.npy", [1, 3, 40], "float32", 2);
     random(folder, "gate.npy", [3, 100], "float32", 3);
@@ -274,7 +275,12 @@ describe("refusals", () => {
     ["a postgate of the input's length in mode full", { postgate: "u.npy" }, 2, "[2, 3, 139]"],
     ["D in mode full", { skip: "skip.npy" }, 2, "--mode causal"],
     ["D of too few channels", { skip: "skip2.npy", mode: "causal" }, 2, "shape (3)"],
-    ["a kernel of L taps in mode bidirectional", { mode: "bidirectional" }, 2, "2·length"],
+    [
+      "an odd kernel in mode bidirectional",
+      { kernel: "odd.npy", mode: "bidirectional" },
+      2,
+      "even",
+    ],
     ["a period without mode circular", { period: "200" }, 2, "--mode circular"],
     ["a period below the length", { mode: "circular", period: "99" }, 2, "period"],
     [
@@ -307,16 +313,8 @@ describe("refusals", () => {
     const samples = new Int16Array(2 ** 24 + 1);
     folder.write("u.wav", wav({ channels: 1, rate: 48_000, bits: 16, data: bytesOf(samples) }));
     folder.write("k.npy", npy("<f4", [1], Float32Array.of(1)));
-    const argv = [
-      "conv",
-      "--input",
-      folder.file("u.wav"),
-      "--kernel",
-      folder.file("k.npy"),
-      "--output",
-      folder.file("y.wav"),
-    ];
-    const { code, stderr } = await run(argv);
+    const files = ["--input", folder.file("u.wav"), "--kernel", folder.file("k.npy")];
+    const { code, stderr } = await run(["conv", ...files, "--output", folder.file("y.npy")]);
     expect(code).toBe(2);
     expect(stderr).toContain("16,777,216 samples (349 s at 48,000 Hz)");
   });

@@ -85,7 +85,7 @@ describe("usage errors", () => {
     [["plan", "--length", "1K", "--dtype", "flaot16"], "Did you mean float16?"],
     [["plan", "--length", "1K", "--period", "2K"], "--period belongs to --mode circular"],
     [["plan", "--length", "1K", "--mode", "circular", "--period", "1000"], "period"],
-    [["plan", "--length", "1K", "--mode", "bidirectional", "--kernel-length", "1K"], "2·length"],
+    [["plan", "--length", "1K", "--mode", "bidirectional", "--kernel-length", "3K"], "2·length"],
     [["plan", "--length", "1K", "--threads", "0"], "--threads must be an integer"],
     [["plan", "--length", "1K", "--instructions", "avx"], "relaxed-simd"],
     [["verify", "--mode", "causal,ful"], "Did you mean full?"],

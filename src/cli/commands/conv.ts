@@ -6,7 +6,7 @@ import type { FlashFFTConv } from "../../conv/conv.ts";
 import type { PreparedKernel } from "../../conv/prepared.ts";
 import type { Dtype } from "../../dtype.ts";
 import { show } from "../../errors.ts";
-import { checkOutput, writeWhole } from "../files.ts";
+import { checkOutput, type OutputPath, writeWhole } from "../files.ts";
 import { type Job, readJob } from "../job.ts";
 import { npyHeader } from "../npy.ts";
 import {
@@ -21,6 +21,7 @@ import { duration, threeDigits } from "../report.ts";
 import { openConv } from "../request.ts";
 import { type Arrangement, type Slice, slicesOf } from "../rows.ts";
 import { allocate, bytesOf, type HostArray, type SignalFile } from "../signal.ts";
+import { type Streamed, streamToWav } from "../streaming.ts";
 import type { WavFormat } from "../wav.ts";
 import { measureLevel, outputGain, peakOf, writeWav } from "../wav-output.ts";
 
@@ -33,7 +34,8 @@ A .wav file is (channels, samples), of 16, 24 or 32-bit PCM or float32. A mono k
 channel of the input, a stereo kernel makes a mono input stereo, and stereo with stereo goes channel by channel.
 Input and kernel must have the same sample rate: nothing is resampled.
 
-The output has L+K-1 samples in mode full, L in the others. Integer .wav output that would clip is refused:
+The output has L+K-1 samples in mode full, L in the others. Sound of any length is
+convolved in pieces, in memory that depends on the kernel alone. Integer .wav output that would clip is refused:
 --normalize brings its peak to full scale, --bits float keeps it as it is. The file appears complete or not at
 all, and may be the input's.
 
@@ -69,6 +71,10 @@ export const convCommand: Command = {
       help: "encoding of a .wav output: 16, 24, 32 or float (default: float)",
     },
     { name: "normalize", help: "scale a .wav output so that its peak is full scale" },
+    {
+      name: "stream",
+      help: "convolve .wav to .wav in pieces, in little memory; longer than 2^20 frames it is so in any case",
+    },
     shared.threads,
     shared.instructions,
   ],
@@ -107,8 +113,14 @@ async function convolveFiles(
   const { call, problem, arrangement } = job;
   const output = await checkOutput(job.outputPath, call);
   const { batch, channels } = arrangement;
-  using conv = await openConv(problem, batch, channels, sharedChoices(values), call);
   const times: Times = { read: 0, convolve: 0, write: 0 };
+  if (job.streamed && job.wav) {
+    const streamed = await streamFile(job, job.wav, output, values, context, times);
+    context.progress.clear();
+    report(job, streamed, times, streamed, context);
+    return exitCodes.done;
+  }
+  using conv = await openConv(problem, batch, channels, sharedChoices(values), call);
   let level: Loudness | undefined;
   await writeWhole(output, call, context, async (write) => {
     if (job.wav) {
@@ -119,8 +131,34 @@ async function convolveFiles(
     context.progress.update("synchronizing with the disk");
   });
   context.progress.clear();
-  report(job, conv, times, level, context);
+  const { plan, predictedMs } = conv.explain().chosen;
+  const { threads, instructions } = conv;
+  report(job, { threads, instructions, plan, predictedMs }, times, level, context);
   return exitCodes.done;
+}
+
+/** Sound to sound, piece by piece. */
+async function streamFile(
+  job: Job,
+  format: WavFormat,
+  output: OutputPath,
+  values: Values,
+  context: Context,
+  times: Times,
+): Promise<Streamed> {
+  const { threads, instructions } = sharedChoices(values);
+  let streamed: Streamed | undefined;
+  await writeWhole(output, job.call, context, async (write) => {
+    const k = await readKernel(job.kernel, job.arrangement, everyRow(job));
+    streamed = await streamToWav(job, format, k, { threads, instructions }, context, times, write);
+    context.progress.update("synchronizing with the disk");
+  });
+  return streamed!;
+}
+
+/** All rows as one slice. */
+function everyRow({ arrangement, problem }: Job): Slice {
+  return slicesOf(arrangement, problem.outputLength, true)[0]!;
 }
 
 /** Convolve slice after slice; `take` gets the rows of y of each, in the order of the output file. */
@@ -269,15 +307,22 @@ async function convolveToWav(
   return level;
 }
 
+/** What computed it. */
+interface Engine {
+  readonly threads: number;
+  readonly instructions: string;
+  readonly plan: string;
+  readonly predictedMs?: number;
+}
+
 function report(
   job: Job,
-  conv: FlashFFTConv,
+  engine: Engine,
   times: Times,
   level: Loudness | undefined,
   context: Context,
 ): void {
   const { problem, arrangement, input, kernel, wav } = job;
-  const { chosen } = conv.explain();
   const shape = arrangement.outputShape(problem.outputLength);
   if (context.json) {
     const { mode, length, kernelLength, period, dtype } = problem;
@@ -285,8 +330,9 @@ function report(
       ...{ command: "conv", input: input.path, kernel: kernel.path, output: job.outputPath },
       ...{ mode, length, kernelLength, ...(mode === "circular" && { period }), dtype, shape },
       ...(wav && { sampleRate: wav.sampleRate, bits: wav.encoding, ...level }),
-      ...{ threads: conv.threads, instructions: conv.instructions },
-      ...{ plan: chosen.plan, predicted_ms: chosen.predictedMs },
+      ...{ threads: engine.threads, instructions: engine.instructions, plan: engine.plan },
+      ...(engine.predictedMs !== undefined && { predicted_ms: engine.predictedMs }),
+      ...(job.streamed && { streamed: true }),
       ...{ read_ms: times.read, convolve_ms: times.convolve, write_ms: times.write },
     };
     context.stdout.write(`${JSON.stringify(record)}\n`);
@@ -295,7 +341,8 @@ function report(
   const encoding = wav
     ? `, ${wav.encoding === "float" ? "float32" : `${wav.encoding}-bit`}, ${show(wav.sampleRate)} Hz`
     : `, ${problem.dtype}`;
-  const used = `${conv.threads} ${conv.threads === 1 ? "thread" : "threads"}, ${conv.instructions}`;
+  const { threads, instructions } = engine;
+  const used = `${threads} ${threads === 1 ? "thread" : "threads"}, ${instructions}`;
   const lines = [
     `${input.describe()} ∗ ${kernel.describe()}`,
     `→ ${job.outputPath} (${shape.map((size) => show(size)).join(" × ")}${encoding}), mode ${problem.mode}`,

@@ -1,0 +1,124 @@
+/** `flashfftconv conv` of sound in pieces: a .wav file of any length through a kernel, in memory that both leave alone. */
+import { FlashFFTConvStream, type StreamMode } from "../conv/stream.ts";
+import type { Job } from "./job.ts";
+import type { Context, SharedChoices } from "./options.ts";
+import { defined } from "./options.ts";
+import type { WavFormat } from "./wav.ts";
+import { sampleBytes } from "./wav.ts";
+import {
+  encodeFrames,
+  louder,
+  measureLevel,
+  outputGain,
+  padding,
+  peakOf,
+  silence,
+  wavHeader,
+} from "./wav-output.ts";
+
+/** Frames read at a time: 256 KB a channel. */
+const pieceFrames = 2 ** 16;
+
+/** Milliseconds spent. */
+interface Times {
+  read: number;
+  convolve: number;
+  write: number;
+}
+
+/** What the report says of a stream. */
+export interface Streamed {
+  readonly peak: number;
+  readonly gain: number;
+  readonly plan: string;
+  readonly threads: number;
+  readonly instructions: string;
+}
+
+/** Convolve the input piece by piece, `kernel` (H, K) with one row a channel of the arrangement. */
+export async function streamToWav(
+  job: Job,
+  format: WavFormat,
+  kernel: Float32Array,
+  choices: Pick<SharedChoices, "threads" | "instructions">,
+  context: Context,
+  times: Times,
+  write: (bytes: Uint8Array) => Promise<void>,
+): Promise<Streamed> {
+  const { problem, arrangement, call } = job;
+  const { batch, channels } = arrangement;
+  const skip = job.skip && new Float32Array(job.skip.count);
+  if (skip) await job.skip?.read(skip, "float32");
+  using stream = await FlashFFTConvStream.create(kernel, {
+    ...{ mode: problem.mode as StreamMode, kernelLength: problem.kernelLength, batch, channels },
+    ...defined({ skip, ...choices }),
+  });
+  const rows = batch * channels;
+  let level = silence;
+  let gain = 1;
+  if (job.normalize) {
+    // The loudest output decides about the first: a first time through without writing.
+    await pieces(job, stream, context, times, "measuring", async (y) => {
+      level = louder(level, measureLevel(y));
+    });
+    gain = outputGain(level, format.encoding, true, call);
+  }
+  const bytes = new Uint8Array(pieceFrames * rows * sampleBytes(format.encoding));
+  await write(wavHeader(format));
+  await pieces(job, stream, context, times, "convolving", async (y) => {
+    if (!job.normalize) {
+      level = louder(level, measureLevel(y));
+      outputGain(level, format.encoding, false, call);
+    }
+    const width = y.length / rows;
+    // A piece of outputs may be a block of the stream: encoded in smaller ones.
+    for (let first = 0; first < width; first += pieceFrames) {
+      const end = Math.min(width, first + pieceFrames);
+      const piece = Array.from({ length: rows }, (_, r) =>
+        y.subarray(r * width + first, r * width + end),
+      );
+      await write(encodeFrames(format, piece, gain, bytes));
+    }
+  });
+  await write(padding(format));
+  const { plan, threads, instructions } = stream;
+  return { peak: peakOf(level), gain, plan, threads, instructions };
+}
+
+/** Feed the whole input; `take` gets the outputs, (channels, frames), as they come. */
+async function pieces(
+  job: Job,
+  stream: FlashFFTConvStream,
+  context: Context,
+  times: Times,
+  doing: string,
+  take: (y: Float32Array) => Promise<void>,
+): Promise<void> {
+  const { input, arrangement } = job;
+  const { frames, channels } = input.wav!;
+  const room = new Float32Array(Math.min(pieceFrames, frames) * channels);
+  const timed = async <T>(part: keyof Times, work: () => Promise<T>): Promise<T> => {
+    const started = performance.now();
+    const result = await work();
+    times[part] += performance.now() - started;
+    return result;
+  };
+  const give = async (y: Float32Array): Promise<void> => {
+    if (y.length > 0) await timed("write", () => take(y));
+  };
+  for (let first = 0; first < frames; first += pieceFrames) {
+    context.signal.throwIfAborted();
+    context.progress.update(doing, first / frames);
+    const count = Math.min(pieceFrames, frames - first);
+    const read = await timed("read", () => input.readFrames(first, count, room));
+    const u = arrangement.repeatInput ? repeated(read, arrangement.channels) : read;
+    await give((await timed("convolve", () => stream.process(u))) as Float32Array);
+  }
+  await give((await timed("convolve", () => stream.flush())) as Float32Array);
+}
+
+function repeated(row: Float32Array, times: number): Float32Array {
+  const out = new Float32Array(row.length * times);
+  for (let r = 0; r < times; r++) out.set(row, r * row.length);
+  return out;
+}
