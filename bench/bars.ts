@@ -165,6 +165,40 @@ function judgeGrowth(records: readonly BenchRecord[]): Verdict {
   };
 }
 
+/** Time over K at one L: it falls with every K, and from the longest to 1K by a factor. */
+function judgePartial(name: string, records: readonly BenchRecord[]): Verdict[] {
+  const counts = new Set(records.filter((r) => r.case === name).map((r) => r.threads));
+  return [...counts].map((threads) => {
+    const points = records
+      .filter((r) => r.case === name && r.threads === threads)
+      .sort((a, b) => b.K - a.K);
+    const bar = `${name}: 64K taps over 1K by minima, time falling with K, ${threads} thread(s)`;
+    const at = (K: number): number => points.find((r) => r.K === K)?.ours_min_ms ?? Number.NaN;
+    const ratio = at(65_536) / at(1024);
+    const falls = points.every((r, i) => i === 0 || r.ours_min_ms < points[i - 1]!.ours_min_ms);
+    const list = points.map((r) => `${r.K}: ${r.ours_min_ms} ms`).join(", ");
+    return {
+      bar,
+      wanted: "≥ 2",
+      measured: `${ratio.toFixed(2)} (${list})`,
+      met: ratio >= 2 && falls,
+    };
+  });
+}
+
+/** Work memory over L with K = 1K. */
+function judgeWorkspace(records: readonly BenchRecord[]): Verdict[] {
+  const found = records.filter((r) => r.case === "workspace" && r.workspace_bytes !== undefined);
+  return [...new Set(found.map((r) => r.threads))].map((threads) => {
+    const points = found.filter((r) => r.threads === threads).sort((a, b) => a.L - b.L);
+    const [least, most] = [points[0]!, points.at(-1)!];
+    const bar = `workspace, 1K taps, from L = ${least.L} to ${most.L}, ${threads} thread(s)`;
+    const growth = most.workspace_bytes! / least.workspace_bytes!;
+    const list = points.map((r) => `${r.L}: ${r.workspace_bytes}`).join(", ");
+    return { bar, wanted: "≤ 1", measured: `${growth.toFixed(2)} (${list})`, met: growth <= 1 };
+  });
+}
+
 /** PyTorch with as many threads as ours: a bar for each number of threads, because both scale in their own way. */
 function againstPyTorch(records: readonly BenchRecord[]): Bar[] {
   const counts = new Set(records.map(({ threads }) => threads));
@@ -181,5 +215,11 @@ function againstPyTorch(records: readonly BenchRecord[]): Bar[] {
 /** Every bar. */
 export function judge(records: readonly BenchRecord[]): Verdict[] {
   const all = [...bars, ...againstPyTorch(records)];
-  return [...all.map((bar) => judgeBar(bar, records)), judgeGrowth(records)];
+  return [
+    ...all.map((bar) => judgeBar(bar, records)),
+    judgeGrowth(records),
+    ...judgePartial("partial", records),
+    ...judgePartial("partial backward", records),
+    ...judgeWorkspace(records),
+  ];
 }

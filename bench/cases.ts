@@ -154,6 +154,46 @@ export function cpuGroups(threads: readonly number[], quick: boolean): Group[] {
   return groups;
 }
 
+/** Blocks for 1K taps, the same whatever L: the planner takes larger ones for longer rows. */
+const workspacePlan = "8192: 2·4·4·4·4·4 @15361";
+
+/** Ours alone under several keys, each in a record of its own case. */
+function recorded(
+  name: string,
+  shape: Shape,
+  cases: ReadonlyMap<string, [string, OursOptions]>,
+): Group {
+  const contenders = new Map([...cases].map(([key, [, options]]) => [key, ours(options)]));
+  const comparisons = [...cases].map(([key, [name]]) => ({ case: name, ours: key }));
+  return { name: nameOf(shape, name), shape, contenders, comparisons };
+}
+
+/** A kernel much shorter than the input, gated: time falls with K, and work memory does not grow with L. */
+export function partialGroups(threads: readonly number[], quick: boolean): Group[] {
+  const kernels = [64 * K, 16 * K, 4 * K, K, 256];
+  const lengths = quick ? [64 * K, K * K] : [64 * K, 256 * K, K * K, 4 * K * K, 16 * K * K];
+  const partial = new Map(
+    threads.flatMap((n): [string, [string, OursOptions]][] => [
+      [`gated ${n}`, ["partial", { threads: n, pass: "gated" }]],
+      [`backward ${n}`, ["partial backward", { threads: n, pass: "backward" }]],
+    ]),
+  );
+  const workspace = new Map(
+    threads.map((n): [string, [string, OursOptions]] => [
+      `gated ${n}`,
+      ["workspace", { threads: n, pass: "gated", plan: workspacePlan }],
+    ]),
+  );
+  return [
+    ...kernels.map((k) =>
+      recorded("partial", { ...shapeOf(1, 16, 64 * K), kernelLength: k }, partial),
+    ),
+    ...lengths.map((L) =>
+      recorded("workspace", { ...shapeOf(1, 1, L), kernelLength: K }, workspace),
+    ),
+  ];
+}
+
 /** The twenty shapes of `bench plans`: every mode, lengths that are powers of two and not, long and short kernels. */
 export function planShapes(quick: boolean): Shape[] {
   const shapes: [Shape["mode"], number, number, number, number][] = [

@@ -53,6 +53,7 @@ export async function openOurs(workload: Workload, options: OursOptions): Promis
     settleMs: threads > 1 ? 2 : 0,
     plan: plan ?? chosen.plan,
     predictedMs: chosen.predictedMs,
+    workspaceBytes: () => conv.memory().workspaceBytes,
     run: () =>
       pass === "backward"
         ? conv.backward(gates!, input, kernel, gradients)

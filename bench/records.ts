@@ -28,6 +28,8 @@ export interface BenchRecord {
   readonly peer_rel_error: number | null;
   readonly plan: string;
   readonly predicted_ms: number;
+  /** Work memory of ours in the last call: transforms, scratch and staging, not inputs and outputs. */
+  readonly workspace_bytes?: number;
   readonly rounds: number;
   /** Gigabytes a second of what must be read and written once, by ours; short convolutions only. */
   readonly gb_per_s?: number;
@@ -89,6 +91,7 @@ export function createRecord(
     peer_rel_error: peer ? round(peer.timing.error) : null,
     plan: ours.contender.plan ?? "",
     predicted_ms: round(ours.contender.predictedMs ?? 0),
+    ...(ours.contender.workspaceBytes && { workspace_bytes: ours.contender.workspaceBytes() }),
     rounds: ours.timing.rounds,
     ...machine,
   };

@@ -4,6 +4,7 @@
  *   cpu           ours against the peers, and against itself: threads, gates, backward, growth
  *   short         short depthwise convolutions against plain JavaScript
  *   plans         the chosen plan against every other candidate, on twenty shapes
+ *   partial       kernels shorter than the input: time over K, work memory over L
  *   table FILE    README's table from a file of records
  *   plot FILE     the figure from a file of records
  *
@@ -15,7 +16,7 @@ import { availableParallelism, loadavg } from "node:os";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import { judge } from "./bars.ts";
-import { cpuGroups, type Group, planShapes } from "./cases.ts";
+import { cpuGroups, type Group, partialGroups, planShapes } from "./cases.ts";
 import { type Effort, fullEffort, measure, quickEffort } from "./harness.ts";
 import { candidatePlans, instructionsInUse, openOurs } from "./ours.ts";
 import { plot } from "./plot.ts";
@@ -34,7 +35,13 @@ import { closeTorch } from "./torch.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
-  "npm run bench -- cpu | short | plans | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
+  "npm run bench -- cpu | short | plans | partial | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
+
+const measurements = ["cpu", "short", "plans", "partial"] as const;
+
+function isMeasurement(command: string | undefined): command is (typeof measurements)[number] {
+  return measurements.some((m) => m === command);
+}
 
 const load = (): string => loadavg()[0]!.toFixed(2);
 
@@ -69,7 +76,7 @@ async function runGroup(
 ): Promise<void> {
   const workload = createWorkload(
     group.shape,
-    group.contenders.has("gated") || group.contenders.has("backward"),
+    [...group.contenders.keys()].some((key) => /^(gated|backward)/.test(key)),
   );
   const opened = new Map<string, Contender>();
   try {
@@ -173,18 +180,20 @@ async function main(): Promise<void> {
     const svg = plot(readRecords(file));
     if (values.svg === undefined) console.log(svg);
     else writeFile(values.svg, svg);
-  } else if (command === "cpu" || command === "short" || command === "plans") {
+  } else if (isMeasurement(command)) {
     const threads = parseThreads(values.threads);
     const machine = describeMachine(await instructionsInUse());
     const report = new Report(values.json, values.markdown);
     const effort = values.quick ? quickEffort : fullEffort;
     const pattern = new RegExp(values.only);
+    const grouped = (groups: typeof cpuGroups) => () =>
+      groups(threads, values.quick).map((group) => ({
+        name: group.name,
+        run: () => runGroup(group, effort, machine, report),
+      }));
     const kinds = {
-      cpu: () =>
-        cpuGroups(threads, values.quick).map((group) => ({
-          name: group.name,
-          run: () => runGroup(group, effort, machine, report),
-        })),
+      cpu: grouped(cpuGroups),
+      partial: grouped(partialGroups),
       short: () =>
         shortGroups(threads, values.quick).map((group) => ({
           name: group.name,

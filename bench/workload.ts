@@ -60,6 +60,8 @@ export interface Contender {
   /** What the record says of our plan. */
   readonly plan?: string;
   readonly predictedMs?: number;
+  /** Work memory of the last call. */
+  workspaceBytes?(): number;
   dispose(): unknown;
 }
 
