@@ -30,6 +30,7 @@ interface Times {
 export interface Streamed {
   readonly peak: number;
   readonly gain: number;
+  readonly notFinite: number;
   readonly plan: string;
   readonly threads: number;
   readonly instructions: string;
@@ -82,7 +83,7 @@ export async function streamToWav(
   });
   await write(padding(format));
   const { plan, threads, instructions } = stream;
-  return { peak: peakOf(level), gain, plan, threads, instructions };
+  return { peak: peakOf(level), gain, notFinite: level.notFinite, plan, threads, instructions };
 }
 
 /** Feed the whole input; `take` gets the outputs, (channels, frames), as they come. */

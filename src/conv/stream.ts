@@ -13,7 +13,7 @@ import { createProblem, integer, maxLength, oneOf } from "../plan/problem.ts";
 import type { StreamLevel } from "../plan/stream.ts";
 import { formatStream, streamable, streamLevels } from "../plan/stream.ts";
 import type { Expected, Tensor } from "./arguments.ts";
-import { exactly, samplesOf } from "./arguments.ts";
+import { checkOptions, exactly, samplesOf } from "./arguments.ts";
 import { Delay } from "./delay.ts";
 import { pickInstructions, pickThreads } from "./options.ts";
 import type { Slice } from "./stream-level.ts";
@@ -119,6 +119,7 @@ export class FlashFFTConvStream {
    */
   static async create(k: Tensor, options: StreamOptions): Promise<FlashFFTConvStream> {
     const call = "FlashFFTConvStream.create";
+    checkOptions(options, call);
     const { mode = "causal", dtype = "float32", kernelLength, blockLength } = options;
     oneOf(call, "mode", mode, streamModes);
     const channels = integer(call, "channels", options.channels ?? 1, 1, 2 ** 31);
@@ -183,8 +184,9 @@ export class FlashFFTConvStream {
   async process(piece: SampleArray | StreamPiece): Promise<SampleArray> {
     const call = "stream.process";
     this.#alive(call);
+    if (!ArrayBuffer.isView(piece)) checkOptions(piece, call, "the piece");
     const { u, pregate, postgate } = ArrayBuffer.isView(piece)
-      ? { u: piece as SampleArray }
+      ? ({ u: piece } as StreamPiece)
       : (piece as StreamPiece);
     const { dtype } = this.#options;
     const expected: Expected = { call, name: "u", dtype, dimensions: ["B", "H", "n"] };

@@ -155,8 +155,11 @@ export function gradientPart(part: Part): Part {
 
 /** `count` samples from sample `from` of a row on, at place `at` of a block. */
 export interface Piece {
+  /** First place in the block. */
   readonly at: number;
+  /** First sample of the row. */
   readonly from: number;
+  /** Samples. */
   readonly count: number;
 }
 

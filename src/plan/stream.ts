@@ -16,6 +16,7 @@ import { formatTransform } from "./plan.ts";
 
 /** One level of a stream. */
 export interface StreamLevel {
+  /** The transform of a block and of a partition. */
   readonly plan: TransformPlan;
   /** Samples of a block: what goes in and comes out of the level at a time. */
   readonly hop: number;
@@ -23,6 +24,7 @@ export interface StreamLevel {
   readonly first: number;
   /** Taps of a partition: `hop` of them, or all of a level with one. */
   readonly taps: number;
+  /** How many. */
   readonly partitions: number;
 }
 

@@ -241,11 +241,17 @@ describe("streams refuse", () => {
     await expect(made).rejects.toBeInstanceOf(InvalidArgumentError);
   });
 
+  test("options that are none", async () => {
+    const made = FlashFFTConvStream.create(k, undefined as unknown as StreamOptions);
+    await expect(made).rejects.toThrow(/options must be an object/);
+  });
+
   test("pieces that do not fit", async () => {
     using stream = await FlashFFTConvStream.create(k, { kernelLength: 5, channels: 2 });
     const refused = async (piece: unknown, message: RegExp) =>
       expect(stream.process(piece as StreamPiece)).rejects.toThrow(message);
     await refused(new Float32Array(5), /2 rows/);
+    await refused(undefined, /the piece must be an object/);
     await refused(new Uint16Array(4), /Float32Array/);
     await refused({ u: new Float32Array(4), pregate: new Float32Array(6) }, /pregate/);
     await stream.process(new Float32Array(4));

@@ -117,7 +117,7 @@ async function convolveFiles(
   if (job.streamed && job.wav) {
     const streamed = await streamFile(job, job.wav, output, values, context, times);
     context.progress.clear();
-    report(job, streamed, times, { ...streamed, notFinite: 0 }, context);
+    report(job, streamed, times, streamed, context);
     return exitCodes.done;
   }
   using conv = await openConv(problem, batch, channels, sharedChoices(values), call);
