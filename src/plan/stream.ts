@@ -33,7 +33,7 @@ const ratio = 16;
 /** Seconds that one point of a product of spectra and its sum take: 24 bytes of the third-level cache. */
 const productSeconds = 1e-9;
 /** Blocks for throughput: what a level takes in memory is a few times this many points a row. */
-const blockPoints = { least: 1024, most: 131_072 } as const;
+const blockPoints = { least: 1024, most: 65_536 } as const;
 
 function cheapestPlan(points: number, device: DeviceSpec): TransformPlan {
   const seconds = (plan: TransformPlan): number => planCost(plan, device).seconds;
