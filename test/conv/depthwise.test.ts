@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { type Dtype, dtypes, type SampleArray } from "../../src/dtype.ts";
 import { FlashDepthwiseConv1d, FlashFFTConv } from "../../src/index.ts";
 import { type Form, layouts, type Padding } from "../../src/plan/depthwise.ts";
-import { describeBackends } from "../support/backends.ts";
+import { describeBackends, onCpu } from "../support/backends.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";
 import {
   checkGradients,
@@ -55,7 +55,8 @@ const anyCase: fc.Arbitrary<DepthwiseCase> = fc
 const anySeed = fc.integer({ min: 0, max: 1_000_000 });
 
 describe("random short convolutions", () => {
-  describeBackends("agree with the oracle", (_, { options }) => {
+  describeBackends("agree with the oracle", (_, configuration) => {
+    const options = onCpu(configuration);
     test("60 cases, forward and backward", async () => {
       await fc.assert(
         fc.asyncProperty(anyCase, anySeed, async (c, seed) => {
@@ -92,7 +93,8 @@ const large: readonly Partial<DepthwiseCase>[] = [
   { length: 1500, channels: 5, kernelLength: 256, layout: "BLH", state: true },
 ];
 
-describeBackends("larger than one piece", (_, { options }) => {
+describeBackends("larger than one piece", (_, configuration) => {
+  const options = onCpu(configuration);
   test.each(large)("%o", async (part) => {
     const c = { ...base, ...part };
     const inputs = drawCase(c, 7);
@@ -135,7 +137,8 @@ describe("streams", () => {
       blocks,
     }));
 
-  describeBackends("cut anywhere", (_, { options }) => {
+  describeBackends("cut anywhere", (_, configuration) => {
+    const options = onCpu(configuration);
     test("30 cuttings give the bits of the whole", async () => {
       await fc.assert(
         fc.asyncProperty(anyStream, anySeed, async ({ c, blocks }, seed) => {
@@ -170,7 +173,8 @@ describe("streams", () => {
 
   describeBackends(
     "gradients through the state",
-    (_, { options }) => {
+    (_, configuration) => {
+      const options = onCpu(configuration);
       test.each(layouts)(
         "%s: block by block, last to first, they are those of the whole",
         async (layout) => {
@@ -227,7 +231,8 @@ describe("streams", () => {
 
 describeBackends(
   "beside the long convolution",
-  (open, { options }) => {
+  (open, configuration) => {
+    const options = onCpu(configuration);
     test.each([1, 3, 64, 255])(
       "%i taps, reversed, zero-padded to L: the causal and the same mode",
       async (taps) => {
@@ -283,7 +288,8 @@ describeBackends(
 
 describeBackends(
   "channels do not disturb each other",
-  (_, { options }) => {
+  (_, configuration) => {
+    const options = onCpu(configuration);
     test.each(layouts)("%s: NaN and infinity stay in theirs", async (layout) => {
       const c: DepthwiseCase = { ...base, layout, form: "silu", batch: 2, channels: 7, length: 41 };
       const inputs = drawCase(c, 6);
@@ -370,7 +376,9 @@ test("the checks refuse zeros, a shift by one and a lost tail", async () => {
 });
 
 test("FlashFFTConv and the short convolution share a backend", async () => {
-  using long = await FlashFFTConv.create({ length: 64, threads: 1 });
-  using short = await FlashDepthwiseConv1d.create({ channels: 1, kernelLength: 3, threads: 1 });
-  expect(short.backend).toBe(long.backend);
+  using long = await FlashFFTConv.create({ length: 64, threads: 2 });
+  using short = await FlashDepthwiseConv1d.create({ channels: 1, kernelLength: 3, threads: 2 });
+  const before = long.memory().backendBytes;
+  short.allocateInput(1, 1000);
+  expect(long.memory().backendBytes).toBeGreaterThanOrEqual(before + 4000);
 });

@@ -16,7 +16,8 @@ export interface BackendConfiguration {
   readonly options: CpuOptions | GpuOptions;
 }
 
-interface CpuOptions {
+/** Options that select instructions and threads of the CPU. */
+export interface CpuOptions {
   readonly backend: "cpu";
   readonly instructions: "relaxed-simd" | "simd" | "javascript";
   readonly threads: number;
