@@ -102,7 +102,7 @@ export function readRecords(file: string): BenchRecord[] {
   return lines.filter((line) => line.trim() !== "").map((line) => JSON.parse(line));
 }
 
-export function appendRecords(file: string, records: readonly BenchRecord[]): void {
+export function appendRecords(file: string, records: readonly object[]): void {
   mkdirSync(dirname(file), { recursive: true });
   appendFileSync(file, records.map((record) => `${JSON.stringify(record)}\n`).join(""));
 }

@@ -4,6 +4,7 @@
  *   cpu           ours against the peers, and against itself: threads, gates, backward, growth
  *   short         short depthwise convolutions against plain JavaScript
  *   plans         the chosen plan against every other candidate, on twenty shapes
+ *   webgpu        ours on the GPU against the time of copying, PyTorch and flash-fft-conv
  *   partial       kernels shorter than the input: time over K, work memory over L
  *   table FILE    README's table from a file of records
  *   plot FILE     the figure from a file of records
@@ -15,6 +16,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { availableParallelism, loadavg } from "node:os";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
+import { FlashFFTConv } from "../src/index.ts";
 import { judge } from "./bars.ts";
 import { cpuGroups, type Group, partialGroups, planShapes } from "./cases.ts";
 import { type Effort, fullEffort, measure, quickEffort } from "./harness.ts";
@@ -32,10 +34,12 @@ import {
 import { runShort, shortGroups } from "./short.ts";
 import { header, machineLine, markdownTable, recordLine, verdictLine } from "./table.ts";
 import { closeTorch } from "./torch.ts";
+import { openTorchGpu } from "./torch-gpu.ts";
+import { caseName, copyBandwidth, gpuCases, runGpuCase } from "./webgpu.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
-  "npm run bench -- cpu | short | plans | partial | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
+  "npm run bench -- cpu | webgpu | short | plans | partial | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
 
 const measurements = ["cpu", "short", "plans", "partial"] as const;
 
@@ -160,6 +164,33 @@ function progress(done: number, all: number, name: string): void {
   if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${done + 1}/${all} ${name}\r`);
 }
 
+/** Cases on the GPU that the library opens; each is printed, and written at once. */
+async function runGpu(only: RegExp, quick: boolean, json: string | undefined): Promise<void> {
+  using opened = await FlashFFTConv.create({ length: 64, backend: "webgpu" });
+  const device = opened.device!;
+  const software = /swiftshader|llvmpipe/i.test(opened.explain().device.name);
+  const torch = openTorchGpu();
+  console.log(opened.explain().device.name);
+  if (typeof torch === "string") console.log(`no peers: ${torch}`);
+  const bytes = software ? 2 ** 22 : 2 ** 30;
+  const bandwidth = await copyBandwidth(device, bytes);
+  console.log(`copy: ${(bandwidth / 1e9).toFixed(0)} GB/s`);
+  const run = { device, bandwidth, torch, rounds: quick ? 3 : 7, mostBytes: 2 * bytes };
+  try {
+    for (const c of gpuCases(quick).filter((each) => only.test(caseName(each)))) {
+      const records = await runGpuCase(c, run);
+      for (const r of records) {
+        const peer = r.peer ? `${r.ratio} × ${r.peer} (${r.peer_ms} ms)` : "";
+        const own = `${r.ours_ms} ms, ${r.over_floor} × floor, error ${r.rel_error}`;
+        console.log(`${r.case}  ${own}  ${peer}  [${r.plan}]`);
+      }
+      if (json !== undefined) appendRecords(json, records);
+    }
+  } finally {
+    if (typeof torch !== "string") torch.close();
+  }
+}
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -180,6 +211,8 @@ async function main(): Promise<void> {
     const svg = plot(readRecords(file));
     if (values.svg === undefined) console.log(svg);
     else writeFile(values.svg, svg);
+  } else if (command === "webgpu") {
+    await runGpu(new RegExp(values.only), values.quick, values.json);
   } else if (isMeasurement(command)) {
     const threads = parseThreads(values.threads);
     const machine = describeMachine(await instructionsInUse());

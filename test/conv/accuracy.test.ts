@@ -208,7 +208,7 @@ describe("every mode, storage, gate and awkward shape", () => {
   describeBackends(
     "forward and backward",
     (open) => {
-      test.each(share(grid, 2))("%s, %s", async (_mode, _dtype, cases) => {
+      test.each(share(grid, 5))("%s, %s", async (_mode, _dtype, cases) => {
         for (const [options, inputs] of share(cases, 8)) {
           using conv = await open(options);
           await checkForward(conv, inputs);

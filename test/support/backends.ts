@@ -27,7 +27,6 @@ interface GpuOptions {
   readonly backend: "webgpu";
   readonly instructions: "auto";
   readonly threads: 1;
-  readonly device?: GPUDevice;
 }
 
 /** The options of a configuration in tests about threads and memory of the CPU. */
@@ -43,7 +42,7 @@ export const onGpu: boolean = process.env.TEST_BACKENDS === "webgpu";
  * Some of the cases where all would take too long: a driver that emulates a GPU compiles for seconds what a GPU's does in
  * milliseconds. `every` n-th case, the last one always.
  */
-export function share<T>(cases: readonly T[], every = 3): readonly T[] {
+export function share<T>(cases: readonly T[], every = 4): readonly T[] {
   return onGpu ? cases.filter((_, i) => (cases.length - 1 - i) % every === 0) : cases;
 }
 
@@ -64,28 +63,16 @@ export const cpuConfigurations: readonly (BackendConfiguration & {
   options: { backend: "cpu", instructions, threads },
 }));
 
-/** Held on to: Dawn ends, and takes the process with it, when its instance is collected while devices live. */
-let gpu: GPU | undefined;
-
-/** All that the adapter offers, and the limits and features that any browser has. */
-async function gpuConfigurations(): Promise<BackendConfiguration[]> {
-  const options = { backend: "webgpu", instructions: "auto", threads: 1 } as const;
-  const { create, globals } = await import("webgpu");
-  Object.assign(globalThis, globals);
-  gpu = create([]);
-  const adapter = await gpu.requestAdapter();
-  const device = await adapter?.requestDevice();
-  return [
-    { requirement: "webgpu", name: "webgpu", options },
-    ...(device
-      ? [{ requirement: "webgpu", name: "webgpu, default limits", options: { ...options, device } }]
-      : []),
-  ];
-}
+/** All that the adapter offers; the default limits and features of any browser have tests of their own. */
+const gpuConfiguration: BackendConfiguration = {
+  requirement: "webgpu",
+  name: "webgpu",
+  options: { backend: "webgpu", instructions: "auto", threads: 1 },
+};
 
 /** What this process tests. */
 export const configurations: readonly BackendConfiguration[] = onGpu
-  ? await gpuConfigurations()
+  ? [gpuConfiguration]
   : cpuConfigurations;
 
 /** What a configuration's test body gets: `FlashFFTConv.create` with the configuration filled in. */

@@ -1,0 +1,109 @@
+/**
+ * PyTorch and flash-fft-conv on the same GPU, in a child process: the complex FFT in float32 that the paper compares with
+ * (`fft`), the real one (`rfft`), and flash-fft-conv where it is installed. Each is checked against float64 before it is timed.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { createInterface } from "node:readline";
+
+const python = "python3";
+
+/** Reads one JSON case a line, answers one JSON line: milliseconds by CUDA events, and the relative error of one row. */
+const script = `
+import json, sys, torch
+torch.set_grad_enabled(False)
+device = "cuda"
+def spectra(m, x, n): return (torch.fft.rfft if m["peer"] == "rfft" else torch.fft.fft)(x.float(), n=n)
+def torch_forward(m, t, n):
+    x = t["u"] * t["pre"] if m["gated"] else t["u"]
+    f = spectra(m, x, n) * spectra(m, t["k"], n)
+    y = torch.fft.irfft(f, n=n) if m["peer"] == "rfft" else torch.fft.ifft(f).real
+    y = y[..., : m["L"]].to(t["u"].dtype)
+    return y * t["post"] if m["gated"] else y
+def flash(m, n):
+    from flashfftconv import FlashFFTConv
+    conv = FlashFFTConv(n, dtype=getattr(torch, m["dtype"])).to(device)
+    def run(t):
+        k = t["k"]
+        return conv(t["u"], k, t["pre"], t["post"]) if m["gated"] else conv(t["u"], k)
+    return run
+def error(m, t, y, n):
+    d = lambda x: x[0, 0].double().cpu()
+    x = d(t["u"]) * (d(t["pre"]) if m["gated"] else 1)
+    exact = torch.fft.irfft(torch.fft.rfft(x, n=n) * torch.fft.rfft(t["k"][0].double().cpu(), n=n), n=n)[: m["L"]]
+    if m["gated"]: exact = exact * d(t["post"])
+    return ((d(y) - exact).norm() / exact.norm()).item()
+def measure(m):
+    n = m["N"]
+    dtype = getattr(torch, m["dtype"])
+    t = {name: torch.randn(m["B"], m["H"], m["L"], device=device, dtype=dtype) for name in (["u", "pre", "post"] if m["gated"] else ["u"])}
+    t["k"] = torch.randn(m["H"], m["L"], device=device)
+    run = flash(m, n) if m["peer"] == "flash-fft-conv" else (lambda t: torch_forward(m, t, n))
+    y = run(t)
+    reply = {"error": error(m, t, y, n)}
+    for _ in range(2): run(t)
+    times = []
+    for _ in range(m["rounds"]):
+        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        a.record(); run(t); b.record(); torch.cuda.synchronize()
+        times.append(a.elapsed_time(b))
+    reply["ms"] = sorted(times)
+    return reply
+for line in sys.stdin:
+    try: reply = measure(json.loads(line))
+    except Exception as e: reply = {"refusal": f"{type(e).__name__}: {e}"[:300]}
+    torch.cuda.empty_cache()
+    print(json.dumps(reply), flush=True)
+`;
+
+/** A case for a peer. */
+export interface TorchCase {
+  readonly peer: "fft" | "rfft" | "flash-fft-conv";
+  readonly B: number;
+  readonly H: number;
+  readonly L: number;
+  /** Length of the transform. */
+  readonly N: number;
+  readonly dtype: string;
+  readonly gated: boolean;
+  readonly rounds: number;
+}
+
+/** What a peer answers: sorted times, or why there are none. */
+export interface TorchAnswer {
+  readonly ms?: readonly number[];
+  readonly error?: number;
+  readonly refusal?: string;
+}
+
+/** The child process. */
+export interface TorchGpu {
+  measure(torchCase: TorchCase): Promise<TorchAnswer>;
+  close(): void;
+}
+
+/** PyTorch with CUDA, or why it is not there. */
+export function openTorchGpu(): TorchGpu | string {
+  const probe = spawnSync(
+    python,
+    ["-c", "import torch; assert torch.cuda.is_available(), 'PyTorch sees no CUDA device'"],
+    { encoding: "utf8" },
+  );
+  if (probe.error) return `${python}: ${probe.error.message}`;
+  if (probe.status !== 0) return probe.stderr.trim().split("\n").at(-1)!;
+  const child = spawn(python, ["-u", "-c", script], { stdio: ["pipe", "pipe", "inherit"] });
+  const waiting: ((answer: TorchAnswer) => void)[] = [];
+  createInterface({ input: child.stdout }).on("line", (line) =>
+    waiting.shift()?.(JSON.parse(line) as TorchAnswer),
+  );
+  child.on("exit", (code) => {
+    for (const resolve of waiting.splice(0)) resolve({ refusal: `its process ended with ${code}` });
+  });
+  return {
+    measure: (torchCase) =>
+      new Promise((resolve) => {
+        waiting.push(resolve);
+        child.stdin.write(`${JSON.stringify(torchCase)}\n`);
+      }),
+    close: () => child.kill(),
+  };
+}

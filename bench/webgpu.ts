@@ -1,0 +1,309 @@
+/**
+ * `npm run bench -- webgpu`: the convolution on a GPU, device time of a forward or backward call with everything in GPU
+ * buffers, the spectrum of k included, against the time that its tensors need to be copied once, and against PyTorch and
+ * flash-fft-conv where they are there. The work is the paper's, B·H = 49,152 rows, cut where tensors would grow too
+ * large; `scaled_ms` says what all rows would take.
+ */
+import { type Dtype, decode, encode } from "../src/dtype.ts";
+import { FlashFFTConv, type GpuTensor } from "../src/index.ts";
+import { oracleForward, relativeError } from "../src/math/oracle.ts";
+import type { TorchCase, TorchGpu } from "./torch-gpu.ts";
+
+/** Rows of the paper's benchmark. */
+const allRows = 49_152;
+
+/** A record: one line of JSON. Times are medians over the rounds; `ratio` is how many times faster ours is. */
+export interface GpuRecord {
+  readonly case: string;
+  readonly mode: string;
+  readonly pass: "forward" | "backward";
+  readonly gated: boolean;
+  readonly B: number;
+  readonly H: number;
+  readonly L: number;
+  readonly K: number;
+  /** Length of the transform that peers take. */
+  readonly N: number;
+  readonly dtype: string;
+  readonly ours_ms: number;
+  readonly ours_min_ms: number;
+  readonly scaled_ms: number;
+  readonly floor_ms: number;
+  readonly over_floor: number;
+  readonly copy_gb_per_s: number;
+  readonly peer: string | null;
+  readonly peer_ms: number | null;
+  readonly peer_rel_error: number | null;
+  readonly ratio: number | null;
+  readonly rel_error: number;
+  readonly plan: string;
+  readonly predicted_ms: number;
+  readonly workspace_bytes: number;
+  readonly rounds: number;
+  readonly adapter: string;
+  readonly node: string;
+}
+
+/** One measurement to take. */
+export interface GpuCase {
+  readonly mode: "causal" | "circular";
+  readonly pass: "forward" | "backward";
+  readonly N: number;
+  readonly gated: boolean;
+  readonly dtype: Dtype;
+  readonly plan?: string;
+}
+
+const lengths = [8, 10, 12, 13, 14, 15, 16, 17, 18, 20, 22].map((e) => 2 ** e);
+
+/** All cases; quick ones are every other length, half precision alone. */
+export function gpuCases(quick: boolean): GpuCase[] {
+  const chosen = lengths.filter((_, i) => !quick || i % 3 === 1);
+  return chosen.flatMap((N) => {
+    const half = { N, dtype: "float16" } as const;
+    const cases: GpuCase[] = [
+      { ...half, mode: "causal", pass: "forward", gated: true },
+      { ...half, mode: "causal", pass: "forward", gated: false },
+      { ...half, mode: "circular", pass: "forward", gated: true },
+      { ...half, mode: "causal", pass: "backward", gated: true },
+      { N, dtype: "float32", mode: "causal", pass: "forward", gated: true },
+    ];
+    return quick ? cases.slice(0, 1) : cases;
+  });
+}
+
+export function caseName({ mode, pass, N, gated, dtype }: GpuCase): string {
+  return `${mode} ${pass} N=${N} ${dtype}${gated ? " gated" : ""}`;
+}
+
+/** B and H, as the paper's benchmark cuts them. */
+function rowsOf(N: number): { B: number; H: number } {
+  const B = N <= 8192 ? 64 : Math.max(8, (64 * 8192) / N);
+  const H = N <= 65_536 ? 768 : Math.max(16, (768 * 65_536) / N);
+  return { B, H };
+}
+
+const usage = 0x80 | 0x8 | 0x4;
+
+/** Samples of unit scale that repeat after 2^20: long enough for no length to see them again in a row's window of cache. */
+function samples(count: number): Float64Array {
+  let state = 12_345;
+  const uniform = (): number => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32 - 0.5;
+  };
+  return Float64Array.from(
+    { length: count },
+    () => 1.7 * (uniform() + uniform() + uniform() + uniform()),
+  );
+}
+
+const pool = samples(2 ** 20);
+const stored = new Map<Dtype, Float32Array | Uint16Array>();
+
+function storedPool(dtype: Dtype): Float32Array | Uint16Array {
+  let values = stored.get(dtype);
+  if (!values) {
+    values = encode(pool, dtype);
+    stored.set(dtype, values);
+  }
+  return values;
+}
+
+/** A buffer of samples. */
+function fill(device: GPUDevice, shape: readonly number[], dtype: Dtype): GpuTensor {
+  const values = storedPool(dtype);
+  const count = shape.reduce((a, b) => a * b, 1);
+  const each = values.BYTES_PER_ELEMENT;
+  const data = device.createBuffer({ size: Math.ceil((count * each) / 16) * 16, usage });
+  for (let at = 0; at < count; at += values.length) {
+    const part = values.subarray(0, Math.min(values.length, count - at));
+    device.queue.writeBuffer(data, at * each, part as Float32Array<ArrayBuffer>);
+  }
+  return { data, shape };
+}
+
+const destroy = (t: GpuTensor): void => (t.data as GPUBuffer).destroy();
+
+async function readRow(device: GPUDevice, tensor: GpuTensor, dtype: Dtype): Promise<Float64Array> {
+  const width = tensor.shape.at(-1)!;
+  const bytes = Math.ceil((width * storedPool(dtype).BYTES_PER_ELEMENT) / 4) * 4;
+  const staging = device.createBuffer({ size: bytes, usage: 0x9 });
+  const encoder = device.createCommandEncoder();
+  encoder.copyBufferToBuffer(tensor.data as GPUBuffer, 0, staging, 0, bytes);
+  device.queue.submit([encoder.finish()]);
+  await staging.mapAsync(1);
+  const copy = staging.getMappedRange().slice(0);
+  staging.unmap();
+  staging.destroy();
+  const values = dtype === "float32" ? new Float32Array(copy) : new Uint16Array(copy);
+  return decode(values.subarray(0, width), dtype);
+}
+
+const median = (sorted: readonly number[]): number => sorted[sorted.length >> 1]!;
+
+/**
+ * Milliseconds of the device for one call: a submission of 1 + n calls less one of a single call, over n, sorted; n is such
+ * that a submission takes a tenth of a second or so.
+ */
+async function deviceTimes(
+  device: GPUDevice,
+  record: (encoder: GPUCommandEncoder) => Promise<unknown>,
+  rounds: number,
+): Promise<number[]> {
+  const submit = async (calls: number): Promise<number> => {
+    const encoder = device.createCommandEncoder();
+    for (let i = 0; i < calls; i++) await record(encoder);
+    const commands = encoder.finish();
+    await device.queue.onSubmittedWorkDone();
+    const start = performance.now();
+    device.queue.submit([commands]);
+    await device.queue.onSubmittedWorkDone();
+    return performance.now() - start;
+  };
+  await submit(1);
+  const one = Math.min(await submit(1), await submit(1));
+  const calls = Math.max(2, Math.min(40, Math.round(100 / one)));
+  const times: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const single = Math.min(await submit(1), await submit(1));
+    times.push((((await submit(1 + calls)) - single) / calls) * 1);
+  }
+  return times.sort((a, b) => a - b);
+}
+
+/** Bytes a second of a copy on the device, read and written counted. */
+export async function copyBandwidth(device: GPUDevice, bytes: number): Promise<number> {
+  const buffers = [0, 1].map(() => device.createBuffer({ size: bytes, usage }));
+  const code = `@group(0) @binding(0) var<storage, read> a: array<vec4u>;
+@group(0) @binding(1) var<storage, read_write> b: array<vec4u>;
+@compute @workgroup_size(256) fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) n: vec3u) {
+  let i = id.y * n.x * 256u + id.x;
+  b[i] = a[i];
+}`;
+  const module = device.createShaderModule({ code });
+  const pipeline = await device.createComputePipelineAsync({
+    layout: "auto",
+    compute: { module, entryPoint: "main" },
+  });
+  const entries = buffers.map((buffer, binding) => ({ binding, resource: { buffer } }));
+  const group = device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
+  const groups = bytes / 16 / 256;
+  const times = await deviceTimes(
+    device,
+    async (encoder) => {
+      const pass = encoder.beginComputePass();
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, group);
+      pass.dispatchWorkgroups(Math.min(groups, 32_768), Math.max(1, groups / 32_768));
+      pass.end();
+    },
+    5,
+  );
+  for (const b of buffers) b.destroy();
+  return (2 * bytes) / (times[0]! / 1e3);
+}
+
+/** What all cases of a run share. */
+export interface GpuRun {
+  readonly device: GPUDevice;
+  readonly bandwidth: number;
+  readonly torch: TorchGpu | string;
+  readonly rounds: number;
+  /** Fewer rows, for adapters and runs that are only to show that everything works. */
+  readonly mostBytes: number;
+}
+
+/** Measure one case: ours, then each peer, and the records of it. */
+export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> {
+  const { device, rounds } = run;
+  const { mode, N, dtype, gated } = c;
+  const L = mode === "causal" ? N / 2 : N;
+  const each = dtype === "float32" ? 4 : 2;
+  const most = rowsOf(N);
+  const B = Math.max(1, Math.min(most.B, Math.floor(run.mostBytes / (most.H * L * each))));
+  const H = B > 1 ? most.H : Math.max(1, Math.min(most.H, Math.floor(run.mostBytes / (L * each))));
+  const shape = [B, H, L];
+  using conv = await FlashFFTConv.create({
+    ...{ mode, length: L, dtype, device, batch: B, channels: H },
+    ...(c.plan && { plan: c.plan }),
+  });
+  const tensors: Record<string, GpuTensor> = {
+    u: fill(device, shape, dtype),
+    k: fill(device, [H, L], "float32"),
+    y: fill(device, shape, dtype),
+    ...(gated && { pregate: fill(device, shape, dtype), postgate: fill(device, shape, dtype) }),
+  };
+  const { u, k, y, pregate, postgate } = tensors as Record<"u" | "k" | "y", GpuTensor> &
+    Partial<Record<string, GpuTensor>>;
+  try {
+    await conv.forward(u, k, { pregate, postgate, out: y });
+    const rel = await checkRow(conv, device, { y, gated, dtype, L });
+    let record = (encoder: GPUCommandEncoder): Promise<unknown> =>
+      conv.forward(u, k, { pregate, postgate, out: y, encoder });
+    if (c.pass === "backward") {
+      const out: Record<string, GpuTensor> = { du: y, dk: fill(device, [H, L], "float32") };
+      if (gated) for (const g of ["dpregate", "dpostgate"]) out[g] = fill(device, shape, dtype);
+      const dy = fill(device, shape, dtype);
+      Object.assign(tensors, { dy, dk: out.dk, a: out.dpregate ?? dy, b: out.dpostgate ?? dy });
+      record = (encoder) => conv.backward(dy, u, k, { pregate, postgate, out, encoder });
+    }
+    const times = await deviceTimes(device, record, rounds);
+    const touched = (c.pass === "forward" ? (gated ? 4 : 2) : gated ? 7 : 3) * B * H * L * each;
+    const ms = median(times);
+    const floor = (touched / run.bandwidth) * 1e3;
+    const ours = {
+      ...{ case: caseName(c), mode, pass: c.pass, gated, B, H, L, K: L, N, dtype },
+      ...{ ours_ms: round(ms), ours_min_ms: round(times[0]!) },
+      scaled_ms: round((ms * allRows) / (B * H)),
+      ...{ floor_ms: round(floor), over_floor: round(ms / floor) },
+      copy_gb_per_s: round(run.bandwidth / 1e9),
+      ...{ rel_error: round(rel), plan: conv.explain().chosen.plan },
+      predicted_ms: round(conv.explain().chosen.predictedMs),
+      workspace_bytes: conv.memory().workspaceBytes,
+      ...{ rounds, adapter: conv.explain().device.name, node: process.version },
+    };
+    const alone = { ...ours, peer: null, peer_ms: null, peer_rel_error: null, ratio: null };
+    if (c.pass === "backward" || typeof run.torch === "string") return [alone];
+    const records: GpuRecord[] = [];
+    const peers =
+      dtype === "float32" ? (["rfft"] as const) : (["fft", "rfft", "flash-fft-conv"] as const);
+    for (const peer of peers) {
+      const request: TorchCase = { peer, B, H, L, N, dtype, gated, rounds };
+      const answer = await run.torch.measure(request);
+      if (!answer.ms) continue;
+      const peerMs = median(answer.ms);
+      records.push({
+        ...{ ...ours, peer, peer_ms: round(peerMs), peer_rel_error: round(answer.error!) },
+        ratio: round(peerMs / ms),
+      });
+    }
+    return records.length > 0 ? records : [alone];
+  } finally {
+    for (const t of new Set(Object.values(tensors))) destroy(t);
+  }
+}
+
+/** Wrong answers have no speed. */
+const largestError = { float32: 1e-5, float16: 2e-3, bfloat16: 1e-2 } as const;
+
+/** The first row against float64: all its tensors begin with the pool's first samples. */
+async function checkRow(
+  conv: FlashFFTConv,
+  device: GPUDevice,
+  { y, gated, dtype, L }: { y: GpuTensor; gated: boolean; dtype: Dtype; L: number },
+): Promise<number> {
+  const repeated = (from: ArrayLike<number>): Float64Array =>
+    Float64Array.from({ length: L }, (_, i) => from[i % pool.length]!);
+  const x = repeated(decode(storedPool(dtype), dtype));
+  const exact = oracleForward(conv.problem, {
+    ...{ batch: 1, channels: 1, u: x, k: repeated(storedPool("float32")) },
+    ...(gated && { pregate: x, postgate: x }),
+  });
+  const rel = relativeError(Float32Array.from(await readRow(device, y, dtype)), exact);
+  if (rel < largestError[dtype]) return rel;
+  throw new Error(`the answer is wrong, relative error ${rel}, plan ${conv.explain().chosen.plan}`);
+}
+
+/** Four significant digits: more is noise. */
+const round = (x: number): number => Number(x.toPrecision(4));
