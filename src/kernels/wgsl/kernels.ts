@@ -12,7 +12,7 @@ import { nodes, printValues, Text } from "./print.ts";
 import type { Binding, TensorAccess, TensorName } from "./tensors.ts";
 import { roundingFunctions, tensorBinding, tensorFunctions } from "./tensors.ts";
 import type { Place } from "./tile.ts";
-import { padded, stagesOf, sum, Tile } from "./tile.ts";
+import { stagesOf, sum, Tile } from "./tile.ts";
 import { rootQuarters, stageTables } from "./twiddles.ts";
 
 /** One result that a sink writes: convolution ⊙ gates, plus skip ⊙ another tensor. */
@@ -64,8 +64,15 @@ export interface KernelSpec {
   readonly pass: number;
   readonly dtype: Dtype;
   readonly work: Path | Gradient;
-  /** Bytes of workgroup memory to be had. */
+  readonly machine: Machine;
+}
+
+/** What a device lends kernels. */
+export interface Machine {
+  /** Bytes of workgroup memory. */
   readonly sharedBytes: number;
+  /** Whether pack2x16float rounds to the nearest, ties to even, and overflows to infinity, as it need not. */
+  readonly packs?: boolean;
 }
 
 /** A generated kernel: text, and what the backend must bind. */
@@ -145,10 +152,8 @@ class Writer {
     this.vector = tensors.length > 0 ? 2 : 1;
     const tables = stageTables(plan)[spec.pass]!;
     const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, this.vector);
-    const pointBytes = pass.exchange === "whole" ? 8 : 4;
-    const pads = padded(pass.tilePoints) * pass.tiles * pointBytes <= spec.sharedBytes;
-    this.#sharedSize = stages.length === 1 ? 0 : pads ? padded(pass.tilePoints) : pass.tilePoints;
-    this.tile = new Tile(this.text, pass, stages, pads);
+    this.tile = new Tile(this.text, pass, stages, spec.machine.sharedBytes);
+    this.#sharedSize = this.tile.shared.stride;
     const paired = stages[0]!.vector === 2;
     for (const { name, writes, width } of tensors) {
       const access = { name, dtype: spec.dtype, writes, paired: paired && width % 2 === 0 };
@@ -156,7 +161,7 @@ class Writer {
       this.#bind(tensorBinding(access));
     }
     if (stages.some((s) => s.table))
-      this.#bind({ name: "twiddles", access: "read", element: "vec2f" });
+      this.#bind({ name: "twiddles", access: "read", element: "vec4f" });
   }
 
   #bind(binding: Binding): void {
@@ -425,7 +430,7 @@ class Writer {
       declaredParameters,
       ...declared,
       ...shared,
-      ...(writes ? roundingFunctions(spec.dtype) : []),
+      ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),
       ...[...this.#tensors.values()].flatMap(tensorFunctions),
       `@compute @workgroup_size(${pass.threads * pass.tiles})`,
       "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",

@@ -28,7 +28,7 @@ export class Scheduler {
   #kernel(pass: number, work: Path | Gradient): Kernel {
     const { plan, problem, limits } = this.convolution;
     return this.#remembered(`${pass} ${JSON.stringify(work)}`, () =>
-      generateKernel({ plan, pass, dtype: problem.dtype, work, sharedBytes: limits.sharedBytes }),
+      generateKernel({ plan, pass, dtype: problem.dtype, work, machine: limits }),
     );
   }
 

@@ -4,13 +4,11 @@ import { bytesPerSample } from "../../dtype.ts";
 import type { Part } from "../../plan/geometry.ts";
 import type { PassPlan } from "../../plan/passes.ts";
 import type { Problem } from "../../plan/problem.ts";
-import type { Kernel, Parameters } from "./kernels.ts";
+import type { Kernel, Machine, Parameters } from "./kernels.ts";
 import type { TensorName } from "./tensors.ts";
 
 /** What a device allows, and how much work memory a call may take. */
-export interface GpuLimits {
-  /** Bytes of workgroup memory. */
-  readonly sharedBytes: number;
+export interface GpuLimits extends Machine {
   /** Threads of a workgroup. */
   readonly threads: number;
   /** Most complex values that a thread should hold. */

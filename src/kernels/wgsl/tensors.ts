@@ -48,6 +48,10 @@ const roundBfloat16 = `fn round_bfloat16(x: f32) -> u32 {
   return select(rounded, 0x7fc0u, (w & 0x7fffffffu) > 0x7f800000u);
 }`;
 
+/** Two samples in a word, rounded one by one. */
+const packPair = (round: string): string =>
+  `fn pack_pair(x: vec2f) -> u32 { return ${round}(x.x) | (${round}(x.y) << 16u); }`;
+
 /**
  * Rounds float32 to the nearest float16, ties to even: pack2x16float leaves values out of range undefined, and some
  * drivers round towards zero.
@@ -63,8 +67,6 @@ const roundFloat16 = `fn round_float16(x: f32) -> u32 {
   h = select(h, 0x7e00u, m > 0x7f800000u);
   return sign | h;
 }`;
-
-const rounders = { float16: "round_float16", bfloat16: "round_bfloat16" } as const;
 
 /** The buffer that a tensor is bound to. */
 export function tensorBinding({ name, dtype, writes, paired }: TensorAccess): Binding {
@@ -89,7 +91,6 @@ export function tensorFunctions({ name, dtype, writes, paired }: TensorAccess): 
         ]
       : [`fn ${name}_get(i: u32) -> f32 { return ${name}[i]; }`];
   }
-  const round = rounders[dtype];
   if (!writes) {
     const { pair } = halfReaders[dtype];
     return [
@@ -98,20 +99,24 @@ export function tensorFunctions({ name, dtype, writes, paired }: TensorAccess): 
     ];
   }
   if (paired) {
-    const body = `${name}[i >> 1u] = ${round}(x.x) | (${round}(x.y) << 16u);`;
-    return [`fn ${name}_put_pair(i: u32, x: vec2f) { ${body} }`];
+    return [`fn ${name}_put_pair(i: u32, x: vec2f) { ${name}[i >> 1u] = pack_pair(x); }`];
   }
   return [
     `fn ${name}_put(i: u32, x: f32) {
   let shift = (i & 1u) * 16u;
   atomicAnd(&${name}[i >> 1u], ~(0xffffu << shift));
-  atomicOr(&${name}[i >> 1u], ${round}(x) << shift);
+  atomicOr(&${name}[i >> 1u], pack_pair(vec2f(x, 0.0f)) << shift);
 }`,
   ];
 }
 
-/** Rounding functions that stores of a storage type need. */
-export function roundingFunctions(dtype: Dtype): string[] {
+/**
+ * The function `pack_pair` that stores of a storage type need: two samples, rounded, in one word. `packs` says that the
+ * device's own conversion rounds to nearest; ours takes fifteen instructions a sample.
+ */
+export function roundingFunctions(dtype: Dtype, packs: boolean | undefined): string[] {
   if (dtype === "float32") return [];
-  return [dtype === "float16" ? roundFloat16 : roundBfloat16];
+  if (dtype === "bfloat16") return [roundBfloat16, packPair("round_bfloat16")];
+  if (packs) return ["fn pack_pair(x: vec2f) -> u32 { return pack2x16float(x); }"];
+  return [roundFloat16, packPair("round_float16")];
 }

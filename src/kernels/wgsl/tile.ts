@@ -4,12 +4,13 @@
  * g of a stage lies in block ⌊g/S'⌋ at position g mod S', S' = S/r, and its input q stands q·S' further on; threads take
  * butterflies in turn. At the ends a thread takes `vector` neighbours at a time, for wider loads and stores.
  */
-import { dft } from "../../math/codelet.ts";
 import type { Complex } from "../../math/expr.ts";
 import { Graph } from "../../math/expr.ts";
-import { root } from "../../math/twiddle.ts";
+import { fusedDft, settled, turn } from "../../math/fused.ts";
 import type { PassLayout } from "../../plan/passes.ts";
 import { product } from "../../plan/plan.ts";
+import type { SharedLayout } from "./banks.ts";
+import { padded, sharedLayout } from "./banks.ts";
 import type { Text, Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import type { StageTable } from "./twiddles.ts";
@@ -45,13 +46,6 @@ interface Butterfly {
 
 const isPower = (n: number): boolean => (n & (n - 1)) === 0;
 
-/** Shared words between points: one in 32 is left out, so that powers of two as strides do not meet in one bank. */
-const bankWidth = 32;
-
-export function padded(points: number): number {
-  return points + Math.floor(points / bankWidth);
-}
-
 /** Text of base + offset. */
 export function sum({ base, offset }: Place): string {
   return offset === 0 ? base : `${base} + ${offset}u`;
@@ -62,17 +56,17 @@ export class Tile {
   readonly text: Text;
   readonly pass: PassLayout;
   readonly stages: readonly Stage[];
-  readonly #pads: boolean;
+  readonly shared: SharedLayout;
   /** Bit fields of a place never meet where every size is a power of two: then f(base + offset) = f(base) + f(offset). */
   readonly #additive: boolean;
   readonly #held = new Map<string, string>();
   #busy = false;
 
-  constructor(text: Text, pass: PassLayout, stages: readonly Stage[], pads: boolean) {
+  constructor(text: Text, pass: PassLayout, stages: readonly Stage[], sharedBytes: number) {
     this.text = text;
     this.pass = pass;
     this.stages = stages;
-    this.#pads = pads;
+    this.shared = sharedLayout(pass, stages, sharedBytes);
     this.#additive = isPower(pass.tilePoints) && isPower(pass.threads) && isPower(pass.rest);
   }
 
@@ -148,61 +142,69 @@ export class Tile {
     return spread;
   }
 
-  /** Index in shared memory. */
-  #shared(place: Place): string {
-    const pad = (x: string): string =>
-      this.#pads ? `${x} + ${x} / ${bankWidth}u + shared_base` : `${x} + shared_base`;
-    return sum(this.apply("a", place, pad, (n) => (this.#pads ? padded(n) : n)));
+  /** Index in shared memory, at the boundary after stage `boundary`. */
+  #shared(place: Place, boundary: number): string {
+    const pad = this.shared.pads[boundary]!;
+    const at = (x: string): string =>
+      pad ? `${x} + ${x} / ${pad}u + shared_base` : `${x} + shared_base`;
+    return sum(this.apply("a", place, at, (n) => padded(n, pad)));
   }
 
-  #twiddles(g: Graph, stage: Stage, i: number): Complex[] {
-    const { radix, table } = stage;
-    if (!table) {
-      return Array.from({ length: radix }, (_, j) => {
-        // The phase is a multiple of a quarter turn: exact.
-        const w = root(Math.round(4 * stage.phase) * j, 4 * radix);
-        return { re: g.constant(w.re), im: g.constant(w.im) };
-      });
-    }
+  /** The factors of a stage's inputs, from its table. */
+  #twiddles(g: Graph, stage: Stage, table: StageTable, i: number): Complex[] {
     const { block } = this.butterfly(stage, i);
     const index = this.held("w", `${block.base} + block * ${table.local}u`);
+    let name = "";
     const loaded = table.powers.map((_, p): Value => {
-      const offset = table.offset + p * table.blocks + block.offset;
-      const name = this.text.hold("w", `twiddles[${sum({ base: index, offset })}]`);
+      if (p % 2 === 1) return { re: `${name}.z`, im: `${name}.w` };
+      const offset = table.offset + (p / 2) * table.blocks + block.offset;
+      name = this.text.hold("w", `twiddles[${sum({ base: index, offset })}]`);
       return { re: `${name}.x`, im: `${name}.y` };
     });
     return expandPowers(
       g,
       table.powers,
       loaded.map((v) => nodes(g, v)),
-      radix,
+      stage.radix,
     );
+  }
+
+  /** The factors of one block for all are constants: input j is turned by j times this many (4·radix)ths. */
+  #turns(stage: Stage): number {
+    return Math.round(4 * stage.phase);
   }
 
   /** A forward stage: twiddles, then butterflies. */
   #forwardStage(stage: Stage, values: readonly Value[][]): Value[][] {
+    const { radix, table } = stage;
     return values.map((inputs, i) => {
       const g = new Graph();
-      const t = this.#twiddles(g, stage, i);
-      const x = inputs.map((v, j) => g.cmul(nodes(g, v), t[j]!));
-      return printValues(this.text, dft(g, x, 1));
+      const x = inputs.map((v) => ({ ...nodes(g, v), factor: 1 }));
+      let turned = x;
+      if (table) {
+        const t = this.#twiddles(g, stage, table, i);
+        turned = x.map((v, j) => ({ ...g.cmul(v, t[j]!), factor: 1 }));
+      } else turned = x.map((v, j) => turn(g, v, this.#turns(stage) * j, 4 * radix));
+      return printValues(
+        this.text,
+        fusedDft(g, turned, 1).map((v) => settled(g, v)),
+      );
     });
   }
 
   /** An inverse stage: butterflies, then conjugate twiddles. */
   #inverseStage(stage: Stage, values: readonly Value[][]): Value[][] {
+    const { radix, table } = stage;
     return values.map((inputs, i) => {
       const g = new Graph();
-      const t = this.#twiddles(g, stage, i);
-      const x = dft(
-        g,
-        inputs.map((v) => nodes(g, v)),
-        -1,
+      const t = table && this.#twiddles(g, stage, table, i);
+      const x = inputs.map((v) => ({ ...nodes(g, v), factor: 1 }));
+      const y = fusedDft(g, x, -1).map((v, j) =>
+        t
+          ? g.cmulConj(settled(g, v), t[j]!)
+          : settled(g, turn(g, v, -this.#turns(stage) * j, 4 * radix)),
       );
-      return printValues(
-        this.text,
-        x.map((v, j) => g.cmulConj(v, t[j]!)),
-      );
+      return printValues(this.text, y);
     });
   }
 
@@ -212,7 +214,7 @@ export class Tile {
     this.stages.forEach((stage, s) => {
       v = this.#forwardStage(stage, v);
       const next = this.stages[s + 1];
-      if (next) v = this.#exchange(v, stage, next);
+      if (next) v = this.#exchange(v, s, s + 1);
     });
     return v;
   }
@@ -222,8 +224,7 @@ export class Tile {
     let v = values;
     for (let s = this.stages.length - 1; s >= 0; s--) {
       v = this.#inverseStage(this.stages[s]!, v);
-      const next = this.stages[s - 1];
-      if (next) v = this.#exchange(v, this.stages[s]!, next);
+      if (s > 0) v = this.#exchange(v, s, s - 1);
     }
     return v;
   }
@@ -233,9 +234,13 @@ export class Tile {
   }
 
   /** Values at one stage's places → the same points at another's. */
-  #exchange(values: readonly Value[][], from: Stage, to: Stage): Value[][] {
-    const source = this.places(from).map((row) => row.map((p) => this.#shared(p)));
-    const target = this.places(to).map((row) => row.map((p) => this.#shared(p)));
+  #exchange(values: readonly Value[][], from: number, to: number): Value[][] {
+    const indices = (s: number): string[][] =>
+      this.places(this.stages[s]!).map((row) =>
+        row.map((p) => this.#shared(p, Math.min(from, to))),
+      );
+    const source = indices(from);
+    const target = indices(to);
     const put = (text: (v: Value) => string): void => {
       if (this.#busy) this.#barrier();
       this.#busy = true;

@@ -1,13 +1,14 @@
 /**
  * Twiddle tables. All butterflies of a block share the factors t^j, t = e^{2πi·f/r}, where f is the block's phase; the table
- * of a stage holds a few powers of every block's t, and the others are products of two of them.
+ * of a stage holds powers of every block's t, two to an element of 16 bytes.
  */
 import type { Complex, Graph } from "../../math/expr.ts";
 import { root } from "../../math/twiddle.ts";
 import type { PassPlan } from "../../plan/passes.ts";
 
-/** One stage's table: power p of block b at offset + p·blocks + b. */
+/** One stage's table: powers 2p and 2p + 1 of those kept, of block b, in element offset + p·blocks + b. */
 export interface StageTable {
+  /** Elements before it. */
   readonly offset: number;
   /** Which powers are kept. */
   readonly powers: readonly number[];
@@ -17,10 +18,17 @@ export interface StageTable {
   readonly local: number;
 }
 
-/** Powers 1, 2, 3 and the multiples of 4: any other is a product of two of them. */
+/** Radices up to this keep all powers: loads cost less than the products that they save. */
+const fullRadix = 16;
+
+/** Powers that are kept: all, or 1, 2, 3 and the multiples of 4, where any other is a product of two of them. */
 export function keptPowers(radix: number): number[] {
-  return Array.from({ length: radix }, (_, j) => j).filter((j) => j > 0 && (j < 4 || j % 4 === 0));
+  const all = Array.from({ length: radix - 1 }, (_, j) => j + 1);
+  return all.filter((j) => radix <= fullRadix || j < 4 || j % 4 === 0);
 }
+
+/** Elements of a table for each block. */
+const elements = (powers: readonly number[]): number => Math.ceil(powers.length / 2);
 
 /** All powers 0 … radix − 1 from the kept ones. */
 export function expandPowers(
@@ -51,7 +59,7 @@ export function stageTables(plan: PassPlan): (StageTable | undefined)[][] {
     return pass.radices.map((radix) => {
       const powers = keptPowers(radix);
       const table = blocks === 1 ? undefined : { offset, powers, blocks, local };
-      if (table) offset += powers.length * blocks;
+      if (table) offset += elements(powers) * blocks;
       blocks *= radix;
       local *= radix;
       return table;
@@ -59,13 +67,13 @@ export function stageTables(plan: PassPlan): (StageTable | undefined)[][] {
   });
 }
 
-/** The tables' contents: complex float32, real and imaginary parts in turn. */
+/** The tables' contents: complex float32, real and imaginary parts in turn, two to an element. */
 export function twiddleValues(plan: PassPlan): Float32Array<ArrayBuffer> {
   const tables = stageTables(plan).flat();
   const radices = plan.passes.flatMap((p) => p.radices);
   const last = tables.at(-1);
-  const size = last ? last.offset + last.powers.length * last.blocks : 1;
-  const values = new Float32Array(2 * size);
+  const size = last ? last.offset + elements(last.powers) * last.blocks : 1;
+  const values = new Float32Array(4 * size);
   // Phases are (quarter + 4·n) / (4·blocks) turns: integers n stand for them exactly.
   let numerators = new Float64Array([rootQuarters(plan)]);
   radices.forEach((radix, s) => {
@@ -74,7 +82,7 @@ export function twiddleValues(plan: PassPlan): Float32Array<ArrayBuffer> {
     table?.powers.forEach((power, p) => {
       for (let b = 0; b < blocks; b++) {
         const w = root(power * numerators[b]!, 4 * blocks * radix);
-        const at = 2 * (table.offset + p * blocks + b);
+        const at = 4 * (table.offset + (p >> 1) * blocks + b) + 2 * (p & 1);
         values[at] = w.re;
         values[at + 1] = w.im;
       }

@@ -1,0 +1,100 @@
+/**
+ * Where points lie in shared memory. Strides of powers of two meet in one bank; leaving out one element in 2^k moves them
+ * apart, and which k is best depends on how the stages on both sides read and write. Numbers small enough to count: what
+ * one subgroup of 32 threads does on 32 banks of four bytes, which is what GPUs have; on others the answer is a good guess.
+ */
+import type { PassLayout } from "../../plan/passes.ts";
+
+/** How a stage's points lie in a tile. */
+export interface Spread {
+  readonly radix: number;
+  readonly size: number;
+  readonly rest: number;
+  readonly each: number;
+  readonly vector: number;
+}
+
+/** Layout of a tile's exchanges in shared memory. */
+export interface SharedLayout {
+  /** For each boundary between stages: one element is left out after so many; 0 for none. */
+  readonly pads: readonly number[];
+  /** Elements from one tile to the next. */
+  readonly stride: number;
+}
+
+const banks = 32;
+const lanes = 32;
+const candidates = [0, 64, 32, 16, 8, 4];
+/** Elements between tiles beyond a multiple of the banks, for tiles that share a subgroup. */
+const gaps = [0, 1, 2, 4, 8, 16];
+
+/** Index of a point when one element is left out after every `pad`. */
+export function padded(point: number, pad: number): number {
+  return pad === 0 ? point : point + Math.floor(point / pad);
+}
+
+/** Place in the tile of input q of butterfly i of thread t. */
+function place(pass: PassLayout, s: Spread, t: number, i: number, q: number): number {
+  const g = Math.floor(i / s.vector) * s.vector * pass.threads + t * s.vector + (i % s.vector);
+  return Math.floor(g / s.rest) * s.size + (g % s.rest) + q * s.rest;
+}
+
+/** Turns that the banks take for one subgroup's accesses of one stage's points, elements of one or two words. */
+function turns(pass: PassLayout, s: Spread, pad: number, stride: number, words: 1 | 2): number {
+  let total = 0;
+  const together = lanes / words;
+  const load = new Uint8Array(banks);
+  for (let i = 0; i < s.each; i++) {
+    for (let q = 0; q < s.radix; q++) {
+      for (let first = 0; first < Math.min(lanes, pass.threads * pass.tiles); first += together) {
+        load.fill(0);
+        const last = Math.min(first + together, pass.threads * pass.tiles);
+        for (let lane = first; lane < last; lane++) {
+          const sub = Math.floor(lane / pass.threads);
+          const at = padded(place(pass, s, lane % pass.threads, i, q), pad) + sub * stride;
+          load[(at * words) % banks]!++;
+        }
+        total += Math.max(...load);
+      }
+    }
+  }
+  return total;
+}
+
+/** The layout that takes the fewest turns and fits. */
+export function sharedLayout(
+  pass: PassLayout,
+  stages: readonly Spread[],
+  bytes: number,
+): SharedLayout {
+  if (stages.length < 2) return { pads: [], stride: 0 };
+  const words = pass.exchange === "whole" ? 2 : 1;
+  const room = Math.floor(bytes / (4 * words * pass.tiles));
+  const spans = candidates.filter((pad) => padded(pass.tilePoints, pad) <= room);
+  let best = { pads: stages.slice(1).map(() => 0), stride: pass.tilePoints };
+  let bestTurns = Number.POSITIVE_INFINITY;
+  for (const gap of pass.tiles > 1 && pass.threads < lanes ? gaps : [0]) {
+    for (const most of spans) {
+      // Tiles are apart by the widest exchange.
+      const span = padded(pass.tilePoints, most);
+      const stride = pass.tiles > 1 ? Math.ceil(span / banks) * banks + gap : span;
+      if (stride > room) continue;
+      const fit = spans.filter((pad) => padded(pass.tilePoints, pad) <= stride);
+      let sum = 0;
+      const pads = stages.slice(1).map((stage, i) => {
+        const costs = fit.map(
+          (pad) =>
+            turns(pass, stages[i]!, pad, stride, words) + turns(pass, stage, pad, stride, words),
+        );
+        const least = Math.min(...costs);
+        sum += least;
+        return fit[costs.indexOf(least)]!;
+      });
+      if (sum < bestTurns || (sum === bestTurns && stride < best.stride)) {
+        best = { pads, stride };
+        bestTurns = sum;
+      }
+    }
+  }
+  return best;
+}
