@@ -132,6 +132,9 @@ const endsOf = (work: Path | Gradient): (Source | Sink)[] =>
     ? [work.source, work.sink]
     : [work.u, work.dy, work.y, work.du].filter((end) => end !== undefined);
 
+/** Points of the spectrum that a thread may load before it needs them. */
+const mostAhead = 16;
+
 /** Builds the text of one kernel. */
 class Writer {
   readonly spec: KernelSpec;
@@ -226,10 +229,10 @@ class Writer {
           }
           const pair = this.#tensors.get(source.factors[0]!)!.paired;
           const read = source.factors
-            .map(
-              (f) =>
-                `${f}_${pair ? "pair" : "get"}(${this.#sampleIndex(f, place, shift, source.width)})`,
-            )
+            .map((f) => {
+              const index = this.#sampleIndex(f, place, shift, source.width);
+              return pair ? `${f}_pair(${f}_word(${index}))` : `${f}_get(${index})`;
+            })
             .join(" * ");
           const guard = `${sum({ ...place, offset: place.offset + shift })} < ${source.width}u`;
           const zero = pair ? "vec2f()" : "0.0f";
@@ -259,13 +262,25 @@ class Writer {
     );
   }
 
+  /** A point of the spectrum: loaded where it is first asked for. */
+  #spectrum(i: number, q: number): string {
+    this.#bind({ name: "spectrum", access: "read", element: "vec2f" });
+    return this.tile.held("k", `spectrum[${this.#spectrumIndex("h + p.channel", i, q)}]`);
+  }
+
+  /** Loads the spectrum, ahead of `multiply`, where a thread holds few points. */
+  #spectrumAhead(): void {
+    const { each, radix } = this.tile.stages.at(-1)!;
+    if (each * radix > mostAhead) return;
+    for (let i = 0; i < each; i++) for (let q = 0; q < radix; q++) this.#spectrum(i, q);
+  }
+
   /** Values at the last stage's places times the spectrum, or its conjugate. */
   multiply(values: Value[][], product: "kernel" | "conjugate"): Value[][] {
-    this.#bind({ name: "spectrum", access: "read", element: "vec2f" });
     return values.map((row, i) => {
       const g = new Graph();
       const products = row.map((v, q) => {
-        const k = this.text.hold("k", `spectrum[${this.#spectrumIndex("h + p.channel", i, q)}]`);
+        const k = this.#spectrum(i, q);
         const w = nodes(g, { re: `${k}.x`, im: `${k}.y` });
         return product === "kernel" ? g.cmul(nodes(g, v), w) : g.cmulConj(nodes(g, v), w);
       });
@@ -273,12 +288,38 @@ class Writer {
     });
   }
 
+  /** Loads the gates of outputs, ahead of `store`. */
+  #gatesAhead(sink: Sink & { kind: "samples" }): void {
+    for (const { gates, skipped } of sink.outputs) {
+      for (const name of [...gates, ...(skipped ? [skipped] : [])]) {
+        const { paired } = this.#tensors.get(name)!;
+        this.#ends(false).forEach((row, i) => {
+          if (paired && i % 2 === 1) return;
+          row.forEach((place, q) => {
+            for (const which of [0, 1] as const) {
+              const { all, shift } = this.#samples(which, q, sink.width);
+              if (all) this.#word(name, this.#sampleIndex(name, place, shift, sink.width));
+            }
+          });
+        });
+      }
+    }
+  }
+
+  /** What a tensor holds at an index, as it is stored: one load, where it is first asked for. */
+  #word(name: TensorName, index: string): string {
+    return this.tile.held("r", `${name}_word(${index})`);
+  }
+
   #storeSamples(sink: Sink & { kind: "samples" }, values: readonly Value[][]): void {
     for (const { tensor, gates, skipped } of sink.outputs) {
       const { paired } = this.#tensors.get(tensor)!;
       if (skipped) this.#bind({ name: "skip", access: "read", element: "f32" });
-      const read = (name: TensorName, place: Place, shift: number): string =>
-        `${name}_${paired ? "pair" : "get"}(${this.#sampleIndex(name, place, shift, sink.width)})`;
+      const read = (name: TensorName, place: Place, shift: number, all: boolean): string => {
+        const index = this.#sampleIndex(name, place, shift, sink.width);
+        const word = all ? this.#word(name, index) : `${name}_word(${index})`;
+        return `${name}_${paired ? `pair(${word})` : `one(${word}, ${index})`}`;
+      };
       this.#ends(false).forEach((row, i) => {
         if (paired && i % 2 === 1) return;
         row.forEach((place, q) => {
@@ -289,9 +330,9 @@ class Writer {
             const value = paired
               ? `vec2f(${part(values[i]![q]!)}, ${part(values[i + 1]![q]!)})`
               : part(values[i]![q]!);
-            const gated = [value, ...gates.map((g) => read(g, place, shift))].join(" * ");
+            const gated = [value, ...gates.map((g) => read(g, place, shift, all))].join(" * ");
             const whole = skipped
-              ? `${gated} + skip_value * ${read(skipped, place, shift)}`
+              ? `${gated} + skip_value * ${read(skipped, place, shift, all)}`
               : gated;
             const index = this.#sampleIndex(tensor, place, shift, sink.width);
             const guard = `${sum({ ...place, offset: place.offset + shift })} < ${sink.width}u`;
@@ -338,11 +379,13 @@ class Writer {
   }
 
   #path(path: Path): void {
-    let v = this.load(path.source, path.forward);
-    if (path.forward) v = this.tile.forward(v);
-    if (path.product !== "none") v = this.multiply(v, path.product);
-    if (path.inverse) v = this.tile.inverse(v);
-    this.store(path.sink, v, path.inverse);
+    const { source, product, sink } = path;
+    let v = this.load(source, path.forward);
+    if (path.forward) v = this.tile.forward(v, () => product !== "none" && this.#spectrumAhead());
+    if (product !== "none") v = this.multiply(v, product);
+    if (path.inverse)
+      v = this.tile.inverse(v, () => sink.kind === "samples" && this.#gatesAhead(sink));
+    this.store(sink, v, path.inverse);
   }
 
   #gradient(work: Gradient): void {

@@ -76,7 +76,10 @@ export function tensorBinding({ name, dtype, writes, paired }: TensorAccess): Bi
   return { name, access, element: writes && !paired ? "atomic<u32>" : "u32" };
 }
 
-/** Functions `NAME_get`, `NAME_pair`, `NAME_put`, `NAME_put_pair`, as far as the access allows. */
+/**
+ * Functions of a tensor, as far as the access allows: `NAME_word` loads what is stored at an index, `NAME_pair` and `NAME_one`
+ * make samples of it, `NAME_get` does both; `NAME_put` and `NAME_put_pair` store.
+ */
 export function tensorFunctions({ name, dtype, writes, paired }: TensorAccess): string[] {
   if (dtype === "float32") {
     if (writes) {
@@ -86,16 +89,23 @@ export function tensorFunctions({ name, dtype, writes, paired }: TensorAccess): 
     }
     return paired
       ? [
-          `fn ${name}_pair(i: u32) -> vec2f { return ${name}[i >> 1u]; }`,
+          `fn ${name}_word(i: u32) -> vec2f { return ${name}[i >> 1u]; }`,
+          `fn ${name}_pair(w: vec2f) -> vec2f { return w; }`,
           `fn ${name}_get(i: u32) -> f32 { return ${name}[i >> 1u][i & 1u]; }`,
         ]
-      : [`fn ${name}_get(i: u32) -> f32 { return ${name}[i]; }`];
+      : [
+          `fn ${name}_word(i: u32) -> f32 { return ${name}[i]; }`,
+          `fn ${name}_one(w: f32, i: u32) -> f32 { return w; }`,
+          `fn ${name}_get(i: u32) -> f32 { return ${name}[i]; }`,
+        ];
   }
   if (!writes) {
     const { pair } = halfReaders[dtype];
     return [
-      `fn ${name}_pair(i: u32) -> vec2f { let w = ${name}[i >> 1u]; return ${pair("w")}; }`,
-      `fn ${name}_get(i: u32) -> f32 { return ${name}_pair(i)[i & 1u]; }`,
+      `fn ${name}_word(i: u32) -> u32 { return ${name}[i >> 1u]; }`,
+      `fn ${name}_pair(w: u32) -> vec2f { return ${pair("w")}; }`,
+      `fn ${name}_one(w: u32, i: u32) -> f32 { return ${name}_pair(w >> ((i & 1u) * 16u)).x; }`,
+      `fn ${name}_get(i: u32) -> f32 { return ${name}_one(${name}_word(i), i); }`,
     ];
   }
   if (paired) {

@@ -4,7 +4,6 @@
  * g of a stage lies in block ⌊g/S'⌋ at position g mod S', S' = S/r, and its input q stands q·S' further on; threads take
  * butterflies in turn. At the ends a thread takes `vector` neighbours at a time, for wider loads and stores.
  */
-import type { Complex } from "../../math/expr.ts";
 import { Graph } from "../../math/expr.ts";
 import { fusedDft, settled, turn } from "../../math/fused.ts";
 import type { PassLayout } from "../../plan/passes.ts";
@@ -57,6 +56,8 @@ export class Tile {
   readonly pass: PassLayout;
   readonly stages: readonly Stage[];
   readonly shared: SharedLayout;
+  /** Words that may wait in registers while points are exchanged. */
+  readonly ahead = 32;
   /** Bit fields of a place never meet where every size is a power of two: then f(base + offset) = f(base) + f(offset). */
   readonly #additive: boolean;
   readonly #held = new Map<string, string>();
@@ -150,23 +151,28 @@ export class Tile {
     return sum(this.apply("a", place, at, (n) => padded(n, pad)));
   }
 
-  /** The factors of a stage's inputs, from its table. */
-  #twiddles(g: Graph, stage: Stage, table: StageTable, i: number): Complex[] {
-    const { block } = this.butterfly(stage, i);
-    const index = this.held("w", `${block.base} + block * ${table.local}u`);
-    let name = "";
-    const loaded = table.powers.map((_, p): Value => {
-      if (p % 2 === 1) return { re: `${name}.z`, im: `${name}.w` };
-      const offset = table.offset + (p / 2) * table.blocks + block.offset;
-      name = this.text.hold("w", `twiddles[${sum({ base: index, offset })}]`);
-      return { re: `${name}.x`, im: `${name}.y` };
+  /** Loads what a stage needs of its table, by butterfly: text that stands before an exchange hides the loads behind it. */
+  #loadTwiddles(stage: Stage): Value[][] {
+    const { table } = stage;
+    if (!table) return [];
+    return Array.from({ length: stage.each }, (_, i) => {
+      const { block } = this.butterfly(stage, i);
+      const index = this.held("w", `${block.base} + block * ${table.local}u`);
+      let name = "";
+      return table.powers.map((_, p): Value => {
+        if (p % 2 === 1) return { re: `${name}.z`, im: `${name}.w` };
+        const offset = table.offset + (p / 2) * table.blocks + block.offset;
+        name = this.text.hold("w", `twiddles[${sum({ base: index, offset })}]`);
+        return { re: `${name}.x`, im: `${name}.y` };
+      });
     });
-    return expandPowers(
-      g,
-      table.powers,
-      loaded.map((v) => nodes(g, v)),
-      stage.radix,
-    );
+  }
+
+  /** Whether a stage's table is small enough to wait in registers. */
+  #early(s: number): boolean {
+    const stage = this.stages[s]!;
+    const words = stage.table ? 2 * stage.each * stage.table.powers.length : 0;
+    return words <= this.ahead;
   }
 
   /** The factors of one block for all are constants: input j is turned by j times this many (4·radix)ths. */
@@ -175,14 +181,20 @@ export class Tile {
   }
 
   /** A forward stage: twiddles, then butterflies. */
-  #forwardStage(stage: Stage, values: readonly Value[][]): Value[][] {
+  #forwardStage(stage: Stage, values: readonly Value[][], early?: Value[][]): Value[][] {
     const { radix, table } = stage;
+    const loaded = early ?? this.#loadTwiddles(stage);
     return values.map((inputs, i) => {
       const g = new Graph();
       const x = inputs.map((v) => ({ ...nodes(g, v), factor: 1 }));
       let turned = x;
       if (table) {
-        const t = this.#twiddles(g, stage, table, i);
+        const t = expandPowers(
+          g,
+          table.powers,
+          loaded[i]!.map((v) => nodes(g, v)),
+          radix,
+        );
         turned = x.map((v, j) => ({ ...g.cmul(v, t[j]!), factor: 1 }));
       } else turned = x.map((v, j) => turn(g, v, this.#turns(stage) * j, 4 * radix));
       return printValues(
@@ -193,11 +205,19 @@ export class Tile {
   }
 
   /** An inverse stage: butterflies, then conjugate twiddles. */
-  #inverseStage(stage: Stage, values: readonly Value[][]): Value[][] {
+  #inverseStage(stage: Stage, values: readonly Value[][], early?: Value[][]): Value[][] {
     const { radix, table } = stage;
+    const loaded = early ?? this.#loadTwiddles(stage);
     return values.map((inputs, i) => {
       const g = new Graph();
-      const t = table && this.#twiddles(g, stage, table, i);
+      const t =
+        table &&
+        expandPowers(
+          g,
+          table.powers,
+          loaded[i]!.map((v) => nodes(g, v)),
+          radix,
+        );
       const x = inputs.map((v) => ({ ...nodes(g, v), factor: 1 }));
       const y = fusedDft(g, x, -1).map((v, j) =>
         t
@@ -208,23 +228,34 @@ export class Tile {
     });
   }
 
-  /** Forward through all stages, from values at the first stage's places to values at the last one's. */
-  forward(values: Value[][]): Value[][] {
+  /**
+   * Forward through all stages, from values at the first stage's places to values at the last one's. `ahead` writes loads
+   * that what follows needs, before the last exchange.
+   */
+  forward(values: Value[][], ahead?: () => void): Value[][] {
     let v = values;
+    let early: Value[][] | undefined;
+    const last = this.stages.length - 1;
     this.stages.forEach((stage, s) => {
-      v = this.#forwardStage(stage, v);
-      const next = this.stages[s + 1];
-      if (next) v = this.#exchange(v, s, s + 1);
+      v = this.#forwardStage(stage, v, early);
+      if (s === last) return;
+      early = this.#early(s + 1) ? this.#loadTwiddles(this.stages[s + 1]!) : undefined;
+      if (s === last - 1) ahead?.();
+      v = this.#exchange(v, s, s + 1);
     });
     return v;
   }
 
-  /** Backward through all stages, from values at the last stage's places to values at the first one's. */
-  inverse(values: Value[][]): Value[][] {
+  /** Backward through all stages, from values at the last stage's places to values at the first one's; `ahead` as above. */
+  inverse(values: Value[][], ahead?: () => void): Value[][] {
     let v = values;
+    let early: Value[][] | undefined;
     for (let s = this.stages.length - 1; s >= 0; s--) {
-      v = this.#inverseStage(this.stages[s]!, v);
-      if (s > 0) v = this.#exchange(v, s, s - 1);
+      v = this.#inverseStage(this.stages[s]!, v, early);
+      if (s === 0) break;
+      early = this.#early(s - 1) ? this.#loadTwiddles(this.stages[s - 1]!) : undefined;
+      if (s === 1) ahead?.();
+      v = this.#exchange(v, s, s - 1);
     }
     return v;
   }
