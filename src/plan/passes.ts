@@ -21,6 +21,8 @@ export interface Pass {
   readonly tiles: number;
   /** How points go from stage to stage. */
   readonly exchange: Exchange;
+  /** Tiles that a workgroup takes one after the other: what they share stays in its cache. 1 where left out. */
+  readonly turns?: number;
 }
 
 /**
@@ -69,13 +71,14 @@ export function passLayouts(plan: PassPlan): PassLayout[] {
   });
 }
 
-/** "rows 1048576: 32 /64 ×64·2 split | 16·16·16 ×256": columns after /, threads and tiles after ×. */
+/** "rows 1048576: 32 /64 ×64·2 split | 16·16·16 ×256": columns after /, threads and tiles after ×, turns after @. */
 export function formatPasses(plan: PassPlan): string {
   const passes = plan.passes.map((p) => {
     const columns = p.columns > 1 ? ` /${p.columns}` : "";
     const tiles = p.tiles > 1 ? `·${p.tiles}` : "";
     const split = p.exchange === "split" ? " split" : "";
-    return `${p.radices.join("·")}${columns} ×${p.threads}${tiles}${split}`;
+    const turns = p.turns ? ` @${p.turns}` : "";
+    return `${p.radices.join("·")}${columns} ×${p.threads}${tiles}${split}${turns}`;
   });
   return `${plan.packing} ${plan.points}: ${passes.join(" | ")}`;
 }
@@ -86,7 +89,7 @@ export function parsePasses(text: string): PassPlan | undefined {
   if (!match) return undefined;
   const passes: Pass[] = [];
   for (const part of match[3]!.split(" | ")) {
-    const pass = /^(\d+(?:·\d+)*)(?: \/(\d+))? ×(\d+)(?:·(\d+))?( split)?$/.exec(part);
+    const pass = /^(\d+(?:·\d+)*)(?: \/(\d+))? ×(\d+)(?:·(\d+))?( split)?(?: @(\d+))?$/.exec(part);
     if (!pass) return undefined;
     passes.push({
       radices: pass[1]!.split("·").map(Number),
@@ -94,6 +97,7 @@ export function parsePasses(text: string): PassPlan | undefined {
       threads: Number(pass[3]),
       tiles: Number(pass[4] ?? 1),
       exchange: pass[5] ? "split" : "whole",
+      ...(pass[6] ? { turns: Number(pass[6]) } : {}),
     });
   }
   const plan: PassPlan = { points: Number(match[2]), packing: match[1] as Packing, passes };

@@ -9,12 +9,12 @@
 import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import type { Gradient, Kernel, Output, Parameters, Path, Sink, Source } from "./kernels.ts";
-import { generateKernel } from "./kernels.ts";
 import { sumSkip } from "./skip.ts";
 import type { BufferRange, GpuCall, GpuConvolution, Schedule, Slice } from "./steps.ts";
 import { Build, pointBytes } from "./steps.ts";
 import { collectTaps, placeTaps } from "./taps.ts";
 import type { TensorName } from "./tensors.ts";
+import { generateKernel } from "./writer.ts";
 
 /** Makes schedules for one convolution, and remembers kernels. */
 export class Scheduler {

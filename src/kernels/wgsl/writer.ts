@@ -1,0 +1,465 @@
+/** The text of a kernel, put together for one pass of a plan: loads, stages, product, stages, stores. */
+import { Graph } from "../../math/expr.ts";
+import type { PassLayout } from "../../plan/passes.ts";
+import { passLayouts } from "../../plan/passes.ts";
+import type { Gradient, Kernel, KernelSpec, Path, Sink, Source } from "./kernels.ts";
+import { declaredParameters } from "./kernels.ts";
+import type { Value } from "./print.ts";
+import { nodes, printValues, Text } from "./print.ts";
+import type { Binding, TensorAccess, TensorName } from "./tensors.ts";
+import { roundingFunctions, tensorBinding, tensorFunctions } from "./tensors.ts";
+import type { Place, Stage } from "./tile.ts";
+import { stagesOf, sum, Tile } from "./tile.ts";
+import { rootQuarters, stageTables } from "./twiddles.ts";
+
+/** Tensors that a source or sink touches. */
+function tensorsOf(end: Source | Sink): { name: TensorName; writes: boolean; width: number }[] {
+  if (end.kind !== "samples") return [];
+  const { width } = end;
+  if ("factors" in end) return end.factors.map((name) => ({ name, writes: false, width }));
+  return end.outputs.flatMap((o) => [
+    { name: o.tensor, writes: true, width },
+    ...o.gates.map((name) => ({ name, writes: false, width })),
+    ...(o.skipped ? [{ name: o.skipped, writes: false, width }] : []),
+  ]);
+}
+
+const endsOf = (work: Path | Gradient): (Source | Sink)[] =>
+  work.kind === "path"
+    ? [work.source, work.sink]
+    : [work.u, work.dy, work.y, work.du].filter((end) => end !== undefined);
+
+/** A place of one result or of two neighbours, and the text of their values. */
+interface Spot {
+  readonly place: Place;
+  /** Whether it lies in the row whatever the thread. */
+  readonly all: boolean;
+  readonly value: (values: readonly Value[][]) => string;
+}
+
+/** Points of the spectrum that a thread may load before it needs them. */
+const mostAhead = 16;
+
+/** Builds the text of one kernel. */
+class Writer {
+  readonly spec: KernelSpec;
+  readonly pass: PassLayout;
+  readonly text: Text = new Text();
+  readonly tile: Tile;
+  readonly vector: number;
+  readonly #tensors = new Map<TensorName, TensorAccess>();
+  readonly #bindings = new Map<string, Binding>();
+  readonly #sharedSize: number;
+  /** Whether a thread holds neighbours at the ends of the pass. */
+  readonly #neighbours: boolean;
+  /** Whether two threads next to each other do, and can swap them so that each stores a whole word. */
+  readonly #meets: boolean;
+
+  constructor(spec: KernelSpec) {
+    this.spec = spec;
+    const { plan, work } = spec;
+    this.pass = passLayouts(plan)[spec.pass]!;
+    const { pass } = this;
+    const tensors = endsOf(work).flatMap(tensorsOf);
+    this.vector = tensors.length > 0 ? 2 : 1;
+    const tables = stageTables(plan)[spec.pass]!;
+    const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, this.vector);
+    this.tile = new Tile(this.text, pass, stages, spec.machine.sharedBytes);
+    this.#sharedSize = this.tile.shared.stride;
+    this.#neighbours = stages[0]!.vector === 2;
+    this.#meets = !this.#neighbours && tensors.length > 0 && this.#lanesMeet(stages[0]!);
+    for (const { name, writes, width } of tensors) {
+      const paired = (this.#neighbours || this.#meets) && width % 2 === 0;
+      const access = { name, dtype: spec.dtype, writes, paired };
+      this.#tensors.set(name, access);
+      this.#bind(tensorBinding(access));
+    }
+    if (stages.some((s) => s.table))
+      this.#bind({ name: "twiddles", access: "read", element: "vec4f" });
+  }
+
+  #lanesMeet({ vector, rest, radix }: Stage): boolean {
+    const { threads, columns } = this.pass;
+    const even = (n: number): boolean => n % 2 === 0;
+    return (
+      (this.spec.machine.shuffles ?? false) &&
+      this.spec.dtype !== "float32" &&
+      vector === 1 &&
+      [rest, threads, radix].every(even) &&
+      rest % threads === 0 &&
+      (columns === 1 || even(columns))
+    );
+  }
+
+  #bind(binding: Binding): void {
+    const known = this.#bindings.get(binding.name);
+    if (known?.access !== "read_write") this.#bindings.set(binding.name, binding);
+  }
+
+  /** Positions of this thread's points at the ends of the pass: butterfly i, input q. */
+  #ends(last: boolean): Place[][] {
+    const stage = last ? this.tile.stages.at(-1)! : this.tile.stages[0]!;
+    return this.tile.places(stage).map((row) => row.map((at) => this.tile.position(at, "column")));
+  }
+
+  #workIndex(place: Place): string {
+    const base = this.tile.held(
+      "m",
+      `${place.base} + slot * ${this.spec.plan.points}u + block * ${this.pass.size}u`,
+    );
+    return sum({ base, offset: place.offset });
+  }
+
+  #slot(i: number, q: number): number {
+    return (i * this.tile.stages.at(-1)!.radix + q) * this.pass.threads;
+  }
+
+  /** Index of a point in spectra: threads next to each other, so that loads are whole lines. */
+  #spectrumIndex(channel: string, i: number, q: number): string {
+    const { plan } = this.spec;
+    const base = this.tile.held(
+      "k",
+      `(${channel}) * ${plan.points}u + block * ${this.pass.size}u + t`,
+    );
+    return sum({ base, offset: this.#slot(i, q) });
+  }
+
+  /** Which samples a part of a point holds: complex part 0 or 1, of input q of the first stage. */
+  #samples(part: 0 | 1, q: number, width: number): { shift: number; all: boolean; none: boolean } {
+    const { plan } = this.spec;
+    const shift = plan.packing === "halves" ? part * plan.points : 0;
+    const run = plan.points / this.tile.stages[0]!.radix;
+    const first = shift + q * run;
+    return { shift, all: first + run <= width, none: first >= width };
+  }
+
+  #sampleIndex(tensor: TensorName, place: Place, shift: number, width: number): string {
+    const base = this.tile.held("i", `${place.base} + row * ${width}u + p.${tensor}`);
+    return sum({ base, offset: place.offset + shift });
+  }
+
+  #loadSamples(source: Source & { kind: "samples" }): Value[][] {
+    const part = (which: 0 | 1): (string | 0)[][] => {
+      const values: (string | 0)[][] = [];
+      const places = this.#ends(false);
+      for (let i = 0; i < places.length; i += 1) values.push([]);
+      places.forEach((row, i) => {
+        row.forEach((place, q) => {
+          if (values[i]![q] !== undefined) return;
+          const { all, none, shift } = this.#samples(which, q, source.width);
+          if (none) {
+            values[i]![q] = 0;
+            return;
+          }
+          const pair = this.#neighbours && source.width % 2 === 0;
+          const read = source.factors
+            .map((f) => {
+              const index = this.#sampleIndex(f, place, shift, source.width);
+              if (pair) return `${f}_pair(${f}_word(${index}))`;
+              // Which half of its word a sample is depends on the thread alone.
+              if (this.#meets && source.width % 2 === 0) return `${f}_one(${f}_word(${index}), t)`;
+              return `${f}_get(${index})`;
+            })
+            .join(" * ");
+          const guard = `${sum({ ...place, offset: place.offset + shift })} < ${source.width}u`;
+          const zero = pair ? "vec2f()" : "0.0f";
+          const value = this.text.hold("s", all ? read : `select(${zero}, ${read}, ${guard})`);
+          values[i]![q] = pair ? `${value}.x` : value;
+          if (pair) values[i + 1]![q] = `${value}.y`;
+        });
+      });
+      return values;
+    };
+    const re = part(0);
+    const im = part(1);
+    return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
+  }
+
+  /** Values at the first stage's places, or at the last one's for a path that has inverse stages alone. */
+  load(source: Source, forward: boolean): Value[][] {
+    if (source.kind === "samples") return this.#loadSamples(source);
+    this.#bind({ name: source.buffer, access: "read", element: "vec2f" });
+    return this.#ends(!forward).map((row, i) =>
+      row.map((place, q) => {
+        const index =
+          source.buffer === "sums" ? this.#spectrumIndex("unit", i, q) : this.#workIndex(place);
+        const x = this.text.hold("z", `${source.buffer}[${index}]`);
+        return { re: `${x}.x`, im: `${x}.y` };
+      }),
+    );
+  }
+
+  /** A point of the spectrum: loaded where it is first asked for. */
+  #spectrum(i: number, q: number): string {
+    this.#bind({ name: "spectrum", access: "read", element: "vec2f" });
+    return this.tile.held("k", `spectrum[${this.#spectrumIndex("h + p.channel", i, q)}]`);
+  }
+
+  /** Loads the spectrum, ahead of `multiply`, where a thread holds few points. */
+  #spectrumAhead(): void {
+    const { each, radix } = this.tile.stages.at(-1)!;
+    if (each * radix > mostAhead) return;
+    for (let i = 0; i < each; i++) for (let q = 0; q < radix; q++) this.#spectrum(i, q);
+  }
+
+  /** Values at the last stage's places times the spectrum, or its conjugate. */
+  multiply(values: Value[][], product: "kernel" | "conjugate"): Value[][] {
+    return values.map((row, i) => {
+      const g = new Graph();
+      const products = row.map((v, q) => {
+        const k = this.#spectrum(i, q);
+        const w = nodes(g, { re: `${k}.x`, im: `${k}.y` });
+        return product === "kernel" ? g.cmul(nodes(g, v), w) : g.cmulConj(nodes(g, v), w);
+      });
+      return printValues(this.text, products);
+    });
+  }
+
+  /** Loads the gates of outputs, ahead of `store`. */
+  #gatesAhead(sink: Sink & { kind: "samples" }): void {
+    for (const { tensor, gates, skipped } of sink.outputs) {
+      for (const name of [...gates, ...(skipped ? [skipped] : [])]) {
+        for (const { place, all } of this.#spots(tensor, sink.width)) {
+          if (all) this.#word(name, this.#sampleIndex(name, place, 0, sink.width));
+        }
+      }
+    }
+  }
+
+  /** What a tensor holds at an index, as it is stored: one load, where it is first asked for. */
+  #word(name: TensorName, index: string): string {
+    return this.tile.held("r", `${name}_word(${index})`);
+  }
+
+  /** Where this thread stores results: one sample at a time, or two. */
+  #spots(tensor: TensorName, width: number): Spot[] {
+    const { paired } = this.#tensors.get(tensor)!;
+    const ends = this.#ends(false);
+    const spots: Spot[] = [];
+    for (const which of [0, 1] as const) {
+      const part = (v: Value): string => (which === 0 ? v.re : v.im) || "0.0f";
+      const singles: Spot[] = [];
+      ends.forEach((row, i) => {
+        if (paired && this.#neighbours && i % 2 === 1) return;
+        row.forEach((at, q) => {
+          const { all, none, shift } = this.#samples(which, q, width);
+          if (none) return;
+          const value = (values: readonly Value[][]): string =>
+            paired && this.#neighbours
+              ? `vec2f(${part(values[i]![q]!)}, ${part(values[i + 1]![q]!)})`
+              : part(values[i]![q]!);
+          singles.push({ place: { ...at, offset: at.offset + shift }, all, value });
+        });
+      });
+      spots.push(...(paired && this.#meets ? this.#met(singles) : singles));
+    }
+    return spots;
+  }
+
+  /**
+   * Samples of two threads next to each other, two by two: the even thread stores both samples of the first word, the odd
+   * one those of the second, and one value goes each way.
+   */
+  #met(singles: readonly Spot[]): Spot[] {
+    const odd = this.tile.held("o", "(t & 1u) == 1u");
+    return singles.flatMap((a, m): Spot[] => {
+      if (m % 2 === 1) return [];
+      // The last of an odd number meets itself: both threads store the same word.
+      const b = singles[m + 1] ?? a;
+      const offset = this.tile.held(
+        "n",
+        `${a.place.base} + select(${a.place.offset}u, ${b.place.offset}u, ${odd}) - (t & 1u)`,
+      );
+      const value = (values: readonly Value[][]): string => {
+        const [x, y] = [a.value(values), b.value(values)];
+        const got = this.text.hold("g", `subgroupShuffleXor(select(${y}, ${x}, ${odd}), 1u)`);
+        return `select(vec2f(${x}, ${got}), vec2f(${got}, ${y}), ${odd})`;
+      };
+      return [{ place: { base: offset, offset: 0 }, all: a.all && b.all, value }];
+    });
+  }
+
+  #storeSamples(sink: Sink & { kind: "samples" }, values: readonly Value[][]): void {
+    for (const { tensor, gates, skipped } of sink.outputs) {
+      const { paired } = this.#tensors.get(tensor)!;
+      if (skipped) this.#bind({ name: "skip", access: "read", element: "f32" });
+      for (const { place, all, value } of this.#spots(tensor, sink.width)) {
+        const read = (name: TensorName): string => {
+          const index = this.#sampleIndex(name, place, 0, sink.width);
+          const word = all ? this.#word(name, index) : `${name}_word(${index})`;
+          return `${name}_${paired ? `pair(${word})` : `one(${word}, ${index})`}`;
+        };
+        const gated = [value(values), ...gates.map(read)].join(" * ");
+        const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
+        const index = this.#sampleIndex(tensor, place, 0, sink.width);
+        const store = `${tensor}_put${paired ? "_pair" : ""}(${index}, ${whole});`;
+        this.text.line(all ? store : `if (${sum(place)} < ${sink.width}u) { ${store} }`);
+      }
+    }
+  }
+
+  /** Stores, for live tiles alone. */
+  store(sink: Sink, values: readonly Value[][], inverse: boolean): void {
+    const { text } = this;
+    if (sink.kind === "samples") {
+      // Indices are held outside of the condition, where later code sees them too.
+      const inner = this.text.lines.length;
+      this.#storeSamples(sink, values);
+      const stores = this.text.lines.splice(inner);
+      const isStore = (l: string): boolean => !l.startsWith("let ");
+      for (const l of stores.filter((l) => !isStore(l))) text.line(l);
+      text.line("if (live) {");
+      for (const l of stores.filter(isStore)) text.line(l);
+      text.line("}");
+      return;
+    }
+    const name = sink.kind === "spectrum" ? "spectrum" : sink.buffer;
+    this.#bind({ name, access: "read_write", element: "vec2f" });
+    const scale = sink.kind === "spectrum" ? ` * ${1 / this.spec.plan.points}f` : "";
+    const lines: string[] = [];
+    this.#ends(!inverse).forEach((row, i) => {
+      row.forEach((place, q) => {
+        const index =
+          sink.kind === "spectrum"
+            ? this.#spectrumIndex("h + p.channel", i, q)
+            : this.#workIndex(place);
+        const { re, im } = values[i]![q]!;
+        lines.push(`${name}[${index}] = vec2f(${re || "0.0f"}, ${im || "0.0f"})${scale};`);
+      });
+    });
+    text.line("if (live) {");
+    for (const l of lines) text.line(l);
+    text.line("}");
+  }
+
+  #path(path: Path): void {
+    const { source, product, sink } = path;
+    let v = this.load(source, path.forward);
+    if (path.forward) v = this.tile.forward(v, () => product !== "none" && this.#spectrumAhead());
+    if (product !== "none") v = this.multiply(v, product);
+    if (path.inverse)
+      v = this.tile.inverse(v, () => sink.kind === "samples" && this.#gatesAhead(sink));
+    this.store(sink, v, path.inverse);
+  }
+
+  #gradient(work: Gradient): void {
+    const { text, tile } = this;
+    this.#bind({ name: "sums", access: "read_write", element: "vec2f" });
+    const last = tile.stages.at(-1)!;
+    const slots = Array.from({ length: last.each }, (_, i) =>
+      Array.from({ length: last.radix }, (_, q) => this.#spectrumIndex("unit", i, q)),
+    );
+    const sums = slots.map((row) =>
+      row.map((index) => {
+        const name = text.fresh("sum");
+        text.line(`var ${name} = vec2f();`);
+        text.line(`if (p.clear == 0u) { ${name} = sums[${index}]; }`);
+        return name;
+      }),
+    );
+    text.line("for (var b = p.begin; b < p.end; b++) {");
+    text.line("let row = b * p.channels + h;");
+    text.line("let slot = unit * (p.end - p.begin) + b - p.begin;");
+    tile.enterLoop();
+    const u = tile.forward(this.load(work.u, true));
+    if (work.y) this.store(work.y, tile.inverse(this.multiply(u, "kernel")), true);
+    const dy = tile.forward(this.load(work.dy, true));
+    dy.forEach((row, i) => {
+      const g = new Graph();
+      const products = row.map((v, q) => g.cmulConj(nodes(g, v), nodes(g, u[i]![q]!)));
+      printValues(text, products).forEach((v, q) => {
+        text.line(`${sums[i]![q]} += vec2f(${v.re || "0.0f"}, ${v.im || "0.0f"});`);
+      });
+    });
+    if (work.du) this.store(work.du, tile.inverse(this.multiply(dy, "conjugate")), true);
+    text.line("}");
+    text.line("if (live) {");
+    sums.forEach((row, i) => {
+      row.forEach((name, q) => {
+        text.line(`sums[${slots[i]![q]}] = ${name};`);
+      });
+    });
+    text.line("}");
+  }
+
+  /** Gradients have a loop of their own. */
+  get #turns(): number {
+    return this.spec.work.kind === "path" ? (this.pass.turns ?? 1) : 1;
+  }
+
+  #prologue(): string[] {
+    const { pass, spec } = this;
+    const perUnit = pass.blocks * pass.tilesPerBlock;
+    const turns = this.#turns;
+    const lines = [
+      `let t = ${pass.tiles === 1 ? "lane" : `lane % ${pass.threads}u`};`,
+      `let sub = ${pass.tiles === 1 ? "0u" : `lane / ${pass.threads}u`};`,
+      `let shared_base = ${pass.tiles === 1 ? "0u" : `sub * ${this.#sharedSize}u`};`,
+      ...(turns > 1
+        ? [
+            `for (var turn = 0u; turn < ${turns}u; turn++) {`,
+            `let wanted = ((group.y * groups.x + group.x) * ${turns}u + turn) * ${pass.tiles}u + sub;`,
+          ]
+        : [`let wanted = (group.y * groups.x + group.x) * ${pass.tiles}u + sub;`]),
+      "let live = wanted < p.tiles;",
+      "let tile = min(wanted, p.tiles - 1u);",
+      `let unit = tile / ${perUnit}u;`,
+      `let block = (tile % ${perUnit}u) / ${pass.tilesPerBlock}u;`,
+      `let column = (tile % ${pass.tilesPerBlock}u) * ${pass.columns}u;`,
+    ];
+    if (spec.work.kind === "gradient") lines.push("let h = p.first + unit;");
+    else {
+      lines.push(
+        "let h = (p.first + unit) / p.batch;",
+        "let row = ((p.first + unit) % p.batch) * p.channels + h;",
+        "let slot = unit;",
+      );
+    }
+    if (this.#bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
+    return lines;
+  }
+
+  finish(): Kernel {
+    const { pass, spec } = this;
+    const { work } = spec;
+    if (this.#turns > 1) this.tile.enterLoop();
+    if (work.kind === "path") this.#path(work);
+    else this.#gradient(work);
+    const bindings = [...this.#bindings.values()];
+    const declared = bindings.map(
+      (b, i) =>
+        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
+    );
+    const element = pass.exchange === "whole" ? "vec2f" : "f32";
+    const shared = this.#sharedSize
+      ? [`var<workgroup> shared_x: array<${element}, ${this.#sharedSize * pass.tiles}>;`]
+      : [];
+    const writes = [...this.#tensors.values()].some((t) => t.writes);
+    const code = [
+      ...(this.#meets ? ["enable subgroups;"] : []),
+      declaredParameters,
+      ...declared,
+      ...shared,
+      ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),
+      ...[...this.#tensors.values()].flatMap(tensorFunctions),
+      `@compute @workgroup_size(${pass.threads * pass.tiles})`,
+      "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
+      ...this.#prologue(),
+      ...this.text.lines,
+      ...(this.#turns > 1 ? ["}"] : []),
+      "}",
+      "",
+    ].join("\n");
+    return {
+      code,
+      bindings,
+      tiles: pass.tiles * this.#turns,
+      tilesPerUnit: pass.blocks * pass.tilesPerBlock,
+    };
+  }
+}
+
+/** Generate a kernel. */
+export function generateKernel(spec: KernelSpec): Kernel {
+  return new Writer(spec).finish();
+}
