@@ -4,6 +4,7 @@
  * paths. Whatever a kernel is for, its text is put together from the same pieces.
  */
 import type { Dtype } from "../../dtype.ts";
+import type { Run } from "../../plan/geometry.ts";
 import type { PassPlan } from "../../plan/passes.ts";
 import type { Binding, TensorName } from "./tensors.ts";
 
@@ -15,8 +16,9 @@ export interface Output {
   readonly skipped?: TensorName | undefined;
 }
 
-/** Where a path begins: a product of tensors, or complex points in work memory. */
+/** Where a path begins: a product of tensors, taps at their positions (bound as `u`), or complex points in work memory. */
 export type Source =
+  | { readonly kind: "taps"; readonly runs: readonly Run[]; readonly taps: number }
   | { readonly kind: "samples"; readonly factors: readonly TensorName[]; readonly width: number }
   | { readonly kind: "work"; readonly buffer: "work" | "other" | "sums" };
 

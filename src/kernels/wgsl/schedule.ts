@@ -8,11 +8,11 @@
  */
 import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
-import type { Gradient, Kernel, Output, Parameters, Path, Sink, Source } from "./kernels.ts";
+import type { Gradient, Kernel, Output, Path, Sink, Source } from "./kernels.ts";
 import { sumSkip } from "./skip.ts";
-import type { BufferRange, GpuCall, GpuConvolution, Schedule, Slice } from "./steps.ts";
+import type { GpuCall, GpuConvolution, Schedule, Slice } from "./steps.ts";
 import { Build, pointBytes } from "./steps.ts";
-import { collectTaps, placeTaps } from "./taps.ts";
+import { collectTaps, wrapped } from "./taps.ts";
 import type { TensorName } from "./tensors.ts";
 import { generateKernel } from "./writer.ts";
 
@@ -25,10 +25,14 @@ export class Scheduler {
     this.convolution = convolution;
   }
 
-  #kernel(pass: number, work: Path | Gradient): Kernel {
-    const { plan, problem, limits } = this.convolution;
-    return this.#remembered(`${pass} ${JSON.stringify(work)}`, () =>
-      generateKernel({ plan, pass, dtype: problem.dtype, work, machine: limits }),
+  #kernel(
+    pass: number,
+    work: Path | Gradient,
+    dtype: Dtype = this.convolution.problem.dtype,
+  ): Kernel {
+    const { plan, limits } = this.convolution;
+    return this.#remembered(`${pass} ${dtype} ${JSON.stringify(work)}`, () =>
+      generateKernel({ plan, pass, dtype, work, machine: limits }),
     );
   }
 
@@ -55,40 +59,35 @@ export class Scheduler {
   #makeSpectra(build: Build, from: number, count: number): void {
     const { plan, part, problem } = this.convolution;
     const dtype = build.call.taps!;
-    const place = this.#remembered(`taps ${dtype}`, () =>
-      placeTaps(plan, part, problem.kernelLength, dtype),
-    );
     const transformBytes = plan.points * pointBytes;
     const tapBytes = problem.kernelLength * bytesPerSample(dtype);
     const group = build.rowsFor(transformBytes, tapBytes);
+    const placed: Source = {
+      kind: "taps",
+      runs: part.taps.map((run) => wrapped(run, plan)),
+      taps: problem.kernelLength,
+    };
+    const last = plan.passes.length - 1;
     for (let c = 0; c < count; c += group) {
       const n = Math.min(group, count - c);
       const begin = (build.call.offsets.k ?? 0) + (from + c) * tapBytes;
       const taps = build.bound("k", begin, n * tapBytes, bytesPerSample(dtype));
-      build.step(
-        place,
-        n * plan.points,
-        { u: taps.first },
-        { u: taps.range, work: build.work("work", n) },
-      );
-      this.#transform(build, n, build.spectrum(c, n));
-    }
-  }
-
-  /** Forward passes over the first transforms in work memory; the last one leaves their spectra. */
-  #transform(build: Build, units: number, spectrum: BufferRange): void {
-    const work = build.work("work", units);
-    const { passes } = this.convolution.plan;
-    passes.forEach((_, pass) => {
-      const last = pass === passes.length - 1;
-      const kernel = this.#kernel(pass, {
-        kind: "path",
-        source: { kind: "work", buffer: "work" },
-        ...{ forward: true, product: "none", inverse: false },
-        sink: last ? { kind: "spectrum" } : { kind: "work", buffer: "work" },
+      plan.passes.forEach((_, pass) => {
+        const work: Path = {
+          kind: "path",
+          source: pass === 0 ? placed : { kind: "work", buffer: "work" },
+          ...{ forward: true, product: "none", inverse: false },
+          sink: pass === last ? { kind: "spectrum" } : { kind: "work", buffer: "work" },
+        };
+        const ranges = {
+          ...(pass === 0 ? { u: taps.range } : {}),
+          ...(last > 0 ? { work: build.work("work", n) } : {}),
+          ...(pass === last ? { spectrum: build.spectrum(c, n) } : {}),
+        };
+        const parameters = { batch: 1, channels: n, u: taps.first };
+        build.units(this.#kernel(pass, work, dtype), n, parameters, ranges);
       });
-      build.units(kernel, units, { batch: 1 }, { work, ...(last && { spectrum }) });
-    });
+    }
   }
 
   /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u. */

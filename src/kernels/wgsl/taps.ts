@@ -1,16 +1,14 @@
-/** Between a kernel's taps and the positions of its transform: placing them, and collecting their gradients. */
-import type { Dtype } from "../../dtype.ts";
+/** Between a kernel's taps and the positions of its transform: where they stand, and collecting their gradients. */
 import type { Part, Run } from "../../plan/geometry.ts";
 import type { PassPlan } from "../../plan/passes.ts";
 import type { Kernel } from "./kernels.ts";
 import { declaredParameters } from "./kernels.ts";
-import { tensorBinding, tensorFunctions } from "./tensors.ts";
 
 /** Threads of a workgroup. */
 const threads = 64;
 
 /** A run of taps with its first position in 0 … P − 1; what wraps around changes its sign with the plan's packing. */
-function wrapped(run: Run, plan: PassPlan): Run {
+export function wrapped(run: Run, plan: PassPlan): Run {
   if (run.position >= 0) return run;
   const halves = plan.packing === "halves";
   const positions = halves ? 2 * plan.points : plan.points;
@@ -27,38 +25,6 @@ const main = [
   `let index = (group.y * groups.x + group.x) * ${threads}u + lane;`,
   "if (index >= p.tiles) { return; }",
 ];
-
-/** Taps → complex points of the transform: rows of `work`, one for each of the channels from `p.channel` on. */
-export function placeTaps(plan: PassPlan, part: Part, taps: number, dtype: Dtype): Kernel {
-  const access = { name: "u", dtype, writes: false, paired: false } as const;
-  const bindings = [
-    tensorBinding(access),
-    { name: "work", access: "read_write", element: "vec2f" } as const,
-  ];
-  const sum = (shift: number): string[] =>
-    part.taps.map((r) => {
-      const { index, count, position, sign } = wrapped(r, plan);
-      const at = `n + ${shift}u - ${position}u`;
-      const tap = `u_get(p.u + row * ${taps}u + ${index}u + at)`;
-      return `{ let at = ${at}; if (n + ${shift}u >= ${position}u && at < ${count}u) { x ${sign > 0 ? "+" : "-"}= ${tap}; } }`;
-    });
-  const parts = plan.packing === "halves" ? [0, plan.points] : [0];
-  const code = [
-    declaredParameters,
-    `@group(0) @binding(1) var<storage, read> u: array<${bindings[0]!.element}>;`,
-    "@group(0) @binding(2) var<storage, read_write> work: array<vec2f>;",
-    ...tensorFunctions(access),
-    ...main,
-    `let row = index / ${plan.points}u;`,
-    `let n = index % ${plan.points}u;`,
-    "var z = vec2f();",
-    ...parts.flatMap((shift, i) => ["{", "var x = 0.0f;", ...sum(shift), `z[${i}] = x;`, "}"]),
-    "work[index] = z;",
-    "}",
-    "",
-  ].join("\n");
-  return { code, bindings, tiles: threads, tilesPerUnit: plan.points };
-}
 
 /** Complex points in `work` → the gradient of the taps, float32. */
 export function collectTaps(plan: PassPlan, part: Part, taps: number): Kernel {

@@ -14,6 +14,7 @@ import { rootQuarters, stageTables } from "./twiddles.ts";
 
 /** Tensors that a source or sink touches. */
 function tensorsOf(end: Source | Sink): { name: TensorName; writes: boolean; width: number }[] {
+  if (end.kind === "taps") return [{ name: "u", writes: false, width: 1 }];
   if (end.kind !== "samples") return [];
   const { width } = end;
   if ("factors" in end) return end.factors.map((name) => ({ name, writes: false, width }));
@@ -37,6 +38,10 @@ interface Spot {
   readonly value: (values: readonly Value[][]) => string;
 }
 
+/** The user's row of a unit: rows of a channel stand one after the other. */
+const rowOf =
+  "fn row_of(unit: u32) -> u32 { let n = p.first + unit; return (n % p.batch) * p.channels + n / p.batch; }";
+
 /** Points of the spectrum that a thread may load before it needs them. */
 const mostAhead = 16;
 
@@ -50,6 +55,10 @@ class Writer {
   readonly #tensors = new Map<TensorName, TensorAccess>();
   readonly #bindings = new Map<string, Binding>();
   readonly #sharedSize: number;
+  /** Names of samples that are fetched ahead, by tensor and place. */
+  readonly #fetched = new Map<string, string>();
+  /** Code before the loop over turns. */
+  readonly #before: string[] = [];
   /** Whether a thread holds neighbours at the ends of the pass. */
   readonly #neighbours: boolean;
   /** Whether two threads next to each other do, and can swap them so that each stores a whole word. */
@@ -155,10 +164,11 @@ class Writer {
           const read = source.factors
             .map((f) => {
               const index = this.#sampleIndex(f, place, shift, source.width);
-              if (pair) return `${f}_pair(${f}_word(${index}))`;
+              const word = this.#fetched.get(`${f} ${i} ${q} ${which}`) ?? `${f}_word(${index})`;
+              if (pair) return `${f}_pair(${word})`;
               // Which half of its word a sample is depends on the thread alone.
-              if (this.#meets && source.width % 2 === 0) return `${f}_one(${f}_word(${index}), t)`;
-              return `${f}_get(${index})`;
+              const half = this.#meets && source.width % 2 === 0 ? "t" : index;
+              return `${f}_one(${word}, ${half})`;
             })
             .join(" * ");
           const guard = `${sum({ ...place, offset: place.offset + shift })} < ${source.width}u`;
@@ -175,9 +185,78 @@ class Writer {
     return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
   }
 
+  /**
+   * Where tiles come in turn, a tile's samples are fetched, as they are stored, while the one before is on its way back.
+   * Returns the code that fetches those of the next tile; the first tile's are fetched before the loop.
+   */
+  #fetchAhead(source: Source): () => void {
+    const { pass, tile, text } = this;
+    if (this.#turns === 1 || this.spec.plan.passes.length > 1 || source.kind !== "samples")
+      return () => {};
+    const fetches: { name: string; word: (row: string) => string }[] = [];
+    const neighbours = this.#neighbours && source.width % 2 === 0;
+    const mark = text.lines.length;
+    this.#ends(false).forEach((row, i) => {
+      if (neighbours && i % 2 === 1) return;
+      row.forEach((place, q) => {
+        for (const which of [0, 1] as const) {
+          const { all, shift } = this.#samples(which, q, source.width);
+          if (!all) continue;
+          for (const f of source.factors) {
+            const name = text.fresh("f");
+            this.#fetched.set(`${f} ${i} ${q} ${which}`, name);
+            const offset = place.offset + shift;
+            const word = (r: string): string => {
+              const base = tile.held("i", `${place.base} + ${r} * ${source.width}u + p.${f}`);
+              return `${f}_word(${sum({ base, offset })})`;
+            };
+            fetches.push({ name, word });
+          }
+        }
+      });
+    });
+    const first = `(group.y * groups.x + group.x) * ${this.#turns * pass.tiles}u + sub`;
+    text.line(`let first_row = row_of(min(${first}, p.tiles - 1u));`);
+    for (const { name, word } of fetches) text.line(`var ${name} = ${word("first_row")};`);
+    this.#before.push(...text.lines.splice(mark));
+    return () => {
+      const last = `turn == ${this.#turns - 1}u`;
+      const next = `wanted + select(${pass.tiles}u, 0u, ${last})`;
+      const row = tile.held("n", `row_of(min(${next}, p.tiles - 1u))`);
+      for (const { name, word } of fetches) text.line(`${name} = ${word(row)};`);
+    };
+  }
+
+  /** Taps at their positions: sums over the runs that reach a place. */
+  #loadTaps({ runs, taps }: Source & { kind: "taps" }): Value[][] {
+    const { plan } = this.spec;
+    const run = plan.points / this.tile.stages[0]!.radix;
+    const part = (place: Place, q: number, shift: number): string | 0 => {
+      const first = shift + q * run;
+      const terms = runs.flatMap(({ index, count, position, sign }) => {
+        if (first >= position + count || first + run <= position) return [];
+        const n = sum({ ...place, offset: place.offset + shift });
+        const at = this.text.hold("n", `${n} - ${position}u`);
+        const base = this.tile.held("i", `row * ${taps}u + p.u`);
+        // Below the position, the difference is a huge number.
+        const inside = `${at} < ${count}u`;
+        const read = `u_get(${base} + ${index}u + min(${at}, ${count - 1}u))`;
+        return [`select(0.0f, ${sign > 0 ? "" : "-"}${read}, ${inside})`];
+      });
+      return terms.length > 0 ? this.text.hold("s", terms.join(" + ")) : 0;
+    };
+    return this.#ends(false).map((row) =>
+      row.map((place, q) => ({
+        re: part(place, q, 0),
+        im: plan.packing === "halves" ? part(place, q, plan.points) : 0,
+      })),
+    );
+  }
+
   /** Values at the first stage's places, or at the last one's for a path that has inverse stages alone. */
   load(source: Source, forward: boolean): Value[][] {
     if (source.kind === "samples") return this.#loadSamples(source);
+    if (source.kind === "taps") return this.#loadTaps(source);
     this.#bind({ name: source.buffer, access: "read", element: "vec2f" });
     return this.#ends(!forward).map((row, i) =>
       row.map((place, q) => {
@@ -334,11 +413,15 @@ class Writer {
 
   #path(path: Path): void {
     const { source, product, sink } = path;
+    const fetch = this.#fetchAhead(source);
     let v = this.load(source, path.forward);
     if (path.forward) v = this.tile.forward(v, () => product !== "none" && this.#spectrumAhead());
     if (product !== "none") v = this.multiply(v, product);
     if (path.inverse)
-      v = this.tile.inverse(v, () => sink.kind === "samples" && this.#gatesAhead(sink));
+      v = this.tile.inverse(v, () => {
+        if (sink.kind === "samples") this.#gatesAhead(sink);
+        fetch();
+      });
     this.store(sink, v, path.inverse);
   }
 
@@ -397,6 +480,7 @@ class Writer {
       `let shared_base = ${pass.tiles === 1 ? "0u" : `sub * ${this.#sharedSize}u`};`,
       ...(turns > 1
         ? [
+            ...this.#before,
             `for (var turn = 0u; turn < ${turns}u; turn++) {`,
             `let wanted = ((group.y * groups.x + group.x) * ${turns}u + turn) * ${pass.tiles}u + sub;`,
           ]
@@ -411,7 +495,7 @@ class Writer {
     else {
       lines.push(
         "let h = (p.first + unit) / p.batch;",
-        "let row = ((p.first + unit) % p.batch) * p.channels + h;",
+        "let row = row_of(unit);",
         "let slot = unit;",
       );
     }
@@ -440,6 +524,7 @@ class Writer {
       declaredParameters,
       ...declared,
       ...shared,
+      rowOf,
       ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),
       ...[...this.#tensors.values()].flatMap(tensorFunctions),
       `@compute @workgroup_size(${pass.threads * pass.tiles})`,
