@@ -6,6 +6,9 @@ import { BackendError, UnsupportedError } from "../errors.ts";
 import type { Kernel, Parameters } from "../kernels/wgsl/kernels.ts";
 import { parameterNames } from "../kernels/wgsl/kernels.ts";
 import type { BufferName, GpuLimits, Schedule, Step } from "../kernels/wgsl/steps.ts";
+import { findTraits } from "./webgpu-traits.ts";
+
+type Traits = Awaited<ReturnType<typeof findTraits>>;
 
 /** Buffers of a call by name. */
 export type Buffers = Partial<Record<BufferName, GPUBuffer>>;
@@ -84,8 +87,11 @@ export class WebGpuBackend {
   #bytes = 0;
   #lost: string | undefined;
 
-  private constructor(device: GPUDevice, name: string) {
+  readonly #traits: Traits;
+
+  private constructor(device: GPUDevice, name: string, traits: Traits) {
     this.device = device;
+    this.#traits = traits;
     this.name = name;
     void device.lost.then((info) => {
       this.#lost = `${info.reason}: ${info.message}`;
@@ -97,7 +103,10 @@ export class WebGpuBackend {
    * @throws UnsupportedError where there is no adapter.
    */
   static async open(device: GPUDevice | undefined, call: string): Promise<WebGpuBackend> {
-    if (device) return new WebGpuBackend(device, adapterName(device.adapterInfo));
+    if (device) {
+      const traits = await findTraits(device);
+      return new WebGpuBackend(device, adapterName(device.adapterInfo), traits);
+    }
     const gpu = await findGpu(call);
     const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
     if (!adapter) {
@@ -112,7 +121,7 @@ export class WebGpuBackend {
     for (const name of wantedLimits) requiredLimits[name] = adapter.limits[name];
     const requiredFeatures = wantedFeatures.filter((f) => adapter.features.has(f));
     const opened = await adapter.requestDevice({ requiredLimits, requiredFeatures });
-    return new WebGpuBackend(opened, adapterName(adapter.info));
+    return new WebGpuBackend(opened, adapterName(adapter.info), await findTraits(opened));
   }
 
   /**
@@ -128,6 +137,7 @@ export class WebGpuBackend {
   limits(workspaceBytes: number): GpuLimits {
     const { limits } = this.device;
     return {
+      ...this.#traits,
       sharedBytes: limits.maxComputeWorkgroupStorageSize,
       threads: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
       values: this.isSoftware ? 8 : 32,

@@ -1,6 +1,6 @@
 /**
- * Where points lie in shared memory. Strides of powers of two meet in one bank; leaving out one element in 2^k moves them
- * apart, and which k is best depends on how the stages on both sides read and write. Numbers small enough to count: what
+ * Where points lie in shared memory. Strides of powers of two meet in one bank; leaving out elements at two distances moves
+ * them apart, and which is best depends on how the stages on both sides read and write. Numbers small enough to count: what
  * one subgroup of 32 threads does on 32 banks of four bytes, which is what GPUs have; on others the answer is a good guess.
  */
 import type { PassLayout } from "../../plan/passes.ts";
@@ -14,23 +14,41 @@ export interface Spread {
   readonly vector: number;
 }
 
+/** Elements left out: one after every `near`, and `gap` more after every `far`; 0 for none. */
+export interface Pad {
+  readonly near: number;
+  readonly far: number;
+  readonly gap: number;
+}
+
 /** Layout of a tile's exchanges in shared memory. */
 export interface SharedLayout {
-  /** For each boundary between stages: one element is left out after so many; 0 for none. */
-  readonly pads: readonly number[];
+  /** For each boundary between stages. */
+  readonly pads: readonly Pad[];
   /** Elements from one tile to the next. */
   readonly stride: number;
 }
 
 const banks = 32;
 const lanes = 32;
-const candidates = [0, 64, 32, 16, 8, 4];
+const nears = [0, 64, 32, 16, 8, 4];
+const fars = [64, 128, 256, 512, 1024];
+const candidates: readonly Pad[] = nears.flatMap((near) => [
+  { near, far: 0, gap: 0 },
+  ...fars.flatMap((far) => [2, 4, 8, 16].map((gap) => ({ near, far, gap }))),
+]);
 /** Elements between tiles beyond a multiple of the banks, for tiles that share a subgroup. */
 const gaps = [0, 1, 2, 4, 8, 16];
 
-/** Index of a point when one element is left out after every `pad`. */
-export function padded(point: number, pad: number): number {
-  return pad === 0 ? point : point + Math.floor(point / pad);
+/** Index of a point. */
+export function padded(point: number, { near, far, gap }: Pad): number {
+  const one = near === 0 ? 0 : Math.floor(point / near);
+  return point + one + (far === 0 ? 0 : gap * Math.floor(point / far));
+}
+
+/** Text of the index of a point. */
+export function paddedText(x: string, { near, far, gap }: Pad): string {
+  return `${x}${near ? ` + ${x} / ${near}u` : ""}${far ? ` + ${x} / ${far}u * ${gap}u` : ""}`;
 }
 
 /** Place in the tile of input q of butterfly i of thread t. */
@@ -40,7 +58,7 @@ function place(pass: PassLayout, s: Spread, t: number, i: number, q: number): nu
 }
 
 /** Turns that the banks take for one subgroup's accesses of one stage's points, elements of one or two words. */
-function turns(pass: PassLayout, s: Spread, pad: number, stride: number, words: 1 | 2): number {
+function turns(pass: PassLayout, s: Spread, pad: Pad, stride: number, words: 1 | 2): number {
   let total = 0;
   const together = lanes / words;
   const load = new Uint8Array(banks);
@@ -70,30 +88,30 @@ export function sharedLayout(
   if (stages.length < 2) return { pads: [], stride: 0 };
   const words = pass.exchange === "whole" ? 2 : 1;
   const room = Math.floor(bytes / (4 * words * pass.tiles));
-  const spans = candidates.filter((pad) => padded(pass.tilePoints, pad) <= room);
-  let best = { pads: stages.slice(1).map(() => 0), stride: pass.tilePoints };
+  // No more than an eighth beyond the points: shared memory is what limits how many workgroups run at once.
+  const most = Math.min(room, Math.ceil(pass.tilePoints * 1.125));
+  const fitting = candidates.filter((pad) => padded(pass.tilePoints, pad) <= most);
+  let best = { pads: stages.slice(1).map(() => fitting[0]!), stride: pass.tilePoints };
   let bestTurns = Number.POSITIVE_INFINITY;
   for (const gap of pass.tiles > 1 && pass.threads < lanes ? gaps : [0]) {
-    for (const most of spans) {
-      // Tiles are apart by the widest exchange.
-      const span = padded(pass.tilePoints, most);
-      const stride = pass.tiles > 1 ? Math.ceil(span / banks) * banks + gap : span;
-      if (stride > room) continue;
-      const fit = spans.filter((pad) => padded(pass.tilePoints, pad) <= stride);
-      let sum = 0;
-      const pads = stages.slice(1).map((stage, i) => {
-        const costs = fit.map(
-          (pad) =>
-            turns(pass, stages[i]!, pad, stride, words) + turns(pass, stage, pad, stride, words),
-        );
-        const least = Math.min(...costs);
-        sum += least;
-        return fit[costs.indexOf(least)]!;
-      });
-      if (sum < bestTurns || (sum === bestTurns && stride < best.stride)) {
-        best = { pads, stride };
-        bestTurns = sum;
-      }
+    const span = Math.max(...fitting.map((pad) => padded(pass.tilePoints, pad)));
+    // Tiles are apart by the widest exchange.
+    const stride = pass.tiles > 1 ? Math.ceil(span / banks) * banks + gap : span;
+    const fit = stride <= room ? fitting : [candidates[0]!];
+    const apart = stride <= room ? stride : pass.tilePoints;
+    let sum = 0;
+    const pads = stages.slice(1).map((stage, i) => {
+      const costs = fit.map(
+        (pad) => turns(pass, stages[i]!, pad, apart, words) + turns(pass, stage, pad, apart, words),
+      );
+      const least = Math.min(...costs);
+      sum += least;
+      return fit[costs.indexOf(least)]!;
+    });
+    if (sum < bestTurns) {
+      const used = Math.max(...pads.map((pad) => padded(pass.tilePoints, pad)));
+      best = { pads, stride: pass.tiles > 1 ? apart : used };
+      bestTurns = sum;
     }
   }
   return best;

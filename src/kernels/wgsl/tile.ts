@@ -9,7 +9,7 @@ import { fusedDft, settled, turn } from "../../math/fused.ts";
 import type { PassLayout } from "../../plan/passes.ts";
 import { product } from "../../plan/plan.ts";
 import type { SharedLayout } from "./banks.ts";
-import { padded, sharedLayout } from "./banks.ts";
+import { padded, paddedText, sharedLayout } from "./banks.ts";
 import type { Text, Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import type { StageTable } from "./twiddles.ts";
@@ -146,8 +146,7 @@ export class Tile {
   /** Index in shared memory, at the boundary after stage `boundary`. */
   #shared(place: Place, boundary: number): string {
     const pad = this.shared.pads[boundary]!;
-    const at = (x: string): string =>
-      pad ? `${x} + ${x} / ${pad}u + shared_base` : `${x} + shared_base`;
+    const at = (x: string): string => `${paddedText(x, pad)} + shared_base`;
     return sum(this.apply("a", place, at, (n) => padded(n, pad)));
   }
 

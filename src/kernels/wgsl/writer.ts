@@ -1,425 +1,26 @@
 /** The text of a kernel, put together for one pass of a plan: loads, stages, product, stages, stores. */
 import { Graph } from "../../math/expr.ts";
-import type { PassLayout } from "../../plan/passes.ts";
-import { passLayouts } from "../../plan/passes.ts";
-import type { Gradient, Kernel, KernelSpec, Path, Sink, Source } from "./kernels.ts";
+import { Ends } from "./ends.ts";
+import type { Gradient, Kernel, KernelSpec, Path } from "./kernels.ts";
 import { declaredParameters } from "./kernels.ts";
-import type { Value } from "./print.ts";
-import { nodes, printValues, Text } from "./print.ts";
-import type { Binding, TensorAccess, TensorName } from "./tensors.ts";
-import { roundingFunctions, tensorBinding, tensorFunctions } from "./tensors.ts";
-import type { Place, Stage } from "./tile.ts";
-import { stagesOf, sum, Tile } from "./tile.ts";
-import { rootQuarters, stageTables } from "./twiddles.ts";
-
-/** Tensors that a source or sink touches. */
-function tensorsOf(end: Source | Sink): { name: TensorName; writes: boolean; width: number }[] {
-  if (end.kind === "taps") return [{ name: "u", writes: false, width: 1 }];
-  if (end.kind !== "samples") return [];
-  const { width } = end;
-  if ("factors" in end) return end.factors.map((name) => ({ name, writes: false, width }));
-  return end.outputs.flatMap((o) => [
-    { name: o.tensor, writes: true, width },
-    ...o.gates.map((name) => ({ name, writes: false, width })),
-    ...(o.skipped ? [{ name: o.skipped, writes: false, width }] : []),
-  ]);
-}
-
-const endsOf = (work: Path | Gradient): (Source | Sink)[] =>
-  work.kind === "path"
-    ? [work.source, work.sink]
-    : [work.u, work.dy, work.y, work.du].filter((end) => end !== undefined);
-
-/** A place of one result or of two neighbours, and the text of their values. */
-interface Spot {
-  readonly place: Place;
-  /** Whether it lies in the row whatever the thread. */
-  readonly all: boolean;
-  readonly value: (values: readonly Value[][]) => string;
-}
+import { nodes, printValues } from "./print.ts";
+import { roundingFunctions, tensorFunctions } from "./tensors.ts";
 
 /** The user's row of a unit: rows of a channel stand one after the other. */
 const rowOf =
   "fn row_of(unit: u32) -> u32 { let n = p.first + unit; return (n % p.batch) * p.channels + n / p.batch; }";
 
-/** Points of the spectrum that a thread may load before it needs them. */
-const mostAhead = 16;
-
 /** Builds the text of one kernel. */
-class Writer {
-  readonly spec: KernelSpec;
-  readonly pass: PassLayout;
-  readonly text: Text = new Text();
-  readonly tile: Tile;
-  readonly vector: number;
-  readonly #tensors = new Map<TensorName, TensorAccess>();
-  readonly #bindings = new Map<string, Binding>();
-  readonly #sharedSize: number;
-  /** Names of samples that are fetched ahead, by tensor and place. */
-  readonly #fetched = new Map<string, string>();
-  /** Code before the loop over turns. */
-  readonly #before: string[] = [];
-  /** Whether a thread holds neighbours at the ends of the pass. */
-  readonly #neighbours: boolean;
-  /** Whether two threads next to each other do, and can swap them so that each stores a whole word. */
-  readonly #meets: boolean;
-
-  constructor(spec: KernelSpec) {
-    this.spec = spec;
-    const { plan, work } = spec;
-    this.pass = passLayouts(plan)[spec.pass]!;
-    const { pass } = this;
-    const tensors = endsOf(work).flatMap(tensorsOf);
-    this.vector = tensors.length > 0 ? 2 : 1;
-    const tables = stageTables(plan)[spec.pass]!;
-    const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, this.vector);
-    this.tile = new Tile(this.text, pass, stages, spec.machine.sharedBytes);
-    this.#sharedSize = this.tile.shared.stride;
-    this.#neighbours = stages[0]!.vector === 2;
-    this.#meets = !this.#neighbours && tensors.length > 0 && this.#lanesMeet(stages[0]!);
-    for (const { name, writes, width } of tensors) {
-      const paired = (this.#neighbours || this.#meets) && width % 2 === 0;
-      const access = { name, dtype: spec.dtype, writes, paired };
-      this.#tensors.set(name, access);
-      this.#bind(tensorBinding(access));
-    }
-    if (stages.some((s) => s.table))
-      this.#bind({ name: "twiddles", access: "read", element: "vec4f" });
-  }
-
-  #lanesMeet({ vector, rest, radix }: Stage): boolean {
-    const { threads, columns } = this.pass;
-    const even = (n: number): boolean => n % 2 === 0;
-    return (
-      (this.spec.machine.shuffles ?? false) &&
-      this.spec.dtype !== "float32" &&
-      vector === 1 &&
-      [rest, threads, radix].every(even) &&
-      rest % threads === 0 &&
-      (columns === 1 || even(columns))
-    );
-  }
-
-  #bind(binding: Binding): void {
-    const known = this.#bindings.get(binding.name);
-    if (known?.access !== "read_write") this.#bindings.set(binding.name, binding);
-  }
-
-  /** Positions of this thread's points at the ends of the pass: butterfly i, input q. */
-  #ends(last: boolean): Place[][] {
-    const stage = last ? this.tile.stages.at(-1)! : this.tile.stages[0]!;
-    return this.tile.places(stage).map((row) => row.map((at) => this.tile.position(at, "column")));
-  }
-
-  #workIndex(place: Place): string {
-    const base = this.tile.held(
-      "m",
-      `${place.base} + slot * ${this.spec.plan.points}u + block * ${this.pass.size}u`,
-    );
-    return sum({ base, offset: place.offset });
-  }
-
-  #slot(i: number, q: number): number {
-    return (i * this.tile.stages.at(-1)!.radix + q) * this.pass.threads;
-  }
-
-  /** Index of a point in spectra: threads next to each other, so that loads are whole lines. */
-  #spectrumIndex(channel: string, i: number, q: number): string {
-    const { plan } = this.spec;
-    const base = this.tile.held(
-      "k",
-      `(${channel}) * ${plan.points}u + block * ${this.pass.size}u + t`,
-    );
-    return sum({ base, offset: this.#slot(i, q) });
-  }
-
-  /** Which samples a part of a point holds: complex part 0 or 1, of input q of the first stage. */
-  #samples(part: 0 | 1, q: number, width: number): { shift: number; all: boolean; none: boolean } {
-    const { plan } = this.spec;
-    const shift = plan.packing === "halves" ? part * plan.points : 0;
-    const run = plan.points / this.tile.stages[0]!.radix;
-    const first = shift + q * run;
-    return { shift, all: first + run <= width, none: first >= width };
-  }
-
-  #sampleIndex(tensor: TensorName, place: Place, shift: number, width: number): string {
-    const base = this.tile.held("i", `${place.base} + row * ${width}u + p.${tensor}`);
-    return sum({ base, offset: place.offset + shift });
-  }
-
-  #loadSamples(source: Source & { kind: "samples" }): Value[][] {
-    const part = (which: 0 | 1): (string | 0)[][] => {
-      const values: (string | 0)[][] = [];
-      const places = this.#ends(false);
-      for (let i = 0; i < places.length; i += 1) values.push([]);
-      places.forEach((row, i) => {
-        row.forEach((place, q) => {
-          if (values[i]![q] !== undefined) return;
-          const { all, none, shift } = this.#samples(which, q, source.width);
-          if (none) {
-            values[i]![q] = 0;
-            return;
-          }
-          const pair = this.#neighbours && source.width % 2 === 0;
-          const read = source.factors
-            .map((f) => {
-              const index = this.#sampleIndex(f, place, shift, source.width);
-              const word = this.#fetched.get(`${f} ${i} ${q} ${which}`) ?? `${f}_word(${index})`;
-              if (pair) return `${f}_pair(${word})`;
-              // Which half of its word a sample is depends on the thread alone.
-              const half = this.#meets && source.width % 2 === 0 ? "t" : index;
-              return `${f}_one(${word}, ${half})`;
-            })
-            .join(" * ");
-          const guard = `${sum({ ...place, offset: place.offset + shift })} < ${source.width}u`;
-          const zero = pair ? "vec2f()" : "0.0f";
-          const value = this.text.hold("s", all ? read : `select(${zero}, ${read}, ${guard})`);
-          values[i]![q] = pair ? `${value}.x` : value;
-          if (pair) values[i + 1]![q] = `${value}.y`;
-        });
-      });
-      return values;
-    };
-    const re = part(0);
-    const im = part(1);
-    return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
-  }
-
-  /**
-   * Where tiles come in turn, a tile's samples are fetched, as they are stored, while the one before is on its way back.
-   * Returns the code that fetches those of the next tile; the first tile's are fetched before the loop.
-   */
-  #fetchAhead(source: Source): () => void {
-    const { pass, tile, text } = this;
-    if (this.#turns === 1 || this.spec.plan.passes.length > 1 || source.kind !== "samples")
-      return () => {};
-    const fetches: { name: string; word: (row: string) => string }[] = [];
-    const neighbours = this.#neighbours && source.width % 2 === 0;
-    const mark = text.lines.length;
-    this.#ends(false).forEach((row, i) => {
-      if (neighbours && i % 2 === 1) return;
-      row.forEach((place, q) => {
-        for (const which of [0, 1] as const) {
-          const { all, shift } = this.#samples(which, q, source.width);
-          if (!all) continue;
-          for (const f of source.factors) {
-            const name = text.fresh("f");
-            this.#fetched.set(`${f} ${i} ${q} ${which}`, name);
-            const offset = place.offset + shift;
-            const word = (r: string): string => {
-              const base = tile.held("i", `${place.base} + ${r} * ${source.width}u + p.${f}`);
-              return `${f}_word(${sum({ base, offset })})`;
-            };
-            fetches.push({ name, word });
-          }
-        }
-      });
-    });
-    const first = `(group.y * groups.x + group.x) * ${this.#turns * pass.tiles}u + sub`;
-    text.line(`let first_row = row_of(min(${first}, p.tiles - 1u));`);
-    for (const { name, word } of fetches) text.line(`var ${name} = ${word("first_row")};`);
-    this.#before.push(...text.lines.splice(mark));
-    return () => {
-      const last = `turn == ${this.#turns - 1}u`;
-      const next = `wanted + select(${pass.tiles}u, 0u, ${last})`;
-      const row = tile.held("n", `row_of(min(${next}, p.tiles - 1u))`);
-      for (const { name, word } of fetches) text.line(`${name} = ${word(row)};`);
-    };
-  }
-
-  /** Taps at their positions: sums over the runs that reach a place. */
-  #loadTaps({ runs, taps }: Source & { kind: "taps" }): Value[][] {
-    const { plan } = this.spec;
-    const run = plan.points / this.tile.stages[0]!.radix;
-    const part = (place: Place, q: number, shift: number): string | 0 => {
-      const first = shift + q * run;
-      const terms = runs.flatMap(({ index, count, position, sign }) => {
-        if (first >= position + count || first + run <= position) return [];
-        const n = sum({ ...place, offset: place.offset + shift });
-        const at = this.text.hold("n", `${n} - ${position}u`);
-        const base = this.tile.held("i", `row * ${taps}u + p.u`);
-        // Below the position, the difference is a huge number.
-        const inside = `${at} < ${count}u`;
-        const read = `u_get(${base} + ${index}u + min(${at}, ${count - 1}u))`;
-        return [`select(0.0f, ${sign > 0 ? "" : "-"}${read}, ${inside})`];
-      });
-      return terms.length > 0 ? this.text.hold("s", terms.join(" + ")) : 0;
-    };
-    return this.#ends(false).map((row) =>
-      row.map((place, q) => ({
-        re: part(place, q, 0),
-        im: plan.packing === "halves" ? part(place, q, plan.points) : 0,
-      })),
-    );
-  }
-
-  /** Values at the first stage's places, or at the last one's for a path that has inverse stages alone. */
-  load(source: Source, forward: boolean): Value[][] {
-    if (source.kind === "samples") return this.#loadSamples(source);
-    if (source.kind === "taps") return this.#loadTaps(source);
-    this.#bind({ name: source.buffer, access: "read", element: "vec2f" });
-    return this.#ends(!forward).map((row, i) =>
-      row.map((place, q) => {
-        const index =
-          source.buffer === "sums" ? this.#spectrumIndex("unit", i, q) : this.#workIndex(place);
-        const x = this.text.hold("z", `${source.buffer}[${index}]`);
-        return { re: `${x}.x`, im: `${x}.y` };
-      }),
-    );
-  }
-
-  /** A point of the spectrum: loaded where it is first asked for. */
-  #spectrum(i: number, q: number): string {
-    this.#bind({ name: "spectrum", access: "read", element: "vec2f" });
-    return this.tile.held("k", `spectrum[${this.#spectrumIndex("h + p.channel", i, q)}]`);
-  }
-
-  /** Loads the spectrum, ahead of `multiply`, where a thread holds few points. */
-  #spectrumAhead(): void {
-    const { each, radix } = this.tile.stages.at(-1)!;
-    if (each * radix > mostAhead) return;
-    for (let i = 0; i < each; i++) for (let q = 0; q < radix; q++) this.#spectrum(i, q);
-  }
-
-  /** Values at the last stage's places times the spectrum, or its conjugate. */
-  multiply(values: Value[][], product: "kernel" | "conjugate"): Value[][] {
-    return values.map((row, i) => {
-      const g = new Graph();
-      const products = row.map((v, q) => {
-        const k = this.#spectrum(i, q);
-        const w = nodes(g, { re: `${k}.x`, im: `${k}.y` });
-        return product === "kernel" ? g.cmul(nodes(g, v), w) : g.cmulConj(nodes(g, v), w);
-      });
-      return printValues(this.text, products);
-    });
-  }
-
-  /** Loads the gates of outputs, ahead of `store`. */
-  #gatesAhead(sink: Sink & { kind: "samples" }): void {
-    for (const { tensor, gates, skipped } of sink.outputs) {
-      for (const name of [...gates, ...(skipped ? [skipped] : [])]) {
-        for (const { place, all } of this.#spots(tensor, sink.width)) {
-          if (all) this.#word(name, this.#sampleIndex(name, place, 0, sink.width));
-        }
-      }
-    }
-  }
-
-  /** What a tensor holds at an index, as it is stored: one load, where it is first asked for. */
-  #word(name: TensorName, index: string): string {
-    return this.tile.held("r", `${name}_word(${index})`);
-  }
-
-  /** Where this thread stores results: one sample at a time, or two. */
-  #spots(tensor: TensorName, width: number): Spot[] {
-    const { paired } = this.#tensors.get(tensor)!;
-    const ends = this.#ends(false);
-    const spots: Spot[] = [];
-    for (const which of [0, 1] as const) {
-      const part = (v: Value): string => (which === 0 ? v.re : v.im) || "0.0f";
-      const singles: Spot[] = [];
-      ends.forEach((row, i) => {
-        if (paired && this.#neighbours && i % 2 === 1) return;
-        row.forEach((at, q) => {
-          const { all, none, shift } = this.#samples(which, q, width);
-          if (none) return;
-          const value = (values: readonly Value[][]): string =>
-            paired && this.#neighbours
-              ? `vec2f(${part(values[i]![q]!)}, ${part(values[i + 1]![q]!)})`
-              : part(values[i]![q]!);
-          singles.push({ place: { ...at, offset: at.offset + shift }, all, value });
-        });
-      });
-      spots.push(...(paired && this.#meets ? this.#met(singles) : singles));
-    }
-    return spots;
-  }
-
-  /**
-   * Samples of two threads next to each other, two by two: the even thread stores both samples of the first word, the odd
-   * one those of the second, and one value goes each way.
-   */
-  #met(singles: readonly Spot[]): Spot[] {
-    const odd = this.tile.held("o", "(t & 1u) == 1u");
-    return singles.flatMap((a, m): Spot[] => {
-      if (m % 2 === 1) return [];
-      // The last of an odd number meets itself: both threads store the same word.
-      const b = singles[m + 1] ?? a;
-      const offset = this.tile.held(
-        "n",
-        `${a.place.base} + select(${a.place.offset}u, ${b.place.offset}u, ${odd}) - (t & 1u)`,
-      );
-      const value = (values: readonly Value[][]): string => {
-        const [x, y] = [a.value(values), b.value(values)];
-        const got = this.text.hold("g", `subgroupShuffleXor(select(${y}, ${x}, ${odd}), 1u)`);
-        return `select(vec2f(${x}, ${got}), vec2f(${got}, ${y}), ${odd})`;
-      };
-      return [{ place: { base: offset, offset: 0 }, all: a.all && b.all, value }];
-    });
-  }
-
-  #storeSamples(sink: Sink & { kind: "samples" }, values: readonly Value[][]): void {
-    for (const { tensor, gates, skipped } of sink.outputs) {
-      const { paired } = this.#tensors.get(tensor)!;
-      if (skipped) this.#bind({ name: "skip", access: "read", element: "f32" });
-      for (const { place, all, value } of this.#spots(tensor, sink.width)) {
-        const read = (name: TensorName): string => {
-          const index = this.#sampleIndex(name, place, 0, sink.width);
-          const word = all ? this.#word(name, index) : `${name}_word(${index})`;
-          return `${name}_${paired ? `pair(${word})` : `one(${word}, ${index})`}`;
-        };
-        const gated = [value(values), ...gates.map(read)].join(" * ");
-        const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
-        const index = this.#sampleIndex(tensor, place, 0, sink.width);
-        const store = `${tensor}_put${paired ? "_pair" : ""}(${index}, ${whole});`;
-        this.text.line(all ? store : `if (${sum(place)} < ${sink.width}u) { ${store} }`);
-      }
-    }
-  }
-
-  /** Stores, for live tiles alone. */
-  store(sink: Sink, values: readonly Value[][], inverse: boolean): void {
-    const { text } = this;
-    if (sink.kind === "samples") {
-      // Indices are held outside of the condition, where later code sees them too.
-      const inner = this.text.lines.length;
-      this.#storeSamples(sink, values);
-      const stores = this.text.lines.splice(inner);
-      const isStore = (l: string): boolean => !l.startsWith("let ");
-      for (const l of stores.filter((l) => !isStore(l))) text.line(l);
-      text.line("if (live) {");
-      for (const l of stores.filter(isStore)) text.line(l);
-      text.line("}");
-      return;
-    }
-    const name = sink.kind === "spectrum" ? "spectrum" : sink.buffer;
-    this.#bind({ name, access: "read_write", element: "vec2f" });
-    const scale = sink.kind === "spectrum" ? ` * ${1 / this.spec.plan.points}f` : "";
-    const lines: string[] = [];
-    this.#ends(!inverse).forEach((row, i) => {
-      row.forEach((place, q) => {
-        const index =
-          sink.kind === "spectrum"
-            ? this.#spectrumIndex("h + p.channel", i, q)
-            : this.#workIndex(place);
-        const { re, im } = values[i]![q]!;
-        lines.push(`${name}[${index}] = vec2f(${re || "0.0f"}, ${im || "0.0f"})${scale};`);
-      });
-    });
-    text.line("if (live) {");
-    for (const l of lines) text.line(l);
-    text.line("}");
-  }
-
+class Writer extends Ends {
   #path(path: Path): void {
     const { source, product, sink } = path;
-    const fetch = this.#fetchAhead(source);
+    const fetch = this.fetchAhead(source);
     let v = this.load(source, path.forward);
-    if (path.forward) v = this.tile.forward(v, () => product !== "none" && this.#spectrumAhead());
+    if (path.forward) v = this.tile.forward(v, () => product !== "none" && this.spectrumAhead());
     if (product !== "none") v = this.multiply(v, product);
     if (path.inverse)
       v = this.tile.inverse(v, () => {
-        if (sink.kind === "samples") this.#gatesAhead(sink);
+        if (sink.kind === "samples") this.gatesAhead(sink);
         fetch();
       });
     this.store(sink, v, path.inverse);
@@ -427,10 +28,10 @@ class Writer {
 
   #gradient(work: Gradient): void {
     const { text, tile } = this;
-    this.#bind({ name: "sums", access: "read_write", element: "vec2f" });
+    this.bind({ name: "sums", access: "read_write", element: "vec2f" });
     const last = tile.stages.at(-1)!;
     const slots = Array.from({ length: last.each }, (_, i) =>
-      Array.from({ length: last.radix }, (_, q) => this.#spectrumIndex("unit", i, q)),
+      Array.from({ length: last.radix }, (_, q) => this.spectrumIndex("unit", i, q)),
     );
     const sums = slots.map((row) =>
       row.map((index) => {
@@ -465,22 +66,17 @@ class Writer {
     text.line("}");
   }
 
-  /** Gradients have a loop of their own. */
-  get #turns(): number {
-    return this.spec.work.kind === "path" ? (this.pass.turns ?? 1) : 1;
-  }
-
   #prologue(): string[] {
     const { pass, spec } = this;
     const perUnit = pass.blocks * pass.tilesPerBlock;
-    const turns = this.#turns;
+    const turns = this.turns;
     const lines = [
       `let t = ${pass.tiles === 1 ? "lane" : `lane % ${pass.threads}u`};`,
       `let sub = ${pass.tiles === 1 ? "0u" : `lane / ${pass.threads}u`};`,
-      `let shared_base = ${pass.tiles === 1 ? "0u" : `sub * ${this.#sharedSize}u`};`,
+      `let shared_base = ${pass.tiles === 1 ? "0u" : `sub * ${this.sharedSize}u`};`,
       ...(turns > 1
         ? [
-            ...this.#before,
+            ...this.before,
             `for (var turn = 0u; turn < ${turns}u; turn++) {`,
             `let wanted = ((group.y * groups.x + group.x) * ${turns}u + turn) * ${pass.tiles}u + sub;`,
           ]
@@ -499,46 +95,46 @@ class Writer {
         "let slot = unit;",
       );
     }
-    if (this.#bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
+    if (this.bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
     return lines;
   }
 
   finish(): Kernel {
     const { pass, spec } = this;
     const { work } = spec;
-    if (this.#turns > 1) this.tile.enterLoop();
+    if (this.turns > 1) this.tile.enterLoop();
     if (work.kind === "path") this.#path(work);
     else this.#gradient(work);
-    const bindings = [...this.#bindings.values()];
+    const bindings = [...this.bindings.values()];
     const declared = bindings.map(
       (b, i) =>
         `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
     );
     const element = pass.exchange === "whole" ? "vec2f" : "f32";
-    const shared = this.#sharedSize
-      ? [`var<workgroup> shared_x: array<${element}, ${this.#sharedSize * pass.tiles}>;`]
+    const shared = this.sharedSize
+      ? [`var<workgroup> shared_x: array<${element}, ${this.sharedSize * pass.tiles}>;`]
       : [];
-    const writes = [...this.#tensors.values()].some((t) => t.writes);
+    const writes = [...this.tensors.values()].some((t) => t.writes);
     const code = [
-      ...(this.#meets ? ["enable subgroups;"] : []),
+      ...(this.meets ? ["enable subgroups;"] : []),
       declaredParameters,
       ...declared,
       ...shared,
       rowOf,
       ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),
-      ...[...this.#tensors.values()].flatMap(tensorFunctions),
+      ...[...this.tensors.values()].flatMap(tensorFunctions),
       `@compute @workgroup_size(${pass.threads * pass.tiles})`,
       "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
       ...this.#prologue(),
       ...this.text.lines,
-      ...(this.#turns > 1 ? ["}"] : []),
+      ...(this.turns > 1 ? ["}"] : []),
       "}",
       "",
     ].join("\n");
     return {
       code,
       bindings,
-      tiles: pass.tiles * this.#turns,
+      tiles: pass.tiles * this.turns,
       tilesPerUnit: pass.blocks * pass.tilesPerBlock,
     };
   }
