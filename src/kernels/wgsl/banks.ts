@@ -90,14 +90,16 @@ export function sharedLayout(
   const room = Math.floor(bytes / (4 * words * pass.tiles));
   // No more than an eighth beyond the points: shared memory is what limits how many workgroups run at once.
   const most = Math.min(room, Math.ceil(pass.tilePoints * 1.125));
-  const fitting = candidates.filter((pad) => padded(pass.tilePoints, pad) <= most);
-  let best = { pads: stages.slice(1).map(() => fitting[0]!), stride: pass.tilePoints };
+  const none = candidates[0]!;
+  const wider = candidates.slice(1).filter((pad) => padded(pass.tilePoints, pad) <= most);
+  const fitting = [none, ...wider];
+  let best = { pads: stages.slice(1).map(() => none), stride: pass.tilePoints };
   let bestTurns = Number.POSITIVE_INFINITY;
   for (const gap of pass.tiles > 1 && pass.threads < lanes ? gaps : [0]) {
     const span = Math.max(...fitting.map((pad) => padded(pass.tilePoints, pad)));
     // Tiles are apart by the widest exchange.
     const stride = pass.tiles > 1 ? Math.ceil(span / banks) * banks + gap : span;
-    const fit = stride <= room ? fitting : [candidates[0]!];
+    const fit = stride <= room ? fitting : [none];
     const apart = stride <= room ? stride : pass.tilePoints;
     let sum = 0;
     const pads = stages.slice(1).map((stage, i) => {
