@@ -91,30 +91,41 @@ export function sharedLayout(
   // No more than an eighth beyond the points: shared memory is what limits how many workgroups run at once.
   const most = Math.min(room, Math.ceil(pass.tilePoints * 1.125));
   const none = candidates[0]!;
-  const wider = candidates.slice(1).filter((pad) => padded(pass.tilePoints, pad) <= most);
-  const fitting = [none, ...wider];
-  let best = { pads: stages.slice(1).map(() => none), stride: pass.tilePoints };
-  let bestTurns = Number.POSITIVE_INFINITY;
-  for (const gap of pass.tiles > 1 && pass.threads < lanes ? gaps : [0]) {
-    const span = Math.max(...fitting.map((pad) => padded(pass.tilePoints, pad)));
-    // Tiles are apart by the widest exchange.
-    const stride = pass.tiles > 1 ? Math.ceil(span / banks) * banks + gap : span;
-    const fit = stride <= room ? fitting : [none];
-    const apart = stride <= room ? stride : pass.tilePoints;
+  // Tiles that share a subgroup may stand at several distances; then the search keeps to pads of one distance.
+  const together = pass.tiles > 1 && pass.threads < lanes;
+  const wider = candidates.slice(1).filter((pad) => {
+    return padded(pass.tilePoints, pad) <= most && !(together && pad.far > 0);
+  });
+  const span = Math.max(...[none, ...wider].map((pad) => padded(pass.tilePoints, pad)));
+  const boundaries = stages.slice(1).map((stage, i) => [stages[i]!, stage]);
+  let best = { pads: boundaries.map(() => none), stride: pass.tilePoints };
+  let fewest = Number.POSITIVE_INFINITY;
+  for (const gap of together ? gaps : [0]) {
+    const apart = pass.tiles > 1 ? Math.ceil(span / banks) * banks + gap : span;
+    const fits = apart <= room;
+    const stride = fits ? apart : pass.tilePoints;
     let sum = 0;
-    const pads = stages.slice(1).map((stage, i) => {
-      const costs = fit.map(
-        (pad) => turns(pass, stages[i]!, pad, apart, words) + turns(pass, stage, pad, apart, words),
-      );
-      const least = Math.min(...costs);
-      sum += least;
-      return fit[costs.indexOf(least)]!;
+    let ideal = 0;
+    const pads = boundaries.map((sides) => {
+      const least = words * sides.reduce((n, side) => n + side.each * side.radix, 0);
+      let chosen = none;
+      let taken = Number.POSITIVE_INFINITY;
+      for (const pad of fits ? [none, ...wider] : [none]) {
+        const cost = sides.reduce((n, side) => n + turns(pass, side, pad, stride, words), 0);
+        if (cost < taken) [chosen, taken] = [pad, cost];
+        // Every access in one turn: there is nothing better.
+        if (taken <= least) break;
+      }
+      sum += taken;
+      ideal += least;
+      return chosen;
     });
-    if (sum < bestTurns) {
+    if (sum < fewest) {
       const used = Math.max(...pads.map((pad) => padded(pass.tilePoints, pad)));
-      best = { pads, stride: pass.tiles > 1 ? apart : used };
-      bestTurns = sum;
+      best = { pads, stride: pass.tiles > 1 ? stride : used };
+      fewest = sum;
     }
+    if (fewest <= ideal) break;
   }
   return best;
 }
