@@ -95,20 +95,23 @@ export const defaultCpu: DeviceSpec = {
   source: "measured on AMD EPYC 7003, 2 cores, Node 24, November 2026",
 };
 
-/** A GPU with numbers to plan by, until its own are measured: the H200 on which the kernels were tuned. */
+/**
+ * A GPU with numbers to plan by: the H200 on which the kernels were tuned. They are what plans lose to each resource there,
+ * fitted to measured times, not what the chip's data sheet says.
+ */
 export const defaultGpu: DeviceSpec = {
   name: "default GPU",
   stages: ["butterfly"],
   matrixFlops: 0,
   matrixTile: 16,
-  generalFlops: 22e12,
+  generalFlops: 300e12,
   butterflySeconds: {},
-  pointSeconds: 0,
+  pointSeconds: 1.2e-12,
   bytesPerPoint: 8,
   memory: [
-    { name: "workgroup", bytes: 49_152, bandwidth: 12e12 },
-    { name: "L2", bytes: 60e6, bandwidth: 3.5e12 },
-    { name: "HBM", bytes: Number.POSITIVE_INFINITY, bandwidth: 4.1e12 },
+    { name: "workgroup", bytes: 49_152, bandwidth: 245e12 },
+    { name: "L2", bytes: 60e6, bandwidth: 4.3e12 },
+    { name: "HBM", bytes: Number.POSITIVE_INFINITY, bandwidth: 3.0e12 },
   ],
   rowSeconds: 0,
   loopSeconds: 0,

@@ -24,6 +24,8 @@ const columnTiles = [1024, 2048, 4096] as const;
 const leastColumns = 16;
 /** Most rows that one pass takes apart beside columns. */
 const mostRows = 256;
+/** Rows that a workgroup may take one after the other. */
+const rowsInTurn = 4;
 /** A workgroup has at least so many threads: two subgroups of 32. */
 const leastThreads = 64;
 
@@ -121,7 +123,12 @@ export function passPlans(points: number, packing: Packing, limits: WorkgroupLim
     const plan = { points, packing, passes };
     if (runnable(plan)) plans.push(plan);
   };
-  if (points <= most) for (const pass of tilePasses(points, 1, limits)) add([pass]);
+  if (points <= most) {
+    for (const pass of tilePasses(points, 1, limits)) {
+      add([pass]);
+      add([{ ...pass, turns: rowsInTurn }]);
+    }
+  }
   if (plans.length > 0 && points < most) return plans;
   for (let inner = most; inner >= 512; inner /= 2) {
     const rows = points / inner;

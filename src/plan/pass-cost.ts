@@ -1,7 +1,7 @@
 /**
- * The cost model of pass plans: Eq. 2 with the numbers of a GPU. Arithmetic and exchanges of a pass overlap with the memory
- * traffic of other tiles, and all of it with nothing else: a pass takes as long as its slowest resource and a share of the
- * others.
+ * The cost model of pass plans: Eq. 2 with the numbers of a GPU. A pass costs its arithmetic, its exchanges between stages and
+ * its traffic with device memory or the cache in front of it, one after the other: tiles overlap, but what limits one
+ * limits them all.
  */
 import type { Dtype } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
@@ -21,34 +21,44 @@ export interface RowWork {
 
 /** Bytes of a complex point in shared and in work memory. */
 const pointBytes = 8;
-/** Share of the shorter resources that does not hide behind the longest. */
-const exposed = 0.35;
 
-function passSeconds(
+/**
+ * How much longer a pass's own work takes than with 16 values a thread, exchanged by halves: fitted to 163 plans of 128 to
+ * 2M points on an H200 (docs/cost-model.md). More registers or shared memory a thread leave fewer threads to hide latency.
+ */
+function crowding(pass: PassLayout): number {
+  const values = pass.tilePoints / pass.threads;
+  const many = values > 16;
+  const whole = pass.exchange === "whole" && pass.radices.length > 1;
+  const memory = whole ? (many ? 2.85 : 1.29) : 1;
+  const registers = many ? 1.49 : values < 16 ? 0.97 : 1;
+  const meeting = pass.threads * pass.tiles > 256 ? 2.2 : 1;
+  // Taking tiles in turn keeps the spectrum at hand, where a tile is long enough to be worth it.
+  const turns = pass.turns ? (pass.tilePoints >= 2048 ? 0.94 : 1.1) : 1;
+  return memory * registers * meeting * turns;
+}
+
+function passCost(
   pass: PassLayout,
   plan: PassPlan,
   traffic: { readonly io: number; readonly work: number },
   device: DeviceSpec,
 ): Cost {
   const { points } = plan;
-  const last = pass.rest === 1;
   const flops =
     pass.radices.reduce((sum, r) => sum + stageFlops(points, r, "butterfly"), 0) +
-    (last ? 8 * points : 0);
+    (pass.rest === 1 ? 8 * points : 0);
   const [shared, cache, memory] = device.memory;
   // Each boundary between stages is written and read, each way.
   const exchanged = (pass.radices.length - 1) * 4 * points * pointBytes;
-  const values = pass.tilePoints / pass.threads;
-  // Half as many threads in flight hide half as much.
-  const crowding = values > 16 ? 1.15 : 1;
-  const barriers = pass.exchange === "split" ? 1.05 : 1;
-  const arithmetic = (flops / device.generalFlops) * crowding;
-  const exchange = (exchanged / shared!.bandwidth) * barriers;
+  const own = flops / device.generalFlops + points * device.pointSeconds;
+  const arithmetic = own * crowding(pass);
+  const exchange = (exchanged / shared!.bandwidth) * crowding(pass);
   const io = traffic.io / memory!.bandwidth + traffic.work / cache!.bandwidth;
-  const parts = [arithmetic, exchange, io];
-  const longest = Math.max(...parts);
-  const seconds = longest + exposed * (parts[0]! + parts[1]! + parts[2]! - longest);
-  return { seconds, arithmetic, memory: exchange + io, overhead: 0, flops };
+  return {
+    seconds: arithmetic + exchange + io,
+    ...{ arithmetic, memory: exchange + io, overhead: 0, flops },
+  };
 }
 
 /** Seconds of one row (of two rows, where they are packed together) on the whole device. */
@@ -59,14 +69,13 @@ export function passPlanCost(plan: PassPlan, work: RowWork, device: DeviceSpec):
   const total = { seconds: 0, arithmetic: 0, memory: 0, overhead: 0, flops: 0 };
   layouts.forEach((pass, i) => {
     const last = i === layouts.length - 1;
-    const ends = (i === 0 ? io : 0) * 1;
     // Passes between others read and write work memory both ways; the last also reads the spectrum.
     const trips = 2 * ((i > 0 ? 1 : 0) + (last ? 0 : 1));
     const traffic = {
-      io: ends,
+      io: i === 0 ? io : 0,
       work: trips * plan.points * pointBytes + (last ? plan.points * 8 : 0),
     };
-    const cost = passSeconds(pass, plan, traffic, device);
+    const cost = passCost(pass, plan, traffic, device);
     for (const key of ["seconds", "arithmetic", "memory", "overhead", "flops"] as const) {
       total[key] += cost[key];
     }
