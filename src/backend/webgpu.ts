@@ -138,6 +138,7 @@ export class WebGpuBackend {
     const { limits } = this.device;
     return {
       ...this.#traits,
+      slowFma: this.isSoftware,
       sharedBytes: limits.maxComputeWorkgroupStorageSize,
       threads: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),
       values: this.isSoftware ? 8 : 32,

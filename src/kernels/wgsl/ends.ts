@@ -44,7 +44,7 @@ const mostAhead = 16;
 export class Ends {
   readonly spec: KernelSpec;
   readonly pass: PassLayout;
-  readonly text: Text = new Text();
+  readonly text: Text;
   readonly tile: Tile;
   readonly vector: number;
   readonly tensors: Map<TensorName, TensorAccess> = new Map();
@@ -61,6 +61,7 @@ export class Ends {
 
   constructor(spec: KernelSpec) {
     this.spec = spec;
+    this.text = new Text(!spec.machine.slowFma);
     const { plan, work } = spec;
     this.pass = passLayouts(plan)[spec.pass]!;
     const { pass } = this;

@@ -69,6 +69,8 @@ export interface Machine {
   readonly packs?: boolean;
   /** Whether there are subgroups, and threads 2n and 2n + 1 of a workgroup are lanes 2m and 2m + 1 of one. */
   readonly shuffles?: boolean;
+  /** Whether fma is worse than a product and a sum, as where a processor plays the GPU: twice the time to compile. */
+  readonly slowFma?: boolean;
 }
 
 /** A generated kernel: text, and what the backend must bind. */

@@ -11,7 +11,13 @@ export interface Value {
 /** Lines of a function body, and names that occur once. */
 export class Text {
   readonly lines: string[] = [];
+  /** Whether multiply-adds are asked for as one operation, or left to the compiler. */
+  readonly fuses: boolean;
   #names = 0;
+
+  constructor(fuses: boolean) {
+    this.fuses = fuses;
+  }
 
   line(text: string): void {
     this.lines.push(text);
@@ -48,7 +54,7 @@ export function literal(value: number): string {
   return `${/[.e]/.test(text) ? text : `${text}.0`}f`.replace(/^-.*$/, "($&)");
 }
 
-function expression(n: Node, value: (n: Node) => string): string {
+function expression(n: Node, value: (n: Node) => string, fuses: boolean): string {
   switch (n.op) {
     case "const":
       return literal(n.value);
@@ -63,9 +69,13 @@ function expression(n: Node, value: (n: Node) => string): string {
     case "mul":
       return `${value(n.a)} * ${value(n.b)}`;
     case "fma":
-      return `fma(${value(n.a)}, ${value(n.b)}, ${value(n.c)})`;
+      return fuses
+        ? `fma(${value(n.a)}, ${value(n.b)}, ${value(n.c)})`
+        : `${value(n.a)} * ${value(n.b)} + ${value(n.c)}`;
     case "fnma":
-      return `fma(-${value(n.a)}, ${value(n.b)}, ${value(n.c)})`;
+      return fuses
+        ? `fma(-${value(n.a)}, ${value(n.b)}, ${value(n.c)})`
+        : `${value(n.c)} - ${value(n.a)} * ${value(n.b)}`;
     default:
       throw new Error(`a thread holds one lane: no ${n.op} here`);
   }
@@ -86,7 +96,7 @@ export function printValues(text: Text, values: readonly Complex[]): Value[] {
   }
   for (const n of [...needed].sort((a, b) => a.id - b.id)) {
     const inline = n.op === "const" || n.op === "load";
-    const body = expression(n, (m) => names.get(m)!);
+    const body = expression(n, (m) => names.get(m)!, text.fuses);
     names.set(n, inline ? body : text.hold("v", body));
   }
   const name = (n: Node): string | 0 => (n.op === "const" && n.value === 0 ? 0 : names.get(n)!);
