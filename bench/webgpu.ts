@@ -83,6 +83,9 @@ function rowsOf(N: number): { B: number; H: number } {
   return { B, H };
 }
 
+/** Work before anything is timed. */
+const wakingMs = 300;
+
 const usage = 0x80 | 0x8 | 0x4;
 
 /** Samples of unit scale that repeat after 2^20: long enough for no length to see them again in a row's window of cache. */
@@ -161,13 +164,14 @@ async function deviceTimes(
     await device.queue.onSubmittedWorkDone();
     return performance.now() - start;
   };
-  await submit(1);
+  // An idle GPU runs at a fraction of its clock: an H200 takes a quarter of a second of work to wake up.
+  for (const start = performance.now(); performance.now() - start < wakingMs; ) await submit(4);
   const one = Math.min(await submit(1), await submit(1));
   const calls = Math.max(2, Math.min(40, Math.round(100 / one)));
   const times: number[] = [];
   for (let round = 0; round < rounds; round++) {
     const single = Math.min(await submit(1), await submit(1));
-    times.push((((await submit(1 + calls)) - single) / calls) * 1);
+    times.push(((await submit(1 + calls)) - single) / calls);
   }
   return times.sort((a, b) => a - b);
 }

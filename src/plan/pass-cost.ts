@@ -26,13 +26,12 @@ const pointBytes = 8;
  * How much longer a pass's own work takes than with 16 values a thread, exchanged by halves: fitted to 163 plans of 128 to
  * 2M points on an H200 (docs/cost-model.md). More registers or shared memory a thread leave fewer threads to hide latency.
  */
-function crowding(pass: PassLayout): number {
-  const values = pass.tilePoints / pass.threads;
-  const many = values > 16;
+function crowding(pass: PassLayout, plan: PassPlan): number {
+  const many = pass.tilePoints / pass.threads > 16;
   const whole = pass.exchange === "whole" && pass.radices.length > 1;
-  const memory = whole ? (many ? 2.85 : 1.29) : 1;
-  const registers = many ? 1.49 : values < 16 ? 0.97 : 1;
-  const meeting = pass.threads * pass.tiles > 256 ? 2.2 : 1;
+  const memory = whole ? (many ? 2.34 : 1.08) : 1;
+  const registers = many ? (plan.passes.length > 1 ? 1.6 : 1.21) : 1;
+  const meeting = pass.threads * pass.tiles > 256 ? 1.35 : 1;
   // Taking tiles in turn keeps the spectrum at hand, where a tile is long enough to be worth it.
   const turns = pass.turns ? (pass.tilePoints >= 2048 ? 0.94 : 1.1) : 1;
   return memory * registers * meeting * turns;
@@ -52,8 +51,8 @@ function passCost(
   // Each boundary between stages is written and read, each way.
   const exchanged = (pass.radices.length - 1) * 4 * points * pointBytes;
   const own = flops / device.generalFlops + points * device.pointSeconds;
-  const arithmetic = own * crowding(pass);
-  const exchange = (exchanged / shared!.bandwidth) * crowding(pass);
+  const arithmetic = own * crowding(pass, plan);
+  const exchange = (exchanged / shared!.bandwidth) * crowding(pass, plan);
   const io = traffic.io / memory!.bandwidth + traffic.work / cache!.bandwidth;
   return {
     seconds: arithmetic + exchange + io,

@@ -7,7 +7,7 @@ import type { WorkgroupLimits } from "./pass-candidates.ts";
 import { passPlans, passSizes } from "./pass-candidates.ts";
 import { passPlanCost } from "./pass-cost.ts";
 import type { PassPlan } from "./passes.ts";
-import { formatPasses, parsePasses } from "./passes.ts";
+import { formatPasses, parsePasses, passLayouts } from "./passes.ts";
 import type { Problem } from "./problem.ts";
 
 /** A priced pass plan. */
@@ -63,6 +63,10 @@ export function namedPasses(
   const plan = parsePasses(text);
   const part = onePart(problem)[0]!;
   if (plan?.packing !== "halves" || 2 * plan.points < part.positions) return undefined;
-  const fits = plan.passes.every((p) => p.threads * p.tiles <= limits.threads);
+  const fits = passLayouts(plan).every((p) => {
+    const exchanged = p.radices.length > 1 ? p.tilePoints * p.tiles : 0;
+    const bytes = exchanged * (p.exchange === "whole" ? 8 : 4);
+    return p.threads * p.tiles <= limits.threads && bytes <= limits.sharedBytes;
+  });
   return fits ? priced(problem, part, plan, device, rows) : undefined;
 }
