@@ -9,7 +9,7 @@ import type { Cost } from "./cost.ts";
 import { stageFlops } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { PassLayout, PassPlan } from "./passes.ts";
-import { passLayouts } from "./passes.ts";
+import { passLayouts, pointBytes, pointFormat } from "./passes.ts";
 
 /** What besides the plan decides a row's cost. */
 export interface RowWork {
@@ -18,9 +18,6 @@ export interface RowWork {
   readonly outputLength: number;
   readonly dtype: Dtype;
 }
-
-/** Bytes of a complex point in shared and in work memory. */
-const pointBytes = 8;
 
 /**
  * How much longer a pass's own work takes than with 16 values a thread, exchanged by halves: fitted to 163 plans of 128 to
@@ -49,7 +46,7 @@ function passCost(
     (pass.rest === 1 ? 8 * points : 0);
   const [shared, cache, memory] = device.memory;
   // Each boundary between stages is written and read, each way.
-  const exchanged = (pass.radices.length - 1) * 4 * points * pointBytes;
+  const exchanged = (pass.radices.length - 1) * 4 * points * pointBytes.float32;
   const own = flops / device.generalFlops + points * device.pointSeconds;
   const arithmetic = own * crowding(pass, plan);
   const exchange = (exchanged / shared!.bandwidth) * crowding(pass, plan);
@@ -66,13 +63,14 @@ export function passPlanCost(plan: PassPlan, work: RowWork, device: DeviceSpec):
   const rows = plan.packing === "rows" ? 2 : 1;
   const io = rows * (work.length + work.outputLength) * bytesPerSample(work.dtype);
   const total = { seconds: 0, arithmetic: 0, memory: 0, overhead: 0, flops: 0 };
+  const workBytes = pointBytes[pointFormat(plan, work.dtype)];
   layouts.forEach((pass, i) => {
     const last = i === layouts.length - 1;
     // Passes between others read and write work memory both ways; the last also reads the spectrum.
     const trips = 2 * ((i > 0 ? 1 : 0) + (last ? 0 : 1));
     const traffic = {
       io: i === 0 ? io : 0,
-      work: trips * plan.points * pointBytes + (last ? plan.points * 8 : 0),
+      work: plan.points * (trips * workBytes + (last ? pointBytes.float32 : 0)),
     };
     const cost = passCost(pass, plan, traffic, device);
     for (const key of ["seconds", "arithmetic", "memory", "overhead", "flops"] as const) {

@@ -3,6 +3,7 @@ import { Graph } from "../../math/expr.ts";
 import type { PassLayout } from "../../plan/passes.ts";
 import { passLayouts } from "../../plan/passes.ts";
 import type { Gradient, KernelSpec, Path, Sink, Source } from "./kernels.ts";
+import { pointElement, readPoint, writePoint } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues, Text } from "./print.ts";
 import type { Binding, TensorAccess, TensorName } from "./tensors.ts";
@@ -258,12 +259,13 @@ export class Ends {
   load(source: Source, forward: boolean): Value[][] {
     if (source.kind === "samples") return this.#loadSamples(source);
     if (source.kind === "taps") return this.#loadTaps(source);
-    this.bind({ name: source.buffer, access: "read", element: "vec2f" });
+    const sums = source.buffer === "sums";
+    const format = sums ? "float32" : this.spec.format;
+    this.bind({ name: source.buffer, access: "read", element: pointElement[format] });
     return this.#ends(!forward).map((row, i) =>
       row.map((place, q) => {
-        const index =
-          source.buffer === "sums" ? this.spectrumIndex("unit", i, q) : this.#workIndex(place);
-        const x = this.text.hold("z", `${source.buffer}[${index}]`);
+        const index = sums ? this.spectrumIndex("unit", i, q) : this.#workIndex(place);
+        const x = this.text.hold("z", readPoint(format, `${source.buffer}[${index}]`));
         return { re: `${x}.x`, im: `${x}.y` };
       }),
     );
@@ -394,7 +396,8 @@ export class Ends {
       return;
     }
     const name = sink.kind === "spectrum" ? "spectrum" : sink.buffer;
-    this.bind({ name, access: "read_write", element: "vec2f" });
+    const format = sink.kind === "spectrum" ? "float32" : this.spec.format;
+    this.bind({ name, access: "read_write", element: pointElement[format] });
     const scale = sink.kind === "spectrum" ? ` * ${1 / this.spec.plan.points}f` : "";
     const lines: string[] = [];
     this.#ends(!inverse).forEach((row, i) => {
@@ -404,7 +407,8 @@ export class Ends {
             ? this.spectrumIndex("h + p.channel", i, q)
             : this.#workIndex(place);
         const { re, im } = values[i]![q]!;
-        lines.push(`${name}[${index}] = vec2f(${re || "0.0f"}, ${im || "0.0f"})${scale};`);
+        const point = `vec2f(${re || "0.0f"}, ${im || "0.0f"})${scale}`;
+        lines.push(`${name}[${index}] = ${writePoint(format, point)};`);
       });
     });
     text.line("if (live) {");

@@ -5,7 +5,7 @@
  */
 import type { Dtype } from "../../dtype.ts";
 import type { Run } from "../../plan/geometry.ts";
-import type { PassPlan } from "../../plan/passes.ts";
+import type { PassPlan, PointFormat } from "../../plan/passes.ts";
 import type { Binding, TensorName } from "./tensors.ts";
 
 /** One result that a sink writes: convolution ⊙ gates, plus skip ⊙ another tensor. */
@@ -57,6 +57,8 @@ export interface KernelSpec {
   /** Which pass's tiles it works on. */
   readonly pass: number;
   readonly dtype: Dtype;
+  /** Of the points in work memory. */
+  readonly format: PointFormat;
   readonly work: Path | Gradient;
   readonly machine: Machine;
 }

@@ -8,10 +8,12 @@
  */
 import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
+import type { PointFormat } from "../../plan/passes.ts";
+import { pointFormat } from "../../plan/passes.ts";
 import type { Gradient, Kernel, Output, Path, Sink, Source } from "./kernels.ts";
 import { sumSkip } from "./skip.ts";
 import type { GpuCall, GpuConvolution, Schedule, Slice } from "./steps.ts";
-import { Build, pointBytes } from "./steps.ts";
+import { Build } from "./steps.ts";
 import { collectTaps, wrapped } from "./taps.ts";
 import type { TensorName } from "./tensors.ts";
 import { generateKernel } from "./writer.ts";
@@ -28,11 +30,15 @@ export class Scheduler {
   #kernel(
     pass: number,
     work: Path | Gradient,
-    dtype: Dtype = this.convolution.problem.dtype,
+    stored?: { readonly dtype: Dtype; readonly format: PointFormat },
   ): Kernel {
-    const { plan, limits } = this.convolution;
-    return this.#remembered(`${pass} ${dtype} ${JSON.stringify(work)}`, () =>
-      generateKernel({ plan, pass, dtype, work, machine: limits }),
+    const { plan, problem, limits } = this.convolution;
+    const { dtype, format } = stored ?? {
+      dtype: problem.dtype,
+      format: pointFormat(plan, problem.dtype),
+    };
+    return this.#remembered(`${pass} ${dtype} ${format} ${JSON.stringify(work)}`, () =>
+      generateKernel({ plan, pass, dtype, format, work, machine: limits }),
     );
   }
 
@@ -55,13 +61,12 @@ export class Scheduler {
     return build.finish();
   }
 
-  /** Spectra of channels [from, from + count), at the beginning of the spectrum buffer. */
+  /** Spectra of channels [from, from + count), at the beginning of the spectrum buffer: few transforms, all in float32. */
   #makeSpectra(build: Build, from: number, count: number): void {
     const { plan, part, problem } = this.convolution;
     const dtype = build.call.taps!;
-    const transformBytes = plan.points * pointBytes;
     const tapBytes = problem.kernelLength * bytesPerSample(dtype);
-    const group = build.rowsFor(transformBytes, tapBytes);
+    const group = build.rowsFor(build.workBytes("float32"), tapBytes);
     const placed: Source = {
       kind: "taps",
       runs: part.taps.map((run) => wrapped(run, plan)),
@@ -81,11 +86,11 @@ export class Scheduler {
         };
         const ranges = {
           ...(pass === 0 ? { u: taps.range } : {}),
-          ...(last > 0 ? { work: build.work("work", n) } : {}),
+          ...(last > 0 ? { work: build.work("work", n, "float32") } : {}),
           ...(pass === last ? { spectrum: build.spectrum(c, n) } : {}),
         };
         const parameters = { batch: 1, channels: n, u: taps.first };
-        build.units(this.#kernel(pass, work, dtype), n, parameters, ranges);
+        build.units(this.#kernel(pass, work, { dtype, format: "float32" }), n, parameters, ranges);
       });
     }
   }
@@ -125,7 +130,7 @@ export class Scheduler {
     const source: Source = { kind: "samples", factors, width: build.widthOf(factors[0]!) };
     const sink: Sink = { kind: "samples", outputs, width: build.widthOf(outputs[0]!.tensor) };
     const rows = slice.batch * slice.channels;
-    const group = plan.passes.length === 1 ? rows : build.rowsFor(plan.points * pointBytes, 0);
+    const group = plan.passes.length === 1 ? rows : build.rowsFor(build.workBytes(), 0);
     for (let first = 0; first < rows; first += group) {
       const units = Math.min(group, rows - first);
       this.#inward(build, slice, source, "work", first, units);
@@ -254,9 +259,7 @@ export class Scheduler {
       du: inWork(du, "other"),
     };
     const kernel = this.#kernel(last, work);
-    const fit = single
-      ? slice.batch * slice.channels
-      : build.rowsFor(2 * plan.points * pointBytes, 0);
+    const fit = single ? slice.batch * slice.channels : build.rowsFor(2 * build.workBytes(), 0);
     const channels = Math.max(1, Math.min(slice.channels, Math.floor(fit / slice.batch)));
     const batch = Math.min(slice.batch, fit);
     for (let h = 0; h < slice.channels; h += channels) {
@@ -289,32 +292,31 @@ export class Scheduler {
     build.channels(kernel, slice);
   }
 
-  /** Sums → the gradient of the taps of channels [from, from + count). */
+  /** Sums → the gradient of the taps of channels [from, from + count): few transforms, all in float32. */
   #collect(build: Build, from: number, count: number): void {
     const { plan, part, problem } = this.convolution;
     const last = plan.passes.length - 1;
     const taps = problem.kernelLength;
-    const group = build.rowsFor(plan.points * pointBytes, 4 * taps);
+    const taken = { dtype: "float32", format: "float32" } as const;
+    const group = build.rowsFor(build.workBytes("float32"), 4 * taps);
     const collect = this.#remembered("collect", () => collectTaps(plan, part, taps));
     for (let c = 0; c < count; c += group) {
       const n = Math.min(group, count - c);
-      const kernel = this.#kernel(last, {
-        kind: "path",
-        source: { kind: "work", buffer: "sums" },
-        ...{ forward: false, product: "none", inverse: true },
-        sink: { kind: "work", buffer: "work" },
-      });
-      const work = build.work("work", n);
-      build.units(kernel, n, { batch: 1 }, { work, sums: build.sumsRange(c, n) });
-      for (let pass = last - 1; pass >= 0; pass--) {
-        const path: Path = {
-          kind: "path",
-          source: { kind: "work", buffer: "work" },
-          ...{ forward: false, product: "none", inverse: true },
-          sink: { kind: "work", buffer: "work" },
-        };
-        build.units(this.#kernel(pass, path), n, { batch: 1 }, { work });
-      }
+      const inverse = (pass: number, buffer: "sums" | "work"): Kernel =>
+        this.#kernel(
+          pass,
+          {
+            kind: "path",
+            source: { kind: "work", buffer },
+            ...{ forward: false, product: "none", inverse: true },
+            sink: { kind: "work", buffer: "work" },
+          },
+          taken,
+        );
+      const work = build.work("work", n, "float32");
+      build.units(inverse(last, "sums"), n, { batch: 1 }, { work, sums: build.sumsRange(c, n) });
+      for (let pass = last - 1; pass >= 0; pass--)
+        build.units(inverse(pass, "work"), n, { batch: 1 }, { work });
       const begin = (build.call.offsets.dk ?? 0) + (from + c) * taps * 4;
       const dk = build.bound("dk", begin, n * taps * 4, 4);
       build.step(collect, n * taps, { y: dk.first }, { work, y: dk.range });

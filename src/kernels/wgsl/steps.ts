@@ -2,7 +2,8 @@
 import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import type { Part } from "../../plan/geometry.ts";
-import type { PassPlan } from "../../plan/passes.ts";
+import type { PassPlan, PointFormat } from "../../plan/passes.ts";
+import { pointBytes, pointFormat } from "../../plan/passes.ts";
 import type { Problem } from "../../plan/problem.ts";
 import type { Kernel, Machine, Parameters } from "./kernels.ts";
 import type { TensorName } from "./tensors.ts";
@@ -82,8 +83,6 @@ export interface GpuConvolution {
   readonly limits: GpuLimits;
 }
 
-/** Bytes of a complex point in work memory: float32 real and imaginary parts. */
-export const pointBytes = 8;
 /** Share of the work memory for spectra and for sums of gradients; the rest is for rows. */
 const spectraShare = 0.25;
 
@@ -111,8 +110,20 @@ export class Build {
     return { steps: this.#steps, bytes: this.#bytes };
   }
 
+  /** Bytes of a spectrum, and of the sums of one. */
   get #transformBytes(): number {
-    return this.#convolution.plan.points * pointBytes;
+    return this.#convolution.plan.points * pointBytes.float32;
+  }
+
+  /** How points lie in work memory. */
+  get format(): PointFormat {
+    const { plan, problem } = this.#convolution;
+    return pointFormat(plan, problem.dtype);
+  }
+
+  /** Bytes of a transform in work memory. */
+  workBytes(format: PointFormat = this.format): number {
+    return this.#convolution.plan.points * pointBytes[format];
   }
 
   /** Samples of a tensor's row. */
@@ -126,7 +137,7 @@ export class Build {
     const { workspaceBytes, bindingBytes, alignment } = this.#convolution.limits;
     const fit = Math.min(
       (workspaceBytes * (1 - 2 * spectraShare)) / bytes,
-      bindingBytes / this.#transformBytes,
+      bindingBytes / bytes,
       bound > 0 ? (bindingBytes - alignment) / bound : Number.POSITIVE_INFINITY,
     );
     return Math.max(1, Math.floor(fit));
@@ -180,8 +191,8 @@ export class Build {
   }
 
   /** Work memory of some transforms. */
-  work(buffer: "work" | "other", units: number): BufferRange {
-    const size = units * this.#transformBytes;
+  work(buffer: "work" | "other", units: number, format: PointFormat = this.format): BufferRange {
+    const size = units * this.workBytes(format);
     this.#need(buffer, size);
     return { buffer, offset: 0, size };
   }

@@ -3,6 +3,7 @@ import { Graph } from "../../math/expr.ts";
 import { Ends } from "./ends.ts";
 import type { Gradient, Kernel, KernelSpec, Path } from "./kernels.ts";
 import { declaredParameters } from "./kernels.ts";
+import { pointFunctions } from "./points.ts";
 import { nodes, printValues } from "./print.ts";
 import { roundingFunctions, tensorFunctions } from "./tensors.ts";
 
@@ -114,6 +115,7 @@ class Writer extends Ends {
     const shared = this.sharedSize
       ? [`var<workgroup> shared_x: array<${element}, ${this.sharedSize * pass.tiles}>;`]
       : [];
+    const works = this.bindings.has("work") || this.bindings.has("other");
     const writes = [...this.tensors.values()].some((t) => t.writes);
     const code = [
       ...(this.meets ? ["enable subgroups;"] : []),
@@ -121,6 +123,7 @@ class Writer extends Ends {
       ...declared,
       ...shared,
       rowOf,
+      ...(works ? pointFunctions(spec.format) : []),
       ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),
       ...[...this.tensors.values()].flatMap(tensorFunctions),
       `@compute @workgroup_size(${pass.threads * pass.tiles})`,
