@@ -27,6 +27,12 @@ const leastWorkspace = 2 ** 20;
 /** Schedules that an object remembers. */
 const mostRecordings = 64;
 
+/** Buffers of calls besides their tensors and kept spectra. */
+const workspace: ReadonlySet<string> = new Set<BufferName>([
+  ...(["work", "other", "again", "sums", "spectrum"] as const),
+  ...(["norms", "scales", "otherScales"] as const),
+]);
+
 /** Backends that are open, by device; one that the library opened is shared by all objects. */
 const backends = new WeakMap<GPUDevice, Promise<WebGpuBackend>>();
 let shared: Promise<WebGpuBackend> | undefined;
@@ -60,12 +66,13 @@ export async function openGpuRunner(
   );
   const backend = await backendFor(options.device, call);
   const limits = backend.limits(workspace);
-  const rows = options.batch * options.channels;
-  const candidates = passCandidates(problem, defaultGpu, limits, rows);
+  const { batch, channels } = options;
+  const workload = { batch, channels };
+  const candidates = passCandidates(problem, defaultGpu, limits, workload);
   const chosen =
     options.plan === undefined
       ? candidates[0]
-      : namedPasses(options.plan, problem, defaultGpu, limits, rows);
+      : namedPasses(options.plan, problem, defaultGpu, limits, workload);
   if (!chosen) {
     throw new InvalidArgumentError({
       call,
@@ -84,7 +91,7 @@ export async function openGpuRunner(
       remedy: "Use backend: 'cpu'.",
     });
   }
-  const explanation = explainPasses(problem, rows, backend.name, chosen, candidates);
+  const explanation = explainPasses(problem, batch * channels, backend.name, chosen, candidates);
   const runner = new GpuRunner(problem, backend, limits, chosen, explanation);
   await runner.start(call);
   return runner;
@@ -146,7 +153,7 @@ export class GpuRunner implements Runner {
     for (const kernel of this.#kernels.keys()) channels += kernel.channels;
     let workspaceBytes = 0;
     for (const [name, buffer] of this.#own) {
-      if (["work", "other", "sums", "spectrum"].includes(name)) workspaceBytes += buffer.size;
+      if (workspace.has(name)) workspaceBytes += buffer.size;
     }
     return {
       transformBytes: this.#spectrumBytes,

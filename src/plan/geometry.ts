@@ -110,6 +110,15 @@ export function onePart(problem: Problem): Geometry {
   return [{ inputs, taps, outputs, positions, exact: false, scale: 1 }];
 }
 
+/** A circular problem as it is: a cyclic convolution whose positions are those of its period. */
+export function cyclicPart(problem: Problem): Part {
+  const { length, kernelLength, period, outputLength } = problem;
+  return {
+    ...{ inputs: plainRun(length), taps: plainRun(kernelLength), outputs: plainRun(outputLength) },
+    ...{ positions: period, exact: true, scale: 1 },
+  };
+}
+
 /** Taps as blocks see them: a circular row goes on periodically around a block, so that its taps only reach back. */
 function blockTaps(problem: Problem): Run[] {
   return problem.mode === "circular" ? lags(0, problem.kernelLength - 1, 0) : tapRuns(problem);

@@ -167,5 +167,6 @@ export function passSizes(part: Part, packing: Packing): number[] {
   const fewer = [(power / 8) * 5, (power / 4) * 3].filter(
     (n) => Number.isInteger(n) && n >= need && n >= 16 * leastPassPoints,
   );
-  return part.exact ? [need] : [...fewer, power];
+  if (!part.exact) return [...fewer, power];
+  return need >= leastPassPoints && [1, 3, 5].includes(oddPart(need)) ? [need] : [];
 }

@@ -2,11 +2,11 @@
 import type { Cost } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { Part } from "./geometry.ts";
-import { onePart } from "./geometry.ts";
+import { cyclicPart, onePart } from "./geometry.ts";
 import type { WorkgroupLimits } from "./pass-candidates.ts";
 import { passPlans, passSizes } from "./pass-candidates.ts";
 import { passPlanCost } from "./pass-cost.ts";
-import type { PassPlan } from "./passes.ts";
+import type { Packing, PassPlan } from "./passes.ts";
 import { formatPasses, parsePasses, passLayouts } from "./passes.ts";
 import type { Problem } from "./problem.ts";
 
@@ -16,10 +16,23 @@ export interface PassCandidate {
   readonly plan: PassPlan;
   /** The plan on one line. */
   readonly text: string;
-  /** One row. */
+  /** One row, or two that are packed together. */
   readonly cost: Cost;
   /** Seconds of the whole call. */
   readonly seconds: number;
+}
+
+/** Rows of a call. */
+export interface GpuWorkload {
+  readonly batch: number;
+  readonly channels: number;
+}
+
+/** Parts that a problem can be computed as, by how complex points are packed. */
+function partsOf(problem: Problem): { readonly packing: Packing; readonly part: Part }[] {
+  const halves = { packing: "halves", part: onePart(problem)[0]! } as const;
+  if (problem.mode !== "circular") return [halves];
+  return [halves, { packing: "rows", part: cyclicPart(problem) }];
 }
 
 function priced(
@@ -27,10 +40,11 @@ function priced(
   part: Part,
   plan: PassPlan,
   device: DeviceSpec,
-  rows: number,
+  { batch, channels }: GpuWorkload,
 ): PassCandidate {
   const cost = passPlanCost(plan, problem, device);
-  const seconds = rows * cost.seconds + (2 * plan.passes.length - 1) * device.dispatchSeconds;
+  const units = channels * Math.ceil(batch / (plan.packing === "rows" ? 2 : 1));
+  const seconds = units * cost.seconds + (2 * plan.passes.length - 1) * device.dispatchSeconds;
   return { part, plan, text: formatPasses(plan), cost, seconds };
 }
 
@@ -39,14 +53,15 @@ export function passCandidates(
   problem: Problem,
   device: DeviceSpec,
   limits: WorkgroupLimits,
-  rows: number,
+  workload: GpuWorkload,
 ): PassCandidate[] {
-  const part = onePart(problem)[0]!;
   const seen = new Map<string, PassCandidate>();
-  for (const points of passSizes(part, "halves")) {
-    for (const plan of passPlans(points, "halves", limits)) {
-      const candidate = priced(problem, part, plan, device, rows);
-      if (!seen.has(candidate.text)) seen.set(candidate.text, candidate);
+  for (const { packing, part } of partsOf(problem)) {
+    for (const points of passSizes(part, packing)) {
+      for (const plan of passPlans(points, packing, limits)) {
+        const candidate = priced(problem, part, plan, device, workload);
+        if (!seen.has(candidate.text)) seen.set(candidate.text, candidate);
+      }
     }
   }
   return [...seen.values()].sort((a, b) => a.seconds - b.seconds);
@@ -58,15 +73,17 @@ export function namedPasses(
   problem: Problem,
   device: DeviceSpec,
   limits: WorkgroupLimits,
-  rows: number,
+  workload: GpuWorkload,
 ): PassCandidate | undefined {
   const plan = parsePasses(text);
-  const part = onePart(problem)[0]!;
-  if (plan?.packing !== "halves" || 2 * plan.points < part.positions) return undefined;
+  const part = partsOf(problem).find((p) => p.packing === plan?.packing)?.part;
+  if (!plan || !part) return undefined;
+  const { exact, positions } = part;
+  if (exact ? plan.points !== positions : 2 * plan.points < positions) return undefined;
   const fits = passLayouts(plan).every((p) => {
     const exchanged = p.radices.length > 1 ? p.tilePoints * p.tiles : 0;
     const bytes = exchanged * (p.exchange === "whole" ? 8 : 4);
     return p.threads * p.tiles <= limits.threads && bytes <= limits.sharedBytes;
   });
-  return fits ? priced(problem, part, plan, device, rows) : undefined;
+  return fits ? priced(problem, part, plan, device, workload) : undefined;
 }

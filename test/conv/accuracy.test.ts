@@ -69,7 +69,7 @@ describeBackends(
     test.each(share(everyMode))(
       "%s, %i samples, gates and skip",
       async (_m, _n, options, inputs) => {
-        using conv = await open(options);
+        using conv = await open({ ...options, batch: 2 });
         await checkForward(conv, inputs, "rows");
         await checkBackward(conv, inputs, "rows");
       },

@@ -9,7 +9,13 @@ import {
 } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
-import { checkForward, drawInputs, forwardBar, gradientBar } from "../support/cases.ts";
+import {
+  checkBackward,
+  checkForward,
+  drawInputs,
+  forwardBar,
+  gradientBar,
+} from "../support/cases.ts";
 import { expectClose } from "../support/close.ts";
 
 Object.assign(globalThis, globals);
@@ -169,4 +175,34 @@ describe.skipIf(!onGpu)("nothing leaks", () => {
     expect(twiddles).toBeLessThan(100_000);
     device.destroy();
   }, 300_000);
+});
+
+/** Plans by how many passes they take; the first is the planner's own. */
+const pairPlans = [
+  [undefined, "float32"],
+  [undefined, "float16"],
+  [undefined, "bfloat16"],
+  ["rows 1024: 16 /16 ×16 | 8·8 ×8", "float32"],
+  ["rows 1024: 16 /16 ×16 | 8·8 ×8", "float16"],
+  ["rows 1024: 4 /16 ×8 | 4 /16 ×16 | 8·8 ×8", "bfloat16"],
+] as const;
+
+describe.skipIf(!onGpu)("rows of a circular convolution in pairs", () => {
+  test.each(pairPlans)("%s, %s", async (plan, dtype) => {
+    // An odd batch leaves a row without a partner; the period is longer than the rows.
+    const circular = { length: 1017, period: 1024, mode: "circular", dtype } as const;
+    const hints = { batch: 3, channels: 2 };
+    const gates = { pregate: true, postgate: true, skip: true };
+    const drawn = drawInputs(createProblem(circular, "test"), { ...hints, ...gates }, 5);
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({
+      ...circular,
+      ...hints,
+      device,
+      ...(plan && { plan }),
+    });
+    expect(conv.explain().chosen.plan).toMatch(/^rows 1024/);
+    await checkForward(conv, drawn, "rows");
+    await checkBackward(conv, drawn, "rows");
+  });
 });

@@ -2,7 +2,8 @@
 import { Graph } from "../../math/expr.ts";
 import type { PassLayout } from "../../plan/passes.ts";
 import { passLayouts } from "../../plan/passes.ts";
-import type { Gradient, KernelSpec, Path, Sink, Source } from "./kernels.ts";
+import type { Gradient, KernelSpec, Path, Scaling, Sink, Source } from "./kernels.ts";
+import { accumulators, squares } from "./norms.ts";
 import { pointElement, readPoint, writePoint } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues, Text } from "./print.ts";
@@ -28,15 +29,20 @@ function tensorsOf(end: Source | Sink): { name: TensorName; writes: boolean; wid
 const endsOf = (work: Path | Gradient): (Source | Sink)[] =>
   work.kind === "path"
     ? [work.source, work.sink]
-    : [work.u, work.dy, work.y, work.du].filter((end) => end !== undefined);
+    : [work.u, work.dy, work.again, work.y, work.du].filter((end) => end !== undefined);
 
 /** A place of one result or of two neighbours, and the text of their values. */
 interface Spot {
   readonly place: Place;
   /** Whether it lies in the row whatever the thread. */
   readonly all: boolean;
+  /** The part of the points, and with packed rows the row, that it is. */
+  readonly which: 0 | 1;
   readonly value: (values: readonly Value[][]) => string;
 }
+
+/** Names of the scales of the rows that share a transform. */
+export type Scales = readonly [string, string];
 
 /** Points of the spectrum that a thread may load before it needs them. */
 const mostAhead = 16;
@@ -71,7 +77,8 @@ export class Ends {
     const tables = stageTables(plan)[spec.pass]!;
     const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, this.vector);
     this.tile = new Tile(this.text, pass, stages, spec.machine.sharedBytes);
-    this.sharedSize = this.tile.shared.stride;
+    const sums = this.paired ? accumulators(spec.dtype) * 2 * pass.threads : 0;
+    this.sharedSize = pass.threads > 1 ? Math.max(this.tile.shared.stride, sums) : 0;
     this.#neighbours = stages[0]!.vector === 2;
     this.meets = !this.#neighbours && tensors.length > 0 && this.#lanesMeet(stages[0]!);
     for (const { name, writes, width } of tensors) {
@@ -82,6 +89,16 @@ export class Ends {
     }
     if (stages.some((s) => s.table))
       this.bind({ name: "twiddles", access: "read", element: "vec4f" });
+  }
+
+  /** Whether two rows share a transform. */
+  get paired(): boolean {
+    return this.spec.plan.packing === "rows";
+  }
+
+  /** The row that a part of the points belongs to. */
+  #row(which: 0 | 1): string {
+    return this.paired && which === 1 ? "partner" : "row";
   }
 
   /** Gradients have a loop of their own. */
@@ -144,9 +161,14 @@ export class Ends {
     return { shift, all: first + run <= width, none: first >= width };
   }
 
-  #sampleIndex(tensor: TensorName, place: Place, shift: number, width: number): string {
-    const base = this.tile.held("i", `${place.base} + row * ${width}u + p.${tensor}`);
-    return sum({ base, offset: place.offset + shift });
+  #sampleIndex(
+    tensor: TensorName,
+    place: Place,
+    at: { shift: number; width: number; which: 0 | 1 },
+  ): string {
+    const row = this.#row(at.which);
+    const base = this.tile.held("i", `${place.base} + ${row} * ${at.width}u + p.${tensor}`);
+    return sum({ base, offset: place.offset + at.shift });
   }
 
   #loadSamples(source: Source & { kind: "samples" }): Value[][] {
@@ -165,7 +187,7 @@ export class Ends {
           const pair = this.#neighbours && source.width % 2 === 0;
           const read = source.factors
             .map((f) => {
-              const index = this.#sampleIndex(f, place, shift, source.width);
+              const index = this.#sampleIndex(f, place, { shift, width: source.width, which });
               const word = this.#fetched.get(`${f} ${i} ${q} ${which}`) ?? `${f}_word(${index})`;
               if (pair) return `${f}_pair(${word})`;
               // Which half of its word a sample is depends on the thread alone.
@@ -195,7 +217,7 @@ export class Ends {
     const { pass, tile, text } = this;
     if (this.turns === 1 || this.spec.plan.passes.length > 1 || source.kind !== "samples")
       return () => {};
-    const fetches: { name: string; word: (row: string) => string }[] = [];
+    const fetches: { name: string; word: (rows: readonly [string, string]) => string }[] = [];
     const neighbours = this.#neighbours && source.width % 2 === 0;
     const mark = text.lines.length;
     this.#ends(false).forEach((row, i) => {
@@ -208,8 +230,9 @@ export class Ends {
             const name = text.fresh("f");
             this.#fetched.set(`${f} ${i} ${q} ${which}`, name);
             const offset = place.offset + shift;
-            const word = (r: string): string => {
-              const base = tile.held("i", `${place.base} + ${r} * ${source.width}u + p.${f}`);
+            const word = (rows: readonly [string, string]): string => {
+              const row = rows[this.paired ? which : 0];
+              const base = tile.held("i", `${place.base} + ${row} * ${source.width}u + p.${f}`);
               return `${f}_word(${sum({ base, offset })})`;
             };
             fetches.push({ name, word });
@@ -218,14 +241,18 @@ export class Ends {
       });
     });
     const first = `(group.y * groups.x + group.x) * ${this.turns * pass.tiles}u + sub`;
-    text.line(`let first_row = row_of(min(${first}, p.tiles - 1u));`);
-    for (const { name, word } of fetches) text.line(`var ${name} = ${word("first_row")};`);
+    const rowsOf = (unit: string): [string, string] => {
+      const row = tile.held("n", `row_of(${unit})`);
+      return [row, this.paired ? tile.held("n", `partner_of(${unit})`) : row];
+    };
+    const firstRows = rowsOf(`min(${first}, p.tiles - 1u)`);
+    for (const { name, word } of fetches) text.line(`var ${name} = ${word(firstRows)};`);
     this.before.push(...text.lines.splice(mark));
     return () => {
       const last = `turn == ${this.turns - 1}u`;
       const next = `wanted + select(${pass.tiles}u, 0u, ${last})`;
-      const row = tile.held("n", `row_of(min(${next}, p.tiles - 1u))`);
-      for (const { name, word } of fetches) text.line(`${name} = ${word(row)};`);
+      const rows = rowsOf(`min(${next}, p.tiles - 1u)`);
+      for (const { name, word } of fetches) text.line(`${name} = ${word(rows)};`);
     };
   }
 
@@ -271,6 +298,42 @@ export class Ends {
     );
   }
 
+  /** Scales of the rows that these values hold, each by its own norm. */
+  measured(values: readonly Value[][]): Scales {
+    const { text } = this;
+    const { dtype } = this.spec;
+    const samples = values.flat();
+    const partial = ([(v: Value) => v.re, (v: Value) => v.im] as const).map((part) =>
+      squares(dtype, text, samples.map(part)),
+    );
+    const sums = this.tile.sums(partial.flat());
+    const each = accumulators(dtype);
+    const own = (which: number): string =>
+      `vec2f(${sums[which * each]}, ${each === 2 ? sums[which * each + 1] : "0.0f"})`;
+    const scales = text.hold("c", `scales_of(${own(0)}, ${own(1)})`);
+    const second = `select(vec2f(), ${scales}.zw, partnered)`;
+    return [text.hold("c", `${scales}.xy`), text.hold("c", second)];
+  }
+
+  /** Scales that are kept for several passes. */
+  kept({ buffer, inverse }: Scaling): Scales {
+    this.bind({ name: buffer, access: "read", element: "vec2f" });
+    const scale = (which: 0 | 1): string =>
+      this.text.hold("c", `${buffer}[2u * slot + ${which}u]${inverse ? ".yx" : ""}`);
+    return [scale(0), scale(1)];
+  }
+
+  /** Values times their rows' scales; a scale of 0 stands for a row that must not touch the other one. */
+  scaled(values: readonly Value[][], scales: Scales): Value[][] {
+    const part = (x: string | 0, scale: string): string | 0 =>
+      x === 0
+        ? 0
+        : this.text.hold("s", `select(0.0f, ${x} * ${scale}.x, bitcast<u32>(${scale}.x) != 0u)`);
+    return values.map((row) =>
+      row.map(({ re, im }) => ({ re: part(re, scales[0]), im: part(im, scales[1]) })),
+    );
+  }
+
   /** A point of the spectrum: loaded where it is first asked for. */
   #spectrum(i: number, q: number): string {
     this.bind({ name: "spectrum", access: "read", element: "vec2f" });
@@ -301,8 +364,8 @@ export class Ends {
   gatesAhead(sink: Sink & { kind: "samples" }): void {
     for (const { tensor, gates, skipped } of sink.outputs) {
       for (const name of [...gates, ...(skipped ? [skipped] : [])]) {
-        for (const { place, all } of this.#spots(tensor, sink.width)) {
-          if (all) this.#word(name, this.#sampleIndex(name, place, 0, sink.width));
+        for (const { place, all, which } of this.#spots(tensor, sink.width)) {
+          if (all) this.#word(name, this.#sampleIndex(name, place, { ...sink, shift: 0, which }));
         }
       }
     }
@@ -330,7 +393,7 @@ export class Ends {
             paired && this.#neighbours
               ? `vec2f(${part(values[i]![q]!)}, ${part(values[i + 1]![q]!)})`
               : part(values[i]![q]!);
-          singles.push({ place: { ...at, offset: at.offset + shift }, all, value });
+          singles.push({ place: { ...at, offset: at.offset + shift }, all, which, value });
         });
       });
       spots.push(...(paired && this.meets ? this.#met(singles) : singles));
@@ -357,36 +420,49 @@ export class Ends {
         const got = this.text.hold("g", `subgroupShuffleXor(select(${y}, ${x}, ${odd}), 1u)`);
         return `select(vec2f(${x}, ${got}), vec2f(${got}, ${y}), ${odd})`;
       };
-      return [{ place: { base: offset, offset: 0 }, all: a.all && b.all, value }];
+      const { which } = a;
+      return [{ place: { base: offset, offset: 0 }, all: a.all && b.all, which, value }];
     });
   }
 
-  #storeSamples(sink: Sink & { kind: "samples" }, values: readonly Value[][]): void {
+  #storeSamples(
+    sink: Sink & { kind: "samples" },
+    values: readonly Value[][],
+    scales: Scales | undefined,
+  ): void {
     for (const { tensor, gates, skipped } of sink.outputs) {
       const { paired } = this.tensors.get(tensor)!;
       if (skipped) this.bind({ name: "skip", access: "read", element: "f32" });
-      for (const { place, all, value } of this.#spots(tensor, sink.width)) {
+      for (const { place, all, which, value } of this.#spots(tensor, sink.width)) {
+        const at = { shift: 0, width: sink.width, which };
         const read = (name: TensorName): string => {
-          const index = this.#sampleIndex(name, place, 0, sink.width);
+          const index = this.#sampleIndex(name, place, at);
           const word = all ? this.#word(name, index) : `${name}_word(${index})`;
           return `${name}_${paired ? `pair(${word})` : `one(${word}, ${index})`}`;
         };
-        const gated = [value(values), ...gates.map(read)].join(" * ");
+        const own = scales ? [`${scales[which]}.y`] : [];
+        const gated = [value(values), ...own, ...gates.map(read)].join(" * ");
         const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
-        const index = this.#sampleIndex(tensor, place, 0, sink.width);
+        const index = this.#sampleIndex(tensor, place, at);
         const store = `${tensor}_put${paired ? "_pair" : ""}(${index}, ${whole});`;
-        this.text.line(all ? store : `if (${sum(place)} < ${sink.width}u) { ${store} }`);
+        const conditions = [
+          ...(this.paired && which === 1 ? ["partnered"] : []),
+          ...(all ? [] : [`${sum(place)} < ${sink.width}u`]),
+        ];
+        const guarded =
+          conditions.length > 0 ? `if (${conditions.join(" && ")}) { ${store} }` : store;
+        this.text.line(guarded);
       }
     }
   }
 
   /** Stores, for live tiles alone. */
-  store(sink: Sink, values: readonly Value[][], inverse: boolean): void {
+  store(sink: Sink, values: readonly Value[][], inverse: boolean, scales?: Scales): void {
     const { text } = this;
     if (sink.kind === "samples") {
       // Indices are held outside of the condition, where later code sees them too.
       const inner = this.text.lines.length;
-      this.#storeSamples(sink, values);
+      this.#storeSamples(sink, values, scales);
       const stores = this.text.lines.splice(inner);
       const isStore = (l: string): boolean => !l.startsWith("let ");
       for (const l of stores.filter((l) => !isStore(l))) text.line(l);

@@ -5,7 +5,7 @@
  */
 import type { Dtype } from "../../dtype.ts";
 import type { Run } from "../../plan/geometry.ts";
-import type { PassPlan, PointFormat } from "../../plan/passes.ts";
+import type { Packing, PassPlan, PointFormat } from "../../plan/passes.ts";
 import type { Binding, TensorName } from "./tensors.ts";
 
 /** One result that a sink writes: convolution ⊙ gates, plus skip ⊙ another tensor. */
@@ -16,17 +16,32 @@ export interface Output {
   readonly skipped?: TensorName | undefined;
 }
 
+/** Work memory of transforms between passes. */
+export type WorkBuffer = "work" | "other" | "again";
+
+/** Memory of rows' scales. */
+export type ScaleBuffer = "scales" | "otherScales";
+
 /** Where a path begins: a product of tensors, taps at their positions (bound as `u`), or complex points in work memory. */
 export type Source =
   | { readonly kind: "taps"; readonly runs: readonly Run[]; readonly taps: number }
   | { readonly kind: "samples"; readonly factors: readonly TensorName[]; readonly width: number }
-  | { readonly kind: "work"; readonly buffer: "work" | "other" | "sums" };
+  | { readonly kind: "work"; readonly buffer: WorkBuffer | "sums" };
 
 /** Where a path ends. */
 export type Sink =
   | { readonly kind: "samples"; readonly outputs: readonly Output[]; readonly width: number }
-  | { readonly kind: "work"; readonly buffer: "work" | "other" }
+  | { readonly kind: "work"; readonly buffer: WorkBuffer }
   | { readonly kind: "spectrum" };
+
+/**
+ * Where the scales of rows lie that several passes share: a row's factor, and its inverse. `inverse` takes the inverses of
+ * another tensor's, whose rows these will be multiplied with.
+ */
+export interface Scaling {
+  readonly buffer: ScaleBuffer;
+  readonly inverse: boolean;
+}
 
 /** One way through a tile. */
 export interface Path {
@@ -37,16 +52,22 @@ export interface Path {
   readonly product: "none" | "kernel" | "conjugate";
   readonly inverse: boolean;
   readonly sink: Sink;
+  /** For rows packed in pairs, in several passes. */
+  readonly scaling?: Scaling | undefined;
 }
 
 /**
  * Gradients of the batch rows of one channel: U from `u`, G from `dy`; conj(U)·G is summed over the rows, in their order;
  * G·conj(K) goes to `du`, and U·K, the forward result without its gate, to `y`, where these are asked for.
+ *
+ * Rows packed in pairs are scaled one by one, and then conj(U)·G would weigh them differently: the sums take their G from
+ * `again`, scaled by the inverse of u's scales, so that the weights are 1.
  */
 export interface Gradient {
   readonly kind: "gradient";
   readonly u: Source;
   readonly dy: Source;
+  readonly again?: Source | undefined;
   readonly y: Sink | undefined;
   readonly du: Sink | undefined;
 }
@@ -114,3 +135,19 @@ export const declaredParameters: string = `struct Parameters {
 ${parameterNames.map((n) => `  ${n}: u32,`).join("\n")}
 }
 @group(0) @binding(0) var<uniform> p: Parameters;`;
+
+/** The user's rows of a unit: units of a channel stand one after the other; a pair may lack its second row. */
+export function rowFunctions(packing: Packing): readonly string[] {
+  if (packing === "halves") {
+    return [
+      "fn channel_of(unit: u32) -> u32 { return (p.first + unit) / p.batch; }",
+      "fn row_of(unit: u32) -> u32 { return ((p.first + unit) % p.batch) * p.channels + channel_of(unit); }",
+    ];
+  }
+  return [
+    "fn pairs() -> u32 { return (p.batch + 1u) / 2u; }",
+    "fn channel_of(unit: u32) -> u32 { return (p.first + unit) / pairs(); }",
+    "fn row_of(unit: u32) -> u32 { return (p.first + unit) % pairs() * 2u * p.channels + channel_of(unit); }",
+    "fn partner_of(unit: u32) -> u32 { return min((p.first + unit) % pairs() * 2u + 1u, p.batch - 1u) * p.channels + channel_of(unit); }",
+  ];
+}

@@ -10,13 +10,32 @@ import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import type { PointFormat } from "../../plan/passes.ts";
 import { pointFormat } from "../../plan/passes.ts";
-import type { Gradient, Kernel, Output, Path, Sink, Source } from "./kernels.ts";
+import type {
+  Gradient,
+  Kernel,
+  Output,
+  Path,
+  ScaleBuffer,
+  Scaling,
+  Sink,
+  Source,
+  WorkBuffer,
+} from "./kernels.ts";
+import { partialNorms, rowScales } from "./norms.ts";
 import { sumSkip } from "./skip.ts";
 import type { GpuCall, GpuConvolution, Schedule, Slice } from "./steps.ts";
 import { Build } from "./steps.ts";
 import { collectTaps, wrapped } from "./taps.ts";
 import type { TensorName } from "./tensors.ts";
 import { generateKernel } from "./writer.ts";
+
+/** Transforms [first, first + units) of a slice. */
+interface Units {
+  readonly build: Build;
+  readonly slice: Slice;
+  readonly first: number;
+  readonly units: number;
+}
 
 /** Makes schedules for one convolution, and remembers kernels. */
 export class Scheduler {
@@ -129,52 +148,65 @@ export class Scheduler {
     const { plan } = this.convolution;
     const source: Source = { kind: "samples", factors, width: build.widthOf(factors[0]!) };
     const sink: Sink = { kind: "samples", outputs, width: build.widthOf(outputs[0]!.tensor) };
-    const rows = slice.batch * slice.channels;
-    const group = plan.passes.length === 1 ? rows : build.rowsFor(build.workBytes(), 0);
-    for (let first = 0; first < rows; first += group) {
-      const units = Math.min(group, rows - first);
-      this.#inward(build, slice, source, "work", first, units);
-      const last = plan.passes.length - 1;
-      const single = last === 0;
+    const last = plan.passes.length - 1;
+    const single = last === 0;
+    const all = build.unitsOf(slice.batch) * slice.channels;
+    const group = single ? all : build.rowsFor(build.workBytes(), 0);
+    for (let first = 0; first < all; first += group) {
+      const at: Units = { build, slice, first, units: Math.min(group, all - first) };
+      const scaling = this.#scale(at, source, "scales");
+      this.#inward(at, source, "work", scaling);
       const middle: Path = {
         kind: "path",
         source: single ? source : { kind: "work", buffer: "work" },
         ...{ forward: true, product, inverse: true },
         sink: single ? sink : { kind: "work", buffer: "work" },
       };
-      build.rows(this.#kernel(last, middle), slice, first, units);
-      this.#outward(build, slice, sink, "work", first, units);
+      this.#run(this.#kernel(last, middle), at);
+      this.#outward(at, sink, "work", scaling);
     }
   }
 
+  #run(kernel: Kernel, { build, slice, first, units }: Units): void {
+    build.rows(kernel, slice, first, units);
+  }
+
+  /** Scales of rows that are packed in pairs, where more than one pass needs them. */
+  #scale(at: Units, source: Source, buffer: ScaleBuffer): Scaling | undefined {
+    const { plan, problem } = this.convolution;
+    if (plan.packing !== "rows" || plan.passes.length === 1 || source.kind !== "samples")
+      return undefined;
+    const { factors, width } = source;
+    const { dtype } = problem;
+    const partial = this.#remembered(`norms ${factors}`, () => partialNorms(factors, width, dtype));
+    this.#run(partial, at);
+    this.#run(
+      this.#remembered(buffer, () => rowScales(width, dtype, buffer)),
+      at,
+    );
+    return { buffer, inverse: false };
+  }
+
   /** All forward passes but the last. */
-  #inward(
-    build: Build,
-    slice: Slice,
-    source: Source,
-    buffer: "work" | "other",
-    first: number,
-    units: number,
-  ): void {
+  #inward(at: Units, source: Source, buffer: WorkBuffer, scaling: Scaling | undefined): void {
     for (let pass = 0; pass < this.convolution.plan.passes.length - 1; pass++) {
       const path: Path = {
         kind: "path",
         source: pass === 0 ? source : { kind: "work", buffer },
         ...{ forward: true, product: "none", inverse: false },
         sink: { kind: "work", buffer },
+        ...(pass === 0 && scaling && { scaling }),
       };
-      build.rows(this.#kernel(pass, path), slice, first, units);
+      this.#run(this.#kernel(pass, path), at);
     }
   }
 
   /** All inverse passes but the last's. */
   #outward(
-    build: Build,
-    slice: Slice,
+    at: Units,
     sink: Sink | undefined,
-    buffer: "work" | "other",
-    first: number,
-    units: number,
+    buffer: WorkBuffer,
+    scaling: Scaling | undefined,
   ): void {
     for (let pass = this.convolution.plan.passes.length - 2; pass >= 0; pass--) {
       const path: Path = {
@@ -182,8 +214,9 @@ export class Scheduler {
         source: { kind: "work", buffer },
         ...{ forward: false, product: "none", inverse: true },
         sink: pass === 0 && sink ? sink : { kind: "work", buffer },
+        ...(pass === 0 && scaling && { scaling }),
       };
-      build.rows(this.#kernel(pass, path), slice, first, units);
+      this.#run(this.#kernel(pass, path), at);
     }
   }
 
@@ -236,6 +269,7 @@ export class Scheduler {
     const { plan } = this.convolution;
     const last = plan.passes.length - 1;
     const single = last === 0;
+    const paired = plan.packing === "rows";
     const factors = this.#factors(build);
     const outputs = this.#gradientOutputs(build);
     const from = (f: readonly TensorName[]): Source => ({
@@ -249,27 +283,35 @@ export class Scheduler {
         : undefined;
     const [u, dy] = [from(factors.u), from(factors.dy)];
     const [y, du] = [to(outputs.dpostgate), to(outputs.du)];
-    const inWork = (sink: Sink | undefined, buffer: "work" | "other"): Sink | undefined =>
+    const inWork = (sink: Sink | undefined, buffer: WorkBuffer): Sink | undefined =>
       sink && (single ? sink : { kind: "work", buffer });
     const work: Gradient = {
       kind: "gradient",
       u: single ? u : { kind: "work", buffer: "work" },
       dy: single ? dy : { kind: "work", buffer: "other" },
+      ...(paired && { again: single ? dy : ({ kind: "work", buffer: "again" } as const) }),
       y: inWork(y, "work"),
       du: inWork(du, "other"),
     };
     const kernel = this.#kernel(last, work);
-    const fit = single ? slice.batch * slice.channels : build.rowsFor(2 * build.workBytes(), 0);
-    const channels = Math.max(1, Math.min(slice.channels, Math.floor(fit / slice.batch)));
-    const batch = Math.min(slice.batch, fit);
+    const each = build.unitsOf(slice.batch);
+    const fit = single
+      ? each * slice.channels
+      : build.rowsFor((paired ? 3 : 2) * build.workBytes(), 0);
+    const channels = Math.max(1, Math.min(slice.channels, Math.floor(fit / each)));
+    const batch = Math.min(slice.batch, fit * build.rowsEach);
     for (let h = 0; h < slice.channels; h += channels) {
       const count = Math.min(channels, slice.channels - h);
       for (let b = 0; b < slice.batch; b += batch) {
         const rows = Math.min(batch, slice.batch - b);
-        const first = h * slice.batch + b;
-        const units = count * rows;
-        this.#inward(build, slice, u, "work", first, units);
-        this.#inward(build, slice, dy, "other", first, units);
+        const first = h * each + b / build.rowsEach;
+        const units = count * build.unitsOf(rows);
+        const at: Units = { build, slice, first, units };
+        const scaling = this.#scale(at, u, "scales");
+        const others = this.#scale(at, dy, "otherScales");
+        this.#inward(at, u, "work", scaling);
+        this.#inward(at, dy, "other", others);
+        if (scaling) this.#inward(at, dy, "again", { ...scaling, inverse: true });
         const parameters = {
           ...{ first: h, begin: b, end: b + rows },
           clear: slice.batchFrom + b === 0 ? 1 : 0,
@@ -280,8 +322,8 @@ export class Scheduler {
           from: slice.channelFrom - groupFrom + h,
           units,
         });
-        if (y) this.#outward(build, slice, y, "work", first, units);
-        if (du) this.#outward(build, slice, du, "other", first, units);
+        if (y) this.#outward(at, y, "work", scaling);
+        if (du) this.#outward(at, du, "other", others);
       }
     }
   }

@@ -5,7 +5,8 @@ import type { Part } from "../../plan/geometry.ts";
 import type { PassPlan, PointFormat } from "../../plan/passes.ts";
 import { pointBytes, pointFormat } from "../../plan/passes.ts";
 import type { Problem } from "../../plan/problem.ts";
-import type { Kernel, Machine, Parameters } from "./kernels.ts";
+import type { Kernel, Machine, Parameters, ScaleBuffer, WorkBuffer } from "./kernels.ts";
+import { normBytes } from "./norms.ts";
 import type { TensorName } from "./tensors.ts";
 
 /** What a device allows, and how much work memory a call may take. */
@@ -33,8 +34,9 @@ export type BufferName =
   | "skip"
   | "spectrum"
   | "twiddles"
-  | "work"
-  | "other"
+  | WorkBuffer
+  | ScaleBuffer
+  | "norms"
   | "sums";
 
 /** Part of a buffer. */
@@ -126,6 +128,16 @@ export class Build {
     return this.#convolution.plan.points * pointBytes[format];
   }
 
+  /** Rows that share a transform. */
+  get rowsEach(): 1 | 2 {
+    return this.#convolution.plan.packing === "rows" ? 2 : 1;
+  }
+
+  /** Transforms of `batch` rows of a channel. */
+  unitsOf(batch: number): number {
+    return Math.ceil(batch / this.rowsEach);
+  }
+
   /** Samples of a tensor's row. */
   widthOf(tensor: TensorName): number {
     const { length, outputLength } = this.#convolution.problem;
@@ -191,7 +203,7 @@ export class Build {
   }
 
   /** Work memory of some transforms. */
-  work(buffer: "work" | "other", units: number, format: PointFormat = this.format): BufferRange {
+  work(buffer: WorkBuffer, units: number, format: PointFormat = this.format): BufferRange {
     const size = units * this.workBytes(format);
     this.#need(buffer, size);
     return { buffer, offset: 0, size };
@@ -295,7 +307,14 @@ export class Build {
   #workRanges(kernel: Kernel, units: number): Record<string, BufferRange> {
     const ranges: Record<string, BufferRange> = {};
     for (const { name } of kernel.bindings) {
-      if (name === "work" || name === "other") ranges[name] = this.work(name, units);
+      if (isWork(name)) ranges[name] = this.work(name, units);
+      else if (isScale(name)) {
+        const { problem } = this.#convolution;
+        const width = Math.max(problem.length, problem.outputLength);
+        const size = units * normBytes(width)[name === "norms" ? "norms" : "scales"];
+        this.#need(name, size);
+        ranges[name] = { buffer: name, offset: 0, size };
+      }
     }
     return ranges;
   }
@@ -329,6 +348,11 @@ export class Build {
     return { ranges, parameters: own };
   }
 }
+
+const isWork = (name: string): name is WorkBuffer => ["work", "other", "again"].includes(name);
+
+const isScale = (name: string): name is ScaleBuffer | "norms" =>
+  ["scales", "otherScales", "norms"].includes(name);
 
 const tensorNames: ReadonlySet<string> = new Set<TensorName>([
   "u",

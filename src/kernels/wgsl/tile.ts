@@ -43,6 +43,13 @@ interface Butterfly {
   readonly block: Place;
 }
 
+/** The least divisor of n that is not below its square root. */
+function nearestDivisor(n: number): number {
+  let d = Math.ceil(Math.sqrt(n));
+  while (n % d !== 0) d++;
+  return d;
+}
+
 const isPower = (n: number): boolean => (n & (n - 1)) === 0;
 
 /** Text of base + offset. */
@@ -293,6 +300,35 @@ export class Tile {
     put((v) => part(v.im));
     const im = get();
     return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
+  }
+
+  /** Sums of numbers over the tile's threads, in two steps: as many threads together, then as many sums. */
+  sums(parts: readonly string[]): string[] {
+    const { threads } = this.pass;
+    const { text } = this;
+    const at = (c: number, place: string): string =>
+      `shared_x[${c * threads}u + ${place} + shared_base]`;
+    const whole = this.pass.exchange === "whole";
+    const together = (size: number, count: number, values: readonly string[], first: string) => {
+      if (count === 1) return values;
+      if (this.#busy) this.#barrier();
+      this.#busy = true;
+      values.forEach((v, c) => {
+        text.line(`${at(c, "t")} = ${whole ? `vec2f(${v}, 0.0f)` : v};`);
+      });
+      this.#barrier();
+      const names = values.map(() => text.fresh("n"));
+      for (const name of names) text.line(`var ${name} = 0.0f;`);
+      text.line(`for (var j = 0u; j < ${count}u; j++) {`);
+      names.forEach((name, c) => {
+        text.line(`${name} += ${at(c, `${first} + j * ${size}u`)}${whole ? ".x" : ""};`);
+      });
+      text.line("}");
+      return names;
+    };
+    const size = nearestDivisor(threads);
+    const some = together(1, size, parts, `t / ${size}u * ${size}u`);
+    return [...together(size, threads / size, some, "0u")];
   }
 
   /** Forget held names and start as busy: code that follows is in another scope and may run again. */

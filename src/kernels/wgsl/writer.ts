@@ -1,15 +1,28 @@
 /** The text of a kernel, put together for one pass of a plan: loads, stages, product, stages, stores. */
 import { Graph } from "../../math/expr.ts";
+import type { Scales } from "./ends.ts";
 import { Ends } from "./ends.ts";
-import type { Gradient, Kernel, KernelSpec, Path } from "./kernels.ts";
-import { declaredParameters } from "./kernels.ts";
+import type { Gradient, Kernel, KernelSpec, Path, Source } from "./kernels.ts";
+import { declaredParameters, rowFunctions } from "./kernels.ts";
+import { scaleFunctions } from "./norms.ts";
 import { pointFunctions } from "./points.ts";
+import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import { roundingFunctions, tensorFunctions } from "./tensors.ts";
 
-/** The user's row of a unit: rows of a channel stand one after the other. */
-const rowOf =
-  "fn row_of(unit: u32) -> u32 { let n = p.first + unit; return (n % p.batch) * p.channels + n / p.batch; }";
+/** Loops of gradients over the batch rows of a channel. */
+const rowLoop = [
+  "for (var b = p.begin; b < p.end; b++) {",
+  "let row = b * p.channels + h;",
+  "let slot = unit * (p.end - p.begin) + b - p.begin;",
+];
+const pairLoop = [
+  "for (var b = p.begin; b < p.end; b += 2u) {",
+  "let row = b * p.channels + h;",
+  "let partner = min(b + 1u, p.end - 1u) * p.channels + h;",
+  "let partnered = partner != row;",
+  "let slot = unit * ((p.end - p.begin + 1u) / 2u) + (b - p.begin) / 2u;",
+];
 
 /** Builds the text of one kernel. */
 class Writer extends Ends {
@@ -17,6 +30,8 @@ class Writer extends Ends {
     const { source, product, sink } = path;
     const fetch = this.fetchAhead(source);
     let v = this.load(source, path.forward);
+    const scales = this.#scales(path, v);
+    if (scales && source.kind === "samples") v = this.scaled(v, scales);
     if (path.forward) v = this.tile.forward(v, () => product !== "none" && this.spectrumAhead());
     if (product !== "none") v = this.multiply(v, product);
     if (path.inverse)
@@ -24,7 +39,20 @@ class Writer extends Ends {
         if (sink.kind === "samples") this.gatesAhead(sink);
         fetch();
       });
-    this.store(sink, v, path.inverse);
+    this.store(sink, v, path.inverse, scales);
+  }
+
+  #scales({ source, scaling }: Path, values: readonly Value[][]): Scales | undefined {
+    if (scaling) return this.kept(scaling);
+    return this.paired && source.kind === "samples" ? this.measured(values) : undefined;
+  }
+
+  /** A source's transform, and the scales of its rows where these begin here: the given ones, or their own. */
+  #transformed(source: Source, given?: Scales): [Value[][], Scales | undefined] {
+    const raw = this.load(source, true);
+    if (!this.paired || source.kind !== "samples") return [this.tile.forward(raw), undefined];
+    const scales = given ?? this.measured(raw);
+    return [this.tile.forward(this.scaled(raw, scales)), scales];
   }
 
   #gradient(work: Gradient): void {
@@ -42,21 +70,24 @@ class Writer extends Ends {
         return name;
       }),
     );
-    text.line("for (var b = p.begin; b < p.end; b++) {");
-    text.line("let row = b * p.channels + h;");
-    text.line("let slot = unit * (p.end - p.begin) + b - p.begin;");
+    for (const line of this.paired ? pairLoop : rowLoop) text.line(line);
     tile.enterLoop();
-    const u = tile.forward(this.load(work.u, true));
-    if (work.y) this.store(work.y, tile.inverse(this.multiply(u, "kernel")), true);
-    const dy = tile.forward(this.load(work.dy, true));
-    dy.forEach((row, i) => {
+    const [u, scales] = this.#transformed(work.u);
+    if (work.y) this.store(work.y, tile.inverse(this.multiply(u, "kernel")), true, scales);
+    const inverse = scales?.map((s) => text.hold("c", `${s}.yx`)) as Scales | undefined;
+    const again = work.again && this.#transformed(work.again, inverse);
+    const early = again ? undefined : this.#transformed(work.dy);
+    (again ?? early)![0].forEach((row, i) => {
       const g = new Graph();
       const products = row.map((v, q) => g.cmulConj(nodes(g, v), nodes(g, u[i]![q]!)));
       printValues(text, products).forEach((v, q) => {
         text.line(`${sums[i]![q]} += vec2f(${v.re || "0.0f"}, ${v.im || "0.0f"});`);
       });
     });
-    if (work.du) this.store(work.du, tile.inverse(this.multiply(dy, "conjugate")), true);
+    if (work.du) {
+      const [dy, own] = early ?? this.#transformed(work.dy);
+      this.store(work.du, tile.inverse(this.multiply(dy, "conjugate")), true, own);
+    }
     text.line("}");
     text.line("if (live) {");
     sums.forEach((row, i) => {
@@ -91,9 +122,12 @@ class Writer extends Ends {
     if (spec.work.kind === "gradient") lines.push("let h = p.first + unit;");
     else {
       lines.push(
-        "let h = (p.first + unit) / p.batch;",
+        "let h = channel_of(unit);",
         "let row = row_of(unit);",
         "let slot = unit;",
+        ...(this.paired
+          ? ["let partner = partner_of(unit);", "let partnered = partner != row;"]
+          : []),
       );
     }
     if (this.bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
@@ -115,14 +149,15 @@ class Writer extends Ends {
     const shared = this.sharedSize
       ? [`var<workgroup> shared_x: array<${element}, ${this.sharedSize * pass.tiles}>;`]
       : [];
-    const works = this.bindings.has("work") || this.bindings.has("other");
+    const works = ["work", "other", "again"].some((name) => this.bindings.has(name));
     const writes = [...this.tensors.values()].some((t) => t.writes);
     const code = [
       ...(this.meets ? ["enable subgroups;"] : []),
       declaredParameters,
       ...declared,
       ...shared,
-      rowOf,
+      ...rowFunctions(spec.plan.packing),
+      ...(this.paired ? scaleFunctions(spec.dtype) : []),
       ...(works ? pointFunctions(spec.format) : []),
       ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),
       ...[...this.tensors.values()].flatMap(tensorFunctions),

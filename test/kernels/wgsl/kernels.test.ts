@@ -51,7 +51,10 @@ function schedulesOf(
   limits: GpuLimits,
 ): { text: string; all: Schedule[] } {
   const problem = createProblem(options, "test");
-  const { part, plan } = passCandidates(problem, defaultGpu, limits, 64)[0]!;
+  const { part, plan } = passCandidates(problem, defaultGpu, limits, {
+    batch: 2,
+    channels: 32,
+  })[0]!;
   const scheduler = new Scheduler({ problem, part, plan, limits });
   const skip = problem.length === problem.outputLength;
   const calls = [
@@ -109,7 +112,7 @@ describe.each(Object.entries(profiles))("%s", (name, limits) => {
         }
       }
       const held = Object.values(bytes).reduce((a, b) => a + b, 0);
-      expect(held).toBeLessThanOrEqual(Math.max(limits.workspaceBytes, 4 * transformBytes(text)));
+      expect(held).toBeLessThanOrEqual(Math.max(limits.workspaceBytes, 5 * transformBytes(text)));
     }
     const digest = createHash("sha256");
     for (const { code } of kernels) digest.update(code);
