@@ -20,18 +20,31 @@ export interface RowWork {
 }
 
 /**
- * How much longer a pass's own work takes than with 16 values a thread, exchanged by halves: fitted to 163 plans of 128 to
- * 2M points on an H200 (docs/cost-model.md). More registers or shared memory a thread leave fewer threads to hide latency.
+ * How much longer a pass's own work takes than with 16 values a thread, exchanged by halves: fitted to 268 timings of 128 to
+ * 4M points on an H200 (docs/cost-model.md). More registers or shared memory a thread leave fewer threads to hide latency.
  */
 function crowding(pass: PassLayout, plan: PassPlan): number {
-  const many = pass.tilePoints / pass.threads > 16;
+  const values = pass.tilePoints / pass.threads;
   const whole = pass.exchange === "whole" && pass.radices.length > 1;
-  const memory = whole ? (many ? 2.34 : 1.08) : 1;
-  const registers = many ? (plan.passes.length > 1 ? 1.6 : 1.21) : 1;
-  const meeting = pass.threads * pass.tiles > 256 ? 1.35 : 1;
+  const memory = whole ? (values > 16 ? 2.55 : 1.21) : 1;
+  const single = plan.passes.length === 1;
+  const registers = values > 16 ? (single ? 1.25 : 1.15) : values < 16 ? 0.84 : 1;
+  const meeting = pass.threads * pass.tiles > 256 ? 1.55 : 1;
   // Taking tiles in turn keeps the spectrum at hand, where a tile is long enough to be worth it.
-  const turns = pass.turns ? (pass.tilePoints >= 2048 ? 0.94 : 1.1) : 1;
-  return memory * registers * meeting * turns;
+  const turns = pass.turns ? (pass.tilePoints >= 2048 ? 0.93 : 1.05) : 1;
+  // A fourth stage was dearer than its exchange: 1.0 to 1.5 times the best of three.
+  const deep = pass.radices.length > 3 ? 1.3 : 1;
+  return memory * registers * meeting * turns * deep;
+}
+
+/** Seconds a point that measuring the rows of pairs takes, on chip or in a pass of its own: the same fit. */
+const measuring = { single: 1.5e-12, several: 3.15e-12 };
+
+/** What the same fit adds, in seconds a point, to columns of many rows and to long last passes of several: far strides. */
+function distance(pass: PassLayout, plan: PassPlan): number {
+  if (plan.passes.length === 1) return 0;
+  if (pass.rest > 1) return pass.tilePoints / pass.columns >= 128 ? 1.38e-12 : 0;
+  return pass.tilePoints >= 4096 ? 2.93e-12 : 0;
 }
 
 function passCost(
@@ -50,7 +63,10 @@ function passCost(
   const own = flops / device.generalFlops + points * device.pointSeconds;
   const arithmetic = own * crowding(pass, plan);
   const exchange = (exchanged / shared!.bandwidth) * crowding(pass, plan);
-  const io = traffic.io / memory!.bandwidth + traffic.work / cache!.bandwidth;
+  const io =
+    traffic.io / memory!.bandwidth +
+    traffic.work / cache!.bandwidth +
+    points * distance(pass, plan);
   return {
     seconds: arithmetic + exchange + io,
     ...{ arithmetic, memory: exchange + io, overhead: 0, flops },
@@ -73,6 +89,11 @@ export function passPlanCost(plan: PassPlan, work: RowWork, device: DeviceSpec):
       work: plan.points * (trips * workBytes + (last ? pointBytes.float32 : 0)),
     };
     const cost = passCost(pass, plan, traffic, device);
+    if (i === 0 && rows === 2) {
+      const measure = plan.points * (layouts.length === 1 ? measuring.single : measuring.several);
+      total.seconds += measure;
+      total.memory += measure;
+    }
     for (const key of ["seconds", "arithmetic", "memory", "overhead", "flops"] as const) {
       total[key] += cost[key];
     }
