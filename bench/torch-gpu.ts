@@ -1,16 +1,19 @@
 /**
  * PyTorch and flash-fft-conv on the same GPU, in a child process: the complex FFT in float32 that the paper compares with
- * (`fft`), the real one (`rfft`), and flash-fft-conv where it is installed. Each is checked against float64 before it is timed.
+ * (`fft`), the real one (`rfft`), and flash-fft-conv where it is installed. Each is checked against float64 before it is
+ * timed; gradients are those of autograd, timed without the forward pass that they need.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { createInterface } from "node:readline";
 
 const python = "python3";
 
-/** Reads one JSON case a line, answers one JSON line: milliseconds by CUDA events, and the relative error of one row. */
+/**
+ * Reads one JSON case a line, answers one JSON line: milliseconds by CUDA events, the relative error of one row, and the
+ * bytes that were allocated at most beside inputs and results.
+ */
 const script = `
 import json, sys, torch
-torch.set_grad_enabled(False)
 device = "cuda"
 def spectra(m, x, n): return (torch.fft.rfft if m["peer"] == "rfft" else torch.fft.fft)(x.float(), n=n)
 def torch_forward(m, t, n):
@@ -37,10 +40,27 @@ def measure(m):
     dtype = getattr(torch, m["dtype"])
     t = {name: torch.randn(m["B"], m["H"], m["L"], device=device, dtype=dtype) for name in (["u", "pre", "post"] if m["gated"] else ["u"])}
     t["k"] = torch.randn(m["H"], m["L"], device=device)
-    run = flash(m, n) if m["peer"] == "flash-fft-conv" else (lambda t: torch_forward(m, t, n))
-    y = run(t)
-    reply = {"error": error(m, t, y, n)}
-    for _ in range(2): run(t)
+    forward = flash(m, n) if m["peer"] == "flash-fft-conv" else (lambda t: torch_forward(m, t, n))
+    backward = m["pass"] == "backward"
+    torch.set_grad_enabled(backward)
+    if backward:
+        for x in t.values(): x.requires_grad_(True)
+    y = forward(t)
+    reply = {"error": error(m, {k: x.detach() for k, x in t.items()}, y.detach(), n)}
+    if backward:
+        leaves, dy = list(t.values()), torch.randn_like(y)
+        run = lambda t: torch.autograd.grad(y, leaves, dy, retain_graph=True)
+    else:
+        run = forward
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = run(t)
+    torch.cuda.synchronize()
+    results = result if backward else [result]
+    reply["bytes"] = torch.cuda.max_memory_allocated() - before - sum(x.numel() * x.element_size() for x in results)
+    del result, results
+    run(t)
     times = []
     for _ in range(m["rounds"]):
         a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -65,6 +85,7 @@ export interface TorchCase {
   readonly N: number;
   readonly dtype: string;
   readonly gated: boolean;
+  readonly pass: "forward" | "backward";
   readonly rounds: number;
 }
 
@@ -72,6 +93,8 @@ export interface TorchCase {
 export interface TorchAnswer {
   readonly ms?: readonly number[];
   readonly error?: number;
+  /** Memory beside inputs and results. */
+  readonly bytes?: number;
   readonly refusal?: string;
 }
 

@@ -34,6 +34,7 @@ export interface GpuRecord {
   readonly peer: string | null;
   readonly peer_ms: number | null;
   readonly peer_rel_error: number | null;
+  readonly peer_workspace_bytes: number | null;
   readonly ratio: number | null;
   readonly rel_error: number;
   readonly plan: string;
@@ -119,10 +120,17 @@ function fill(device: GPUDevice, shape: readonly number[], dtype: Dtype): GpuTen
   const count = shape.reduce((a, b) => a * b, 1);
   const each = values.BYTES_PER_ELEMENT;
   const data = device.createBuffer({ size: Math.ceil((count * each) / 16) * 16, usage });
-  for (let at = 0; at < count; at += values.length) {
-    const part = values.subarray(0, Math.min(values.length, count - at));
-    device.queue.writeBuffer(data, at * each, part as Float32Array<ArrayBuffer>);
+  const first = values.subarray(0, Math.min(values.length, count));
+  device.queue.writeBuffer(data, 0, first as Float32Array<ArrayBuffer>);
+  const staging = device.createBuffer({ size: first.byteLength, usage });
+  const encoder = device.createCommandEncoder();
+  encoder.copyBufferToBuffer(data, 0, staging, 0, first.byteLength);
+  for (let at = values.length; at < count; at += values.length) {
+    const bytes = Math.min(values.length, count - at) * each;
+    encoder.copyBufferToBuffer(staging, 0, data, at * each, bytes);
   }
+  device.queue.submit([encoder.finish()]);
+  staging.destroy();
   return { data, shape };
 }
 
@@ -267,18 +275,26 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
       workspace_bytes: conv.memory().workspaceBytes,
       ...{ rounds, adapter: conv.explain().device.name, node: process.version },
     };
-    const alone = { ...ours, peer: null, peer_ms: null, peer_rel_error: null, ratio: null };
-    if (c.pass === "backward" || typeof run.torch === "string") return [alone];
+    const alone = {
+      ...ours,
+      peer: null,
+      peer_ms: null,
+      peer_rel_error: null,
+      peer_workspace_bytes: null,
+      ratio: null,
+    };
+    if (typeof run.torch === "string") return [alone];
     const records: GpuRecord[] = [];
     const peers =
       dtype === "float32" ? (["rfft"] as const) : (["fft", "rfft", "flash-fft-conv"] as const);
     for (const peer of peers) {
-      const request: TorchCase = { peer, B, H, L, N, dtype, gated, rounds };
+      const request: TorchCase = { peer, B, H, L, N, dtype, gated, pass: c.pass, rounds };
       const answer = await run.torch.measure(request);
       if (!answer.ms) continue;
       const peerMs = median(answer.ms);
       records.push({
         ...{ ...ours, peer, peer_ms: round(peerMs), peer_rel_error: round(answer.error!) },
+        peer_workspace_bytes: answer.bytes ?? null,
         ratio: round(peerMs / ms),
       });
     }
@@ -291,6 +307,9 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
 /** Wrong answers have no speed. */
 const largestError = { float32: 1e-5, float16: 2e-3, bfloat16: 1e-2 } as const;
 
+/** Exact rows by what they depend on: several cases share one. */
+const oracles = new Map<string, Float64Array>();
+
 /** The first row against float64: all its tensors begin with the pool's first samples. */
 async function checkRow(
   conv: FlashFFTConv,
@@ -300,10 +319,15 @@ async function checkRow(
   const repeated = (from: ArrayLike<number>): Float64Array =>
     Float64Array.from({ length: L }, (_, i) => from[i % pool.length]!);
   const x = repeated(decode(storedPool(dtype), dtype));
-  const exact = oracleForward(conv.problem, {
-    ...{ batch: 1, channels: 1, u: x, k: repeated(storedPool("float32")) },
-    ...(gated && { pregate: x, postgate: x }),
-  });
+  const key = `${conv.problem.mode} ${L} ${dtype} ${gated}`;
+  let exact = oracles.get(key);
+  if (!exact) {
+    exact = oracleForward(conv.problem, {
+      ...{ batch: 1, channels: 1, u: x, k: repeated(storedPool("float32")) },
+      ...(gated && { pregate: x, postgate: x }),
+    });
+    oracles.set(key, exact);
+  }
   const rel = relativeError(Float32Array.from(await readRow(device, y, dtype)), exact);
   if (rel < largestError[dtype]) return rel;
   throw new Error(`the answer is wrong, relative error ${rel}, plan ${conv.explain().chosen.plan}`);

@@ -16,7 +16,7 @@ import {
   forwardBar,
   gradientBar,
 } from "../support/cases.ts";
-import { expectClose } from "../support/close.ts";
+import { expectClose, expectSameBits } from "../support/close.ts";
 
 Object.assign(globalThis, globals);
 /** Held on to: devices end with it. */
@@ -204,5 +204,28 @@ describe.skipIf(!onGpu)("rows of a circular convolution in pairs", () => {
     expect(conv.explain().chosen.plan).toMatch(/^rows 1024/);
     await checkForward(conv, drawn, "rows");
     await checkBackward(conv, drawn, "rows");
+  });
+});
+
+/** Many rows a channel are summed in chunks, and with 32 values a thread the transforms of u wait in memory. */
+const gradientCases = [
+  [{ length: 100 }, undefined],
+  [{ length: 64, mode: "circular" }, undefined],
+  [{ length: 64 }, "halves 64: 32·2 ×2 split"],
+  [{ length: 64, mode: "circular" }, "rows 64: 32·2 ×2 split"],
+  [{ length: 1024, dtype: "float16" }, "halves 1024: 8 /64 ×16 | 8·16 ×4 split"],
+] as const;
+
+describe.skipIf(!onGpu)("gradients of a large batch", () => {
+  test.each(gradientCases)("%o, %s", async (options, plan) => {
+    const hints = { batch: 9, channels: 2 };
+    const gates = { pregate: true, postgate: true, skip: true };
+    const drawn = drawInputs(createProblem(options, "test"), { ...hints, ...gates }, 6);
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ ...options, ...hints, device, ...(plan && { plan }) });
+    await checkBackward(conv, drawn, "rows");
+    const { dk } = await conv.backward(drawn.dy, drawn.u, drawn.k, drawn.options);
+    const again = await conv.backward(drawn.dy, drawn.u, drawn.k, drawn.options);
+    expectSameBits(again.dk as Float32Array, dk as Float32Array);
   });
 });

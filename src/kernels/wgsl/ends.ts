@@ -286,12 +286,12 @@ export class Ends {
   load(source: Source, forward: boolean): Value[][] {
     if (source.kind === "samples") return this.#loadSamples(source);
     if (source.kind === "taps") return this.#loadTaps(source);
-    const sums = source.buffer === "sums";
-    const format = sums ? "float32" : this.spec.format;
+    if (source.buffer === "sums") return this.#loadSums();
+    const { format } = this.spec;
     this.bind({ name: source.buffer, access: "read", element: pointElement[format] });
-    return this.#ends(!forward).map((row, i) =>
-      row.map((place, q) => {
-        const index = sums ? this.spectrumIndex("unit", i, q) : this.#workIndex(place);
+    return this.#ends(!forward).map((row) =>
+      row.map((place) => {
+        const index = this.#workIndex(place);
         const x = this.text.hold("z", readPoint(format, `${source.buffer}[${index}]`));
         return { re: `${x}.x`, im: `${x}.y` };
       }),
@@ -332,6 +332,27 @@ export class Ends {
     return values.map((row) =>
       row.map(({ re, im }) => ({ re: part(re, scales[0]), im: part(im, scales[1]) })),
     );
+  }
+
+  /** Sums of a channel over the chunks of the batch, in their order. */
+  #loadSums(): Value[][] {
+    const { text } = this;
+    this.bind({ name: "sums", access: "read", element: "vec2f" });
+    const last = this.tile.stages.at(-1)!;
+    const names = Array.from({ length: last.each }, () =>
+      Array.from({ length: last.radix }, () => text.fresh("z")),
+    );
+    for (const name of names.flat()) text.line(`var ${name} = vec2f();`);
+    text.line("for (var c = 0u; c < p.chunks; c++) {");
+    const { plan } = this.spec;
+    text.line(`let at = (unit * p.chunks + c) * ${plan.points}u + block * ${this.pass.size}u + t;`);
+    names.forEach((row, i) => {
+      row.forEach((name, q) => {
+        text.line(`${name} += sums[at + ${this.#slot(i, q)}u];`);
+      });
+    });
+    text.line("}");
+    return names.map((row) => row.map((name) => ({ re: `${name}.x`, im: `${name}.y` })));
   }
 
   /** A point of the spectrum: loaded where it is first asked for. */

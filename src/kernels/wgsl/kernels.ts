@@ -57,7 +57,8 @@ export interface Path {
 }
 
 /**
- * Gradients of the batch rows of one channel: U from `u`, G from `dy`; conj(U)·G is summed over the rows, in their order;
+ * Gradients of the batch rows of one channel: U from `u`, G from `dy`; conj(U)·G is summed over the rows, in their order,
+ * by as many workgroups as the batch has chunks, each with sums of its own;
  * G·conj(K) goes to `du`, and U·K, the forward result without its gate, to `y`, where these are asked for.
  *
  * Rows packed in pairs are scaled one by one, and then conj(U)·G would weigh them differently: the sums take their G from
@@ -116,6 +117,7 @@ export const parameterNames = [
   "begin",
   "end",
   "clear",
+  "chunks",
   "skip",
   "u",
   "pregate",

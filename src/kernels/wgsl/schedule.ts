@@ -223,7 +223,7 @@ export class Scheduler {
   /** All gradients but skip's. */
   backward(call: GpuCall): Schedule {
     const build = new Build(this.convolution, call);
-    const fused = build.call.skip ? 11 : 10;
+    const fused = 10 + (build.call.skip ? 1 : 0) + (build.parks ? 1 : 0);
     const together = fused <= this.convolution.limits.bindings;
     for (const group of build.channelGroups(1)) {
       if (call.taps) this.#makeSpectra(build, group.from, group.count);
@@ -356,7 +356,12 @@ export class Scheduler {
           taken,
         );
       const work = build.work("work", n, "float32");
-      build.units(inverse(last, "sums"), n, { batch: 1 }, { work, sums: build.sumsRange(c, n) });
+      build.units(
+        inverse(last, "sums"),
+        n,
+        { batch: 1, chunks: build.chunks },
+        { work, sums: build.sumsRange(c, n) },
+      );
       for (let pass = last - 1; pass >= 0; pass--)
         build.units(inverse(pass, "work"), n, { batch: 1 }, { work });
       const begin = (build.call.offsets.dk ?? 0) + (from + c) * taps * 4;

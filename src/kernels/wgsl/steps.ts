@@ -2,12 +2,13 @@
 import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import type { Part } from "../../plan/geometry.ts";
-import type { PassPlan, PointFormat } from "../../plan/passes.ts";
-import { pointBytes, pointFormat } from "../../plan/passes.ts";
+import type { PassLayout, PassPlan, PointFormat } from "../../plan/passes.ts";
+import { passLayouts, pointBytes, pointFormat } from "../../plan/passes.ts";
 import type { Problem } from "../../plan/problem.ts";
 import type { Kernel, Machine, Parameters, ScaleBuffer, WorkBuffer } from "./kernels.ts";
 import { normBytes } from "./norms.ts";
 import type { TensorName } from "./tensors.ts";
+import { parks } from "./tile.ts";
 
 /** What a device allows, and how much work memory a call may take. */
 export interface GpuLimits extends Machine {
@@ -37,6 +38,7 @@ export type BufferName =
   | WorkBuffer
   | ScaleBuffer
   | "norms"
+  | "parked"
   | "sums";
 
 /** Part of a buffer. */
@@ -87,6 +89,11 @@ export interface GpuConvolution {
 
 /** Share of the work memory for spectra and for sums of gradients; the rest is for rows. */
 const spectraShare = 0.25;
+
+/** Threads that keep a large GPU busy: 132 multiprocessors with about a thousand each. */
+const enoughThreads = 2 ** 17;
+/** Most chunks of a batch. */
+const mostChunks = 16;
 
 /** Rows that are bound together. */
 export interface Slice {
@@ -161,18 +168,49 @@ export class Build {
     const { taps, channels } = this.call;
     const budget = limits.workspaceBytes * spectraShare;
     const limit = taps || sums ? Math.min(budget, limits.bindingBytes) : limits.bindingBytes;
-    const count = Math.min(channels, Math.max(1, Math.floor(limit / this.#transformBytes)));
+    const each = this.#transformBytes * (sums && this.parks ? 2 : 1);
+    const count = Math.min(channels, Math.max(1, Math.floor(limit / each)));
     const groups = [];
     for (let from = 0; from < channels; from += count) {
       groups.push({ from, count: Math.min(count, channels - from) });
     }
     if (taps) this.#need("spectrum", count * this.#transformBytes);
-    if (sums) this.#need("sums", count * this.#transformBytes);
+    if (sums) {
+      this.#chunks = this.#chunksOf(count, budget / each);
+      this.#need("sums", count * this.chunks * this.#transformBytes);
+    }
     this.#group = groups[0];
     return groups;
   }
 
   #group: { from: number; count: number } | undefined;
+  #chunks = 1;
+
+  get #last(): PassLayout {
+    return passLayouts(this.#convolution.plan).at(-1)!;
+  }
+
+  /** Whether gradients keep transforms of u in memory. */
+  get parks(): boolean {
+    return parks(this.#last);
+  }
+
+  /** Parts of the batch whose gradients are summed apart. */
+  get chunks(): number {
+    return this.#chunks;
+  }
+
+  /** As many chunks as give a large GPU enough threads, if the batch and the memory for sums have them. */
+  #chunksOf(channels: number, room: number): number {
+    const last = this.#last;
+    const threads = channels * last.blocks * last.threads;
+    const wanted = Math.ceil(enoughThreads / threads);
+    const most = Math.floor(room / channels);
+    return Math.max(
+      1,
+      Math.min(wanted, Math.ceil(this.unitsOf(this.call.batch) / 2), most, mostChunks),
+    );
+  }
 
   /** The rows of a group of channels in slices that can be bound. */
   slices(group: { from: number; count: number }): Slice[] {
@@ -217,8 +255,9 @@ export class Build {
     return { buffer: "spectrum", offset: begin * bytes, size: (count ?? group.count) * bytes };
   }
 
+  /** Sums of channels of the group at hand, all chunks of one after the other. */
   sumsRange(channel: number, count: number): BufferRange {
-    const bytes = this.#transformBytes;
+    const bytes = this.#transformBytes * this.chunks;
     return { buffer: "sums", offset: channel * bytes, size: count * bytes };
   }
 
@@ -282,10 +321,16 @@ export class Build {
   ): void {
     const { ranges, parameters } = this.#tensors(kernel, slice);
     const work = this.#workRanges(kernel, at.units);
+    const { chunks } = this;
+    if (kernel.bindings.some((b) => b.name === "parked")) {
+      const size = at.count * chunks * this.#transformBytes;
+      this.#need("parked", size);
+      work.parked = { buffer: "parked", offset: 0, size };
+    }
     this.units(
       kernel,
-      at.count,
-      { ...parameters, ...at.parameters },
+      at.count * chunks,
+      { ...parameters, ...at.parameters, chunks },
       { ...ranges, ...work, sums: this.sumsRange(at.from, at.count) },
     );
   }

@@ -363,3 +363,8 @@ export function stagesOf(
 export function valuesEach(pass: PassLayout): number {
   return (product(pass.radices) * pass.columns) / pass.threads;
 }
+
+/** Whether gradients of such a pass keep U in memory: with more than 16 values a thread, U, G and the sums spill. */
+export function parks(pass: PassLayout): boolean {
+  return valuesEach(pass) > 16;
+}

@@ -9,19 +9,33 @@ import { pointFunctions } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import { roundingFunctions, tensorFunctions } from "./tensors.ts";
+import { parks } from "./tile.ts";
 
-/** Loops of gradients over the batch rows of a channel. */
+/**
+ * Loops of gradients over a chunk of the batch rows of a channel. All threads of a workgroup take as many turns, as barriers
+ * ask; a turn beyond the chunk counts for nothing.
+ */
 const rowLoop = [
-  "for (var b = p.begin; b < p.end; b++) {",
+  "let each = (p.end - p.begin + p.chunks - 1u) / p.chunks;",
+  "for (var i = 0u; i < each; i++) {",
+  "let wanted_row = p.begin + chunk * each + i;",
+  "let live = live && wanted_row < p.end;",
+  "let b = min(wanted_row, p.end - 1u);",
   "let row = b * p.channels + h;",
-  "let slot = unit * (p.end - p.begin) + b - p.begin;",
+  "let slot = channel_unit * (p.end - p.begin) + b - p.begin;",
 ];
 const pairLoop = [
-  "for (var b = p.begin; b < p.end; b += 2u) {",
+  "let units_each = (p.end - p.begin + 1u) / 2u;",
+  "let each = (units_each + p.chunks - 1u) / p.chunks;",
+  "for (var i = 0u; i < each; i++) {",
+  "let wanted_pair = chunk * each + i;",
+  "let live = live && wanted_pair < units_each;",
+  "let pair = min(wanted_pair, units_each - 1u);",
+  "let b = p.begin + 2u * pair;",
   "let row = b * p.channels + h;",
   "let partner = min(b + 1u, p.end - 1u) * p.channels + h;",
   "let partnered = partner != row;",
-  "let slot = unit * ((p.end - p.begin + 1u) / 2u) + (b - p.begin) / 2u;",
+  "let slot = channel_unit * units_each + pair;",
 ];
 
 /** Builds the text of one kernel. */
@@ -55,6 +69,25 @@ class Writer extends Ends {
     return [this.tile.forward(this.scaled(raw, scales)), scales];
   }
 
+  /** Whether U waits in work memory while G is computed: registers hold two of U, G and the sums, not three. */
+  get #parks(): boolean {
+    return parks(this.pass);
+  }
+
+  #park(slots: readonly string[][], values: readonly Value[][]): void {
+    this.bind({ name: "parked", access: "read_write", element: "vec2f" });
+    values.forEach((row, i) => {
+      row.forEach(({ re, im }, q) => {
+        this.text.line(`parked[${slots[i]![q]}] = vec2f(${re || "0.0f"}, ${im || "0.0f"});`);
+      });
+    });
+  }
+
+  #unpark(slot: string): Value {
+    const z = this.text.hold("z", `parked[${slot}]`);
+    return { re: `${z}.x`, im: `${z}.y` };
+  }
+
   #gradient(work: Gradient): void {
     const { text, tile } = this;
     this.bind({ name: "sums", access: "read_write", element: "vec2f" });
@@ -62,6 +95,7 @@ class Writer extends Ends {
     const slots = Array.from({ length: last.each }, (_, i) =>
       Array.from({ length: last.radix }, (_, q) => this.spectrumIndex("unit", i, q)),
     );
+    const parked = this.#parks ? slots : undefined;
     const sums = slots.map((row) =>
       row.map((index) => {
         const name = text.fresh("sum");
@@ -73,15 +107,18 @@ class Writer extends Ends {
     for (const line of this.paired ? pairLoop : rowLoop) text.line(line);
     tile.enterLoop();
     const [u, scales] = this.#transformed(work.u);
+    if (parked) this.#park(parked, u);
     if (work.y) this.store(work.y, tile.inverse(this.multiply(u, "kernel")), true, scales);
     const inverse = scales?.map((s) => text.hold("c", `${s}.yx`)) as Scales | undefined;
     const again = work.again && this.#transformed(work.again, inverse);
     const early = again ? undefined : this.#transformed(work.dy);
     (again ?? early)![0].forEach((row, i) => {
       const g = new Graph();
-      const products = row.map((v, q) => g.cmulConj(nodes(g, v), nodes(g, u[i]![q]!)));
+      const other = (q: number): Value => (parked ? this.#unpark(parked[i]![q]!) : u[i]![q]!);
+      const products = row.map((v, q) => g.cmulConj(nodes(g, v), nodes(g, other(q))));
       printValues(text, products).forEach((v, q) => {
-        text.line(`${sums[i]![q]} += vec2f(${v.re || "0.0f"}, ${v.im || "0.0f"});`);
+        const product = `vec2f(${v.re || "0.0f"}, ${v.im || "0.0f"})`;
+        text.line(`${sums[i]![q]} += select(vec2f(), ${product}, live);`);
       });
     });
     if (work.du) {
@@ -119,7 +156,12 @@ class Writer extends Ends {
       `let block = (tile % ${perUnit}u) / ${pass.tilesPerBlock}u;`,
       `let column = (tile % ${pass.tilesPerBlock}u) * ${pass.columns}u;`,
     ];
-    if (spec.work.kind === "gradient") lines.push("let h = p.first + unit;");
+    if (spec.work.kind === "gradient")
+      lines.push(
+        "let chunk = unit % p.chunks;",
+        "let channel_unit = unit / p.chunks;",
+        "let h = p.first + channel_unit;",
+      );
     else {
       lines.push(
         "let h = channel_of(unit);",
