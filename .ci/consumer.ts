@@ -1,5 +1,5 @@
 /** A user's first program, compiled and run against the packed package: answers are checked by hand. */
-import { convolve, FlashFFTConv, InvalidArgumentError } from "flashfftconv";
+import { convolve, FlashFFTConv, InvalidArgumentError, UnsupportedError } from "flashfftconv";
 
 function expectClose(actual: ArrayLike<number>, expected: readonly number[]): void {
   if (actual.length !== expected.length) throw new Error(`${actual.length} values`);
@@ -22,4 +22,10 @@ await conv.dispose();
 
 const refusal = await FlashFFTConv.create({ length: -1 }).catch((error: unknown) => error);
 if (!(refusal instanceof InvalidArgumentError)) throw new Error(`no refusal: ${refusal}`);
+
+// Without the package webgpu, which is optional.
+const missing = await FlashFFTConv.create({ length: 3, backend: "webgpu" }).catch(
+  (e: unknown) => e,
+);
+if (!(missing instanceof UnsupportedError)) throw new Error(`a GPU from nowhere: ${missing}`);
 console.log("imported, compiled, convolved, refused: as it should be");

@@ -18,6 +18,9 @@ interface Manifest {
   readonly exports: Readonly<Record<string, string | Readonly<Record<string, string>>>>;
   readonly bin: Readonly<Record<string, string>>;
   readonly dependencies?: Readonly<Record<string, string>>;
+  readonly devDependencies: Readonly<Record<string, string>>;
+  readonly peerDependencies: Readonly<Record<string, string>>;
+  readonly peerDependenciesMeta: Readonly<Record<string, { readonly optional?: boolean }>>;
 }
 
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as Manifest;
@@ -127,8 +130,14 @@ describe("the package", () => {
     expect(status).toBe(0);
   });
 
-  test("needs no other package", () => {
+  test("needs no other package, and takes one where it is there", () => {
     expect(manifest.dependencies ?? {}).toEqual({});
+    const { devDependencies, peerDependencies, peerDependenciesMeta } = manifest;
+    expect(Object.keys(peerDependencies)).toEqual(["webgpu"]);
+    expect(peerDependenciesMeta).toEqual({ webgpu: { optional: true } });
+    // The least that users may have is what the tests ran with.
+    const least = /^>=(\S+)/.exec(peerDependencies.webgpu!)![1];
+    expect(devDependencies.webgpu).toBe(`^${least}`);
   });
 
   test("passes publint", async () => {
