@@ -64,7 +64,14 @@ const helpOption: Option = { name: "help", help: "print this text" };
 /** Options that several commands share. */
 export const shared: Readonly<
   Record<
-    "kernelLength" | "mode" | "period" | "threads" | "instructions" | "batch" | "channels",
+    | "kernelLength"
+    | "mode"
+    | "period"
+    | "backend"
+    | "threads"
+    | "instructions"
+    | "batch"
+    | "channels",
     Option
   >
 > = {
@@ -79,6 +86,11 @@ export const shared: Readonly<
     value: "N",
     help: "period of --mode circular, at least L and K (default: the larger)",
   },
+  backend: {
+    name: "backend",
+    value: "WHERE",
+    help: "cpu, webgpu, or auto, which is cpu (default: auto)",
+  },
   threads: { name: "threads", value: "N", help: "threads to use (default: all cores)" },
   instructions: {
     name: "instructions",
@@ -88,6 +100,9 @@ export const shared: Readonly<
   batch: { name: "batch", value: "B", help: "sequences that share the kernels (default: 1)" },
   channels: { name: "channels", value: "H", help: "kernels, one a channel (default: 1)" },
 };
+
+/** Backends that a user can ask for. */
+export const backends = ["auto", "cpu", "webgpu"] as const;
 
 /** Instruction sets that a user can ask for. */
 export const instructionSets = ["auto", "relaxed-simd", "simd", "javascript"] as const;
@@ -330,6 +345,7 @@ export interface SharedChoices {
   readonly mode: Mode | undefined;
   readonly dtype: Dtype | undefined;
   readonly period: number | undefined;
+  readonly backend: (typeof backends)[number] | undefined;
   readonly threads: number | undefined;
   readonly instructions: (typeof instructionSets)[number] | undefined;
 }
@@ -348,10 +364,21 @@ export function sharedChoices(values: Values, chosenModes?: readonly Mode[]): Sh
       remedy: "Add --mode circular, or leave --period out.",
     });
   }
+  const backend = values.choice("backend", backends);
+  const ofCpu = ["threads", "instructions"].find((name) => values.has(name));
+  if (backend === "webgpu" && ofCpu) {
+    throw new InvalidArgumentError({
+      call: values.call,
+      requirement: `--${ofCpu} belongs to --backend cpu`,
+      value: `--${ofCpu} with --backend webgpu`,
+      remedy: `Leave one of the two out.`,
+    });
+  }
   return {
     mode,
     dtype: chosenModes ? undefined : values.choice("dtype", dtypes),
     period: values.integer("period", 1, 2 * maxLength),
+    backend,
     threads: values.integer("threads", 1, 1024),
     instructions: values.choice("instructions", instructionSets),
   };

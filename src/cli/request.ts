@@ -18,6 +18,14 @@ export function problemOf(
   return createProblem(defined(options) as ProblemOptions, call, longest);
 }
 
+/** Where to compute, and how. */
+export type Engine = Pick<SharedChoices, "backend" | "threads" | "instructions">;
+
+/** The backend that an object computes on. */
+export function backendOf(conv: FlashFFTConv): "cpu" | "webgpu" {
+  return conv.device ? "webgpu" : "cpu";
+}
+
 /**
  * The object that convolves such problems, planned for this many rows.
  * @throws UnsupportedError or BackendError naming `call`.
@@ -26,14 +34,14 @@ export function openConv(
   problem: Problem,
   batch: number,
   channels: number,
-  { threads, instructions }: Pick<SharedChoices, "threads" | "instructions">,
+  { backend, threads, instructions }: Engine,
   call: string,
 ): Promise<FlashFFTConv> {
   const { mode, length, kernelLength, dtype } = problem;
   const period = mode === "circular" ? problem.period : undefined;
   const options = {
     ...{ mode, length, kernelLength, dtype, batch, channels },
-    ...defined({ period, threads, instructions }),
+    ...defined({ period, backend, threads, instructions }),
   };
   return FlashFFTConv.createFor(options, call);
 }

@@ -42,7 +42,7 @@ export function arrange(
       requirement: `a row of --input holds at most ${show(longest)} samples${time}`,
       value: `${show(length)} in ${show(input.path)}`,
       remedy: wav
-        ? "Write a .wav file without gates, which is convolved in pieces, or cut the input."
+        ? "Write a .wav file without gates on the CPU, which is convolved in pieces, or cut the input."
         : "Cut it into shorter pieces.",
     });
   }

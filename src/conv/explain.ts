@@ -151,13 +151,14 @@ function render(e: Explanation): string {
   const size = `L ${show(length)}, K ${show(kernelLength)}`;
   const best = e.chosen;
   const blocks = best.blocks > 1 ? `, ${show(best.blocks)} blocks a row` : "";
+  const rows = [best, ...e.candidates.filter((c) => c.plan !== best.plan).slice(0, shown)];
+  const width = Math.max(44, ...rows.map((c) => c.plan.length));
   const lines = [
     `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${show(best.points)} complex points${blocks}`,
     `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${e.device.name}`,
     "",
-    `  ${"plan".padEnd(44)} ${"call".padStart(10)} ${"row".padStart(10)} ${"arithmetic".padStart(11)} ${"memory".padStart(10)} ${"overhead".padStart(10)}`,
+    `  ${"plan".padEnd(width)} ${"call".padStart(10)} ${"row".padStart(10)} ${"arithmetic".padStart(11)} ${"memory".padStart(10)} ${"overhead".padStart(10)}`,
   ];
-  const rows = [best, ...e.candidates.filter((c) => c.plan !== best.plan).slice(0, shown)];
   for (const c of rows) {
     const { row } = c;
     const mark = c === best ? "▶" : " ";
@@ -167,7 +168,7 @@ function render(e: Explanation): string {
       ms(row.memoryMs).padStart(10),
       ms(row.overheadMs).padStart(10),
     ];
-    lines.push(`${mark} ${c.plan.padEnd(44)} ${[...cells, ...parts].join(" ")}`);
+    lines.push(`${mark} ${c.plan.padEnd(width)} ${[...cells, ...parts].join(" ")}`);
   }
   const hidden = e.candidates.length - rows.length;
   if (hidden > 0)

@@ -3,14 +3,18 @@
  * libraries are the repository's `npm run bench`, where those are installed.
  */
 
+import type { GpuTensor } from "../../conv/arguments.ts";
+import type { FlashFFTConv } from "../../conv/conv.ts";
+import type { PreparedKernel } from "../../conv/prepared.ts";
 import { decode, dtypes, encode } from "../../dtype.ts";
 import { oracleForward } from "../../math/oracle.ts";
 import { maxLength, type Problem } from "../../plan/problem.ts";
 import { compare, float32Bound } from "../accuracy.ts";
+import { GpuTiming } from "../gpu-timing.ts";
 import { type Command, exitCodes, shared, sharedChoices, type Values } from "../options.ts";
 import { normalSamples, normalSource } from "../random.ts";
 import { duration, table, threeDigits } from "../report.ts";
-import { openConv, problemOf } from "../request.ts";
+import { backendOf, type Engine, openConv, problemOf } from "../request.ts";
 
 const defaultLengths = "1K,4K,16K,64K,512K";
 
@@ -32,16 +36,19 @@ export const benchCommand: Command = {
     { name: "gates", help: "with a pregate and a postgate" },
     { name: "backward", help: "time the gradients too" },
     { name: "seconds", value: "S", help: "time to spend on each number (default: 1)" },
+    shared.backend,
     shared.threads,
     shared.instructions,
   ],
   notes: `
-Times are medians of repeated calls with the kernel's spectrum kept. The first and the last row of each answer are
+Times are medians of repeated calls with the kernel's spectrum kept; on a GPU, of the device, with all tensors in its
+memory. The first and the last row of each answer are
 compared with the float64 oracle before anything is timed; an error above its bound makes the exit code 1.
 
 examples:
   flashfftconv bench
-  flashfftconv bench --length 1M --channels 1 --threads 1`,
+  flashfftconv bench --length 1M --channels 1 --threads 1
+  flashfftconv bench --backend webgpu --dtype float16 --batch 8 --channels 768`,
   run: async (values, context) => {
     const settings = readSettings(values);
     const measurements: Measurement[] = [];
@@ -78,7 +85,7 @@ interface Settings {
   readonly backward: boolean;
   /** Milliseconds for each number. */
   readonly budget: number;
-  readonly how: Pick<ReturnType<typeof sharedChoices>, "threads" | "instructions">;
+  readonly how: Engine;
 }
 
 /** One line of the table and of --json. */
@@ -91,6 +98,7 @@ interface Measurement {
   readonly K: number;
   readonly dtype: string;
   readonly gates: boolean;
+  readonly backend: "cpu" | "webgpu";
   readonly threads: number;
   readonly instructions: string;
   readonly ours_ms: number;
@@ -168,22 +176,84 @@ async function measure(
     return compare({ quantity: "y", actual, exact, rowLength: outputLength, dtype, bound });
   });
   const worst = checked.reduce((a, b) => (a.error / a.bound >= b.error / b.bound ? a : b));
-  onStep("timing forward");
-  const forward = await median(settings.budget, () => conv.forward(u, kernel, { out, ...gates }));
-  let backward: number | undefined;
-  if (settings.backward) {
-    onStep("timing backward");
-    const dy = fill(conv.allocateOutput(batch, channels));
-    backward = await median(settings.budget, () => conv.backward(dy, u, kernel, { ...gates }));
-  }
+  const dy = settings.backward ? fill(conv.allocateOutput(batch, channels)) : undefined;
+  const operands = { u, kernel, out, gates: gates || {}, dy };
+  const time = conv.device ? timeOnGpu : timeOnCpu;
+  const [forward, backward] = await time(conv, operands, settings, onStep);
   const { plan, predictedMs } = conv.explain().chosen;
   return {
     ...{ command: "bench", mode, B: batch, H: channels, L: length, K: kernelLength, dtype },
-    ...{ gates: settings.gates, threads: conv.threads, instructions: conv.instructions },
+    ...{ gates: settings.gates, backend: backendOf(conv) },
+    ...{ threads: conv.threads, instructions: conv.instructions },
     ...{ ours_ms: forward, ...(backward !== undefined && { backward_ms: backward }) },
     ...{ rel_error: worst.error, passed: checked.every(({ passed }) => passed) },
     ...{ plan, predicted_ms: predictedMs },
   };
+}
+
+/** What is timed: forward, and backward where there is a dy. */
+interface Operands {
+  readonly u: Samples;
+  readonly kernel: PreparedKernel;
+  readonly out: Samples;
+  readonly gates: { readonly pregate?: Samples; readonly postgate?: Samples };
+  readonly dy: Samples | undefined;
+}
+type Samples = Float32Array | Uint16Array;
+
+/** Milliseconds of forward and of backward. */
+type Times = readonly [forward: number, backward: number | undefined];
+
+async function timeOnCpu(
+  conv: FlashFFTConv,
+  { u, kernel, out, gates, dy }: Operands,
+  { budget }: Settings,
+  onStep: (what: string) => void,
+): Promise<Times> {
+  onStep("timing forward");
+  const forward = await median(budget, () => conv.forward(u, kernel, { out, ...gates }));
+  if (!dy) return [forward, undefined];
+  onStep("timing backward");
+  return [forward, await median(budget, () => conv.backward(dy, u, kernel, { ...gates }))];
+}
+
+async function timeOnGpu(
+  conv: FlashFFTConv,
+  { u, kernel, out, gates, dy }: Operands,
+  { batch, channels, budget }: Settings,
+  onStep: (what: string) => void,
+): Promise<Times> {
+  const { length, kernelLength, outputLength } = conv.problem;
+  const gpu = new GpuTiming(conv.device!);
+  const onGpu = (samples: Samples, width: number): GpuTensor =>
+    gpu.upload(samples, [batch, channels, width]);
+  try {
+    const x = onGpu(u, length);
+    const y = onGpu(out, outputLength);
+    const both = {
+      ...(gates.pregate && { pregate: onGpu(gates.pregate, length) }),
+      ...(gates.postgate && { postgate: onGpu(gates.postgate, outputLength) }),
+    };
+    onStep("timing forward");
+    const forward = await gpu.median(budget, (encoder) =>
+      conv.forward(x, kernel, { ...both, out: y, encoder }),
+    );
+    if (!dy) return [forward, undefined];
+    const upstream = onGpu(dy, outputLength);
+    const gradients = {
+      du: onGpu(u, length),
+      dk: gpu.upload(new Float32Array(channels * kernelLength), [channels, kernelLength]),
+      ...(gates.pregate && { dpregate: onGpu(u, length) }),
+      ...(gates.postgate && { dpostgate: onGpu(out, outputLength) }),
+    };
+    onStep("timing backward");
+    const backward = await gpu.median(budget, (encoder) =>
+      conv.backward(upstream, x, kernel, { ...both, out: gradients, encoder }),
+    );
+    return [forward, backward];
+  } finally {
+    gpu.free();
+  }
 }
 
 /** Median milliseconds of a call: after a fifth of the budget to warm up, as many calls as fit, five at least. */
@@ -210,7 +280,7 @@ function tableOf(measurements: readonly Measurement[]): string {
     ["L", (m) => m.L.toLocaleString("en-US")],
     ["K", (m) => m.K.toLocaleString("en-US")],
     ["dtype", (m) => m.dtype],
-    ["threads", (m) => String(m.threads)],
+    ["threads", (m) => (m.backend === "cpu" ? String(m.threads) : "GPU")],
     ["forward", (m) => duration(m.ours_ms)],
     ["ns/sample", (m) => threeDigits((1e6 * m.ours_ms) / (m.B * m.H * m.L))],
     ["predicted", (m) => duration(m.predicted_ms)],

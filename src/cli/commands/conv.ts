@@ -18,7 +18,7 @@ import {
   type Values,
 } from "../options.ts";
 import { duration, threeDigits } from "../report.ts";
-import { openConv } from "../request.ts";
+import { backendOf, openConv } from "../request.ts";
 import { type Arrangement, type Slice, slicesOf } from "../rows.ts";
 import { allocate, bytesOf, type HostArray, type SignalFile } from "../signal.ts";
 import { type Streamed, streamToWav } from "../streaming.ts";
@@ -35,7 +35,8 @@ channel of the input, a stereo kernel makes a mono input stereo, and stereo with
 Input and kernel must have the same sample rate: nothing is resampled.
 
 The output has L+K-1 samples in mode full, L in the others. Sound of any length is
-convolved in pieces, in memory that depends on the kernel alone. Integer .wav output that would clip is refused:
+convolved in pieces, on the CPU, in memory that depends on the kernel alone; with --backend webgpu it is
+convolved whole. Integer .wav output that would clip is refused:
 --normalize brings its peak to full scale, --bits float keeps it as it is. The file appears complete or not at
 all, and may be the input's.
 
@@ -75,6 +76,7 @@ export const convCommand: Command = {
       name: "stream",
       help: "convolve .wav to .wav in pieces, in little memory; longer than 2^20 frames it is so in any case",
     },
+    shared.backend,
     shared.threads,
     shared.instructions,
   ],
@@ -117,7 +119,7 @@ async function convolveFiles(
   if (job.streamed && job.wav) {
     const streamed = await streamFile(job, job.wav, output, values, context, times);
     context.progress.clear();
-    report(job, streamed, times, streamed, context);
+    report(job, { backend: "cpu", ...streamed }, times, streamed, context);
     return exitCodes.done;
   }
   using conv = await openConv(problem, batch, channels, sharedChoices(values), call);
@@ -133,7 +135,8 @@ async function convolveFiles(
   context.progress.clear();
   const { plan, predictedMs } = conv.explain().chosen;
   const { threads, instructions } = conv;
-  report(job, { threads, instructions, plan, predictedMs }, times, level, context);
+  const engine = { backend: backendOf(conv), threads, instructions, plan, predictedMs };
+  report(job, engine, times, level, context);
   return exitCodes.done;
 }
 
@@ -309,6 +312,7 @@ async function convolveToWav(
 
 /** What computed it. */
 interface Engine {
+  readonly backend: "cpu" | "webgpu";
   readonly threads: number;
   readonly instructions: string;
   readonly plan: string;
@@ -330,7 +334,8 @@ function report(
       ...{ command: "conv", input: input.path, kernel: kernel.path, output: job.outputPath },
       ...{ mode, length, kernelLength, ...(mode === "circular" && { period }), dtype, shape },
       ...(wav && { sampleRate: wav.sampleRate, bits: wav.encoding, ...level }),
-      ...{ threads: engine.threads, instructions: engine.instructions, plan: engine.plan },
+      ...{ backend: engine.backend, threads: engine.threads },
+      ...{ instructions: engine.instructions, plan: engine.plan },
       ...(engine.predictedMs !== undefined && { predicted_ms: engine.predictedMs }),
       ...(job.streamed && { streamed: true }),
       ...{ read_ms: times.read, convolve_ms: times.convolve, write_ms: times.write },
@@ -341,8 +346,9 @@ function report(
   const encoding = wav
     ? `, ${wav.encoding === "float" ? "float32" : `${wav.encoding}-bit`}, ${show(wav.sampleRate)} Hz`
     : `, ${problem.dtype}`;
-  const { threads, instructions } = engine;
-  const used = `${threads} ${threads === 1 ? "thread" : "threads"}, ${instructions}`;
+  const { backend, threads, instructions } = engine;
+  const ofCpu = `${threads} ${threads === 1 ? "thread" : "threads"}, ${instructions}`;
+  const used = backend === "cpu" ? ofCpu : "on WebGPU";
   const lines = [
     `${input.describe()} ∗ ${kernel.describe()}`,
     `→ ${job.outputPath} (${shape.map((size) => show(size)).join(" × ")}${encoding}), mode ${problem.mode}`,

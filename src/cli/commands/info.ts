@@ -1,7 +1,9 @@
 /** `flashfftconv info`: what this machine offers, and for each backend that is missing, why. */
 import { cpus, freemem, totalmem } from "node:os";
 import { features } from "../../backend/features.ts";
+import { describeWebGpu, type WebGpuFacts } from "../../backend/webgpu-info.ts";
 import { FlashFFTConv } from "../../conv/conv.ts";
+import { FlashFFTConvError } from "../../errors.ts";
 import { type Command, exitCodes } from "../options.ts";
 import { bytes } from "../report.ts";
 import { version } from "../version.ts";
@@ -10,20 +12,26 @@ import { version } from "../version.ts";
 interface Offer {
   readonly name: string;
   readonly available: boolean;
-  /** What is used, or why there is nothing. */
+  /** What is used, or why there is nothing and how to get it. */
   readonly detail: string;
 }
+
+/** WebGPU, and what its adapter offers where there is one. */
+type GpuOffer = Offer & Partial<WebGpuFacts>;
 
 export const infoCommand: Command = {
   name: "info",
   summary: "say what this machine offers, and why a backend is missing",
   options: [],
   notes: `
-An instruction set that is missing costs speed, never exactness.`,
-  run: async (_values, context) => {
+An instruction set that is missing costs speed, never exactness. WebGPU in Node comes with the package webgpu, which is
+installed beside flashfftconv: npm install webgpu. A software adapter, with a processor that plays the GPU, is for tests: the
+CPU backend is faster.`,
+  run: async (values, context) => {
     const machine = machineFacts();
     const instructions = instructionOffers();
-    const backends = await backendOffers();
+    const webgpu = await gpuOffer(values.call);
+    const backends = [await cpuOffer(), webgpu, cudaOffer()];
     if (context.json) {
       const record = { command: "info", ...machine, instructions, backends };
       context.stdout.write(`${JSON.stringify(record)}\n`);
@@ -55,6 +63,9 @@ An instruction set that is missing costs speed, never exactness.`,
       ...offers(instructions),
       ["backends", ""],
       ...offers(backends),
+      ...(webgpu.adapter
+        ? [["adapter", webgpu.adapter], ...adapterLines(webgpu as WebGpuFacts)]
+        : []),
     ];
     const width = Math.max(...lines.map(([name]) => name!.length));
     for (const [name, text] of lines)
@@ -93,13 +104,44 @@ function instructionOffers(): Offer[] {
   ];
 }
 
-async function backendOffers(): Promise<Offer[]> {
-  using conv = await FlashFFTConv.create({ length: 16 });
+async function cpuOffer(): Promise<Offer> {
+  using conv = await FlashFFTConv.create({ length: 16, backend: "cpu" });
   const threads = `${conv.threads} ${conv.threads === 1 ? "thread" : "threads"}`;
-  const missing = `not in version ${version()}, which computes on the CPU only`;
+  return { name: "cpu", available: true, detail: `${threads}, ${conv.instructions}` };
+}
+
+async function gpuOffer(call: string): Promise<GpuOffer> {
+  try {
+    const facts = await describeWebGpu(call);
+    const kind = facts.software ? "a software adapter: a processor plays the GPU" : "a GPU";
+    return { name: "webgpu", available: true, detail: kind, ...facts };
+  } catch (error) {
+    return { name: "webgpu", available: false, detail: reason(error) };
+  }
+}
+
+/** Why a backend cannot be opened. A driver may refuse in words of its own: that is no reason to say nothing else. */
+function reason(error: unknown): string {
+  if (!(error instanceof FlashFFTConvError)) return String(error);
+  const { requirement, value, remedy } = error.parts;
+  return `${requirement}; got ${value}. ${remedy}`;
+}
+
+function cudaOffer(): Offer {
+  return { name: "cuda", available: false, detail: `not in version ${version()}` };
+}
+
+function adapterLines(facts: WebGpuFacts): string[][] {
+  const [fewest, most] = facts.subgroupSizes;
+  const lanes = fewest === most ? `${most}` : `${fewest} to ${most}`;
+  const products = facts.subgroupMatrices.filter((text) => text.includes(" f"));
+  const yesNo = (there: boolean): string => (there ? "yes" : "no");
   return [
-    { name: "cpu", available: true, detail: `${threads}, ${conv.instructions}` },
-    { name: "webgpu", available: false, detail: missing },
-    { name: "cuda", available: false, detail: missing },
+    ["  shader-f16", yesNo(facts.features["shader-f16"])],
+    ["  subgroups", facts.features.subgroups ? `yes: ${lanes} lanes` : "no"],
+    ["  subgroup matrices", products.length > 0 ? `yes: ${products.join(", ")}` : "no"],
+    ["  timestamp-query", yesNo(facts.features["timestamp-query"])],
+    ["  workgroup", `${bytes(facts.workgroupBytes)}, ${facts.invocations} invocations`],
+    ["  binding", bytes(facts.bindingBytes)],
   ];
 }

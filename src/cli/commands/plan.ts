@@ -3,7 +3,7 @@
 import { dtypes } from "../../dtype.ts";
 import { maxLength } from "../../plan/problem.ts";
 import { type Command, exitCodes, shared, sharedChoices } from "../options.ts";
-import { openConv, problemOf } from "../request.ts";
+import { backendOf, openConv, problemOf } from "../request.ts";
 
 export const planCommand: Command = {
   name: "plan",
@@ -21,11 +21,13 @@ export const planCommand: Command = {
     { name: "dtype", value: "TYPE", help: `${dtypes.join(", ")} (default: float32)` },
     shared.batch,
     shared.channels,
+    shared.backend,
     shared.threads,
     shared.instructions,
   ],
   notes: `
-Predictions rest on numbers of this machine once 'flashfftconv tune' has measured them, on defaults before.
+Predictions for the CPU rest on numbers of this machine once 'flashfftconv tune' has measured them, on defaults before;
+those for a GPU rest on the numbers of an NVIDIA H200.
 
 example:
   flashfftconv plan --length 64K --channels 64`,
@@ -40,7 +42,8 @@ example:
     const explanation = conv.explain();
     if (context.json) {
       const { threads, instructions } = conv;
-      const record = { command: "plan", ...problem, batch, channels, threads, instructions };
+      const engine = { backend: backendOf(conv), threads, instructions };
+      const record = { command: "plan", ...problem, batch, channels, ...engine };
       context.stdout.write(`${JSON.stringify({ ...record, ...explanation })}\n`);
     } else {
       context.stdout.write(`${String(explanation).trimEnd()}\n`);

@@ -14,7 +14,7 @@ import {
 } from "../options.ts";
 import { normalSamples, normalSource } from "../random.ts";
 import { table } from "../report.ts";
-import { openConv, problemOf } from "../request.ts";
+import { backendOf, type Engine, openConv, problemOf } from "../request.ts";
 
 const defaultLengths = "1,1000,4K,64K";
 
@@ -45,6 +45,7 @@ export const verifyCommand: Command = {
     { name: "gates", help: "with a pregate and a postgate" },
     { name: "skip", help: "with the term D ⊙ u, in the modes whose output is as long as u" },
     { name: "seed", value: "N", help: "seed of the random samples (default: 1)" },
+    shared.backend,
     shared.threads,
     shared.instructions,
   ],
@@ -59,7 +60,7 @@ examples:
   flashfftconv verify --length 1M --mode causal --batch 1 --channels 1 --backward --gates --dtype all`,
   run: async (values, context) => {
     const cases = readCases(values);
-    const results: (Case & Comparison & { readonly plan: string })[] = [];
+    const results: (Case & Result)[] = [];
     for (const [i, one] of cases.entries()) {
       const { mode, length, dtype } = one.problem;
       context.progress.update(`${mode} ${length} ${dtype}`, i / cases.length);
@@ -88,7 +89,7 @@ interface Case {
   readonly gates: boolean;
   readonly skip: boolean;
   readonly seed: number;
-  readonly how: Pick<ReturnType<typeof sharedChoices>, "threads" | "instructions">;
+  readonly how: Engine;
 }
 
 function readCases(values: Values): Case[] {
@@ -120,7 +121,13 @@ function readCases(values: Values): Case[] {
   );
 }
 
-async function verify(one: Case): Promise<(Comparison & { plan: string })[]> {
+/** A comparison, and what computed it. */
+interface Result extends Comparison {
+  readonly backend: "cpu" | "webgpu";
+  readonly plan: string;
+}
+
+async function verify(one: Case): Promise<Result[]> {
   const { problem, batch, channels } = one;
   const { dtype, length, kernelLength, outputLength } = problem;
   const rows = batch * channels;
@@ -135,7 +142,7 @@ async function verify(one: Case): Promise<(Comparison & { plan: string })[]> {
   };
   const skip = one.skip && { skip: draw(channels, "float32") as Float32Array };
   using conv = await openConv(problem, batch, channels, one.how, one.call);
-  const { plan } = conv.explain().chosen;
+  const engine = { backend: backendOf(conv), plan: conv.explain().chosen.plan };
   const inputs = {
     ...{ batch, channels, u: decode(u, dtype), k: Float64Array.from(k) },
     ...(gates && {
@@ -144,7 +151,7 @@ async function verify(one: Case): Promise<(Comparison & { plan: string })[]> {
     }),
     ...(skip && { skip: Float64Array.from(skip.skip) }),
   };
-  const results: (Comparison & { plan: string })[] = [];
+  const results: Result[] = [];
   // Where a row is a few sums, terms of either sign may cancel: errors are then relative to the size of the terms.
   const isShort = (quantity: Quantity) => rowLengthOf(quantity, problem) < leastRow;
   const check = (
@@ -160,7 +167,7 @@ async function verify(one: Case): Promise<(Comparison & { plan: string })[]> {
     const scale = isShort(quantity) && squares ? { scale: rowScales(squares, rowLength) } : {};
     results.push({
       ...compare({ quantity, actual, exact, rowLength, dtype: storage, bound, ...scale }),
-      plan,
+      ...engine,
     });
   };
   const y = await conv.forward(u, k, { ...gates, ...skip });
@@ -175,7 +182,7 @@ async function verify(one: Case): Promise<(Comparison & { plan: string })[]> {
   for (const quantity of present) {
     const got = actual[quantity];
     if (got) check(quantity, got, exact[quantity]!, squares?.[quantity]);
-    else results.push({ quantity, error: Number.NaN, bound: 0, passed: false, plan });
+    else results.push({ quantity, error: Number.NaN, bound: 0, passed: false, ...engine });
   }
   return results;
 }
@@ -205,15 +212,13 @@ function rowScales(squares: Float64Array, rowLength: number): Float64Array {
   });
 }
 
-function record(
-  one: Case,
-  { quantity, error, bound, passed, plan }: Comparison & { plan: string },
-): object {
+function record(one: Case, { quantity, error, bound, passed, backend, plan }: Result): object {
   const { mode, length, kernelLength, period, dtype } = one.problem;
   const { batch, channels, gates, skip } = one;
   return {
     ...{ command: "verify", mode, length, kernelLength, ...(mode === "circular" && { period }) },
-    ...{ dtype, batch, channels, gates, skip, quantity, rel_error: error, bound, passed, plan },
+    ...{ dtype, batch, channels, gates, skip, backend, quantity },
+    ...{ rel_error: error, bound, passed, plan },
   };
 }
 

@@ -1,0 +1,71 @@
+/**
+ * Times of calls on a GPU: tensors in buffers of its own and many calls in a submission, so that neither copies nor the
+ * way to the device and back count.
+ */
+import type { GpuTensor } from "../conv/arguments.ts";
+import type { FlashFFTConv } from "../conv/conv.ts";
+import type { SampleArray } from "../dtype.ts";
+
+type Device = NonNullable<FlashFFTConv["device"]>;
+type Encoder = ReturnType<Device["createCommandEncoder"]>;
+
+/** Usage of buffers: storage, and a target of copies. */
+const usage = 0x80 | 0x8;
+/** Calls of one submission: about a tenth of a second of work. */
+const submissionMs = 100;
+const mostCalls = 100;
+
+/** Buffers for calls, and the clock. */
+export class GpuTiming {
+  readonly #device: Device;
+  readonly #buffers: GPUBuffer[] = [];
+
+  constructor(device: Device) {
+    this.#device = device;
+  }
+
+  /** Samples of a shape in a new buffer, which lives until `free`. */
+  upload(samples: SampleArray, shape: readonly number[]): GpuTensor {
+    const bytes = new Uint8Array(samples.buffer, samples.byteOffset, samples.byteLength);
+    const size = Math.ceil(bytes.length / 4) * 4;
+    const data = this.#device.createBuffer({ size, usage, mappedAtCreation: true });
+    new Uint8Array(data.getMappedRange()).set(bytes);
+    data.unmap();
+    this.#buffers.push(data);
+    return { data, shape };
+  }
+
+  /**
+   * Median milliseconds of the device for what `record` adds to an encoder: a submission of 1 + n calls less one of a
+   * single call, over n; after a fifth of the budget to wake the device up.
+   */
+  async median(budget: number, record: (encoder: Encoder) => Promise<unknown>): Promise<number> {
+    const { queue } = this.#device;
+    const submit = async (calls: number): Promise<number> => {
+      const encoder = this.#device.createCommandEncoder();
+      for (let i = 0; i < calls; i++) await record(encoder);
+      const commands = encoder.finish();
+      const start = performance.now();
+      queue.submit([commands]);
+      await queue.onSubmittedWorkDone();
+      return performance.now() - start;
+    };
+    const warm = performance.now() + budget / 5;
+    let one = await submit(1);
+    while (performance.now() < warm) one = Math.min(one, await submit(1));
+    const calls = Math.max(1, Math.min(mostCalls, Math.round(submissionMs / one)));
+    const times: number[] = [];
+    const end = performance.now() + budget;
+    while (times.length < 3 || performance.now() < end) {
+      const single = await submit(1);
+      times.push(((await submit(1 + calls)) - single) / calls);
+    }
+    times.sort((a, b) => a - b);
+    return times[times.length >> 1]!;
+  }
+
+  /** Destroy the buffers. */
+  free(): void {
+    for (const buffer of this.#buffers) buffer.destroy();
+  }
+}

@@ -1,0 +1,95 @@
+/** The command line on a GPU: every command that takes --backend, answers checked, and a process that ends. */
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+import { encode } from "../../src/dtype.ts";
+import { oracleForward } from "../../src/math/oracle.ts";
+import { createProblem } from "../../src/plan/problem.ts";
+import { onGpu } from "../support/backends.ts";
+import { expectClose } from "../support/close.ts";
+import { normal } from "../support/signals.ts";
+import { Folder, npy, readNpy, run, succeed } from "./support.ts";
+
+const program = fileURLToPath(new URL("../../dist/cli/bin.js", import.meta.url));
+const onWebGpu = ["--backend", "webgpu"];
+
+describe.skipIf(!onGpu)("--backend webgpu", () => {
+  test("conv, in a process of its own, which ends", () => {
+    expect(existsSync(program)).toBe(true);
+    const folder = new Folder();
+    const [u, k] = [encode(normal(6 * 500, 1), "float32"), encode(normal(3 * 70, 2), "float32")];
+    const input = folder.write("u.npy", npy("<f4", [2, 3, 500], u));
+    const kernel = folder.write("k.npy", npy("<f4", [3, 70], k));
+    const files = ["--input", input, "--kernel", kernel, "--output", folder.file("y.npy")];
+    const { status, stdout } = spawnSync(
+      process.execPath,
+      [program, "conv", ...files, ...onWebGpu],
+      {
+        encoding: "utf8",
+        timeout: 50_000,
+      },
+    );
+    expect(stdout).toContain("(on WebGPU)");
+    expect(status).toBe(0);
+    const problem = createProblem({ mode: "full", length: 500, kernelLength: 70 }, "test");
+    const exact = oracleForward(problem, {
+      ...{ batch: 2, channels: 3, u: Float64Array.from(u), k: Float64Array.from(k) },
+    });
+    const y = new Float32Array(readNpy(folder.read("y.npy")).data);
+    expectClose(y, exact, { rowLength: 569, bound: 6e-7 });
+  });
+
+  test("verify: gradients, gates and D in every dtype", async () => {
+    const all = ["--dtype", "all", "--backward", "--gates", "--skip"];
+    const argv = ["verify", "--length", "300", "--mode", "causal", ...all, ...onWebGpu];
+    const records = await succeed(argv);
+    expect(records.length).toBe(3 * 6);
+    for (const record of records)
+      expect(record).toMatchObject({
+        backend: "webgpu",
+        passed: true,
+        plan: expect.stringMatching(/^halves /),
+      });
+  });
+
+  test("bench: the device's time", async () => {
+    const shape = ["--length", "256", "--channels", "4", "--gates", "--backward"];
+    const [record] = await succeed(["bench", ...shape, ...onWebGpu]);
+    expect(record).toMatchObject({ backend: "webgpu", instructions: "wgsl", passed: true });
+    for (const name of ["ours_ms", "backward_ms"]) expect(record![name]).toBeGreaterThan(0);
+  });
+
+  test("plan: passes, on the adapter by name", async () => {
+    const argv = ["plan", "--length", "64K", "--channels", "64", ...onWebGpu];
+    const [record] = await succeed(argv);
+    const { chosen } = record as { chosen: { plan: string } };
+    expect(record).toMatchObject({ backend: "webgpu", instructions: "wgsl" });
+    expect(chosen.plan).toMatch(/^halves \d+: .* \| /);
+    const { stdout } = await run(argv);
+    const lines = stdout.trimEnd().split("\n");
+    const columns = lines.filter((line) => / (µs|ms)$/.test(line) && !line.includes("more"));
+    expect(new Set(columns.map((line) => line.length)).size).toBe(1);
+  });
+
+  test("info: the adapter, its features and its limits", async () => {
+    const [record] = await succeed(["info"]);
+    const [, webgpu] = record!.backends as Record<string, unknown>[];
+    expect(webgpu).toMatchObject({
+      ...{
+        name: "webgpu",
+        available: true,
+        software: true,
+        adapter: expect.stringMatching(/swiftshader|llvmpipe/i),
+      },
+      features: { "shader-f16": expect.any(Boolean), subgroups: true },
+      ...{ workgroupBytes: expect.any(Number), invocations: expect.any(Number) },
+      ...{ bindingBytes: expect.any(Number), subgroupMatrices: expect.any(Array) },
+    });
+    const { stdout } = await run(["info"]);
+    expect(stdout).toMatch(/webgpu +yes: a software adapter/);
+    expect(stdout).toMatch(/adapter +\S+/);
+    expect(stdout).toMatch(/subgroups +yes: \d+ lanes/);
+    expect(stdout).toMatch(/workgroup +\d+\.\d KiB, [\d,]+ invocations/);
+  });
+});
