@@ -1,6 +1,6 @@
 /**
  * The built package in a real browser, Chromium without a window: on a cross-origin isolated page with threads, on any
- * other page with one. Skipped where there is no Chromium, but not in continuous integration (CI=true).
+ * other page with one, and on WebGPU, which a software adapter plays. Skipped where there is no Chromium, but not in continuous integration (CI=true).
  */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -28,6 +28,8 @@ const flags = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  "--enable-unsafe-webgpu",
+  "--use-webgpu-adapter=swiftshader",
 ];
 
 /** The page's global scope. */
@@ -88,7 +90,7 @@ async function runInPage(
 
 /** Draw inputs, run them in the page, and hold every result to the bars of Node. */
 async function checkInPage(page: Page, options: FlashFFTConvOptions): Promise<PageAnswer> {
-  const { instructions: _, threads: __, ...shape } = options;
+  const { instructions: _, threads: __, backend: ___, ...shape } = options;
   const problem = createProblem(shape as ProblemOptions, "browser test");
   const inputs = drawInputs(problem, { batch: 2, channels: 3, pregate: true }, 1);
   const answer = await runInPage(page, options, inputs);
@@ -157,6 +159,44 @@ describe.skipIf(absent)("in Chromium", () => {
     const page = await open(true);
     const answer = await checkInPage(page, { length: 777, mode: "circular", instructions });
     expect(answer.instructions).toBe(instructions);
+  });
+
+  test("WebGPU gives the right answers, arrays in and out", async () => {
+    const page = await open(false);
+    const answer = await checkInPage(page, { length: 1000, mode: "same", backend: "webgpu" });
+    expect(answer).toMatchObject({ threads: 1, instructions: "wgsl" });
+  });
+
+  test("WebGPU on the page's own device: buffers, and commands in its encoder", async () => {
+    const page = await open(false);
+    const problem = createProblem({ length: 500 }, "browser test");
+    const inputs = drawInputs(problem, { batch: 2, channels: 3 }, 1);
+    const y = await page.evaluate(
+      async ({ u, k }) => {
+        const { library } = globalThis as unknown as LibraryPage;
+        const device = await (await navigator.gpu.requestAdapter())!.requestDevice();
+        const conv = await library.FlashFFTConv.create({ length: 500, device });
+        const kernel = await conv.prepareKernel(Float32Array.from(k));
+        const size = 4 * u.length;
+        const data = device.createBuffer({
+          size,
+          usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST,
+        });
+        device.queue.writeBuffer(data, 0, Float32Array.from(u));
+        const encoder = device.createCommandEncoder();
+        const y = await conv.forward({ data, shape: [2, 3, 500] }, kernel, { encoder });
+        const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+        const staging = device.createBuffer({ size, usage });
+        encoder.copyBufferToBuffer(y.data, 0, staging, 0, size);
+        device.queue.submit([encoder.finish()]);
+        await staging.mapAsync(GPUMapMode.READ);
+        conv.dispose();
+        return Array.from(new Float32Array(staging.getMappedRange()));
+      },
+      { u: Array.from(inputs.u), k: Array.from(inputs.k) },
+    );
+    const bound = forwardBar(problem);
+    expectClose(Float32Array.from(y), inputs.y(), { name: "y", rowLength: 500, bound });
   });
 
   test("a refusal is the typed error that Node throws", async () => {
