@@ -1,5 +1,6 @@
 /** How exact results must be, and how exact they are: the bounds that docs/numerics.md derives, row by row. */
 import { type Dtype, decode, encode, type SampleArray } from "../dtype.ts";
+import { parsePasses, pointFormat } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 
 /** What is compared: the output, or one of the gradients. */
@@ -30,6 +31,27 @@ export function float32Bound(quantity: Quantity, problem: Problem, batch: number
     : 1e-6;
 }
 
+/** Bounds for y where points wait in words of 32 bits between the passes of a GPU. */
+const wordBounds = { float32: 0, float16: 5e-4, bfloat16: 2e-3 } as const;
+/** Gradients pass through words more often. */
+const wordGradients = 1.5;
+
+/**
+ * Largest relative L2 error that the arithmetic of a plan may leave in a row, for random samples of unit scale: float32's,
+ * or more where the plan is one of passes whose work memory holds words.
+ */
+export function planBound(
+  quantity: Quantity,
+  problem: Problem,
+  batch: number,
+  plan: string,
+): number {
+  const bound = float32Bound(quantity, problem, batch);
+  const passes = parsePasses(plan);
+  if (!passes || pointFormat(passes, problem.dtype) === "float32") return bound;
+  return Math.max(bound, wordBounds[problem.dtype] * (quantity === "y" ? 1 : wordGradients));
+}
+
 /** What is compared with what. */
 export interface Comparand {
   readonly quantity: Quantity;
@@ -38,7 +60,7 @@ export interface Comparand {
   readonly rowLength: number;
   /** How `actual` is stored. */
   readonly dtype: Dtype;
-  /** Of float32 arithmetic. */
+  /** Of the arithmetic. */
   readonly bound: number;
   /** What a row's error is relative to where that is more than the row's own norm: for sums that cancel. */
   readonly scale?: Float64Array;
@@ -51,7 +73,7 @@ export interface Comparand {
 export const leastRow = 64;
 
 /**
- * Compare row by row. Half precision may err by 1.1 × what rounding the exact row once errs, or by the float32 bound
+ * Compare row by row. Half precision may err by 1.1 × what rounding the exact row once errs, or by the arithmetic's bound
  * where that is more.
  */
 export function compare(comparand: Comparand): Comparison {

@@ -9,7 +9,7 @@ import type { PreparedKernel } from "../../conv/prepared.ts";
 import { decode, dtypes, encode } from "../../dtype.ts";
 import { oracleForward } from "../../math/oracle.ts";
 import { maxLength, type Problem } from "../../plan/problem.ts";
-import { compare, float32Bound } from "../accuracy.ts";
+import { compare, planBound } from "../accuracy.ts";
 import { GpuTiming } from "../gpu-timing.ts";
 import { type Command, exitCodes, shared, sharedChoices, type Values } from "../options.ts";
 import { normalSamples, normalSource } from "../random.ts";
@@ -171,7 +171,7 @@ async function measure(
         postgate: decode(part(gates.postgate, outputLength), dtype),
       }),
     });
-    const bound = float32Bound("y", problem, batch);
+    const bound = planBound("y", problem, batch, conv.explain().chosen.plan);
     const actual = part(out, outputLength);
     return compare({ quantity: "y", actual, exact, rowLength: outputLength, dtype, bound });
   });
