@@ -12,7 +12,7 @@ function node(...argv: readonly string[]): { status: number | null; stdout: stri
   const { status, stdout, stderr } = spawnSync(process.execPath, ["--no-warnings", ...argv], {
     cwd: root,
     encoding: "utf8",
-    timeout: 50_000,
+    timeout: 150_000,
   });
   if (status !== 0) throw new Error(`exit code ${status}: ${stderr}`);
   return { status, stdout };
@@ -29,7 +29,7 @@ const before = `
   const k = numbers(H * 4096);
   const [u, pregate, postgate] = [1, 2, 3].map(() => halves(B * H * 4096));`;
 
-describe.skipIf(!onGpu)("documents on WebGPU", () => {
+describe.skipIf(!onGpu)("documents on WebGPU", { timeout: 200_000 }, () => {
   const readme = readFileSync(`${root}/README.md`, "utf8");
   const section = readme.slice(readme.indexOf("### On the GPU"));
   const snippets = [...section.matchAll(/```js\n(.*?)```/gs)].map(([, code]) => code!);

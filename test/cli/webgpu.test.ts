@@ -42,7 +42,7 @@ describe.skipIf(!onGpu)("--backend webgpu", () => {
 
   test("verify: gradients, gates and D in every dtype", async () => {
     const all = ["--dtype", "all", "--backward", "--gates", "--skip"];
-    // In one pass and, on drivers that emulate a GPU, in two.
+    // In one pass and, under the limits of SwiftShader, in two.
     const argv = ["verify", "--length", "300,4K", "--mode", "causal", ...all, ...onWebGpu];
     const records = await succeed(argv);
     expect(records.length).toBe(2 * 3 * 6);
