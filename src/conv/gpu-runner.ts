@@ -30,7 +30,7 @@ const mostRecordings = 64;
 /** Buffers of calls besides their tensors and kept spectra. */
 const workspace: ReadonlySet<string> = new Set<BufferName>([
   ...(["work", "other", "again", "sums", "spectrum"] as const),
-  ...(["norms", "parked", "scales", "otherScales"] as const),
+  ...(["norms", "scales", "otherScales"] as const),
 ]);
 
 /** Backends that are open, by device; one that the library opened is shared by all objects. */

@@ -19,7 +19,7 @@ export const leastPassPoints = 32;
 /** Complex values of a thread: at most 64 registers, and as many again for what it computes. */
 const valuesEach = [8, 16, 32] as const;
 /** Points of the tiles of passes that work on columns. */
-const columnTiles = [1024, 2048, 4096] as const;
+const columnTiles = [512, 1024, 2048, 4096] as const;
 /** Fewest adjacent columns: 16 complex points are two lines of 64 bytes. */
 const leastColumns = 16;
 /** Most rows that one pass takes apart beside columns. */
@@ -140,7 +140,7 @@ export function passPlans(points: number, packing: Packing, limits: WorkgroupLim
         rest /= r;
         return columnPasses(r, rest, limits);
       });
-      // Passes are priced apart, so that the best of each will do; the model sees every one of them with one partner.
+      // Passes are priced apart: the planner sees every one of them with one partner, and puts the best together.
       const count = Math.max(last.length, ...options.map((o) => o.length));
       if (last.length === 0 || options.some((o) => o.length === 0)) continue;
       for (let i = 0; i < count; i++) {

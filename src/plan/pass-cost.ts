@@ -28,7 +28,9 @@ function crowding(pass: PassLayout, plan: PassPlan): number {
   const whole = pass.exchange === "whole" && pass.radices.length > 1;
   const memory = whole ? (values > 16 ? 2.55 : 1.21) : 1;
   const single = plan.passes.length === 1;
-  const registers = values > 16 ? (single ? 1.25 : 1.15) : values < 16 ? 0.84 : 1;
+  // Forward passes of several do not mind 32 values; gradients spill, and take three times as long.
+  const many = single ? (pass.tilePoints >= 4096 ? 1.2 : 1.4) : 1.8;
+  const registers = values > 16 ? many : values < 16 ? 0.84 : 1;
   const meeting = pass.threads * pass.tiles > 256 ? 1.55 : 1;
   // Taking tiles in turn keeps the spectrum at hand, where a tile is long enough to be worth it.
   const turns = pass.turns ? (pass.tilePoints >= 2048 ? 0.93 : 1.05) : 1;
@@ -73,14 +75,13 @@ function passCost(
   };
 }
 
-/** Seconds of one row (of two rows, where they are packed together) on the whole device. */
-export function passPlanCost(plan: PassPlan, work: RowWork, device: DeviceSpec): Cost {
+/** Costs of a plan's passes, for one row, or two where they are packed together, on the whole device. */
+function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): Cost[] {
   const layouts = passLayouts(plan);
   const rows = plan.packing === "rows" ? 2 : 1;
   const io = rows * (work.length + work.outputLength) * bytesPerSample(work.dtype);
-  const total = { seconds: 0, arithmetic: 0, memory: 0, overhead: 0, flops: 0 };
   const workBytes = pointBytes[pointFormat(plan, work.dtype)];
-  layouts.forEach((pass, i) => {
+  return layouts.map((pass, i) => {
     const last = i === layouts.length - 1;
     // Passes between others read and write work memory both ways; the last also reads the spectrum.
     const trips = 2 * ((i > 0 ? 1 : 0) + (last ? 0 : 1));
@@ -89,14 +90,37 @@ export function passPlanCost(plan: PassPlan, work: RowWork, device: DeviceSpec):
       work: plan.points * (trips * workBytes + (last ? pointBytes.float32 : 0)),
     };
     const cost = passCost(pass, plan, traffic, device);
-    if (i === 0 && rows === 2) {
-      const measure = plan.points * (layouts.length === 1 ? measuring.single : measuring.several);
-      total.seconds += measure;
-      total.memory += measure;
-    }
+    if (i > 0 || rows === 1) return cost;
+    const measure = plan.points * (layouts.length === 1 ? measuring.single : measuring.several);
+    return { ...cost, seconds: cost.seconds + measure, memory: cost.memory + measure };
+  });
+}
+
+/** The cost of one row (of two rows, where they are packed together). */
+export function passPlanCost(plan: PassPlan, work: RowWork, device: DeviceSpec): Cost {
+  const total = { seconds: 0, arithmetic: 0, memory: 0, overhead: 0, flops: 0 };
+  for (const cost of passCosts(plan, work, device)) {
     for (const key of ["seconds", "arithmetic", "memory", "overhead", "flops"] as const) {
       total[key] += cost[key];
     }
-  });
+  }
   return total;
+}
+
+/** The cheapest pass of each position, out of plans that take the same rows apart in each. */
+export function cheapestPasses(
+  plans: readonly PassPlan[],
+  work: RowWork,
+  device: DeviceSpec,
+): PassPlan {
+  const costs = plans.map((plan) => passCosts(plan, work, device));
+  const [first] = plans;
+  const passes = first!.passes.map((_, i) => {
+    let best = 0;
+    costs.forEach((cost, p) => {
+      if (cost[i]!.seconds < costs[best]![i]!.seconds) best = p;
+    });
+    return plans[best]!.passes[i]!;
+  });
+  return { ...first!, passes };
 }

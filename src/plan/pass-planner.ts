@@ -5,9 +5,10 @@ import type { Part } from "./geometry.ts";
 import { cyclicPart, onePart } from "./geometry.ts";
 import type { WorkgroupLimits } from "./pass-candidates.ts";
 import { passPlans, passSizes } from "./pass-candidates.ts";
-import { passPlanCost } from "./pass-cost.ts";
+import { cheapestPasses, passPlanCost } from "./pass-cost.ts";
 import type { Packing, PassPlan } from "./passes.ts";
 import { formatPasses, parsePasses, passLayouts } from "./passes.ts";
+import { product } from "./plan.ts";
 import type { Problem } from "./problem.ts";
 
 /** A priced pass plan. */
@@ -53,6 +54,16 @@ function priced(
   return { part, plan, text: formatPasses(plan), cost, seconds };
 }
 
+/** Plans of several passes, by the rows that each pass takes apart. */
+function byRows(plans: readonly PassPlan[]): PassPlan[][] {
+  const groups = new Map<string, PassPlan[]>();
+  for (const plan of plans.filter((p) => p.passes.length > 1)) {
+    const key = plan.passes.map((p) => product(p.radices)).join("|");
+    groups.set(key, [...(groups.get(key) ?? []), plan]);
+  }
+  return [...groups.values()];
+}
+
 /** All candidates for a problem, cheapest first; of equals the first made. */
 export function passCandidates(
   problem: Problem,
@@ -63,7 +74,9 @@ export function passCandidates(
   const seen = new Map<string, PassCandidate>();
   for (const { packing, part } of partsOf(problem)) {
     for (const points of passSizes(part, packing)) {
-      for (const plan of passPlans(points, packing, limits)) {
+      const plans = passPlans(points, packing, limits);
+      for (const alike of byRows(plans)) plans.push(cheapestPasses(alike, problem, device));
+      for (const plan of plans) {
         const candidate = priced(problem, part, plan, device, workload);
         if (!seen.has(candidate.text)) seen.set(candidate.text, candidate);
       }

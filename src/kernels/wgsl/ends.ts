@@ -10,7 +10,7 @@ import { nodes, printValues, Text } from "./print.ts";
 import type { Binding, TensorAccess, TensorName } from "./tensors.ts";
 import { tensorBinding } from "./tensors.ts";
 import type { Place, Stage } from "./tile.ts";
-import { stagesOf, sum, Tile } from "./tile.ts";
+import { stagesOf, sum, Tile, widened } from "./tile.ts";
 import { rootQuarters, stageTables } from "./twiddles.ts";
 
 /** Tensors that a source or sink touches. */
@@ -70,7 +70,8 @@ export class Ends {
     this.spec = spec;
     this.text = new Text(!spec.machine.slowFma);
     const { plan, work } = spec;
-    this.pass = passLayouts(plan)[spec.pass]!;
+    const layout = passLayouts(plan)[spec.pass]!;
+    this.pass = work.kind === "gradient" ? widened(layout, spec.machine.threads) : layout;
     const { pass } = this;
     const tensors = endsOf(work).flatMap(tensorsOf);
     this.vector = tensors.length > 0 ? 2 : 1;
@@ -138,8 +139,10 @@ export class Ends {
     return sum({ base, offset: place.offset });
   }
 
+  /** Where spectra have output q of the last stage's butterfly i, whatever the number of threads that share them. */
   #slot(i: number, q: number): number {
-    return (i * this.tile.stages.at(-1)!.radix + q) * this.pass.threads;
+    const { radix } = this.tile.stages.at(-1)!;
+    return q * (this.pass.tilePoints / radix) + i * this.pass.threads;
   }
 
   /** Index of a point in spectra: threads next to each other, so that loads are whole lines. */

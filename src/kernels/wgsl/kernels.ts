@@ -89,6 +89,8 @@ export interface KernelSpec {
 export interface Machine {
   /** Bytes of workgroup memory. */
   readonly sharedBytes: number;
+  /** Threads of a workgroup. */
+  readonly threads: number;
   /** Whether pack2x16float rounds to the nearest, ties to even, and overflows to infinity, as it need not. */
   readonly packs?: boolean;
   /** Whether there are subgroups, and threads 2n and 2n + 1 of a workgroup are lanes 2m and 2m + 1 of one. */

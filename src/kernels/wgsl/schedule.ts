@@ -223,7 +223,7 @@ export class Scheduler {
   /** All gradients but skip's. */
   backward(call: GpuCall): Schedule {
     const build = new Build(this.convolution, call);
-    const fused = 10 + (build.call.skip ? 1 : 0) + (build.parks ? 1 : 0);
+    const fused = 10 + (build.call.skip ? 1 : 0);
     const together = fused <= this.convolution.limits.bindings;
     for (const group of build.channelGroups(1)) {
       if (call.taps) this.#makeSpectra(build, group.from, group.count);

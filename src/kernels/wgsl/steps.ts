@@ -2,18 +2,15 @@
 import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import type { Part } from "../../plan/geometry.ts";
-import type { PassLayout, PassPlan, PointFormat } from "../../plan/passes.ts";
+import type { PassPlan, PointFormat } from "../../plan/passes.ts";
 import { passLayouts, pointBytes, pointFormat } from "../../plan/passes.ts";
 import type { Problem } from "../../plan/problem.ts";
 import type { Kernel, Machine, Parameters, ScaleBuffer, WorkBuffer } from "./kernels.ts";
 import { normBytes } from "./norms.ts";
 import type { TensorName } from "./tensors.ts";
-import { parks } from "./tile.ts";
 
 /** What a device allows, and how much work memory a call may take. */
 export interface GpuLimits extends Machine {
-  /** Threads of a workgroup. */
-  readonly threads: number;
   /** Most complex values that a thread should hold. */
   readonly values: number;
   /** Bytes that one binding may span. */
@@ -38,7 +35,6 @@ export type BufferName =
   | WorkBuffer
   | ScaleBuffer
   | "norms"
-  | "parked"
   | "sums";
 
 /** Part of a buffer. */
@@ -168,15 +164,14 @@ export class Build {
     const { taps, channels } = this.call;
     const budget = limits.workspaceBytes * spectraShare;
     const limit = taps || sums ? Math.min(budget, limits.bindingBytes) : limits.bindingBytes;
-    const each = this.#transformBytes * (sums && this.parks ? 2 : 1);
-    const count = Math.min(channels, Math.max(1, Math.floor(limit / each)));
+    const count = Math.min(channels, Math.max(1, Math.floor(limit / this.#transformBytes)));
     const groups = [];
     for (let from = 0; from < channels; from += count) {
       groups.push({ from, count: Math.min(count, channels - from) });
     }
     if (taps) this.#need("spectrum", count * this.#transformBytes);
     if (sums) {
-      this.#chunks = this.#chunksOf(count, budget / each);
+      this.#chunks = this.#chunksOf(count, budget);
       this.#need("sums", count * this.chunks * this.#transformBytes);
     }
     this.#group = groups[0];
@@ -186,26 +181,17 @@ export class Build {
   #group: { from: number; count: number } | undefined;
   #chunks = 1;
 
-  get #last(): PassLayout {
-    return passLayouts(this.#convolution.plan).at(-1)!;
-  }
-
-  /** Whether gradients keep transforms of u in memory. */
-  get parks(): boolean {
-    return parks(this.#last);
-  }
-
   /** Parts of the batch whose gradients are summed apart. */
   get chunks(): number {
     return this.#chunks;
   }
 
   /** As many chunks as give a large GPU enough threads, if the batch and the memory for sums have them. */
-  #chunksOf(channels: number, room: number): number {
-    const last = this.#last;
+  #chunksOf(channels: number, budget: number): number {
+    const last = passLayouts(this.#convolution.plan).at(-1)!;
     const threads = channels * last.blocks * last.threads;
     const wanted = Math.ceil(enoughThreads / threads);
-    const most = Math.floor(room / channels);
+    const most = Math.floor(budget / (channels * this.#transformBytes));
     return Math.max(
       1,
       Math.min(wanted, Math.ceil(this.unitsOf(this.call.batch) / 2), most, mostChunks),
@@ -322,11 +308,6 @@ export class Build {
     const { ranges, parameters } = this.#tensors(kernel, slice);
     const work = this.#workRanges(kernel, at.units);
     const { chunks } = this;
-    if (kernel.bindings.some((b) => b.name === "parked")) {
-      const size = at.count * chunks * this.#transformBytes;
-      this.#need("parked", size);
-      work.parked = { buffer: "parked", offset: 0, size };
-    }
     this.units(
       kernel,
       at.count * chunks,

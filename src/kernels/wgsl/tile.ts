@@ -364,7 +364,13 @@ export function valuesEach(pass: PassLayout): number {
   return (product(pass.radices) * pass.columns) / pass.threads;
 }
 
-/** Whether gradients of such a pass keep U in memory: with more than 16 values a thread, U, G and the sums spill. */
-export function parks(pass: PassLayout): boolean {
-  return valuesEach(pass) > 16;
+/** Values that a thread should hold at most where it computes gradients: with more, U, G and the sums spill. */
+const gradientValues = 16;
+
+/** The pass as gradients take it: with more threads, where one would hold too many values and the radices allow it. */
+export function widened(pass: PassLayout, most: number): PassLayout {
+  const threads = 2 * pass.threads;
+  const fits = pass.radices.every((r) => pass.tilePoints % (threads * r) === 0);
+  if (valuesEach(pass) <= gradientValues || !fits || threads * pass.tiles > most) return pass;
+  return widened({ ...pass, threads }, most);
 }

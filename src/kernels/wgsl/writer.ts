@@ -9,7 +9,6 @@ import { pointFunctions } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import { roundingFunctions, tensorFunctions } from "./tensors.ts";
-import { parks } from "./tile.ts";
 
 /**
  * Loops of gradients over a chunk of the batch rows of a channel. All threads of a workgroup take as many turns, as barriers
@@ -69,25 +68,6 @@ class Writer extends Ends {
     return [this.tile.forward(this.scaled(raw, scales)), scales];
   }
 
-  /** Whether U waits in work memory while G is computed: registers hold two of U, G and the sums, not three. */
-  get #parks(): boolean {
-    return parks(this.pass);
-  }
-
-  #park(slots: readonly string[][], values: readonly Value[][]): void {
-    this.bind({ name: "parked", access: "read_write", element: "vec2f" });
-    values.forEach((row, i) => {
-      row.forEach(({ re, im }, q) => {
-        this.text.line(`parked[${slots[i]![q]}] = vec2f(${re || "0.0f"}, ${im || "0.0f"});`);
-      });
-    });
-  }
-
-  #unpark(slot: string): Value {
-    const z = this.text.hold("z", `parked[${slot}]`);
-    return { re: `${z}.x`, im: `${z}.y` };
-  }
-
   #gradient(work: Gradient): void {
     const { text, tile } = this;
     this.bind({ name: "sums", access: "read_write", element: "vec2f" });
@@ -95,7 +75,6 @@ class Writer extends Ends {
     const slots = Array.from({ length: last.each }, (_, i) =>
       Array.from({ length: last.radix }, (_, q) => this.spectrumIndex("unit", i, q)),
     );
-    const parked = this.#parks ? slots : undefined;
     const sums = slots.map((row) =>
       row.map((index) => {
         const name = text.fresh("sum");
@@ -107,15 +86,13 @@ class Writer extends Ends {
     for (const line of this.paired ? pairLoop : rowLoop) text.line(line);
     tile.enterLoop();
     const [u, scales] = this.#transformed(work.u);
-    if (parked) this.#park(parked, u);
     if (work.y) this.store(work.y, tile.inverse(this.multiply(u, "kernel")), true, scales);
     const inverse = scales?.map((s) => text.hold("c", `${s}.yx`)) as Scales | undefined;
     const again = work.again && this.#transformed(work.again, inverse);
     const early = again ? undefined : this.#transformed(work.dy);
     (again ?? early)![0].forEach((row, i) => {
       const g = new Graph();
-      const other = (q: number): Value => (parked ? this.#unpark(parked[i]![q]!) : u[i]![q]!);
-      const products = row.map((v, q) => g.cmulConj(nodes(g, v), nodes(g, other(q))));
+      const products = row.map((v, q) => g.cmulConj(nodes(g, v), nodes(g, u[i]![q]!)));
       printValues(text, products).forEach((v, q) => {
         const product = `vec2f(${v.re || "0.0f"}, ${v.im || "0.0f"})`;
         text.line(`${sums[i]![q]} += select(vec2f(), ${product}, live);`);
