@@ -26,7 +26,8 @@ export default defineConfig({
     // All cores: by default one is left for a user who waits for nothing else here.
     maxWorkers: "100%",
     execArgv: ["--expose-gc", ...relaxedSimd],
-    testTimeout: 60_000,
+    // A processor that plays a GPU compiles a kernel for seconds.
+    testTimeout: process.env.TEST_BACKENDS === "webgpu" ? 240_000 : 60_000,
     hookTimeout: 60_000,
   },
 });

@@ -49,12 +49,17 @@ async function findGpu(call: string): Promise<GPU> {
   try {
     dawn = (await import(name)) as typeof dawn;
   } catch (cause) {
+    const missing = (cause as { code?: string }).code === "ERR_MODULE_NOT_FOUND";
     throw new UnsupportedError(
       {
         call,
         requirement: "backend 'webgpu' needs a runtime with WebGPU",
-        value: "one without navigator.gpu and without the package webgpu",
-        remedy: "Install it beside flashfftconv (npm install webgpu), or use backend: 'cpu'.",
+        value: missing
+          ? "one without navigator.gpu and without the package webgpu"
+          : `the package webgpu, which does not load: ${(cause as Error)?.message ?? cause}`,
+        remedy: missing
+          ? "Install it beside flashfftconv (npm install webgpu), or use backend: 'cpu'."
+          : "Install a build of it for this system, or use backend: 'cpu'.",
       },
       cause,
     );
@@ -120,7 +125,19 @@ export class WebGpuBackend {
     const requiredLimits: Record<string, number> = {};
     for (const name of wantedLimits) requiredLimits[name] = adapter.limits[name];
     const requiredFeatures = wantedFeatures.filter((f) => adapter.features.has(f));
-    const opened = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+    const opened = await adapter
+      .requestDevice({ requiredLimits, requiredFeatures })
+      .catch((cause: unknown) => {
+        throw new BackendError(
+          {
+            call,
+            requirement: `a device of the adapter ${adapterName(adapter.info)}`,
+            value: String((cause as Error)?.message ?? cause),
+            remedy: "Free the GPU, check its driver, or use backend: 'cpu'.",
+          },
+          cause,
+        );
+      });
     return new WebGpuBackend(opened, adapterName(adapter.info), await findTraits(opened));
   }
 

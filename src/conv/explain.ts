@@ -44,6 +44,10 @@ export interface Explanation {
   readonly device: DeviceSpec;
   /** The instruction set in use. */
   readonly instructions: Instructions | "wgsl";
+  /** The backend in use. */
+  readonly backend: "cpu" | "webgpu";
+  /** Why that one. */
+  readonly reason: string;
   /** The plan in use. */
   readonly chosen: PlanPrediction;
   /** All plans considered, cheapest first. */
@@ -80,15 +84,16 @@ export function choosePlan(
   problem: Problem,
   instructions: Instructions,
   workload: Workload,
-  plan: string | undefined,
+  options: { readonly plan?: string | undefined; readonly reason: string },
   call: string,
 ): Choice {
+  const { plan, reason } = options;
   const device = deviceFor(instructions);
   const all = candidates(problem, device, workload);
   const candidate = plan === undefined ? all[0]! : namedPlan(plan, problem, device, workload, call);
   const predictions = all.map(prediction);
   const explanation: Explanation = {
-    ...{ problem, workload, device, instructions },
+    ...{ problem, workload, device, instructions, backend: "cpu", reason },
     chosen: prediction(candidate),
     candidates: predictions,
     toString: () => render(explanation),
@@ -99,8 +104,7 @@ export function choosePlan(
 /** The explanation of a choice among pass plans, on the adapter of that name. */
 export function explainPasses(
   problem: Problem,
-  rows: number,
-  adapter: string,
+  { rows, adapter, reason }: { rows: number; adapter: string; reason: string },
   chosen: PassCandidate,
   all: readonly PassCandidate[],
 ): Explanation {
@@ -115,6 +119,7 @@ export function explainPasses(
     });
   const explanation: Explanation = {
     ...{ problem, workload: { rows, threads: 1 }, instructions: "wgsl" },
+    ...{ backend: "webgpu", reason },
     device: { ...defaultGpu, name: `${defaultGpu.name}, on ${adapter}` },
     chosen: predicted(chosen),
     candidates: all.map(predicted),
@@ -156,6 +161,7 @@ function render(e: Explanation): string {
   const lines = [
     `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${show(best.points)} complex points${blocks}`,
     `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${e.device.name}`,
+    `backend ${e.backend}: ${e.reason}`,
     "",
     `  ${"plan".padEnd(width)} ${"call".padStart(10)} ${"row".padStart(10)} ${"arithmetic".padStart(11)} ${"memory".padStart(10)} ${"overhead".padStart(10)}`,
   ];

@@ -16,6 +16,7 @@ import type { Samples } from "./arguments.ts";
 import { GpuSamples, intact, newArray } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
 import { explainPasses } from "./explain.ts";
+import { OwnBuffers } from "./gpu-buffers.ts";
 import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { KernelArgument, Request, Rows, Runner } from "./runner.ts";
@@ -39,16 +40,26 @@ let shared: Promise<WebGpuBackend> | undefined;
 
 async function backendFor(device: GPUDevice | undefined, call: string): Promise<WebGpuBackend> {
   if (device) {
-    let known = backends.get(device);
-    if (!known) {
-      known = WebGpuBackend.open(device, call);
-      backends.set(device, known);
-    }
-    return known;
+    const opening = backends.get(device) ?? WebGpuBackend.open(device, call);
+    backends.set(device, opening);
+    opening.catch(() => backends.delete(device));
+    return opening;
   }
-  const open = await shared?.catch(() => undefined);
-  if (!open || open.isLost) shared = WebGpuBackend.open(undefined, call);
-  return shared!;
+  for (;;) {
+    shared ??= WebGpuBackend.open(undefined, call);
+    const opening = shared;
+    const backend = await opening.catch(() => undefined);
+    if (backend && !backend.isLost) return backend;
+    // Whoever sees it first lets the next attempt begin.
+    if (shared === opening) shared = undefined;
+    if (!backend) return opening;
+  }
+}
+
+/** Why a convolution runs on this GPU. */
+function whyGpu({ backend = "auto" }: FlashFFTConvOptions, { isSoftware }: WebGpuBackend): string {
+  const why = backend === "auto" ? "auto takes the device that was given" : "it was asked for";
+  return isSoftware ? `${why}, though a processor plays this GPU` : why;
 }
 
 /** A runner on WebGPU. */
@@ -91,7 +102,12 @@ export async function openGpuRunner(
       remedy: "Use backend: 'cpu'.",
     });
   }
-  const explanation = explainPasses(problem, batch * channels, backend.name, chosen, candidates);
+  const explanation = explainPasses(
+    problem,
+    { rows: batch * channels, adapter: backend.name, reason: whyGpu(options, backend) },
+    chosen,
+    candidates,
+  );
   const runner = new GpuRunner(problem, backend, limits, chosen, explanation);
   await runner.start(call);
   return runner;
@@ -105,10 +121,8 @@ export class GpuRunner implements Runner {
   readonly #explanation: Explanation;
   readonly #candidate: PassCandidate;
   readonly #scheduler: Scheduler;
-  /** Buffers of this object by what they are for; they grow. */
-  readonly #own = new Map<string, GPUBuffer>();
-  /** Outgrown buffers that commands of the caller may still name. */
-  readonly #retired: GPUBuffer[] = [];
+  readonly #own: OwnBuffers;
+  readonly #workspaceBytes: number;
   readonly #kernels = new Map<PreparedKernel, { buffer: GPUBuffer; channels: number }>();
   readonly #recordings = new Map<string, Recording>();
   #turn: Promise<unknown> = Promise.resolve();
@@ -126,14 +140,15 @@ export class GpuRunner implements Runner {
     this.#explanation = explanation;
     const { part, plan } = candidate;
     this.#scheduler = new Scheduler({ problem, part, plan, limits });
+    this.#own = new OwnBuffers(backend);
+    this.#workspaceBytes = limits.workspaceBytes;
   }
 
   /** Upload what every call needs. */
   async start(call: string): Promise<void> {
     const values = twiddleValues(this.#candidate.plan);
-    const buffer = await this.#backend.buffer(values.byteLength, call);
+    const buffer = await this.#own.get("twiddles", values.byteLength, call);
     this.#backend.write(buffer, 0, values);
-    this.#own.set("twiddles", buffer);
   }
 
   get device(): GPUDevice {
@@ -151,13 +166,9 @@ export class GpuRunner implements Runner {
   memory(): MemoryUse {
     let channels = 0;
     for (const kernel of this.#kernels.keys()) channels += kernel.channels;
-    let workspaceBytes = 0;
-    for (const [name, buffer] of this.#own) {
-      if (workspace.has(name)) workspaceBytes += buffer.size;
-    }
     return {
       transformBytes: this.#spectrumBytes,
-      workspaceBytes,
+      workspaceBytes: this.#own.bytes(workspace),
       spectrumBytes: channels * this.#spectrumBytes,
       backendBytes: this.#backend.held.bytes,
     };
@@ -181,17 +192,6 @@ export class GpuRunner implements Runner {
     return turn;
   }
 
-  /** A buffer of this object with room for `bytes`. */
-  async #buffer(name: string, bytes: number, keep: boolean, call: string): Promise<GPUBuffer> {
-    const known = this.#own.get(name);
-    if (known && known.size >= bytes) return known;
-    const buffer = await this.#backend.buffer(bytes, call);
-    this.#own.set(name, buffer);
-    if (known && keep) this.#retired.push(known);
-    else if (known) this.#backend.release(known);
-    return buffer;
-  }
-
   #recording(key: string, make: () => Schedule, call: string): Promise<Recording> {
     const known = this.#recordings.get(key);
     if (known) return Promise.resolve(known);
@@ -206,7 +206,7 @@ export class GpuRunner implements Runner {
   #forget(key: string): void {
     const { parameters } = this.#recordings.get(key)!;
     this.#recordings.delete(key);
-    this.#retired.push(parameters);
+    this.#own.retire(parameters);
   }
 
   prepare(
@@ -240,7 +240,7 @@ export class GpuRunner implements Runner {
   #freeKernel(kernel: PreparedKernel): void {
     const found = this.#kernels.get(kernel);
     this.#kernels.delete(kernel);
-    if (found) void this.#exclusive(async () => this.#backend.release(found.buffer));
+    if (found) void this.#exclusive(async () => this.#own.retire(found.buffer));
   }
 
   holds(kernel: PreparedKernel): boolean {
@@ -251,12 +251,7 @@ export class GpuRunner implements Runner {
   async #upload(name: string, samples: Samples, call: string): Promise<GPUBuffer> {
     if (samples instanceof GpuSamples) return samples.buffer;
     intact(name, samples, 1, call);
-    const buffer = await this.#buffer(
-      name,
-      samples.length * samples.BYTES_PER_ELEMENT,
-      false,
-      call,
-    );
+    const buffer = await this.#own.get(name, samples.length * samples.BYTES_PER_ELEMENT, call);
     this.#backend.write(buffer, 0, samples as unknown as ArrayBufferView);
     return buffer;
   }
@@ -269,17 +264,12 @@ export class GpuRunner implements Runner {
       if (direction === "in") buffers[field] = await this.#upload(field, data, call);
       else if (data instanceof GpuSamples) buffers[field] = data.buffer;
       else {
-        buffers[field] = await this.#buffer(
-          field,
-          data.length * data.BYTES_PER_ELEMENT,
-          false,
-          call,
-        );
+        buffers[field] = await this.#own.get(field, data.length * data.BYTES_PER_ELEMENT, call);
       }
     }
     if ("taps" in kernel) buffers.k = await this.#upload("k", kernel.taps, call);
     else buffers.spectrum = this.#kernels.get(kernel.prepared)!.buffer;
-    if (request.skip) buffers.skip = await this.#upload("skip", request.skip, call);
+    if (request.skip) buffers.skip = await this.#own.holding("skip", request.skip, call);
     return buffers;
   }
 
@@ -303,10 +293,13 @@ export class GpuRunner implements Runner {
     encoder: GPUCommandEncoder | undefined,
     call: string,
   ): Promise<void> {
-    const all: Buffers = { ...buffers, twiddles: this.#own.get("twiddles")! };
-    for (const [name, bytes] of Object.entries(recording.schedule.bytes)) {
-      all[name as BufferName] ??= await this.#buffer(name, bytes, true, call);
+    const all: Buffers = { ...buffers, twiddles: this.#own.known("twiddles")! };
+    const needs = new Map(Object.entries(recording.schedule.bytes));
+    this.#own.makeRoom(needs, workspace, this.#workspaceBytes);
+    for (const [name, bytes] of needs) {
+      all[name as BufferName] ??= await this.#own.get(name, bytes, call);
     }
+    if (encoder) this.#own.lend([...Object.values(all), recording.parameters]);
     if (encoder) this.#backend.record(encoder, recording, all);
     else await this.#backend.submit((own) => this.#backend.record(own, recording, all), call);
   }
@@ -379,7 +372,7 @@ export class GpuRunner implements Runner {
         buffers[name] =
           samples instanceof GpuSamples
             ? samples.buffer
-            : await this.#buffer(name, samples.length * 4, false, call);
+            : await this.#own.get(name, samples.length * 4, call);
       }
       await this.#run(recording, buffers, request.encoder, call);
       await this.#download(outputs, buffers, call);
@@ -398,10 +391,8 @@ export class GpuRunner implements Runner {
     this.#left = true;
     void this.#exclusive(async () => {
       for (const key of [...this.#recordings.keys()]) this.#forget(key);
-      for (const b of [...this.#own.values(), ...this.#retired]) this.#backend.release(b);
+      this.#own.leave();
       for (const { buffer } of this.#kernels.values()) this.#backend.release(buffer);
-      this.#own.clear();
-      this.#retired.length = 0;
       this.#kernels.clear();
     });
   }

@@ -24,6 +24,8 @@ export async function openRunner(
   const instructions = pickInstructions(options.instructions ?? "auto", call);
   const threads = pickThreads(options.threads, instructions, call);
   const workload = { rows: batch * channels, threads };
-  const choice = choosePlan(problem, instructions, workload, options.plan, call);
+  const reason =
+    wanted === "cpu" ? "it was asked for" : "auto takes a GPU only where its device is given";
+  const choice = choosePlan(problem, instructions, workload, { plan: options.plan, reason }, call);
   return CpuRunner.open({ threads, instructions }, choice, call);
 }

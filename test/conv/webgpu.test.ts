@@ -177,11 +177,11 @@ describe.skipIf(!onGpu)("nothing leaks", () => {
   }, 300_000);
 });
 
-/** Plans by how many passes they take; the first is the planner's own. */
+/** Plans of one pass, two and three. */
 const pairPlans = [
-  [undefined, "float32"],
-  [undefined, "float16"],
-  [undefined, "bfloat16"],
+  ["rows 1024: 4·4·8·8 ×128 split", "float32"],
+  ["rows 1024: 4·4·8·8 ×128 split", "float16"],
+  ["rows 1024: 4·4·8·8 ×128 split", "bfloat16"],
   ["rows 1024: 16 /16 ×16 | 8·8 ×8", "float32"],
   ["rows 1024: 16 /16 ×16 | 8·8 ×8", "float16"],
   ["rows 1024: 4 /16 ×8 | 4 /16 ×16 | 8·8 ×8", "bfloat16"],
@@ -227,5 +227,54 @@ describe.skipIf(!onGpu)("gradients of a large batch", () => {
     const { dk } = await conv.backward(drawn.dy, drawn.u, drawn.k, drawn.options);
     const again = await conv.backward(drawn.dy, drawn.u, drawn.k, drawn.options);
     expectSameBits(again.dk as Float32Array, dk as Float32Array);
+  });
+});
+
+describe.skipIf(!onGpu)("buffers that calls share", () => {
+  test("skips of two calls in one encoder stay apart", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    const taps = upload(device, new Float32Array(3 * 100), [3, 100]);
+    const tensor = upload(device, u, shape);
+    const encoder = device.createCommandEncoder();
+    const scaled: GpuTensor[] = [];
+    // The fourth needs a larger buffer; with taps of zeros y is skip ⊙ u.
+    for (const skip of [[1, 1, 1], [2, 2, 2], [1, 1, 1], Array(6).fill(3)]) {
+      const channels = skip.length;
+      const wide = channels === 3 ? tensor : { ...tensor, shape: [1, 6, 100] };
+      const k = channels === 3 ? taps : upload(device, new Float32Array(6 * 100), [6, 100]);
+      scaled.push(await conv.forward(wide, k, { skip: Float32Array.from(skip), encoder }));
+    }
+    device.queue.submit([encoder.finish()]);
+    for (const [i, factor] of [1, 2, 1, 3].entries()) {
+      const got = await download(device, scaled[i]!);
+      expectClose(
+        got,
+        Float64Array.from(u, (x) => factor * x),
+        rowBound,
+      );
+    }
+  });
+
+  test("work memory keeps to its limit, whatever calls come one after the other", async () => {
+    const length = 20_000;
+    const workspaceBytes = 2 ** 22;
+    using conv = await FlashFFTConv.create({ length, backend: "webgpu", workspaceBytes });
+    const [many, taps] = [new Float32Array(8 * length), new Float32Array(2 * length)];
+    await conv.forward(many, taps);
+    expect(conv.memory().workspaceBytes).toBeLessThanOrEqual(workspaceBytes);
+    await conv.backward(many, many, taps);
+    expect(conv.memory().workspaceBytes).toBeLessThanOrEqual(workspaceBytes);
+    await conv.forward(many, taps);
+    expect(conv.memory().workspaceBytes).toBeLessThanOrEqual(workspaceBytes);
+  });
+
+  test("several objects opened at once share one device", async () => {
+    const convs = await Promise.all(
+      [64, 100].map((length) => FlashFFTConv.create({ length, backend: "webgpu" })),
+    );
+    expect(convs[0]!.device).toBe(convs[1]!.device);
+    expect(convs[0]!.explain().reason).toMatch(/asked for.*processor/);
+    for (const conv of convs) await conv.dispose();
   });
 });

@@ -174,6 +174,19 @@ export class Ends {
     return sum({ base, offset: place.offset + at.shift });
   }
 
+  /** An index that never leaves the row, for samples that may lie beyond its end and are left out then. */
+  #clampedIndex(
+    tensor: TensorName,
+    place: Place,
+    at: { shift: number; width: number; which: 0 | 1 },
+    samples: 1 | 2,
+  ): string {
+    const position = sum({ ...place, offset: place.offset + at.shift });
+    const inside = this.tile.held("n", `min(${position}, ${at.width - samples}u)`);
+    const row = this.tile.held("i", `${this.#row(at.which)} * ${at.width}u + p.${tensor}`);
+    return `${inside} + ${row}`;
+  }
+
   #loadSamples(source: Source & { kind: "samples" }): Value[][] {
     const part = (which: 0 | 1): (string | 0)[][] => {
       const values: (string | 0)[][] = [];
@@ -190,7 +203,10 @@ export class Ends {
           const pair = this.#neighbours && source.width % 2 === 0;
           const read = source.factors
             .map((f) => {
-              const index = this.#sampleIndex(f, place, { shift, width: source.width, which });
+              const at = { shift, width: source.width, which };
+              const index = all
+                ? this.#sampleIndex(f, place, at)
+                : this.#clampedIndex(f, place, at, pair ? 2 : 1);
               const word = this.#fetched.get(`${f} ${i} ${q} ${which}`) ?? `${f}_word(${index})`;
               if (pair) return `${f}_pair(${word})`;
               // Which half of its word a sample is depends on the thread alone.
