@@ -1,16 +1,17 @@
-/** The figure: time per output sample against the length, ours and the peers, as SVG. */
+/** Figures as SVG: panels of lines over lengths; the CPU's, time per output sample of ours and the peers. */
 import type { BenchRecord } from "./records.ts";
 import { lengthName, machineLine, nanosecondsPerSample } from "./table.ts";
 
-interface Series {
+/** A line of a panel. */
+export interface Series {
   readonly name: string;
   readonly color: string;
   readonly dashed: boolean;
-  /** (L, ns per output sample), ascending */
+  /** (length, value), ascending */
   readonly points: readonly (readonly [number, number])[];
 }
 
-const panelWidth = 460;
+export const panelWidth = 460;
 const height = 430;
 const margin = { left: 56, right: 128, top: 72, bottom: 48 };
 
@@ -68,11 +69,14 @@ function spread(wanted: readonly number[], gap: number, bottom: number): number[
   return heights;
 }
 
-function panel(
-  title: string,
-  series: readonly Series[],
+/** 1, 2 and 5 of every power of ten. */
+const ticks = Array.from({ length: 14 }, (_, i) => [1, 2, 5].map((d) => d * 10 ** (i - 3))).flat();
+
+/** One panel, its lines labelled at their ends. */
+export function panel(
+  { title, axis, series }: { title: string; axis: string; series: readonly Series[] },
   left: number,
-  range: [number, number],
+  range: readonly [number, number],
 ): string {
   const lengths = series.flatMap(({ points }) => points.map(([L]) => L));
   const [x0, x1] = [left + margin.left, left + panelWidth - margin.right];
@@ -83,7 +87,7 @@ function panel(
   const y = (ns: number): number =>
     y0 + (Math.log(ns / range[0]) / Math.log(range[1] / range[0])) * (y1 - y0);
   const parts = [text(x0, margin.top - 14, title, 'font-weight="600"')];
-  for (const tick of [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500]) {
+  for (const tick of ticks) {
     if (tick < range[0] || tick > range[1]) continue;
     parts.push(
       `<line x1="${x0}" x2="${x1}" y1="${y(tick).toFixed(1)}" y2="${y(tick).toFixed(1)}" stroke="#e0e0e0"/>`,
@@ -97,9 +101,7 @@ function panel(
       text(x(L), y0 + 18, lengthName(L), 'text-anchor="middle" fill="#555"'),
     );
   }
-  parts.push(
-    text((x0 + x1) / 2, height - 10, "L, samples of one row", 'text-anchor="middle" fill="#555"'),
-  );
+  parts.push(text((x0 + x1) / 2, height - 10, axis, 'text-anchor="middle" fill="#555"'));
   const ends = series.map(({ points }) => y(points.at(-1)![1]) + 4);
   const labels = spread(ends, 14, y0);
   for (const [index, { name, color, dashed, points }] of series.entries()) {
@@ -132,19 +134,37 @@ export function plot(records: readonly BenchRecord[]): string {
   if (!machine || values.length === 0)
     throw new Error("bench plot: the records hold no causal case");
   const range: [number, number] = [Math.min(...values) / 1.2, Math.max(...values) * 1.2];
+  const axis = "L, samples of one row";
+  return figure({
+    name: "Time per output sample against length, ours and peers",
+    headline: "Causal convolution, float32: ns per output sample (lower is faster)",
+    machine: machineLine(machine),
+    panels: panels.map(({ title, series }, index) =>
+      panel({ title, axis, series }, index * panelWidth, range),
+    ),
+  });
+}
+
+/** Panels side by side under a headline. */
+export function figure({
+  name,
+  headline,
+  machine,
+  panels,
+}: {
+  name: string;
+  headline: string;
+  machine: string;
+  panels: readonly string[];
+}): string {
   const width = panels.length * panelWidth;
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" font-family="Helvetica, Arial, DejaVu Sans, sans-serif" font-size="12">`,
-    "<title>Time per output sample against length, ours and peers</title>",
+    `<title>${name}</title>`,
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
-    text(
-      margin.left,
-      20,
-      "Causal convolution, float32: ns per output sample (lower is faster)",
-      'font-size="14" font-weight="600"',
-    ),
-    text(margin.left, 36, machineLine(machine), 'fill="#555" font-size="11"'),
-    ...panels.map(({ title, series }, index) => panel(title, series, index * panelWidth, range)),
+    text(margin.left, 20, headline, 'font-size="14" font-weight="600"'),
+    text(margin.left, 36, machine, 'fill="#555" font-size="11"'),
+    ...panels,
     "</svg>\n",
   ].join("\n");
 }

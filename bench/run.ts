@@ -19,6 +19,7 @@ import { parseArgs } from "node:util";
 import { FlashFFTConv } from "../src/index.ts";
 import { judge } from "./bars.ts";
 import { cpuGroups, type Group, partialGroups, planShapes } from "./cases.ts";
+import { gpuPlot, gpuTable } from "./gpu-report.ts";
 import { type Effort, fullEffort, measure, quickEffort } from "./harness.ts";
 import { candidatePlans, instructionsInUse, openOurs } from "./ours.ts";
 import { plot } from "./plot.ts";
@@ -35,6 +36,7 @@ import { runShort, shortGroups } from "./short.ts";
 import { header, machineLine, markdownTable, recordLine, verdictLine } from "./table.ts";
 import { closeTorch } from "./torch.ts";
 import { openTorchGpu } from "./torch-gpu.ts";
+import type { GpuRecord } from "./webgpu.ts";
 import { caseName, copyBandwidth, gpuCases, runGpuCase } from "./webgpu.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
@@ -159,6 +161,12 @@ function parseThreads(list: string | undefined): number[] {
   return [...new Set(threads)].sort((a, b) => a - b);
 }
 
+/** The records, if they are a GPU's. */
+function ofGpu(records: readonly object[]): GpuRecord[] | undefined {
+  const [first] = records;
+  return first && "floor_ms" in first ? (records as GpuRecord[]) : undefined;
+}
+
 /** Progress on a terminal. */
 function progress(done: number, all: number, name: string): void {
   if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${done + 1}/${all} ${name}\r`);
@@ -206,9 +214,12 @@ async function main(): Promise<void> {
   const [command, file] = positionals;
   if (command === "table" && file) {
     const records = readRecords(file);
-    console.log(markdownTable(records, judge(records)));
+    const gpu = ofGpu(records);
+    console.log(gpu ? gpuTable(gpu) : markdownTable(records, judge(records)));
   } else if (command === "plot" && file) {
-    const svg = plot(readRecords(file));
+    const records = readRecords(file);
+    const gpu = ofGpu(records);
+    const svg = gpu ? gpuPlot(gpu) : plot(records);
     if (values.svg === undefined) console.log(svg);
     else writeFile(values.svg, svg);
   } else if (command === "webgpu") {

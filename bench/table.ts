@@ -68,7 +68,7 @@ export function verdictLine({ bar, wanted, measured, met }: Verdict): string {
   return `${(met ? "met" : "NOT MET").padEnd(13)} ${bar}: ${measured}, wanted ${wanted}`;
 }
 
-function markdown(titles: readonly string[], rows: readonly (readonly string[])[]): string {
+export function markdown(titles: readonly string[], rows: readonly (readonly string[])[]): string {
   const row = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   return [row(titles), row(titles.map(() => "---")), ...rows.map(row)].join("\n");
 }

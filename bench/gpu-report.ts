@@ -1,0 +1,147 @@
+/** What records of `bench webgpu` show: README's table, and the figure of time and memory against length. */
+import type { Series } from "./plot.ts";
+import { figure, panel, panelWidth } from "./plot.ts";
+import { lengthName, markdown } from "./table.ts";
+import type { GpuRecord } from "./webgpu.ts";
+
+const colors: Readonly<Record<string, string>> = {
+  ours: "#c2185b",
+  "copy once": "#9e9e9e",
+  "flash-fft-conv": "#1565c0",
+  "PyTorch fft": "#e65100",
+  "PyTorch rfft": "#00796b",
+};
+
+const peerName = (peer: string): string => (peer.endsWith("fft") ? `PyTorch ${peer}` : peer);
+
+/** Which records of a run a column or a line is about. */
+type Pick = Partial<GpuRecord>;
+
+const matches = (r: GpuRecord, pick: Pick): boolean =>
+  Object.entries(pick).every(([key, value]) => r[key as keyof GpuRecord] === value);
+
+const gated: Pick = { mode: "causal", pass: "forward", gated: true, dtype: "float16" };
+
+/** Picoseconds for each output sample. */
+const picoseconds = (ms: number, { B, H, L }: GpuRecord): number => (ms * 1e9) / (B * H * L);
+
+function line(name: string, points: readonly (readonly [number, number])[]): Series {
+  const sorted = [...new Map(points)].sort((a, b) => a[0] - b[0]);
+  return { name, color: colors[name]!, dashed: name === "copy once", points: sorted };
+}
+
+function lines(
+  records: readonly GpuRecord[],
+  ours: (r: GpuRecord) => number,
+  theirs: (r: GpuRecord) => number | null,
+): Series[] {
+  const peers = [...new Set(records.flatMap((r) => (r.peer ? [r.peer] : [])))];
+  return [
+    line(
+      "ours",
+      records.map((r) => [r.L, ours(r)]),
+    ),
+    ...peers.map((peer) =>
+      line(
+        peerName(peer),
+        records.flatMap((r): [number, number][] => {
+          const value = r.peer === peer ? theirs(r) : null;
+          return value ? [[r.L, value]] : [];
+        }),
+      ),
+    ),
+  ];
+}
+
+const rangeOf = (series: readonly Series[]): [number, number] => {
+  const values = series.flatMap(({ points }) => points.map(([, v]) => v));
+  return [Math.min(...values) / 1.3, Math.max(...values) * 1.3];
+};
+
+/** Time on the left, memory on the right: gated causal convolutions in float16. */
+export function gpuPlot(records: readonly GpuRecord[]): string {
+  const chosen = records.filter((r) => matches(r, gated));
+  const [machine] = chosen;
+  if (!machine) throw new Error("bench plot: the records hold no gated causal case in float16");
+  const time = [
+    ...lines(
+      chosen,
+      (r) => picoseconds(r.ours_ms, r),
+      (r) => r.peer_ms && picoseconds(r.peer_ms, r),
+    ),
+    line(
+      "copy once",
+      chosen.map((r) => [r.L, picoseconds(r.floor_ms, r)]),
+    ),
+  ];
+  const memory = lines(
+    chosen,
+    (r) => r.workspace_bytes / 1e6,
+    (r) => r.peer_workspace_bytes && r.peer_workspace_bytes / 1e6,
+  );
+  const axis = "L, samples of one row";
+  return figure({
+    name: "Time and memory of gated causal convolutions against length, ours and peers",
+    headline: "Gated causal convolution, float16, on a GPU (lower is better)",
+    machine: gpuLine(machine),
+    panels: [
+      panel({ title: "picoseconds for each output sample", axis, series: time }, 0, rangeOf(time)),
+      panel(
+        { title: "MB beside inputs and outputs", axis, series: memory },
+        panelWidth,
+        rangeOf(memory),
+      ),
+    ],
+  });
+}
+
+/** The machine of a record. */
+export function gpuLine({ adapter, node, copy_gb_per_s }: GpuRecord): string {
+  const copy = copy_gb_per_s.toLocaleString("en-US");
+  return `${adapter.replace(/^default GPU, on /, "")}, copies ${copy} GB/s, Node ${node}`;
+}
+
+interface Column {
+  readonly title: string;
+  readonly pick: Pick;
+  readonly cell: (r: GpuRecord) => string;
+}
+
+const times = (title: string, peer: string, pick: Pick): Column => ({
+  title,
+  pick: { ...pick, peer },
+  cell: (r) => r.ratio!.toFixed(1),
+});
+
+const circular: Pick = { ...gated, mode: "circular" };
+const columns: readonly Column[] = [
+  { title: "causal, gated: ms", pick: gated, cell: (r) => String(r.ours_ms) },
+  { title: "× copy", pick: gated, cell: (r) => r.over_floor.toFixed(1) },
+  times("× faster than flash-fft-conv", "flash-fft-conv", gated),
+  times("PyTorch `fft`", "fft", gated),
+  times("PyTorch `rfft`", "rfft", gated),
+  times("ungated, flash-fft-conv", "flash-fft-conv", { ...gated, gated: false }),
+  times("circular, gated, flash-fft-conv", "flash-fft-conv", circular),
+  times("gradients, flash-fft-conv", "flash-fft-conv", { ...gated, pass: "backward" }),
+  times("float32, `rfft`", "rfft", { ...gated, dtype: "float32" }),
+];
+
+/** README's table: a row for each transform length. */
+export function gpuTable(records: readonly GpuRecord[]): string {
+  const [first] = records;
+  if (!first) return "No records.";
+  const lengths = [...new Set(records.map((r) => r.N))].sort((a, b) => a - b);
+  const rows = lengths.map((N) => {
+    const here = records.filter((r) => r.N === N);
+    const sample = here.find((r) => matches(r, gated)) ?? here[0]!;
+    const cells = columns.map(({ pick, cell }) => {
+      const found = here.find((r) => matches(r, pick));
+      return found ? cell(found) : "–";
+    });
+    return [lengthName(N), String(sample.B * sample.H), ...cells];
+  });
+  return [
+    `Medians of device time, spectrum of the kernel included. ${gpuLine(first)}.`,
+    markdown(["N", "B·H", ...columns.map(({ title }) => title)], rows),
+  ].join("\n\n");
+}
