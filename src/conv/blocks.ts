@@ -9,7 +9,8 @@ import type { Job } from "../backend/job.ts";
 import { jobKinds } from "../backend/job.ts";
 import { extension } from "../plan/geometry.ts";
 import { intact } from "./arguments.ts";
-import type { Call, Engine, Gates, Programs, Spectra } from "./run.ts";
+import type { Engine } from "./engine.ts";
+import type { Call, Gates, Programs, Spectra } from "./run.ts";
 import {
   aligned,
   inSteps,

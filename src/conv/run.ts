@@ -2,115 +2,15 @@
  * Runs calls on a backend: builds jobs from the plan, decides how many threads take part, and moves rows through
  * staging where the user's arrays lie elsewhere.
  */
-import type { CpuBackend, Program } from "../backend/cpu.ts";
+import type { Program } from "../backend/cpu.ts";
 import type { Job } from "../backend/job.ts";
-import { emptyJob, jobKinds } from "../backend/job.ts";
+import { jobKinds } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
 import type { SampleArray } from "../dtype.ts";
-import { bodyCount, tileCount } from "../kernels/transform.ts";
-import { planCost } from "../plan/cost.ts";
-import type { DeviceSpec } from "../plan/device.ts";
-import type { Part } from "../plan/geometry.ts";
-import { apartBySample, covered, gradientPart } from "../plan/geometry.ts";
-import type { TransformPlan } from "../plan/plan.ts";
-import { transformBytes } from "../plan/plan.ts";
-import type { Candidate } from "../plan/planner.ts";
-import { canShareRow } from "../plan/planner.ts";
-import type { Problem } from "../plan/problem.ts";
 import { intact } from "./arguments.ts";
+import type { Engine, EnginePart } from "./engine.ts";
 import type { RowTensor } from "./staging.ts";
 import { addressIn, copyRows } from "./staging.ts";
-
-/** One part of the convolution with its plan. */
-export interface EnginePart {
-  readonly part: Part;
-  readonly plan: TransformPlan;
-  /** Jobs by kind, with all that does not change from call to call; each call fills in the rest. */
-  readonly jobs: readonly Job[];
-  /** Bytes of one transform. */
-  readonly transformBytes: number;
-  /** Whether all threads can work on one row. */
-  readonly shareable: boolean;
-  /** Predicted seconds of one row, forward. */
-  readonly rowSeconds: number;
-  /** Bytes of the spectra of earlier parts, per channel. */
-  readonly spectrumOffset: number;
-}
-
-/** A problem with everything that is fixed when the object is made. */
-export interface Engine {
-  readonly problem: Problem;
-  readonly backend: CpuBackend;
-  readonly device: DeviceSpec;
-  readonly parts: readonly EnginePart[];
-  /** Bytes of one channel's spectra, all parts. */
-  readonly spectrumBytes: number;
-}
-
-const denseKinds = [
-  jobKinds.spectra,
-  jobKinds.forward,
-  jobKinds.backward,
-  jobKinds.blockForward,
-  jobKinds.blockBackward,
-  jobKinds.blockTaps,
-  jobKinds.stream,
-];
-
-/** Put together what calls need. */
-export function createEngine(
-  problem: Problem,
-  candidate: Candidate,
-  backend: CpuBackend,
-  device: DeviceSpec,
-): Engine {
-  const bytes = problem.dtype === "float32" ? 4 : 2;
-  let spectrumBytes = 0;
-  const parts = candidate.geometry.map((part, i): EnginePart => {
-    const plan = candidate.plan[i]!;
-    const transform = transformBytes(plan);
-    const sinks = apartBySample(part.taps).length;
-    const gaps = covered(part.taps, problem.kernelLength) < problem.kernelLength;
-    const template: Job = {
-      ...emptyJob(),
-      ...{ length: problem.length, outputLength: problem.outputLength, sampleBytes: bytes },
-      ...{ inputBytes: problem.length * bytes, outputBytes: problem.outputLength * bytes },
-      ...{ spectrumBytes: transform, transformBytes: transform, dkBytes: problem.kernelLength * 4 },
-      ...{ tiles: tileCount(plan), bodies: bodyCount(plan, backend.lanes) },
-      ...{ dkSinks: sinks, clearTaps: Number(i === 0 && (sinks > 1 || gaps)) },
-    };
-    const spectrumOffset = spectrumBytes;
-    spectrumBytes += transform;
-    return {
-      ...{ part, plan, spectrumOffset, transformBytes: transform },
-      jobs: denseKinds.map((kind) => ({
-        ...template,
-        ...blockFieldsOf(kind, part, problem),
-        kind,
-      })),
-      rowSeconds: planCost(plan, device).seconds,
-      shareable:
-        !part.blocks &&
-        plan.points >= shareablePoints &&
-        canShareRow(plan, backend.settings.threads),
-    };
-  });
-  return { problem, backend, device, parts, spectrumBytes };
-}
-
-/** What a job says of the blocks that it cuts rows of `length` samples into. */
-function blockFields({ blocks, positions }: Part, length: number): Partial<Job> {
-  if (!blocks) return {};
-  const { hop, behind, period } = blocks;
-  return { blocks: Math.ceil(length / hop), hop, lead: behind, span: positions, period };
-}
-
-/** Blocks go by outputs in forward jobs, by inputs in backward ones. */
-function blockFieldsOf(kind: number, part: Part, problem: Problem): Partial<Job> {
-  return kind === jobKinds.blockForward
-    ? blockFields(part, problem.outputLength)
-    : blockFields(gradientPart(part), problem.length);
-}
 
 /** Shape of a call. */
 export interface Shape {
@@ -142,8 +42,6 @@ export const soloStaging: number = 256 * 1024;
 export const sharedStaging: number = 1024 * 1024;
 /** Spectra that a call makes for itself are kept to this many bytes at a time. */
 const spectraBudget = 512 * 1024 * 1024;
-/** Spectra of fewer points than this are not worth sharing a row for. */
-const shareablePoints = 65_536;
 
 interface Team {
   readonly threads: number;

@@ -5,10 +5,8 @@
 import type { CpuBackend, Program } from "../backend/cpu.ts";
 import type { Block } from "../backend/memory.ts";
 import type { Dtype } from "../dtype.ts";
-import type { ProgramKind } from "../kernels/program.ts";
-import { programSource } from "../kernels/program.ts";
+import type { Engine } from "./engine.ts";
 import type { PreparedKernel } from "./prepared.ts";
-import type { Engine } from "./run.ts";
 
 /** Programs of all parts, in their order. */
 type Programs = readonly Program[];
@@ -50,14 +48,16 @@ export class Seat {
     return this.#backward;
   }
 
-  async #compile(kind: ProgramKind, kernelDtype: Dtype, call: string): Promise<Programs> {
-    const { problem, parts, backend } = this.engine;
+  async #compile(
+    kind: "forward" | "backward",
+    kernelDtype: Dtype,
+    call: string,
+  ): Promise<Programs> {
+    const { parts, backend } = this.engine;
     const programs: Program[] = [];
     try {
-      for (const { part, plan } of parts) {
-        const adds = programs.length > 0;
-        const spec = { kind, part, adds, plan, dtype: problem.dtype, kernelDtype };
-        programs.push(await backend.program(programSource(spec), call));
+      for (const { source } of parts) {
+        programs.push(await backend.program(source(kind, kernelDtype), call));
       }
     } catch (error) {
       for (const p of programs) backend.releaseProgram(p);

@@ -88,8 +88,21 @@ function transpose(g: Graph, v: Quad, lanes: 1 | 4): Quad {
   return [0, 1, 2, 3].map((i) => ({ re: re[i]!, im: im[i]! })) as Quad;
 }
 
-/** The block of one group, factor for what is scaled, at pointers zm, wm, km, sm (all advancing alike) and twiddles t. */
-export function middleBlock(kind: MiddleKind, factor: number, lanes: 1 | 4): Store[] {
+/** Kinds whose result a mask applies to: the kernel's spectrum, and the gradient that comes back to its taps. */
+export function isMasked(kind: MiddleKind): boolean {
+  return kind === "spectrum" || (middleShape(kind).inverse as string[]).includes("s");
+}
+
+/**
+ * The block of one group, factor for what is scaled, at pointers zm, wm, km, sm (all advancing alike), twiddles t and,
+ * where `masked`, factors mm.
+ */
+export function middleBlock(
+  kind: MiddleKind,
+  factor: number,
+  lanes: 1 | 4,
+  masked: boolean,
+): Store[] {
   const g = new Graph();
   const step = 8 * lanes;
   const offsets = [0, step, 2 * step, 3 * step];
@@ -113,9 +126,14 @@ export function middleBlock(kind: MiddleKind, factor: number, lanes: 1 | 4): Sto
     const a = dft(g, v, -1).map((c, j) => (j === 0 ? c : g.cmulConj(c, w[j - 1]!))) as Quad;
     return transpose(g, a, lanes);
   };
-  const scale = g.constant(factor);
+  const scales = offsets.map((_, i) => {
+    const scale = g.constant(factor);
+    if (!masked) return scale;
+    const at = { pointer: "mm", offset: 4 * lanes * i };
+    return g.mul(g.load(at, "float32", 0, lanes), scale);
+  });
   const scaled = (v: Quad): Quad =>
-    v.map((c) => ({ re: g.mul(c.re, scale), im: g.mul(c.im, scale) })) as Quad;
+    v.map((c, i) => ({ re: g.mul(c.re, scales[i]!), im: g.mul(c.im, scales[i]!) })) as Quad;
   const each = (a: Quad, b: Quad, f: (x: Complex, y: Complex) => Complex): Quad =>
     a.map((x, i) => f(x, b[i]!)) as Quad;
   const mul = (x: Complex, y: Complex): Complex => g.cmul(x, y);

@@ -5,20 +5,18 @@
  */
 import { root } from "../math/twiddle.ts";
 import type { TransformPlan } from "../plan/plan.ts";
+import { keptOutputs } from "../plan/plan.ts";
 
 /** One stage in the order of execution; the last one has radix 4 and works on transposed vectors. */
 export interface StageTable {
   readonly radix: number;
-  /** Blocks that the stage splits. */
+  /** Blocks that the stage splits; of a sparse plan, those that are left. */
   readonly blocks: number;
   /** Bytes from the start of the table. */
   readonly offset: number;
+  /** Outputs of the radix that are computed. */
+  readonly kept: readonly number[];
   readonly last: boolean;
-}
-
-/** Radices of all stages, outermost first, the fused radix-4 stage last. */
-export function allRadices(plan: TransformPlan): number[] {
-  return [...plan.levels.flatMap((l) => l.radices), 4];
 }
 
 /** Where each stage's twiddles lie, and how many bytes there are. */
@@ -26,16 +24,23 @@ export function stageTables(plan: TransformPlan): {
   readonly stages: StageTable[];
   readonly bytes: number;
 } {
-  const radices = allRadices(plan);
+  const kept = [...plan.levels.flatMap((_, i) => keptOutputs(plan, i)), [0, 1, 2, 3]];
+  const radices = [...plan.levels.flatMap((l) => l.radices), 4];
   let blocks = 1;
   let offset = 0;
   const stages = radices.map((radix, i) => {
-    const stage = { radix, blocks, offset, last: i === radices.length - 1 };
+    const last = i === radices.length - 1;
+    const stage = { radix, blocks, offset, kept: kept[i]!, last };
     offset += blocks * (radix - 1) * 8;
-    blocks *= radix;
+    blocks *= kept[i]!.length;
     return stage;
   });
   return { stages, bytes: offset };
+}
+
+/** The root ring of a plan is x^M − i^quarter. */
+export function quarterOf(plan: TransformPlan): 0 | 1 {
+  return plan.sparse?.quarter ?? 1;
 }
 
 /**
@@ -46,26 +51,33 @@ export function stageTables(plan: TransformPlan): {
 export function twiddleTable(plan: TransformPlan, lanes: 1 | 4): Float32Array {
   const { stages, bytes } = stageTables(plan);
   const table = new Float32Array(bytes / 4);
-  // Blocks of the stage before: their number, radix, and numerators of their phases over 4·blocks.
-  let parents = { blocks: 1, radix: 1, numerators: Float64Array.of(1) };
-  for (const { radix, blocks, offset, last } of stages) {
+  // Blocks of the stage before: of how many, which outputs of what radix, numerators of their phases over 4·splits.
+  let parents = {
+    splits: 1,
+    radix: 1,
+    kept: [0] as readonly number[],
+    numerators: [quarterOf(plan) as number],
+  };
+  for (const { radix, offset, kept, last } of stages) {
     const base = offset / 4;
     const width = last ? lanes : 1;
-    const numerators = last ? new Float64Array(0) : new Float64Array(blocks);
-    const turns = Array.from({ length: parents.radix }, (_, j) => root(j, parents.radix * radix));
+    const splits = parents.splits * parents.radix;
+    const numerators: number[] = [];
+    const turns = parents.kept.map((j) => root(j, parents.radix * radix));
     let b = 0;
     for (const numerator of parents.numerators) {
-      const first = root(numerator, 4 * blocks * radix);
-      for (let j = 0; j < parents.radix; j++, b++) {
-        if (!last) numerators[b] = numerator + 4 * parents.blocks * j;
-        const turn = turns[j]!;
+      const first = root(numerator, 4 * splits * radix);
+      parents.kept.forEach((j, i) => {
+        if (!last) numerators.push(numerator + 4 * parents.splits * j);
+        const turn = turns[i]!;
         const re = first.re * turn.re - first.im * turn.im;
         const im = first.re * turn.im + first.im * turn.re;
         const at = base + Math.floor(b / width) * 2 * (radix - 1) * width + (b % width);
         writePowers(table, at, width, radix, re, im);
-      }
+        b++;
+      });
     }
-    parents = { blocks, radix, numerators };
+    parents = { splits, radix, kept, numerators };
   }
   return table;
 }

@@ -9,11 +9,20 @@ import { Graph } from "../math/expr.ts";
 import type { LevelLayout, TransformPlan } from "../plan/plan.ts";
 import { layout, product } from "../plan/plan.ts";
 import type { Sink, Source } from "./ends.ts";
-import { firstStage, lastStage, loadComplex, sinkParameters, storeComplex } from "./ends.ts";
+import {
+  firstStage,
+  lastStage,
+  loadComplex,
+  sinkParameters,
+  spread,
+  storeComplex,
+} from "./ends.ts";
 import type { Int, KernelFunction, Statement } from "./ir.ts";
 import { plus, times } from "./ir.ts";
+import type { Axis } from "./lattice.ts";
+import { keptRows, nest, sublattice } from "./lattice.ts";
 import type { MiddleKind } from "./middle.ts";
-import { middleBlock, middleShape } from "./middle.ts";
+import { isMasked, middleBlock, middleShape } from "./middle.ts";
 import { stageTables } from "./tables.ts";
 
 type Direction = "forward" | "inverse";
@@ -21,8 +30,10 @@ type Direction = "forward" | "inverse";
 interface Stage {
   readonly level: LevelLayout;
   readonly radix: number;
-  /** Blocks that earlier stages of the level have made of the level's block. */
-  readonly blocks: number;
+  /** Outputs that are computed; they are packed into the first slots. */
+  readonly kept: readonly number[];
+  /** Blocks that earlier stages of the level have left of the level's block. */
+  readonly blocks: readonly Axis[];
   /** Rows of one slot. */
   readonly slotRows: number;
   /** Byte offset of the stage's twiddles in the table. */
@@ -34,16 +45,14 @@ function stagesOf(plan: TransformPlan, index: number): Stage[] {
   const level = levels[index]!;
   const before = plan.levels.slice(0, index).reduce((n, l) => n + l.radices.length, 0);
   const { stages } = stageTables(plan);
-  return level.radices.map((radix, i) => {
-    const blocks = product(level.radices.slice(0, i));
-    return {
-      level,
-      radix,
-      blocks,
-      slotRows: level.rows / (blocks * radix),
-      table: stages[before + i]!.offset,
-    };
-  });
+  return level.radices.map((radix, i) => ({
+    level,
+    radix,
+    kept: stages[before + i]!.kept,
+    blocks: sublattice(plan, index, level, i),
+    slotRows: level.rows / product(level.radices.slice(0, i + 1)),
+    table: stages[before + i]!.offset,
+  }));
 }
 
 /** Radix-r butterfly between memory slots `stride` bytes apart. */
@@ -55,18 +64,21 @@ function butterfly(
   lanes: 1 | 4,
 ): Statement {
   const stride = s.slotRows * s.level.pitch;
-  const loaded = Array.from({ length: s.radix }, (_, j) => loadComplex(g, "p", j * stride, lanes));
-  const outputs =
-    direction === "forward"
-      ? dft(
-          g,
-          loaded.map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))),
-          1,
-        )
-      : dft(g, loaded, -1).map((a, j) => (j === 0 ? a : g.cmulConj(a, w[j - 1]!)));
+  const load = (slot: number): Complex => loadComplex(g, "p", slot * stride, lanes);
+  const slots = Array.from({ length: s.radix }, (_, j) => j);
+  const forward = (): Complex[] => {
+    const twisted = slots.map((j) => (j === 0 ? load(j) : g.cmul(load(j), w[j - 1]!)));
+    const outputs = dft(g, twisted, 1);
+    return s.kept.map((j) => outputs[j]!);
+  };
+  const inverse = (): Complex[] =>
+    dft(g, spread(g, s.radix, s.kept, load), -1).map((a, j) =>
+      j === 0 ? a : g.cmulConj(a, w[j - 1]!),
+    );
+  const outputs = direction === "forward" ? forward() : inverse();
   return {
     op: "block",
-    stores: outputs.flatMap((v, j) => storeComplex("p", j * stride, v, lanes)),
+    stores: outputs.flatMap((v, slot) => storeComplex("p", slot * stride, v, lanes)),
   };
 }
 
@@ -95,22 +107,20 @@ function stageFunction(s: Stage, name: string, direction: Direction, lanes: 1 | 
     : [loop("o", "q", plus("q", s.slotRows * level.pitch), level.pitch, columns("o"))];
   const single = run === step && (whole || s.slotRows === 1);
   const hold: Statement[] = single ? [] : [{ op: "hold", nodes: w.flatMap((c) => [c.re, c.im]) }];
-  const t = plus("table", plus(times("block", s.blocks * perTwiddle), s.table));
-  const slots = s.radix * s.slotRows * level.pitch;
+  const t = plus("table", plus(times("block", keptRows(s.blocks) * perTwiddle), s.table));
+  const blocks = s.blocks.length > 0 ? s.blocks : [{ count: 1, rows: s.radix * s.slotRows }];
   return {
     name,
     parameters: ["z", "table", "block"],
     exported: false,
-    body: [
-      loop(
-        "q",
-        "z",
-        plus("z", s.blocks * slots),
-        slots,
-        [...hold, ...rows],
-        [{ name: "t", from: t, step: perTwiddle }],
-      ),
-    ],
+    body: nest(
+      blocks,
+      [
+        { name: "q", from: "z", step: level.pitch },
+        { name: "t", from: t, step: perTwiddle, dense: true },
+      ],
+      [...hold, ...rows],
+    ),
   };
 }
 
@@ -162,6 +172,51 @@ function callStages(
   return direction === "forward" ? calls : calls.reverse();
 }
 
+/** The middle over what is left of a block of a sparse plan, whose first point is the `block`-th that is computed. */
+function sparseMiddle(
+  plan: TransformPlan,
+  index: number,
+  kind: MiddleKind,
+  block: Int,
+  scale: number,
+  lanes: 1 | 4,
+): Statement[] {
+  const { stages, bytes } = stageTables(plan);
+  const level = layout(plan)[index]!;
+  // Sub-blocks of 4 points in groups of `lanes`: the last stage keeps all of its radix, a multiple of 4.
+  const axes = sublattice(plan, index, level);
+  const inner = axes.at(-1)!;
+  const groups = [
+    ...axes.slice(0, -1).map((a) => ({ ...a, rows: a.rows / lanes })),
+    { count: inner.count / lanes, rows: 1 },
+  ];
+  const points = 4 * keptRows(axes);
+  const group = 4 * lanes;
+  const { masked } = plan.sparse!;
+  const steps = masked && isMasked(kind);
+  return nest(
+    groups,
+    [
+      ...middleShape(kind).pointers.map((p) => ({ name: `${p}m`, from: p, step: 8 * group })),
+      {
+        name: "t",
+        from: plus("table", plus(times(block, points * 6), stages.at(-1)!.offset)),
+        ...{ step: 6 * group, dense: true },
+      },
+      ...(steps
+        ? [
+            {
+              name: "mm",
+              from: plus("table", plus(times(block, points * 4), bytes)),
+              ...{ step: 4 * group, dense: true },
+            },
+          ]
+        : []),
+    ],
+    [{ op: "block", stores: middleBlock(kind, scale, lanes, steps) }],
+  );
+}
+
 /** The middle over a contiguous run of `points` points (a number, or a count of bytes at run time) at the pointers of `kind`. */
 function runMiddle(
   plan: TransformPlan,
@@ -188,7 +243,7 @@ function runMiddle(
           step: (step / 4) * 3,
         },
       ],
-      body: [{ op: "block", stores: middleBlock(kind, run.scale, lanes) }],
+      body: [{ op: "block", stores: middleBlock(kind, run.scale, lanes, false) }],
       nonempty: false,
     },
   ];
@@ -257,19 +312,25 @@ function levelFunction(
       overTiles(level, 0, tiles, callStages(plan, index, 0, direction, plus(z, "tile"), "block")),
     );
   const innermost = index === plan.levels.length - 1;
-  const middle: Statement[] = innermost
-    ? runMiddle(
-        plan,
-        kind,
-        {
-          from: 0,
-          to: level.bytes,
-          twiddle: times("block", level.size * 6),
-          scale: scale / plan.points,
-        },
-        lanes,
-      )
-    : overBlocks(plan, index, kind, times("block", level.rows), 0, level.rows);
+  const dense = (): Statement[] =>
+    runMiddle(
+      plan,
+      kind,
+      {
+        from: 0,
+        to: level.bytes,
+        twiddle: times("block", level.size * 6),
+        scale: scale / plan.points,
+      },
+      lanes,
+    );
+  const sparse = (): Statement[] =>
+    sparseMiddle(plan, index, kind, "block", scale / plan.points, lanes);
+  const middle = innermost
+    ? plan.sparse
+      ? sparse()
+      : dense()
+    : overBlocks(plan, index, kind, "block");
   return {
     name: `level${index}_${kind}`,
     parameters: [...pointers, "table", "block"],
@@ -278,42 +339,49 @@ function levelFunction(
   };
 }
 
-/** Calls of the next level for sub-blocks [from, to) of the block whose first sub-block has number `base`. */
-function overBlocks(
-  plan: TransformPlan,
-  index: number,
-  kind: MiddleKind,
-  base: Int,
-  from: Int,
-  to: Int,
-): Statement[] {
+/** Calls of the next level for all sub-blocks of block number `block`. */
+function overBlocks(plan: TransformPlan, index: number, kind: MiddleKind, block: Int): Statement[] {
   const { pointers } = middleShape(kind);
-  const { pitch } = layout(plan)[index]!;
-  return [
-    {
-      op: "loop",
-      variable: "sub",
-      from,
-      end: to,
-      step: 1,
-      also: pointers.map((p) => ({
-        name: `${p}s`,
-        from: plus(p, times(from, pitch)),
-        step: pitch,
-      })),
-      body: [
-        {
-          op: "call",
-          name: `level${index + 1}_${kind}`,
-          arguments: [...pointers.map((p) => `${p}s`), "table", plus(base, "sub")],
-        },
-      ],
-      nonempty: false,
-    },
-  ];
+  const level = layout(plan)[index]!;
+  const axes = sublattice(plan, index, level);
+  return nest(
+    axes,
+    [
+      ...pointers.map((p) => ({ name: `${p}s`, from: p, step: level.pitch })),
+      { name: "sub", from: times(block, keptRows(axes)), step: 1, dense: true },
+    ],
+    [callLevel(index + 1, kind, "sub")],
+  );
 }
 
-/** body_{kind}(…pointers, table, from, to): units [from, to) of bodyCount, after level 0's forward stages. */
+function callLevel(index: number, kind: MiddleKind, block: Int): Statement {
+  const pointers = middleShape(kind).pointers.map((p) => `${p}s`);
+  return { op: "call", name: `level${index}_${kind}`, arguments: [...pointers, "table", block] };
+}
+
+/** Calls of level 1 for blocks [from, to), which threads share. */
+function someBlocks(plan: TransformPlan, kind: MiddleKind): Statement {
+  const { pitch } = layout(plan)[0]!;
+  return {
+    op: "loop",
+    variable: "sub",
+    from: "from",
+    end: "to",
+    step: 1,
+    also: middleShape(kind).pointers.map((p) => ({
+      name: `${p}s`,
+      from: plus(p, times("from", pitch)),
+      step: pitch,
+    })),
+    body: [callLevel(1, kind, "sub")],
+    nonempty: false,
+  };
+}
+
+/**
+ * body_{kind}(…pointers, table, from, to): units [from, to) of bodyCount, after level 0's forward stages; all that is left
+ * of a sparse plan.
+ */
 export function bodyFunctions(
   plan: TransformPlan,
   kind: MiddleKind,
@@ -322,9 +390,13 @@ export function bodyFunctions(
 ): KernelFunction[] {
   const { pointers } = middleShape(kind);
   const group = 32 * lanes;
-  const body =
+  const sparse = (): Statement[] =>
     plan.levels.length > 1
-      ? overBlocks(plan, 0, kind, 0, "from", "to")
+      ? overBlocks(plan, 0, kind, 0)
+      : sparseMiddle(plan, 0, kind, 0, scale / plan.points, lanes);
+  const dense = (): Statement[] =>
+    plan.levels.length > 1
+      ? [someBlocks(plan, kind)]
       : runMiddle(
           plan,
           kind,
@@ -343,7 +415,7 @@ export function bodyFunctions(
       name: `body_${kind}`,
       parameters: [...pointers, "table", "from", "to"],
       exported: true,
-      body,
+      body: plan.sparse ? sparse() : dense(),
     },
   ];
 }
@@ -398,7 +470,7 @@ function callEnd(
   ];
 }
 
-/** head_{id}(x, gate, z, table, from, to): samples through level 0's forward stages, tiles [from, to). */
+/** head_{id}(x, gate, z[, fold], table, from, to): samples through level 0's forward stages, tiles [from, to). */
 export function headFunctions(
   plan: TransformPlan,
   source: Source,
@@ -406,14 +478,15 @@ export function headFunctions(
   lanes: 1 | 4,
 ): KernelFunction[] {
   const level = layout(plan)[0]!;
+  const fold = source.fold ? ["fold"] : [];
   return [
     firstStage(plan, source, lanes, `first_${id}`),
     {
       name: `head_${id}`,
-      parameters: ["x", "gate", "z", "table", "from", "to"],
+      parameters: ["x", "gate", "z", ...fold, "table", "from", "to"],
       exported: true,
       body: overTiles(level, "from", "to", [
-        ...callEnd(plan, `first_${id}`, ["x", "gate"], [], lanes),
+        ...callEnd(plan, `first_${id}`, ["x", "gate"], fold, lanes),
         ...callStages(plan, 0, 1, "forward", plus("z", "tile"), 0),
       ]),
     },
@@ -421,7 +494,7 @@ export function headFunctions(
 }
 
 /**
- * tail_{id}(z, …sinkParameters, table, from, to): level 0's inverse stages to samples, tiles [from, to). A second sink
+ * tail_{id}(z, …sinkParameters[, rest], table, from, to): level 0's inverse stages to samples, tiles [from, to). A second sink
  * of the same transform leaves out the `stages` that the first has run in place.
  */
 export function tailFunctions(
@@ -432,15 +505,16 @@ export function tailFunctions(
   stages = true,
 ): KernelFunction[] {
   const level = layout(plan)[0]!;
+  const rows = [...sinkParameters, ...(sink.rest ? ["rest"] : [])];
   return [
     lastStage(plan, sink, lanes, `last_${id}`),
     {
       name: `tail_${id}`,
-      parameters: ["z", ...sinkParameters, "table", "from", "to"],
+      parameters: ["z", ...rows, "table", "from", "to"],
       exported: true,
       body: overTiles(level, "from", "to", [
         ...(stages ? callStages(plan, 0, 1, "inverse", plus("z", "tile"), 0) : []),
-        ...callEnd(plan, `last_${id}`, [], sinkParameters, lanes),
+        ...callEnd(plan, `last_${id}`, [], rows, lanes),
       ]),
     },
   ];

@@ -65,7 +65,7 @@ export function blockSizesFor(outputs: number, overlap: number): number[] {
  * The radices whose product is points/4, outermost first: odd ones, then a 2 for an odd power of two, then fours. Radix 8
  * in place of 2·4 keeps 32 numbers in 16 registers and takes 1.17 times as long (EPYC 7003, relaxed SIMD).
  */
-function radicesOf(points: number): number[] {
+export function radicesOf(points: number): number[] {
   const factors = primeFactors(points / 4);
   const odd = factors.filter((f) => f > 2).reverse();
   const twos = factors.length - odd.length;
@@ -105,9 +105,11 @@ export function blockPlans(points: number): TransformPlan[] {
   return [cut(points, radices, [], { tile: 0, pad: 0 })];
 }
 
-/** Plans of one size. */
-export function candidatePlans(points: number): TransformPlan[] {
-  const radices = radicesOf(points);
+/** Plans of one size, with these radices in this order. */
+export function candidatePlans(
+  points: number,
+  radices: readonly number[] = radicesOf(points),
+): TransformPlan[] {
   const top = { tile: 0, pad: 0 };
   const plans: TransformPlan[] = [cut(points, radices, [], top)];
   if (points <= untiled) {

@@ -9,7 +9,7 @@ import { countOps, Graph } from "../math/expr.ts";
 import type { DeviceSpec } from "./device.ts";
 import { levelFor, sweepSeconds } from "./device.ts";
 import type { TransformPlan } from "./plan.ts";
-import { layout } from "./plan.ts";
+import { keptOutputs, layout } from "./plan.ts";
 
 /** One stage as the cost model sees it. */
 export interface StageShape {
@@ -117,43 +117,81 @@ function butterflySeconds(radix: number, device: DeviceSpec): number {
   return device.butterflySeconds[radix] ?? stageFlops(1, radix, "butterfly") / device.generalFlops;
 }
 
+/**
+ * Share of a stage's work that is left where only `outputs` of its radix are wanted, forward and inverse: it still reads,
+ * or writes, all of the radix on one side.
+ */
+export function stageShare(radix: number, outputs: number): number {
+  return (radix + outputs) / (2 * radix);
+}
+
+/** Seconds per point of one stage, data at hand, of which only `outputs` are wanted. */
+export function stageSeconds(radix: number, outputs: number, device: DeviceSpec): number {
+  return butterflySeconds(radix, device) * stageShare(radix, outputs);
+}
+
 /** Bytes per point that the middle reads besides the transform: the spectrum and three twiddles for four points. */
 const middleBytes = 8 + 6;
 
+/** Share of `pointSeconds` that is the middle's; the rest loads and stores samples. */
+const middleShare = 0.6;
+
 /**
  * Seconds of one row under a butterfly plan: Eq. 2 stage by stage, each stage reading and writing its points once each
- * way; the stages of a tiled level share one trip. Every level's first trip comes from where its parent lives.
+ * way; the stages of a tiled level share one trip. Every level's first trip comes from where its parent lives. Of a
+ * sparse plan, stages work on the sub-blocks that are left.
  */
 export function planCost(plan: TransformPlan, device: DeviceSpec): Cost {
   const points = plan.points;
   const levels = layout(plan);
   const trip = 4 * points * device.bytesPerPoint;
-  // The middle: a radix-4 stage each way and one complex product.
-  let flops = stageFlops(points, 4, "butterfly") + 8 * points;
-  let arithmetic = points * device.pointSeconds;
+  let arithmetic = points * device.pointSeconds * (1 - middleShare);
+  let flops = 0;
   let memory = 0;
   let overhead = device.rowSeconds;
   // Spectrum and twiddles stream past with the data.
   const stream = 1 + middleBytes / (2 * device.bytesPerPoint);
+  let left = 1;
   levels.forEach((level, i) => {
     const home = sweepSeconds(device, level.bytes * (i === levels.length - 1 ? stream : 1));
     const tileBytes = level.tile ? level.rows * level.tile * device.bytesPerPoint : level.bytes;
     const tile = sweepSeconds(device, tileBytes);
+    const kept = keptOutputs(plan, i);
     let run = level.rows;
     level.radices.forEach((radix, j) => {
-      flops += stageFlops(points, radix, "butterfly");
-      arithmetic += points * butterflySeconds(radix, device);
-      memory += trip * (level.tile && j > 0 ? tile : home);
+      const outputs = kept[j]!.length;
+      const share = left * stageShare(radix, outputs);
+      flops += left * stageFlops(points, radix, "butterfly") * stageShare(radix, outputs);
+      arithmetic += left * points * stageSeconds(radix, outputs, device);
+      memory += share * trip * (level.tile && j > 0 ? tile : home);
       run /= radix;
       const vectors = level.tile ? level.tile / 4 : (run * level.columns) / 4;
-      const loops = points / radix / 4 / Math.max(1, vectors);
+      const loops = (left * points) / radix / 4 / Math.max(1, vectors);
       overhead += 2 * loops * device.loopSeconds;
+      left *= outputs / radix;
     });
   });
   const last = levels.at(-1)!;
-  memory +=
-    points * (4 * device.bytesPerPoint + middleBytes) * sweepSeconds(device, last.bytes * stream);
+  // The middle: a radix-4 stage each way and one complex product.
+  flops += left * (stageFlops(points, 4, "butterfly") + 8 * points);
+  arithmetic += left * points * device.pointSeconds * middleShare;
+  const bytes = 4 * device.bytesPerPoint + middleBytes;
+  memory += left * points * bytes * sweepSeconds(device, last.bytes * stream);
   if (levels.length > 1)
-    memory += points * middleBytes * sweepSeconds(device, levels[0]!.bytes * stream);
+    memory += left * points * middleBytes * sweepSeconds(device, levels[0]!.bytes * stream);
   return { seconds: arithmetic + memory + overhead, arithmetic, memory, overhead, flops };
+}
+
+/** Bytes that the stages of a row read and write and that its middle streams past, whatever memory they come from. */
+export function planBytes(plan: TransformPlan, device: DeviceSpec): number {
+  let left = 1;
+  let bytes = 0;
+  plan.levels.forEach((level, i) => {
+    const kept = keptOutputs(plan, i);
+    level.radices.forEach((radix, j) => {
+      bytes += left * stageShare(radix, kept[j]!.length) * 4 * plan.points * device.bytesPerPoint;
+      left *= kept[j]!.length / radix;
+    });
+  });
+  return bytes + left * plan.points * (4 * device.bytesPerPoint + middleBytes);
 }

@@ -80,7 +80,7 @@ export const defaultCpu: DeviceSpec = {
   matrixFlops: 0,
   matrixTile: 1,
   generalFlops: 42e9,
-  butterflySeconds: { 2: 0.36e-9, 3: 0.56e-9, 4: 0.39e-9, 5: 0.98e-9, 7: 1.8e-9 },
+  butterflySeconds: { 2: 0.36e-9, 3: 0.56e-9, 4: 0.39e-9, 5: 0.98e-9, 7: 1.8e-9, 8: 0.88e-9 },
   pointSeconds: 1.56e-9,
   bytesPerPoint: 8,
   memory: [

@@ -38,6 +38,17 @@ export interface Blocks {
   readonly period: number;
 }
 
+/**
+ * A part that is the factor x^m − wrap of x^N − 1, of an exact cyclic convolution. It takes a longer sequence, modulo
+ * x^from − 1, folds it modulo its own ring and hands on what remains modulo x^m − 1; on the way back it joins both.
+ */
+export interface Ring {
+  /** −1 for a negacyclic factor of m = `positions`, 1 for the last one, whose transform is complex of m points. */
+  readonly wrap: 1 | -1;
+  /** Positions of the sequence that it folds. */
+  readonly from: number;
+}
+
 /** One negacyclic convolution. */
 export interface Part {
   /** Where the samples of a row stand. */
@@ -54,6 +65,8 @@ export interface Part {
   readonly scale: number;
   /** Where the part is not a row but a block of one: runs then count samples from the block's first. */
   readonly blocks?: Blocks;
+  /** Where the part is a factor of an exact cyclic convolution. */
+  readonly ring?: Ring;
 }
 
 /** The convolution as a sum of parts. */
@@ -68,7 +81,8 @@ function lags(first: number, last: number, shift: number): Run[] {
   return [{ index: first + shift, count: last - first + 1, position: first, sign: 1 }];
 }
 
-function tapRuns({ mode, length: L, kernelLength: K, period: N }: Problem): Run[] {
+/** Taps at their lags, where the mode uses them; those at lags below 0 have negative positions. */
+export function tapRuns({ mode, length: L, kernelLength: K, period: N }: Problem): Run[] {
   const R = K / 2;
   switch (mode) {
     case "causal":

@@ -23,6 +23,18 @@ export interface TransformPlan {
   readonly points: number;
   /** Outermost first. */
   readonly levels: readonly Level[];
+  /** Where not all frequencies are wanted. */
+  readonly sparse?: Sparse;
+}
+
+/** What a factor of a cyclic transform with few frequencies computes. */
+export interface Sparse {
+  /** The root ring is x^M − i^quarter. */
+  readonly quarter: 0 | 1;
+  /** Outputs that each stage computes of its radix, ascending; the sub-blocks of the others are left out. */
+  readonly kept: readonly (readonly number[])[];
+  /** Whether some of the points that are left are masked too. */
+  readonly masked: boolean;
 }
 
 /** One level, laid out: a block of `size` points is `rows` rows of `columns` points, `pitch` bytes apart. */
@@ -73,6 +85,20 @@ export function layout(plan: TransformPlan): LevelLayout[] {
     });
   }
   return out;
+}
+
+/** Outputs that the stages of a level compute, by stage; all of them unless the plan is sparse. */
+export function keptOutputs(plan: TransformPlan, level: number): (readonly number[])[] {
+  const before = plan.levels.slice(0, level).reduce((n, l) => n + l.radices.length, 0);
+  return plan.levels[level]!.radices.map(
+    (radix, i) => plan.sparse?.kept[before + i] ?? Array.from({ length: radix }, (_, j) => j),
+  );
+}
+
+/** Blocks of a level that are computed. */
+export function keptBlocks(plan: TransformPlan, level: number): number {
+  const levels = plan.levels.slice(0, level).map((_, i) => keptOutputs(plan, i));
+  return product(levels.flat().map((kept) => kept.length));
 }
 
 /** Bytes that one transform takes in memory, padding included. */

@@ -4,10 +4,13 @@ import {
   blockSizesFor,
   candidatePlans,
   candidateSizes,
+  radicesOf,
   transformable,
 } from "./candidates.ts";
 import type { Cost } from "./cost.ts";
 import { copySeconds, planCost } from "./cost.ts";
+import type { Factor } from "./cyclic.ts";
+import { cyclicFactors, ringPoints, sparsePlan, sparseRadices } from "./cyclic.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { Geometry, Part } from "./geometry.ts";
 import { blockOverlap, blockPart, geometries } from "./geometry.ts";
@@ -45,7 +48,9 @@ const togetherEfficiency = 0.85;
 /** Whether all threads can share one row: its ends must be cut into tiles. */
 export function canShareRow(plan: TransformPlan, threads: number): boolean {
   const top = layout(plan)[0]!;
-  return plan.levels.length > 1 && top.tile > 0 && top.columns / top.tile >= 2 * threads;
+  return (
+    !plan.sparse && plan.levels.length > 1 && top.tile > 0 && top.columns / top.tile >= 2 * threads
+  );
 }
 
 /** Seconds of a call with `rows` rows on `threads` threads. */
@@ -140,12 +145,55 @@ function candidatesFor(geometry: Geometry, device: DeviceSpec, workload: Workloa
   return [priced(geometry, plan, device, workload)];
 }
 
+/** Plans of one factor of a frequency-sparse convolution, cheapest first. */
+function factorPlans(factor: Factor, device: DeviceSpec): TransformPlan[] {
+  const points = ringPoints(factor.part);
+  const orders = [sparseRadices(factor, device), radicesOf(points)];
+  return orders
+    .flatMap((radices) => candidatePlans(points, radices))
+    .map((plan) => sparsePlan(factor, plan))
+    .map((plan) => ({ plan, seconds: planCost(plan, device).seconds }))
+    .sort((a, b) => a.seconds - b.seconds)
+    .map(({ plan }) => plan);
+}
+
+/** Candidates for a frequency-sparse problem: the longest factor has any plan, the others have their cheapest. */
+function sparseCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
+  const factors = cyclicFactors(problem);
+  const geometry = factors.map(({ part }) => part);
+  const [longest, ...others] = factors.map((factor) => factorPlans(factor, device));
+  const rest = others.map((plans) => plans[0]!);
+  const texts = new Set<string>();
+  return longest!
+    .map((plan) => priced(geometry, [plan, ...rest], device, workload))
+    .filter(({ text }) => !texts.has(text) && texts.add(text));
+}
+
 /** All candidates for a problem, cheapest first. */
 export function candidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
+  if (problem.frequencies) return sparseCandidates(problem, device, workload);
   return [
     ...geometries(problem).flatMap((geometry) => candidatesFor(geometry, device, workload)),
     ...blockCandidates(problem, device, workload),
   ].sort((a, b) => a.seconds - b.seconds);
+}
+
+function namedSparse(
+  plan: Plan,
+  problem: Problem,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate | undefined {
+  const factors = cyclicFactors(problem);
+  const fits =
+    plan.length === factors.length &&
+    plan.every(
+      (p, i) => p.points === ringPoints(factors[i]!.part) && p.levels.at(-1)!.radices.at(-1) === 4,
+    );
+  if (!fits) return undefined;
+  const geometry = factors.map(({ part }) => part);
+  const sparse = plan.map((p, i) => sparsePlan(factors[i]!, p));
+  return priced(geometry, sparse, device, workload);
 }
 
 /** The plan that a text names, for the geometry that it fits; undefined where it fits none. */
@@ -158,6 +206,8 @@ export function named(
   const parsed = parsePlan(text);
   if (!parsed) return undefined;
   const { plan, hop } = parsed;
+  if (problem.frequencies)
+    return hop > 0 ? undefined : namedSparse(plan, problem, device, workload);
   if (hop > 0) {
     const [transform] = plan;
     const positions = 2 * transform!.points;

@@ -5,6 +5,9 @@
 import type { Dtype } from "../dtype.ts";
 import { dtypes } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
+import type { Frequencies, KeptFrequencies } from "./frequencies.ts";
+import { createFrequencies } from "./frequencies.ts";
+import { onePart } from "./geometry.ts";
 
 /**
  * Which convolution.
@@ -37,6 +40,8 @@ export interface Problem {
   readonly dtype: Dtype;
   /** Samples of one output row. */
   readonly outputLength: number;
+  /** What the kernel keeps of its spectrum; all of it where absent. */
+  readonly frequencies?: KeptFrequencies;
 }
 
 /** What a problem is made from. */
@@ -51,6 +56,11 @@ export interface ProblemOptions {
   readonly period?: number;
   /** Storage of u, y and the gates; `float32` by default. */
   readonly dtype?: Dtype;
+  /**
+   * Frequencies that the kernel keeps; by default all. The result is irfft(mask · rfft(k) · rfft(u)) over N samples, with
+   * u followed by zeros and every tap that the mode uses at its lag modulo N; what is masked costs nothing. On the CPU.
+   */
+  readonly frequencies?: Frequencies;
 }
 
 /**
@@ -106,7 +116,11 @@ export function createProblem(
       ? integer(call, "period", options.period ?? least, least, 2 * maxLength)
       : 0;
   const outputLength = mode === "full" ? length + kernelLength - 1 : length;
-  return { mode, length, kernelLength, period, dtype, outputLength };
+  const problem = { mode, length, kernelLength, period, dtype, outputLength };
+  if (options.frequencies === undefined) return problem;
+  const [whole] = onePart(problem);
+  const needs = { period, positions: whole!.positions };
+  return { ...problem, frequencies: createFrequencies(options.frequencies, needs, call) };
 }
 
 /** `value` if it is an integer from `low` to `high`. */

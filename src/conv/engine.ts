@@ -1,0 +1,155 @@
+/** Everything about a convolution that is fixed when it is made: its parts, their programs, and the jobs that run them. */
+import type { CpuBackend } from "../backend/cpu.ts";
+import type { Job } from "../backend/job.ts";
+import { emptyJob, jobKinds } from "../backend/job.ts";
+import type { Dtype } from "../dtype.ts";
+import { cyclicBytes, cyclicSource } from "../kernels/cyclic.ts";
+import { programSource } from "../kernels/program.ts";
+import type { ProgramSource } from "../kernels/source.ts";
+import { bodyCount, tileCount } from "../kernels/transform.ts";
+import { planCost } from "../plan/cost.ts";
+import type { DeviceSpec } from "../plan/device.ts";
+import type { Part } from "../plan/geometry.ts";
+import { apartBySample, covered, gradientPart } from "../plan/geometry.ts";
+import { transformBytes } from "../plan/plan.ts";
+import type { Candidate } from "../plan/planner.ts";
+import { canShareRow } from "../plan/planner.ts";
+import type { Problem } from "../plan/problem.ts";
+
+/** Transforms of fewer points than this are not worth sharing a row for. */
+const shareablePoints = 65_536;
+
+/** Programs of a part, by kind and by storage of the kernel. */
+type PartPrograms = (kind: "forward" | "backward", kernelDtype: Dtype) => ProgramSource;
+
+/** One part of the convolution. */
+export interface EnginePart {
+  readonly part: Part;
+  readonly source: PartPrograms;
+  /** Jobs by kind, with all that does not change from call to call; each call fills in the rest. */
+  readonly jobs: readonly Job[];
+  /** Bytes of one transform. */
+  readonly transformBytes: number;
+  /** Whether all threads can work on one row. */
+  readonly shareable: boolean;
+  /** Predicted seconds of one row, forward. */
+  readonly rowSeconds: number;
+  /** Bytes of the spectra of earlier parts, per channel. */
+  readonly spectrumOffset: number;
+}
+
+/** A problem with everything that is fixed when the object is made. */
+export interface Engine {
+  readonly problem: Problem;
+  readonly backend: CpuBackend;
+  readonly device: DeviceSpec;
+  readonly parts: readonly EnginePart[];
+  /** Bytes of one channel's spectra, all parts. */
+  readonly spectrumBytes: number;
+}
+
+const denseKinds = [
+  jobKinds.spectra,
+  jobKinds.forward,
+  jobKinds.backward,
+  jobKinds.blockForward,
+  jobKinds.blockBackward,
+  jobKinds.blockTaps,
+  jobKinds.stream,
+];
+
+/** What a part's transform is to jobs: how large, in how many units, and made by which programs. */
+interface PartTransform {
+  readonly transformBytes: number;
+  readonly tiles: number;
+  readonly bodies: number;
+  readonly shareable: boolean;
+  readonly rowSeconds: number;
+  readonly source: PartPrograms;
+}
+
+/** Each part of a convolution by its own programs, one after the other. */
+function separately(
+  problem: Problem,
+  { geometry, plan: plans }: Candidate,
+  backend: CpuBackend,
+  device: DeviceSpec,
+): PartTransform[] {
+  return geometry.map((part, i) => {
+    const plan = plans[i]!;
+    const spec = { part, adds: i > 0, plan, dtype: problem.dtype };
+    return {
+      ...{ transformBytes: transformBytes(plan), tiles: tileCount(plan) },
+      ...{ bodies: bodyCount(plan, backend.lanes), rowSeconds: planCost(plan, device).seconds },
+      shareable:
+        !part.blocks &&
+        plan.points >= shareablePoints &&
+        canShareRow(plan, backend.settings.threads),
+      source: (kind, kernelDtype) => programSource({ ...spec, kind, kernelDtype }),
+    };
+  });
+}
+
+/** All factors of a cyclic convolution in one program: to jobs, a single part. */
+function together(
+  problem: Problem,
+  { geometry: parts, plan: plans, cost }: Candidate,
+): PartTransform {
+  return {
+    ...{ transformBytes: cyclicBytes({ parts, plans }), tiles: 1, bodies: 1, shareable: false },
+    rowSeconds: cost.seconds,
+    source: (kind, kernelDtype) => cyclicSource({ kind, problem, parts, plans, kernelDtype }),
+  };
+}
+
+/** Put together what calls need. */
+export function createEngine(
+  problem: Problem,
+  candidate: Candidate,
+  backend: CpuBackend,
+  device: DeviceSpec,
+): Engine {
+  const bytes = problem.dtype === "float32" ? 4 : 2;
+  const transforms = problem.frequencies
+    ? [together(problem, candidate)]
+    : separately(problem, candidate, backend, device);
+  let spectrumBytes = 0;
+  const parts = transforms.map((own, i): EnginePart => {
+    const part = candidate.geometry[i]!;
+    const { transformBytes: transform, tiles, bodies, shareable, rowSeconds, source } = own;
+    const sinks = apartBySample(part.taps).length;
+    const gaps = covered(part.taps, problem.kernelLength) < problem.kernelLength;
+    const template: Job = {
+      ...emptyJob(),
+      ...{ length: problem.length, outputLength: problem.outputLength, sampleBytes: bytes },
+      ...{ inputBytes: problem.length * bytes, outputBytes: problem.outputLength * bytes },
+      ...{ spectrumBytes: transform, transformBytes: transform, dkBytes: problem.kernelLength * 4 },
+      ...{ tiles, bodies, dkSinks: sinks, clearTaps: Number(i === 0 && (sinks > 1 || gaps)) },
+    };
+    const spectrumOffset = spectrumBytes;
+    spectrumBytes += transform;
+    return {
+      ...{ part, source, spectrumOffset, transformBytes: transform, shareable, rowSeconds },
+      jobs: denseKinds.map((kind) => ({
+        ...template,
+        ...blockFieldsOf(kind, part, problem),
+        kind,
+      })),
+    };
+  });
+  return { problem, backend, device, parts, spectrumBytes };
+}
+
+/** What a job says of the blocks that it cuts rows of `length` samples into. */
+function blockFields({ blocks, positions }: Part, length: number): Partial<Job> {
+  if (!blocks) return {};
+  const { hop, behind, period } = blocks;
+  return { blocks: Math.ceil(length / hop), hop, lead: behind, span: positions, period };
+}
+
+/** Blocks go by outputs in forward jobs, by inputs in backward ones. */
+function blockFieldsOf(kind: number, part: Part, problem: Problem): Partial<Job> {
+  return kind === jobKinds.blockForward
+    ? blockFields(part, problem.outputLength)
+    : blockFields(gradientPart(part), problem.length);
+}

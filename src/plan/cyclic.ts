@@ -1,0 +1,175 @@
+/**
+ * Frequency-sparse convolutions as exact cyclic ones. Bins of an N-point transform are what remains of a polynomial
+ * modulo x^N − 1 at its roots, and
+ *
+ *     x^N − 1 = (x^{N/2} + 1)(x^{N/4} + 1) ⋯ (x^m + 1)(x^m − 1),
+ *
+ * so bins f = 2^j·odd are those of the j-th negacyclic factor, each of which has a transform of its own that splits rings
+ * further. A sub-block of any ring all of whose bins are masked is never computed; a factor all of whose bins are masked
+ * is not even begun.
+ */
+
+import { stageSeconds } from "./cost.ts";
+import type { DeviceSpec } from "./device.ts";
+import { keptBins } from "./frequencies.ts";
+import type { Part, Run } from "./geometry.ts";
+import { tapRuns } from "./geometry.ts";
+import type { Sparse, TransformPlan } from "./plan.ts";
+import { product } from "./plan.ts";
+import type { Problem } from "./problem.ts";
+
+/** Below this, what remains is one complex transform with no imaginary part: splitting it costs more than it saves. */
+const leastSplit = 256;
+
+/** Complex points of a factor's transform. */
+export function ringPoints(part: Part): number {
+  return part.ring!.wrap < 0 ? part.positions / 2 : part.positions;
+}
+
+/** Runs folded modulo x^m − wrap, negative positions first wrapped modulo x^N − 1. */
+function folded(runs: readonly Run[], period: number, m: number, wrap: 1 | -1): Run[] {
+  return runs.flatMap(({ index, count, position }) => {
+    const start = position < 0 ? position + period : position;
+    const pieces: Run[] = [];
+    for (let done = 0; done < count; ) {
+      const at = start + done;
+      const length = Math.min(count - done, m - (at % m));
+      const sign = wrap < 0 && Math.floor(at / m) % 2 === 1 ? -1 : 1;
+      pieces.push({ index: index + done, count: length, position: at % m, sign });
+      done += length;
+    }
+    return pieces;
+  });
+}
+
+/** The rfft bin of a factor's complex point b. */
+function binOf(part: Part, period: number, b: number): number {
+  const { wrap } = part.ring!;
+  const bin = (period / (4 * ringPoints(part))) * (4 * b + (wrap < 0 ? 1 : 0));
+  return Math.min(bin, period - bin);
+}
+
+/** Complex points of a factor that are kept, ascending in frequency. */
+function keptPoints(part: Part, bins: Uint8Array): number[] {
+  const period = 2 * (bins.length - 1);
+  const points: number[] = [];
+  for (let b = 0; b < ringPoints(part); b++) if (bins[binOf(part, period, b)]) points.push(b);
+  return points;
+}
+
+/** The mask on a factor's complex points. */
+export function ringMask(part: Part, problem: Pick<Problem, "frequencies">): Uint8Array {
+  const bins = keptBins(problem.frequencies!);
+  const mask = new Uint8Array(ringPoints(part));
+  for (const b of keptPoints(part, bins)) mask[b] = 1;
+  return mask;
+}
+
+/** Taps where the cyclic convolution has them: a circular kernel's own positions, else the lags that the mode uses. */
+function tapsOf(problem: Problem): Run[] {
+  const { mode, kernelLength } = problem;
+  if (mode !== "circular") return tapRuns(problem);
+  return [{ index: 0, count: kernelLength, position: 0, sign: 1 }];
+}
+
+/** A factor with the points of it that are kept. */
+export interface Factor {
+  readonly part: Part;
+  /** Complex points that are kept. */
+  readonly points: readonly number[];
+}
+
+/** The factors of a problem's cyclic convolution that keep any bin, longest first. */
+export function cyclicFactors(problem: Problem): Factor[] {
+  const { period } = problem.frequencies!;
+  const bins = keptBins(problem.frequencies!);
+  const rings: { wrap: 1 | -1; positions: number }[] = [];
+  let rest = period;
+  for (; rest > leastSplit && rest % 64 === 0; rest /= 2)
+    rings.push({ wrap: -1, positions: rest / 2 });
+  rings.push({ wrap: 1, positions: rest });
+  const whole = (count: number): Run[] => [{ index: 0, count, position: 0, sign: 1 }];
+  const factors: Factor[] = [];
+  let from = period;
+  for (const { wrap, positions } of rings) {
+    const first = factors.length === 0;
+    const fold = (runs: readonly Run[]): Run[] => folded(runs, period, positions, wrap);
+    const all = fold(whole(from));
+    const part: Part = {
+      inputs: first ? fold(whole(problem.length)) : all,
+      taps: first ? fold(tapsOf(problem)) : all,
+      outputs: first ? fold(whole(problem.outputLength)) : all,
+      ...{ positions, exact: true, scale: positions / period },
+      ring: { wrap, from },
+    };
+    const points = keptPoints(part, bins);
+    if (points.length === 0) continue;
+    factors.push({ part, points });
+    from = positions;
+  }
+  return factors;
+}
+
+/** Values that digit (b div `below`) mod `radix` takes over the points, ascending. */
+function digitValues(points: readonly number[], below: number, radix: number): number[] {
+  const seen = new Set<number>();
+  for (const b of points) {
+    seen.add(Math.floor(b / below) % radix);
+    if (seen.size === radix) break;
+  }
+  return [...seen].sort((a, b) => a - b);
+}
+
+/** What a factor's transform with these radices computes. The middle takes sub-blocks by fours: its own stay whole. */
+export function sparseOf({ part, points }: Factor, radices: readonly number[]): Sparse {
+  let below = 1;
+  const kept = radices.map((radix, i) => {
+    const all = i === radices.length - 1;
+    const values = all
+      ? Array.from({ length: radix }, (_, j) => j)
+      : digitValues(points, below, radix);
+    below *= radix;
+    return values;
+  });
+  return {
+    quarter: part.ring!.wrap < 0 ? 1 : 0,
+    kept,
+    masked: 4 * product(kept.map((k) => k.length)) > points.length,
+  };
+}
+
+/** The plan of a factor that computes only what its frequencies ask for. */
+export function sparsePlan(factor: Factor, plan: TransformPlan): TransformPlan {
+  const radices = plan.levels.flatMap((l) => l.radices);
+  return { ...plan, sparse: sparseOf(factor, radices) };
+}
+
+const radicesTried = [2, 3, 4, 5, 7, 8] as const;
+
+/**
+ * The order of radices in which a factor's pattern skips the most, weighed with what each stage costs. A stage resolves
+ * the lowest digit of the frequency that is left, and everything after it works on the sub-blocks that it keeps; so the
+ * best rest of a plan depends on nothing but the product of the radices before it.
+ */
+export function sparseRadices(factor: Factor, device: DeviceSpec): number[] {
+  const { points } = factor;
+  const product = ringPoints(factor.part) / 4;
+  const best = new Map<number, { readonly seconds: number; readonly radices: number[] }>();
+  const from = (below: number): { readonly seconds: number; readonly radices: number[] } => {
+    const known = best.get(below);
+    if (known) return known;
+    let found = { seconds: Number.POSITIVE_INFINITY, radices: [] as number[] };
+    for (const radix of radicesTried) {
+      if ((product / below) % radix !== 0) continue;
+      const ends = below * radix === product;
+      if (ends && radix !== 4) continue;
+      const outputs = ends ? radix : digitValues(points, below, radix).length;
+      const rest = ends ? { seconds: device.pointSeconds, radices: [] } : from(below * radix);
+      const seconds = stageSeconds(radix, outputs, device) + (outputs / radix) * rest.seconds;
+      if (seconds < found.seconds) found = { seconds, radices: [radix, ...rest.radices] };
+    }
+    best.set(below, found);
+    return found;
+  };
+  return from(1).radices;
+}
