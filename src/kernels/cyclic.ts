@@ -9,8 +9,8 @@ import type { Part, Run } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import { formatPlan, keptOutputs, transformBytes } from "../plan/plan.ts";
 import type { Problem } from "../plan/problem.ts";
-import type { Sink, Source } from "./ends.ts";
-import { sinkParameters } from "./ends.ts";
+import type { Sequence, Sink, Source } from "./ends.ts";
+import { sequenceBytes, sinkParameters, takesPadding } from "./ends.ts";
 import type { Int, KernelFunction, KernelModule, Statement } from "./ir.ts";
 import { plus } from "./ir.ts";
 import type { MiddleKind } from "./middle.ts";
@@ -44,8 +44,8 @@ interface Factor {
   readonly prefix: string;
   /** Bytes from the start of a transform's memory to this one's points. */
   readonly points: number;
-  /** Bytes to the sequence that it leaves to the next factor; undefined for the last one. */
-  readonly fold: number | undefined;
+  /** The sequence that it leaves to the next factor, so many bytes on; undefined for the last one. */
+  readonly fold: (Sequence & { readonly at: number }) | undefined;
   /** Bytes to its twiddles. */
   readonly table: number;
 }
@@ -67,10 +67,12 @@ function factorsOf({ parts, plans }: Pick<CyclicSpec, "parts" | "plans">): {
   let table = 0;
   const factors = parts.map((part, i): Factor => {
     const plan = plans[i]!;
-    const last = i === parts.length - 1;
-    const factor = { part, plan, prefix: `f${i}_`, points, table, fold: last ? undefined : fold };
+    const next = plans[i + 1];
+    const padded = next !== undefined && takesPadding(plan) && takesPadding(next);
+    const sequence = next && { at: fold, padded };
+    const factor = { part, plan, prefix: `f${i}_`, points, table, fold: sequence };
     points += lines(transformBytes(plan));
-    if (!last) fold += lines(4 * part.positions);
+    if (sequence) fold += lines(sequenceBytes(sequence, part.positions));
     table += stageTables(plan).bytes + maskBytes(plan);
     return factor;
   });
@@ -109,18 +111,15 @@ class Composer {
     this.#lanes = lanes;
     for (const factor of factors) this.#add(factor, stageFunctions(factor.plan, lanes));
     // Between factors go whole float32 sequences, whatever enters and leaves the first one.
-    for (const factor of factors.slice(1)) {
-      const pieces = factor.part.inputs;
-      const source: Source = { pieces, dtype: "float32", gated: false, fold: this.#folds(factor) };
+    factors.slice(1).forEach((factor, i) => {
+      const { padded } = factors[i]!.fold!;
+      const row = { pieces: factor.part.inputs, dtype: "float32", padded } as const;
+      const source: Source = { ...row, gated: false, fold: factor.fold };
       this.#add(factor, headFunctions(factor.plan, source, "chain", lanes));
       const plain = { gated: false, skip: false, second: false, accumulate: false };
-      const sink: Sink = { ...plain, pieces, dtype: "float32", rest: this.#folds(factor) };
+      const sink: Sink = { ...row, ...plain, rest: factor.fold };
       this.#add(factor, tailFunctions(factor.plan, sink, "chain", lanes));
-    }
-  }
-
-  #folds({ fold }: Factor): boolean {
-    return fold !== undefined;
+    });
   }
 
   #add(factor: Factor, functions: readonly KernelFunction[]): void {
@@ -134,12 +133,12 @@ class Composer {
   /** head_{id}(x, gate, z, table, from, to): a row into the transforms of all factors. */
   head(id: string, pieces: readonly Run[], dtype: Dtype, gated: boolean): void {
     const [first] = this.#factors;
-    const source: Source = { pieces, dtype, gated, fold: this.#folds(first!) };
+    const source: Source = { pieces, dtype, gated, fold: first!.fold };
     this.#add(first!, headFunctions(first!.plan, source, id, this.#lanes));
     let x: Int = "x";
     const calls = this.#factors.map((factor, i): Statement => {
       const own = plus("z", factor.points);
-      const fold = factor.fold === undefined ? [] : [plus("z", factor.fold)];
+      const fold = factor.fold ? [plus("z", factor.fold.at)] : [];
       const table = plus("table", factor.table);
       const to = tileCount(factor.plan);
       const name = `${factor.prefix}head_${i === 0 ? id : "chain"}`;
@@ -166,14 +165,14 @@ class Composer {
   /** tail_{id}(z, …sinkParameters, table, from, to): the transforms of all factors back to a row. */
   tail(id: string, given: Omit<Sink, "rest">): void {
     const [first] = this.#factors;
-    const sink: Sink = { ...given, rest: this.#folds(first!) };
+    const sink: Sink = { ...given, rest: first!.fold };
     this.#add(first!, tailFunctions(first!.plan, sink, id, this.#lanes));
     const idle = sinkParameters.slice(1).map(() => 0);
     const calls = this.#factors.map((factor, i): Statement => {
       const own = plus("z", factor.points);
-      const rest = factor.fold === undefined ? [] : [plus("z", factor.fold)];
+      const rest = factor.fold ? [plus("z", factor.fold.at)] : [];
       // A factor's result and all after it make up what the one before it left.
-      const rows = i === 0 ? sinkParameters : [plus("z", this.#factors[i - 1]!.fold!), ...idle];
+      const rows = i === 0 ? sinkParameters : [plus("z", this.#factors[i - 1]!.fold!.at), ...idle];
       const name = `${factor.prefix}tail_${i === 0 ? id : "chain"}`;
       const table = plus("table", factor.table);
       const to = tileCount(factor.plan);

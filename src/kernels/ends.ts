@@ -17,13 +17,43 @@ import type { Feed, Piece, Segment } from "./placement.ts";
 import { segments } from "./placement.ts";
 import { quarterOf } from "./tables.ts";
 
+/**
+ * A float32 sequence in work memory: position p lies at byte 4·p, or, where it is long, with room after every `chunk`
+ * positions, so that streams a power of two apart do not share a cache set.
+ */
+export interface Sequence {
+  readonly padded: boolean;
+}
+
+/** Positions of a padded sequence between one gap and the next, and the bytes of a gap. */
+const chunk = 2048;
+const gap = 64;
+
+/** Bytes to position `p` of a sequence; of a padded one, a multiple of `chunk`. */
+function sequenceOffset({ padded }: Sequence, p: number): number {
+  return 4 * p + (padded ? (p / chunk) * gap : 0);
+}
+
+/** Bytes of a sequence of so many positions. */
+export function sequenceBytes(sequence: Sequence, positions: number): number {
+  return Math.ceil(sequenceOffset(sequence, positions));
+}
+
+/** Whether a plan's first stage can work on padded sequences: its slots begin where a chunk does. */
+export function takesPadding(plan: TransformPlan): boolean {
+  const radix = plan.levels[0]!.radices[0]!;
+  return (plan.points / radix) % chunk === 0;
+}
+
 /** A row that enters the transform: samples (times a gate) at their places. */
 export interface Source {
   readonly pieces: readonly Piece[];
   readonly dtype: Dtype;
   readonly gated: boolean;
-  /** Also store what remains of the row modulo x^2M − 1, float32, for the next factor of a cyclic transform. */
-  readonly fold?: boolean;
+  /** Where the row is a padded sequence in work memory. */
+  readonly padded?: boolean;
+  /** Also store what remains of the row modulo x^2M − 1, for the next factor of a cyclic transform. */
+  readonly fold?: Sequence | undefined;
 }
 
 /** A row that leaves it. */
@@ -38,8 +68,10 @@ export interface Sink {
   readonly second: boolean;
   /** Add to what is there, for samples that sit at two positions. */
   readonly accumulate: boolean;
-  /** Add what the other factors of a cyclic transform come to, a float32 sequence with the factor's period. */
-  readonly rest?: boolean;
+  /** Where the row is a padded sequence in work memory. */
+  readonly padded?: boolean;
+  /** Add what the other factors of a cyclic transform come to, a sequence with the factor's period. */
+  readonly rest?: Sequence | undefined;
 }
 
 /** Powers 1 … r−1 of the first stage's twiddle, e^{2πi·quarter/(4r)}, as constants: it has one block. */
@@ -92,31 +124,53 @@ function end(plan: TransformPlan, pieces: readonly Piece[], lanes: 1 | 4): End {
   };
 }
 
+/** Whether any sample enters or leaves through a segment. */
+function isFed(s: Segment): boolean {
+  return s.slots.some((feeds) => feeds.length > 0);
+}
+
 /** Smallest sample offset used in a segment: pointers start there, so that all offsets are positive. */
 function leastDelta(s: Segment): number {
   return Math.min(...s.slots.flat().map((f) => f.delta));
 }
 
-/** Sequence position, in float32 bytes, that part `slot` of a butterfly has in column 0. */
-function slotBytes(e: End, slot: number): number {
-  return 4 * ((slot >> 1) + (slot & 1) * e.radix) * e.columns;
+/** Position of a sequence that part `slot` of a butterfly has in column 0. */
+function slotPosition(e: End, slot: number): number {
+  return ((slot >> 1) + (slot & 1) * e.radix) * e.columns;
+}
+
+/** Samples that run with the columns of a segment. */
+interface Row {
+  readonly name: string;
+  readonly bytes: number;
+  readonly padded?: boolean | undefined;
+  /** Position that column 0 has, at pointer offset 0. */
+  readonly first: number;
+}
+
+/** Byte offset of sample `delta` from where a row's pointer starts. */
+function rowOffset({ bytes, padded = false, first }: Row, delta: number): number {
+  return padded
+    ? sequenceOffset({ padded }, delta) - sequenceOffset({ padded }, first)
+    : (delta - first) * bytes;
 }
 
 /** Pointers that run with the columns of a segment, clipped to vectors [from, to) of the caller. */
-function clipped(
-  e: End,
-  s: Segment,
-  rows: readonly { readonly name: string; readonly bytes: number }[],
-  /** Sequences whose position is the column, whatever samples the segment takes. */
-  sequences: readonly string[],
-  block: Statement,
-): Statement[] {
+function clipped(e: End, s: Segment, rows: readonly Row[], block: Statement): Statement[] {
   const step = e.lanes * 8;
-  const least = s.slots.some((f) => f.length > 0) ? leastDelta(s) : 0;
-  const low: Int = { op: "max", a: "from", b: s.from };
-  const high: Int = { op: "min", a: "to", b: s.to };
+  const piece = chunk / e.lanes;
+  const broken = rows.some((r) => r.padded);
+  const start: Int = broken ? "piece" : "from";
+  const end: Int = broken ? { op: "min", a: plus("piece", piece), b: "to" } : "to";
+  const low: Int = { op: "max", a: start, b: s.from };
+  const high: Int = { op: "min", a: end, b: s.to };
   const at = (column: Int): Int => plus("z", times(plus(column, times("from", -1)), step));
-  return [
+  const begin = (r: Row): Int => {
+    const column = plus(r.name, times("low", e.lanes * r.bytes));
+    const gaps: Int = r.padded ? times({ op: "div", a: "low", by: piece }, gap) : 0;
+    return plus(plus(column, gaps), rowOffset({ ...r, first: 0 }, r.first));
+  };
+  const columns: Statement[] = [
     { op: "let", name: "low", value: low },
     { op: "let", name: "high", value: { op: "max", a: high, b: "low" } },
     {
@@ -126,19 +180,25 @@ function clipped(
       end: at("high"),
       step,
       nonempty: false,
-      also: [
-        ...rows.map((r) => ({
-          name: `${r.name}p`,
-          from: plus(r.name, plus(times("low", e.lanes * r.bytes), least * r.bytes)),
-          step: e.lanes * r.bytes,
-        })),
-        ...sequences.map((name) => ({
-          name: `${name}p`,
-          from: plus(name, times("low", e.lanes * 4)),
-          step: e.lanes * 4,
-        })),
-      ],
+      also: rows.map((r) => ({
+        name: `${r.name}p`,
+        from: begin(r),
+        step: e.lanes * r.bytes,
+      })),
       body: [block],
+    },
+  ];
+  if (!broken) return columns;
+  return [
+    {
+      op: "loop",
+      variable: "piece",
+      from: "from",
+      end: "to",
+      step: piece,
+      nonempty: false,
+      also: [],
+      body: columns,
     },
   ];
 }
@@ -152,18 +212,21 @@ export function firstStage(
 ): KernelFunction {
   const e = end(plan, source.pieces, lanes);
   const bytes = bytesPerSample(source.dtype);
-  const rows = [{ name: "x", bytes }, ...(source.gated ? [{ name: "gate", bytes }] : [])];
-  const fold = source.fold ? ["fold"] : [];
+  const { fold, padded } = source;
   const body = e.segments.flatMap((s) => {
     const g = new Graph();
-    const least = leastDelta(s);
+    const x: Row = { name: "x", bytes, padded, first: leastDelta(s) };
+    const rows = [
+      ...[x, ...(source.gated ? [{ ...x, name: "gate" }] : [])].filter(() => isFed(s)),
+      ...(fold ? [{ name: "fold", bytes: 4, padded: fold.padded, first: 0 }] : []),
+    ];
     const load = (f: Feed): Node => {
-      const offset = (f.delta - least) * bytes;
-      const x = g.load({ pointer: "xp", offset }, source.dtype, f.first, f.last);
+      const offset = rowOffset(x, f.delta);
+      const sample = g.load({ pointer: "xp", offset }, source.dtype, f.first, f.last);
       const gate = source.gated
         ? g.load({ pointer: "gatep", offset }, source.dtype, f.first, f.last)
         : g.constant(1);
-      return g.mul(x, gate);
+      return g.mul(sample, gate);
     };
     const sum = (terms: readonly Node[]): Node =>
       terms.reduce((a, b) => g.add(a, b), g.constant(0));
@@ -175,18 +238,19 @@ export function firstStage(
       return j === 0 ? a : g.cmul(a, w[j - 1]!);
     });
     const outputs = dft(g, inputs, 1);
-    const folds = source.fold
+    const folds = fold
       ? s.slots.map((feeds, slot): Store => {
-          const at = { pointer: "foldp", offset: slotBytes(e, slot) };
+          const at = { pointer: "foldp", offset: sequenceOffset(fold, slotPosition(e, slot)) };
           return { at, format: "float32", value: sum(feeds.map(load)), first: 0, last: lanes };
         })
       : [];
     const stores = e.kept.flatMap((j, slot) =>
       storeComplex("zp", slot * e.stride, outputs[j]!, lanes),
     );
-    return clipped(e, s, rows, fold, { op: "block", stores: [...stores, ...folds] });
+    return clipped(e, s, rows, { op: "block", stores: [...stores, ...folds] });
   });
-  return { name, parameters: ["x", "gate", "z", ...fold, "from", "to"], exported: false, body };
+  const parameters = ["x", "gate", "z", ...(fold ? ["fold"] : []), "from", "to"];
+  return { name, parameters, exported: false, body };
 }
 
 /** Split complex vector: real lanes, then imaginary lanes. */
@@ -227,17 +291,21 @@ export function lastStage(
 ): KernelFunction {
   const e = end(plan, sink.pieces, lanes);
   const bytes = bytesPerSample(sink.dtype);
-  const rows = [
-    { name: "y", bytes },
-    ...(sink.gated ? [{ name: "gate", bytes }] : []),
-    ...(sink.skip ? [{ name: "u", bytes }] : []),
-    ...(sink.second ? ["y2", "gate2"].map((name) => ({ name, bytes })) : []),
+  const { rest, padded } = sink;
+  const names = [
+    "y",
+    ...(sink.gated ? ["gate"] : []),
+    ...(sink.skip ? ["u"] : []),
+    ...(sink.second ? ["y2", "gate2"] : []),
   ];
-  const rest = sink.rest ? ["rest"] : [];
   const body = e.segments.flatMap((s) => {
-    if (s.slots.every((f) => f.length === 0)) return [];
+    if (!isFed(s)) return [];
     const g = new Graph();
-    const least = leastDelta(s);
+    const y: Row = { name: "y", bytes, padded, first: leastDelta(s) };
+    const rows = [
+      ...names.map((name) => ({ ...y, name })),
+      ...(rest ? [{ name: "rest", bytes: 4, padded: rest.padded, first: 0 }] : []),
+    ];
     const w = firstTwiddles(g, e);
     const inputs = spread(g, e.radix, e.kept, (slot) =>
       loadComplex(g, "zp", slot * e.stride, lanes),
@@ -245,12 +313,15 @@ export function lastStage(
     const outputs = dft(g, inputs, -1).map((v, j) => (j === 0 ? v : g.cmulConj(v, w[j - 1]!)));
     const stores = s.slots.flatMap((feeds, slot) =>
       feeds.flatMap((f): Store[] => {
-        const offset = (f.delta - least) * bytes;
+        const offset = rowOffset(y, f.delta);
         const v = outputs[slot >> 1]!;
         const part = slot & 1 ? v.im : v.re;
         const own = f.sign > 0 ? part : g.neg(part);
-        const at = { pointer: "restp", offset: slotBytes(e, slot) };
-        const whole = sink.rest ? g.add(own, g.load(at, "float32", 0, lanes)) : own;
+        const others = (at: Sequence): Node => {
+          const place = sequenceOffset(at, slotPosition(e, slot));
+          return g.load({ pointer: "restp", offset: place }, "float32", 0, lanes);
+        };
+        const whole = rest ? g.add(own, others(rest)) : own;
         let value = whole;
         const load = (pointer: string): Node =>
           g.load({ pointer, offset }, sink.dtype, f.first, f.last);
@@ -270,8 +341,8 @@ export function lastStage(
         return [store("yp", value), ...second];
       }),
     );
-    return clipped(e, s, rows, rest, { op: "block", stores });
+    return clipped(e, s, rows, { op: "block", stores });
   });
-  const parameters = ["z", ...sinkParameters, ...rest, "from", "to"];
+  const parameters = ["z", ...sinkParameters, ...(rest ? ["rest"] : []), "from", "to"];
   return { name, parameters, exported: false, body };
 }
