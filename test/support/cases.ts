@@ -9,6 +9,7 @@ import {
 } from "../../src/math/oracle.ts";
 import type { Problem } from "../../src/plan/problem.ts";
 import { expectClose, norm } from "./close.ts";
+import { sparseBackward, sparseForward } from "./frequencies.ts";
 import { normal } from "./signals.ts";
 
 /** The shapes and options of a call that a problem leaves open. */
@@ -77,8 +78,8 @@ export function drawInputs(problem: Problem, shape: CallShape, seed: number): In
     dy,
     options: { ...(pregate && { pregate }), ...(postgate && { postgate }), ...(skip && { skip }) },
     exact,
-    y: once(() => oracleForward(problem, exact)),
-    gradients: once(() => oracleBackward(problem, exact)),
+    y: once(() => (problem.frequencies ? sparseForward : oracleForward)(problem, exact)),
+    gradients: once(() => (problem.frequencies ? sparseBackward : oracleBackward)(problem, exact)),
   };
 }
 
