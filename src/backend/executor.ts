@@ -133,6 +133,17 @@ function spectraRecipe(e: Kernels): Recipe {
   return { row, after: [] };
 }
 
+/** Spectra of which only some points are kept: made in work memory. */
+function compactSpectraRecipe(e: Kernels): Recipe {
+  const [head, body] = [e.head_k!, e.body_compact!];
+  const unit = ({ job, work }: Context, unit: number): void => {
+    const row = unit - job.first;
+    head(job.k + row * job.kernelBytes, 0, work, job.table, 0, job.tiles);
+    body(work, job.spectra + row * job.spectrumBytes, job.table, 0, job.bodies);
+  };
+  return { row: [], after: [], unit };
+}
+
 function forwardRecipe(e: Kernels, flags: Job): Recipe {
   const head = e[`head_u${suffix(flags.hasPregate !== 0)}`]!;
   const body = e.body_multiply!;
@@ -262,6 +273,7 @@ function tapSteps(e: Kernels, flags: Job): Step[] {
 
 const makers: Readonly<Record<number, MakeRecipe>> = {
   [jobKinds.spectra]: spectraRecipe,
+  [jobKinds.compactSpectra]: compactSpectraRecipe,
   [jobKinds.forward]: forwardRecipe,
   [jobKinds.backward]: backwardRecipe,
   [jobKinds.depthwiseForward]: depthwiseForward,

@@ -162,8 +162,9 @@ export const jobKinds = {
   blockBackward: 4,
   blockTaps: 5,
   stream: 6,
-  depthwiseForward: 7,
-  depthwiseBackward: 8,
+  compactSpectra: 7,
+  depthwiseForward: 8,
+  depthwiseBackward: 9,
 } as const;
 
 const denseFields: readonly Field[] = [...common, ...dense];

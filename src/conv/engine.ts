@@ -30,6 +30,9 @@ export interface EnginePart {
   readonly jobs: readonly Job[];
   /** Bytes of one transform. */
   readonly transformBytes: number;
+  /** Bytes of one channel's spectrum, and the kind of the jobs that make spectra. */
+  readonly spectrumBytes: number;
+  readonly spectraKind: number;
   /** Whether all threads can work on one row. */
   readonly shareable: boolean;
   /** Predicted seconds of one row, forward. */
@@ -56,11 +59,14 @@ const denseKinds = [
   jobKinds.blockBackward,
   jobKinds.blockTaps,
   jobKinds.stream,
+  jobKinds.compactSpectra,
 ];
 
 /** What a part's transform is to jobs: how large, in how many units, and made by which programs. */
 interface PartTransform {
   readonly transformBytes: number;
+  readonly spectrumBytes: number;
+  readonly spectraKind: number;
   readonly tiles: number;
   readonly bodies: number;
   readonly shareable: boolean;
@@ -78,8 +84,10 @@ function separately(
   return geometry.map((part, i) => {
     const plan = plans[i]!;
     const spec = { part, adds: i > 0, plan, dtype: problem.dtype };
+    const bytes = transformBytes(plan);
     return {
-      ...{ transformBytes: transformBytes(plan), tiles: tileCount(plan) },
+      ...{ transformBytes: bytes, spectrumBytes: bytes, spectraKind: jobKinds.spectra },
+      tiles: tileCount(plan),
       ...{ bodies: bodyCount(plan, backend.lanes), rowSeconds: planCost(plan, device).seconds },
       shareable:
         !part.blocks &&
@@ -95,8 +103,10 @@ function together(
   problem: Problem,
   { geometry: parts, plan: plans, cost }: Candidate,
 ): PartTransform {
+  const { bytes, spectrumBytes } = cyclicBytes({ parts, plans });
   return {
-    ...{ transformBytes: cyclicBytes({ parts, plans }), tiles: 1, bodies: 1, shareable: false },
+    ...{ transformBytes: bytes, spectrumBytes, spectraKind: jobKinds.compactSpectra },
+    ...{ tiles: 1, bodies: 1, shareable: false },
     rowSeconds: cost.seconds,
     source: (kind, kernelDtype) => cyclicSource({ kind, problem, parts, plans, kernelDtype }),
   };
@@ -116,20 +126,21 @@ export function createEngine(
   let spectrumBytes = 0;
   const parts = transforms.map((own, i): EnginePart => {
     const part = candidate.geometry[i]!;
-    const { transformBytes: transform, tiles, bodies, shareable, rowSeconds, source } = own;
+    const { transformBytes: transform, tiles, bodies, ...rest } = own;
     const sinks = apartBySample(part.taps).length;
     const gaps = covered(part.taps, problem.kernelLength) < problem.kernelLength;
     const template: Job = {
       ...emptyJob(),
       ...{ length: problem.length, outputLength: problem.outputLength, sampleBytes: bytes },
       ...{ inputBytes: problem.length * bytes, outputBytes: problem.outputLength * bytes },
-      ...{ spectrumBytes: transform, transformBytes: transform, dkBytes: problem.kernelLength * 4 },
+      ...{ spectrumBytes: own.spectrumBytes, transformBytes: transform },
+      dkBytes: problem.kernelLength * 4,
       ...{ tiles, bodies, dkSinks: sinks, clearTaps: Number(i === 0 && (sinks > 1 || gaps)) },
     };
     const spectrumOffset = spectrumBytes;
-    spectrumBytes += transform;
+    spectrumBytes += own.spectrumBytes;
     return {
-      ...{ part, source, spectrumOffset, transformBytes: transform, shareable, rowSeconds },
+      ...{ ...rest, part, spectrumOffset, transformBytes: transform },
       jobs: denseKinds.map((kind) => ({
         ...template,
         ...blockFieldsOf(kind, part, problem),

@@ -99,6 +99,7 @@ export function newJob(
 /** Transforms that a thread works on, by kind of job. */
 const transformsPerThread: Readonly<Record<number, number>> = {
   [jobKinds.spectra]: 0,
+  [jobKinds.compactSpectra]: 1,
   [jobKinds.forward]: 1,
   [jobKinds.backward]: 3,
   [jobKinds.blockForward]: 1,
@@ -242,15 +243,15 @@ export function makeSpectra(
   const rowBytes = width * kernel.BYTES_PER_ELEMENT;
   const address = addressIn(backend.arena, kernel);
   const { threads } = mostThreads(engine, to - from, spectrumFactor);
-  const budget = stagingBudget(engine, jobKinds.spectra, threads);
+  const budget = stagingBudget(engine, parts[0]!.spectraKind, threads);
   const size = address === undefined ? Math.max(1, Math.floor(budget / rowBytes)) : to - from;
   const jobs = parts.map((p, i) =>
-    newJob(p, jobKinds.spectra, programs[i]!, { batch: 1, channels: 1 }, noGates),
+    newJob(p, p.spectraKind, programs[i]!, { batch: 1, channels: 1 }, noGates),
   );
   const rows: RowTensor[] = [{ field: "k", data: kernel, width, direction: "in" }];
   const call: Call = { shape: { batch: 1, channels: 1 }, rows, skip: undefined, name };
   const staging = address === undefined ? aligned(Math.min(size, to - from) * rowBytes) : 0;
-  const place = reserve(engine, jobs, 1, call, staging);
+  const place = reserve(engine, jobs, threads, call, staging);
   return inSteps(from, to, (h) => {
     const count = Math.min(size, to - h);
     jobs.forEach((job, i) => {
@@ -274,9 +275,7 @@ type ChannelWork = (from: number, to: number, bases: readonly number[]) => void 
 
 /** Where the parts' spectra of channels [from, to) begin, were they all there from channel 0 on. */
 function spectrumBases(engine: Engine, address: number, from: number, to: number): number[] {
-  return engine.parts.map(
-    (p) => address + (to - from) * p.spectrumOffset - from * p.transformBytes,
-  );
+  return engine.parts.map((p) => address + (to - from) * p.spectrumOffset - from * p.spectrumBytes);
 }
 
 /** Run `work` over the channels: all at once where their spectra are kept, else in groups whose spectra fit the budget. */

@@ -5,9 +5,10 @@
  */
 import type { Dtype } from "../dtype.ts";
 import { ringMask } from "../plan/cyclic.ts";
+import { keptBins } from "../plan/frequencies.ts";
 import type { Part, Run } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
-import { formatPlan, keptOutputs, transformBytes } from "../plan/plan.ts";
+import { formatPlan, keptOutputs, lastOutputs, pointsLeft, transformBytes } from "../plan/plan.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { Sequence, Sink, Source } from "./ends.ts";
 import { sequenceBytes, sinkParameters, takesPadding } from "./ends.ts";
@@ -48,21 +49,24 @@ interface Factor {
   readonly fold: (Sequence & { readonly at: number }) | undefined;
   /** Bytes to its twiddles. */
   readonly table: number;
+  /** Bytes to its points in the kernel's spectrum. */
+  readonly spectrum: number;
 }
 
 const lines = (bytes: number): number => Math.ceil(bytes / 64) * 64;
 
 /** Bytes of a factor's mask, after its twiddles: one float32 a point that is left. */
 function maskBytes(plan: TransformPlan): number {
-  if (!plan.sparse?.masked) return 0;
-  return 16 * plan.sparse.kept.reduce((n, kept) => n * kept.length, 1);
+  return plan.sparse?.masked ? 4 * pointsLeft(plan) : 0;
 }
 
 function factorsOf({ parts, plans }: Pick<CyclicSpec, "parts" | "plans">): {
   readonly factors: readonly Factor[];
   readonly bytes: number;
+  readonly spectrumBytes: number;
 } {
   let points = 0;
+  let spectrum = 0;
   let fold = plans.reduce((sum, plan) => sum + lines(transformBytes(plan)), 0);
   let table = 0;
   const factors = parts.map((part, i): Factor => {
@@ -70,18 +74,24 @@ function factorsOf({ parts, plans }: Pick<CyclicSpec, "parts" | "plans">): {
     const next = plans[i + 1];
     const padded = next !== undefined && takesPadding(plan) && takesPadding(next);
     const sequence = next && { at: fold, padded };
-    const factor = { part, plan, prefix: `f${i}_`, points, table, fold: sequence };
+    const prefix = `f${i}_`;
+    const factor = { part, plan, prefix, points, table, spectrum, fold: sequence };
     points += lines(transformBytes(plan));
     if (sequence) fold += lines(sequenceBytes(sequence, part.positions));
+    spectrum += lines(8 * pointsLeft(plan));
     table += stageTables(plan).bytes + maskBytes(plan);
     return factor;
   });
-  return { factors, bytes: fold };
+  return { factors, bytes: fold, spectrumBytes: spectrum };
 }
 
-/** Bytes of work memory that the factors of a row take: their points, and the sequences between them. */
-export function cyclicBytes(spec: Pick<CyclicSpec, "parts" | "plans">): number {
-  return factorsOf(spec).bytes;
+/** Bytes of work memory that the factors of a row take, with the sequences between them, and of a kernel's spectrum. */
+export function cyclicBytes(spec: Pick<CyclicSpec, "parts" | "plans">): {
+  readonly bytes: number;
+  readonly spectrumBytes: number;
+} {
+  const { bytes, spectrumBytes } = factorsOf(spec);
+  return { bytes, spectrumBytes };
 }
 
 const flags = [false, true] as const;
@@ -155,7 +165,7 @@ class Composer {
     const calls = this.#factors.map((factor): Statement => {
       const { plan, part } = factor;
       this.#add(factor, bodyFunctions(plan, kind, part.scale, this.#lanes));
-      const own = pointers.map((p) => plus(p, factor.points));
+      const own = pointers.map((p) => plus(p, p === "k" ? factor.spectrum : factor.points));
       const table = plus("table", factor.table);
       return { op: "call", name: `${factor.prefix}body_${kind}`, arguments: [...own, table, 0, 0] };
     });
@@ -200,7 +210,7 @@ function composeForward(c: Composer, { problem, parts, kernelDtype }: CyclicSpec
   const { inputs, taps, outputs } = parts[0]!;
   const { dtype } = problem;
   c.head("k", taps, kernelDtype, false);
-  c.body("spectrum");
+  c.body("compact");
   c.body("multiply");
   for (const gated of flags) c.head(`u${suffix(gated)}`, inputs, dtype, gated);
   const plain = { pieces: outputs, dtype, second: false, accumulate: false };
@@ -255,13 +265,14 @@ function leftBlocks(plan: TransformPlan): number[] {
 }
 
 /** 1 and 0 for each point that is left, in the order of the middle: the same point of `lanes` sub-blocks side by side. */
-function maskTable(part: Part, plan: TransformPlan, problem: Problem, lanes: 1 | 4): Float32Array {
-  const mask = ringMask(part, problem);
+function maskTable(part: Part, plan: TransformPlan, bins: Uint8Array, lanes: 1 | 4): Float32Array {
+  const mask = ringMask(part, bins);
   const blocks = leftBlocks(plan);
   const splits = plan.points / 4;
+  const kept = lastOutputs(plan);
   return Float32Array.from({ length: maskBytes(plan) / 4 }, (_, at) => {
-    const group = Math.floor(at / (4 * lanes));
-    const digit = Math.floor(at / lanes) % 4;
+    const group = Math.floor(at / (kept.length * lanes));
+    const digit = kept[Math.floor(at / lanes) % kept.length]!;
     return mask[blocks[group * lanes + (at % lanes)]! + splits * digit]!;
   });
 }
@@ -272,9 +283,10 @@ export function cyclicSource(spec: CyclicSpec): ProgramSource {
   const text = formatPlan(plans);
   const { frequencies } = problem;
   const values = (lanes: 1 | 4): Float32Array => {
+    const bins = keptBins(frequencies!);
     const tables = plans.flatMap((plan, i) => {
       const own = twiddleTable(plan, lanes);
-      return plan.sparse?.masked ? [own, maskTable(parts[i]!, plan, problem, lanes)] : [own];
+      return plan.sparse?.masked ? [own, maskTable(parts[i]!, plan, bins, lanes)] : [own];
     });
     const all = new Float32Array(tables.reduce((n, t) => n + t.length, 0));
     let at = 0;

@@ -7,7 +7,7 @@
 import { dft } from "../math/codelet.ts";
 import type { Complex } from "../math/expr.ts";
 import { Graph } from "../math/expr.ts";
-import { loadComplex, storeComplex } from "./ends.ts";
+import { loadComplex, spread, storeComplex } from "./ends.ts";
 import type { Store } from "./ir.ts";
 
 /** Where a row stands in the sum over the batch: it starts the sum, adds to it, ends it, or is alone. */
@@ -19,6 +19,8 @@ export type MiddleKind =
   | "multiply"
   /** z ← spectrum of z, times a factor (how kernels are kept) */
   | "spectrum"
+  /** k ← the kept points of that spectrum, one after the other (how frequency-sparse kernels are kept) */
+  | "compact"
   /**
    * z ← z·conj(k), the gradient of u, and s ← s + z·conj(w), that of k; after the last row s comes back as a sequence.
    * Gated: also w ← w·k, the forward result, for the gradient of the gate behind it.
@@ -53,6 +55,7 @@ export interface MiddleShape {
 export function middleShape(kind: MiddleKind): MiddleShape {
   if (kind === "multiply") return { forward: ["z"], inverse: ["z"], pointers: ["z", "k"] };
   if (kind === "spectrum") return { forward: ["z"], inverse: [], pointers: ["z"] };
+  if (kind === "compact") return { forward: ["z"], inverse: [], pointers: ["z", "k"] };
   if (kind === "add") return { forward: [], inverse: [], pointers: ["z", "w"] };
   if (kind === "back") return { forward: [], inverse: ["z"], pointers: ["z"] };
   if (kind === "product" || kind === "accumulate")
@@ -90,56 +93,80 @@ function transpose(g: Graph, v: Quad, lanes: 1 | 4): Quad {
 
 /** Kinds whose result a mask applies to: the kernel's spectrum, and the gradient that comes back to its taps. */
 export function isMasked(kind: MiddleKind): boolean {
-  return kind === "spectrum" || (middleShape(kind).inverse as string[]).includes("s");
+  return kind === "compact" || (middleShape(kind).inverse as string[]).includes("s");
+}
+
+/** What a group of the middle consists of. */
+export interface GroupShape {
+  /** Outputs of the radix-4 stage that are computed. */
+  readonly kept: readonly number[];
+  /** Where the blocks of a group lie, in blocks from its first. */
+  readonly blocks: readonly number[];
+  /** Whether there are factors, at pointer mm, for what a mask applies to. */
+  readonly masked: boolean;
+}
+
+/** A group of which nothing is left out. */
+export function wholeGroup(lanes: 1 | 4): GroupShape {
+  const blocks = Array.from({ length: lanes }, (_, i) => i);
+  return { kept: [0, 1, 2, 3], blocks, masked: false };
 }
 
 /**
- * The block of one group, factor for what is scaled, at pointers zm, wm, km, sm (all advancing alike), twiddles t and,
- * where `masked`, factors mm.
+ * The block of one group, factor for what is scaled, at pointers zm, wm, km, sm and twiddles t. Of what is left out of a
+ * sparse group the kernel's spectrum has no points; the sum s keeps its own in the group's first places.
  */
 export function middleBlock(
   kind: MiddleKind,
   factor: number,
   lanes: 1 | 4,
-  masked: boolean,
+  { kept, blocks, masked }: GroupShape,
 ): Store[] {
   const g = new Graph();
   const step = 8 * lanes;
   const offsets = [0, step, 2 * step, 3 * step];
+  const places = lanes === 1 ? offsets : blocks.map((b) => 32 * b);
   // The inverse loads its twiddles again: keeping them over the block would only spill other values.
   const twiddles = (copy: number): Complex[] =>
     offsets.slice(0, 3).map((o) => loadComplex(g, "t", o, lanes, copy));
-  const load = (p: string): Quad => offsets.map((o) => loadComplex(g, `${p}m`, o, lanes)) as Quad;
-  const store = (p: string, v: Quad): Store[] =>
-    v.flatMap((c, i) => storeComplex(`${p}m`, offsets[i]!, c, lanes));
-  const forward = (p: string): Quad => {
-    const v = transpose(g, load(p), lanes);
+  const at = (p: Pointer): readonly number[] => (p === "k" ? offsets : places);
+  const load = (p: Pointer): Complex[] =>
+    kept.map((_, i) => loadComplex(g, `${p}m`, at(p)[i]!, lanes));
+  const store = (p: Pointer, v: readonly Complex[]): Store[] =>
+    v.flatMap((c, i) => storeComplex(`${p}m`, at(p)[i]!, c, lanes));
+  const forward = (p: Pointer): Complex[] => {
+    const points = places.map((o) => loadComplex(g, `${p}m`, o, lanes)) as Quad;
     const w = twiddles(0);
-    return dft(
+    const outputs = dft(
       g,
-      v.map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))),
+      transpose(g, points, lanes).map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))),
       1,
-    ) as Quad;
+    );
+    return kept.map((j) => outputs[j]!);
   };
-  const inverse = (v: Quad): Quad => {
+  const inverse = (v: readonly Complex[]): Quad => {
     const w = twiddles(1);
-    const a = dft(g, v, -1).map((c, j) => (j === 0 ? c : g.cmulConj(c, w[j - 1]!))) as Quad;
+    const inputs = spread(g, 4, kept, (i) => v[i]!);
+    const a = dft(g, inputs, -1).map((c, j) => (j === 0 ? c : g.cmulConj(c, w[j - 1]!))) as Quad;
     return transpose(g, a, lanes);
   };
-  const scales = offsets.map((_, i) => {
+  const scales = kept.map((_, i) => {
     const scale = g.constant(factor);
     if (!masked) return scale;
-    const at = { pointer: "mm", offset: 4 * lanes * i };
-    return g.mul(g.load(at, "float32", 0, lanes), scale);
+    return g.mul(g.load({ pointer: "mm", offset: 4 * lanes * i }, "float32", 0, lanes), scale);
   });
-  const scaled = (v: Quad): Quad =>
-    v.map((c, i) => ({ re: g.mul(c.re, scales[i]!), im: g.mul(c.im, scales[i]!) })) as Quad;
-  const each = (a: Quad, b: Quad, f: (x: Complex, y: Complex) => Complex): Quad =>
-    a.map((x, i) => f(x, b[i]!)) as Quad;
+  const scaled = (v: readonly Complex[]): Complex[] =>
+    v.map((c, i) => ({ re: g.mul(c.re, scales[i]!), im: g.mul(c.im, scales[i]!) }));
+  const each = (
+    a: readonly Complex[],
+    b: readonly Complex[],
+    f: (x: Complex, y: Complex) => Complex,
+  ): Complex[] => a.map((x, i) => f(x, b[i]!));
   const mul = (x: Complex, y: Complex): Complex => g.cmul(x, y);
   const conj = (x: Complex, y: Complex): Complex => g.cmulConj(x, y);
   if (kind === "multiply") return store("z", inverse(each(forward("z"), load("k"), mul)));
   if (kind === "spectrum") return store("z", scaled(forward("z")));
+  if (kind === "compact") return store("k", scaled(forward("z")));
   if (kind === "add")
     return store(
       "z",
@@ -154,7 +181,7 @@ export function middleBlock(
       re: g.fnma(w[i]!.im, k[i]!.im, g.fma(w[i]!.re, k[i]!.re, c.re)),
       im: g.fma(w[i]!.im, k[i]!.re, g.fma(w[i]!.re, k[i]!.im, c.im)),
     }));
-    return store("s", sum as Quad);
+    return store("s", sum);
   }
   const { gated, starts, ends } = gradientParts(kind);
   const z = forward("z");

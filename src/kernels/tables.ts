@@ -5,7 +5,7 @@
  */
 import { root } from "../math/twiddle.ts";
 import type { TransformPlan } from "../plan/plan.ts";
-import { keptOutputs } from "../plan/plan.ts";
+import { keptOutputs, lastOutputs } from "../plan/plan.ts";
 
 /** One stage in the order of execution; the last one has radix 4 and works on transposed vectors. */
 export interface StageTable {
@@ -24,7 +24,7 @@ export function stageTables(plan: TransformPlan): {
   readonly stages: StageTable[];
   readonly bytes: number;
 } {
-  const kept = [...plan.levels.flatMap((_, i) => keptOutputs(plan, i)), [0, 1, 2, 3]];
+  const kept = [...plan.levels.flatMap((_, i) => keptOutputs(plan, i)), lastOutputs(plan)];
   const radices = [...plan.levels.flatMap((l) => l.radices), 4];
   let blocks = 1;
   let offset = 0;

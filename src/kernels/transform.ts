@@ -7,7 +7,7 @@ import { dft } from "../math/codelet.ts";
 import type { Complex } from "../math/expr.ts";
 import { Graph } from "../math/expr.ts";
 import type { LevelLayout, TransformPlan } from "../plan/plan.ts";
-import { layout, product } from "../plan/plan.ts";
+import { lastOutputs, layout, pointsLeft, product } from "../plan/plan.ts";
 import type { Sink, Source } from "./ends.ts";
 import {
   firstStage,
@@ -19,10 +19,10 @@ import {
 } from "./ends.ts";
 import type { Int, KernelFunction, Statement } from "./ir.ts";
 import { plus, times } from "./ir.ts";
-import type { Axis } from "./lattice.ts";
+import type { Axis, Walker } from "./lattice.ts";
 import { keptRows, nest, sublattice } from "./lattice.ts";
 import type { MiddleKind } from "./middle.ts";
-import { isMasked, middleBlock, middleShape } from "./middle.ts";
+import { isMasked, middleBlock, middleShape, wholeGroup } from "./middle.ts";
 import { stageTables } from "./tables.ts";
 
 type Direction = "forward" | "inverse";
@@ -172,6 +172,43 @@ function callStages(
   return direction === "forward" ? calls : calls.reverse();
 }
 
+/** Pointers of a kind from place to place: the kernel's spectrum has only the points that are left, one after the other. */
+function sparseWalkers(
+  kind: MiddleKind,
+  suffix: string,
+  pitch: number,
+  leftBytes: number,
+): Walker[] {
+  return middleShape(kind).pointers.map((p) => ({
+    name: p + suffix,
+    from: p,
+    ...(p === "k" ? { step: leftBytes, dense: true } : { step: pitch }),
+  }));
+}
+
+/** Where the sub-blocks of 4 points lie in groups of `lanes`: the groups, and the sub-blocks of one. */
+function groupsOf(axes: readonly Axis[], lanes: 1 | 4): { groups: Axis[]; blocks: number[] } {
+  const inner = axes.at(-1)!;
+  const parents = Math.max(1, lanes / inner.count);
+  const upper = axes.slice(0, -1);
+  if (parents > 1) {
+    // Too few of one parent: a group takes those of several.
+    const outer = upper.pop()!;
+    const { rows } = outer;
+    return {
+      groups: [...upper, { count: outer.count / parents, rows: rows * parents }],
+      blocks: Array.from(
+        { length: lanes },
+        (_, i) => Math.floor(i / inner.count) * rows + (i % inner.count),
+      ),
+    };
+  }
+  return {
+    groups: [...upper, { count: inner.count / lanes, rows: lanes }],
+    blocks: wholeGroup(lanes).blocks.slice(),
+  };
+}
+
 /** The middle over what is left of a block of a sparse plan, whose first point is the `block`-th that is computed. */
 function sparseMiddle(
   plan: TransformPlan,
@@ -182,38 +219,25 @@ function sparseMiddle(
   lanes: 1 | 4,
 ): Statement[] {
   const { stages, bytes } = stageTables(plan);
-  const level = layout(plan)[index]!;
-  // Sub-blocks of 4 points in groups of `lanes`: the last stage keeps all of its radix, a multiple of 4.
-  const axes = sublattice(plan, index, level);
-  const inner = axes.at(-1)!;
-  const groups = [
-    ...axes.slice(0, -1).map((a) => ({ ...a, rows: a.rows / lanes })),
-    { count: inner.count / lanes, rows: 1 },
-  ];
-  const points = 4 * keptRows(axes);
-  const group = 4 * lanes;
-  const { masked } = plan.sparse!;
-  const steps = masked && isMasked(kind);
+  const axes = sublattice(plan, index, layout(plan)[index]!);
+  const kept = lastOutputs(plan);
+  const rows = keptRows(axes);
+  const masked = plan.sparse!.masked && isMasked(kind);
+  const { groups, blocks } = groupsOf(axes, lanes);
+  const from = (offset: number, perRow: number): Int =>
+    plus("table", plus(times(block, rows * perRow), offset));
+  const mask: Walker = {
+    ...{ name: "mm", from: from(bytes, 4 * kept.length) },
+    ...{ step: 4 * lanes * kept.length, dense: true },
+  };
   return nest(
     groups,
     [
-      ...middleShape(kind).pointers.map((p) => ({ name: `${p}m`, from: p, step: 8 * group })),
-      {
-        name: "t",
-        from: plus("table", plus(times(block, points * 6), stages.at(-1)!.offset)),
-        ...{ step: 6 * group, dense: true },
-      },
-      ...(steps
-        ? [
-            {
-              name: "mm",
-              from: plus("table", plus(times(block, points * 4), bytes)),
-              ...{ step: 4 * group, dense: true },
-            },
-          ]
-        : []),
+      ...sparseWalkers(kind, "m", 32, 8 * lanes * kept.length),
+      { name: "t", from: from(stages.at(-1)!.offset, 24), step: 24 * lanes, dense: true },
+      ...(masked ? [mask] : []),
     ],
-    [{ op: "block", stores: middleBlock(kind, scale, lanes, steps) }],
+    [{ op: "block", stores: middleBlock(kind, scale, lanes, { kept, blocks, masked }) }],
   );
 }
 
@@ -243,7 +267,7 @@ function runMiddle(
           step: (step / 4) * 3,
         },
       ],
-      body: [{ op: "block", stores: middleBlock(kind, run.scale, lanes, false) }],
+      body: [{ op: "block", stores: middleBlock(kind, run.scale, lanes, wholeGroup(lanes)) }],
       nonempty: false,
     },
   ];
@@ -341,13 +365,17 @@ function levelFunction(
 
 /** Calls of the next level for all sub-blocks of block number `block`. */
 function overBlocks(plan: TransformPlan, index: number, kind: MiddleKind, block: Int): Statement[] {
-  const { pointers } = middleShape(kind);
   const level = layout(plan)[index]!;
   const axes = sublattice(plan, index, level);
   return nest(
     axes,
     [
-      ...pointers.map((p) => ({ name: `${p}s`, from: p, step: level.pitch })),
+      ...sparseWalkers(
+        kind,
+        "s",
+        level.pitch,
+        plan.sparse ? 8 * pointsLeft(plan, index + 1) : level.pitch,
+      ),
       { name: "sub", from: times(block, keptRows(axes)), step: 1, dense: true },
     ],
     [callLevel(index + 1, kind, "sub")],

@@ -9,7 +9,7 @@ import { countOps, Graph } from "../math/expr.ts";
 import type { DeviceSpec } from "./device.ts";
 import { levelFor, sweepSeconds } from "./device.ts";
 import type { TransformPlan } from "./plan.ts";
-import { keptOutputs, layout } from "./plan.ts";
+import { keptOutputs, lastOutputs, layout } from "./plan.ts";
 
 /** One stage as the cost model sees it. */
 export interface StageShape {
@@ -173,10 +173,13 @@ export function planCost(plan: TransformPlan, device: DeviceSpec): Cost {
   });
   const last = levels.at(-1)!;
   // The middle: a radix-4 stage each way and one complex product.
-  flops += left * (stageFlops(points, 4, "butterfly") + 8 * points);
-  arithmetic += left * points * device.pointSeconds * middleShare;
-  const bytes = 4 * device.bytesPerPoint + middleBytes;
-  memory += left * points * bytes * sweepSeconds(device, last.bytes * stream);
+  const outputs = lastOutputs(plan).length;
+  const share = left * stageShare(4, outputs);
+  left *= outputs / 4;
+  flops += share * stageFlops(points, 4, "butterfly") + left * 8 * points;
+  arithmetic += share * points * device.pointSeconds * middleShare;
+  const bytes = share * 4 * device.bytesPerPoint + left * middleBytes;
+  memory += points * bytes * sweepSeconds(device, last.bytes * stream);
   if (levels.length > 1)
     memory += left * points * middleBytes * sweepSeconds(device, levels[0]!.bytes * stream);
   return { seconds: arithmetic + memory + overhead, arithmetic, memory, overhead, flops };
@@ -193,5 +196,10 @@ export function planBytes(plan: TransformPlan, device: DeviceSpec): number {
       left *= kept[j]!.length / radix;
     });
   });
-  return bytes + left * plan.points * (4 * device.bytesPerPoint + middleBytes);
+  const outputs = lastOutputs(plan).length;
+  const points = left * plan.points;
+  return (
+    bytes +
+    points * (stageShare(4, outputs) * 4 * device.bytesPerPoint + (outputs / 4) * middleBytes)
+  );
 }

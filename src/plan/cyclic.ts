@@ -9,7 +9,8 @@
  * is not even begun.
  */
 
-import { stageSeconds } from "./cost.ts";
+import { candidatePlans, radicesOf } from "./candidates.ts";
+import { stageSeconds, stageShare } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
 import { keptBins } from "./frequencies.ts";
 import type { Part, Run } from "./geometry.ts";
@@ -58,8 +59,7 @@ function keptPoints(part: Part, bins: Uint8Array): number[] {
 }
 
 /** The mask on a factor's complex points. */
-export function ringMask(part: Part, problem: Pick<Problem, "frequencies">): Uint8Array {
-  const bins = keptBins(problem.frequencies!);
+export function ringMask(part: Part, bins: Uint8Array): Uint8Array {
   const mask = new Uint8Array(ringPoints(part));
   for (const b of keptPoints(part, bins)) mask[b] = 1;
   return mask;
@@ -120,28 +120,63 @@ function digitValues(points: readonly number[], below: number, radix: number): n
   return [...seen].sort((a, b) => a - b);
 }
 
-/** What a factor's transform with these radices computes. The middle takes sub-blocks by fours: its own stay whole. */
-export function sparseOf({ part, points }: Factor, radices: readonly number[]): Sparse {
+/** Outputs by stage that the points of a factor ask for with radices in this order, the fused radix 4 last. */
+function outputsFor({ points }: Factor, radices: readonly number[]): number[][] {
   let below = 1;
-  const kept = radices.map((radix, i) => {
-    const all = i === radices.length - 1;
-    const values = all
-      ? Array.from({ length: radix }, (_, j) => j)
-      : digitValues(points, below, radix);
+  return [...radices, 4].map((radix) => {
+    const values = digitValues(points, below, radix);
     below *= radix;
     return values;
   });
-  return {
-    quarter: part.ring!.wrap < 0 ? 1 : 0,
-    kept,
-    masked: 4 * product(kept.map((k) => k.length)) > points.length,
-  };
 }
 
-/** The plan of a factor that computes only what its frequencies ask for. */
+/** Sub-blocks that the middle takes at a time. */
+const together = 4;
+
+/**
+ * So many of the four outputs of the stage before the middle that its sub-blocks come in groups of four, of one parent or
+ * of two or four that lie evenly: `parents` is a number of those.
+ */
+function groupable(wanted: number, parents: number): number {
+  return [1, 2, together].find((n) => n >= wanted && (n * parents) % together === 0)!;
+}
+
+/** The plans with what they compute of a factor; all have the same radices in the same order. */
+function withOutputs(factor: Factor, plans: readonly TransformPlan[]): TransformPlan[] {
+  const radices = plans[0]!.levels.flatMap((l) => l.radices);
+  const outputs = outputsFor(factor, radices);
+  return plans.map((plan) => {
+    const kept = outputs.slice();
+    const at = radices.length - 1;
+    const parents = plan.levels.at(-1)!.radices.length > 1 ? kept[at - 1]!.length : 1;
+    const count = groupable(kept[at]!.length, parents);
+    const others = [0, 1, 2, 3].filter((j) => !kept[at]!.includes(j));
+    kept[at] = [...kept[at]!, ...others].slice(0, count).sort((a, b) => a - b);
+    const sparse: Sparse = {
+      quarter: factor.part.ring!.wrap < 0 ? 1 : 0,
+      kept,
+      masked: product(kept.map((k) => k.length)) > factor.points.length,
+    };
+    return { ...plan, sparse };
+  });
+}
+
+/** Whether a factor can have a plan: of its size, and with a last stage whose outputs make groups for the middle. */
+export function suits({ part }: Factor, plan: TransformPlan): boolean {
+  return plan.points === ringPoints(part) && plan.levels.at(-1)!.radices.at(-1) === together;
+}
+
+/** A plan of a factor that computes only what its frequencies ask for. */
 export function sparsePlan(factor: Factor, plan: TransformPlan): TransformPlan {
-  const radices = plan.levels.flatMap((l) => l.radices);
-  return { ...plan, sparse: sparseOf(factor, radices) };
+  return withOutputs(factor, [plan])[0]!;
+}
+
+/** Plans of a factor, with radices in the order in which its pattern skips the most and in the usual one. */
+export function sparsePlans(factor: Factor, device: DeviceSpec): TransformPlan[] {
+  const points = ringPoints(factor.part);
+  return [sparseRadices(factor, device), radicesOf(points)].flatMap((radices) =>
+    withOutputs(factor, candidatePlans(points, radices)),
+  );
 }
 
 const radicesTried = [2, 3, 4, 5, 7, 8] as const;
@@ -151,9 +186,10 @@ const radicesTried = [2, 3, 4, 5, 7, 8] as const;
  * the lowest digit of the frequency that is left, and everything after it works on the sub-blocks that it keeps; so the
  * best rest of a plan depends on nothing but the product of the radices before it.
  */
-export function sparseRadices(factor: Factor, device: DeviceSpec): number[] {
+function sparseRadices(factor: Factor, device: DeviceSpec): number[] {
   const { points } = factor;
   const product = ringPoints(factor.part) / 4;
+  const middle = stageShare(4, digitValues(points, product, 4).length) * device.pointSeconds;
   const best = new Map<number, { readonly seconds: number; readonly radices: number[] }>();
   const from = (below: number): { readonly seconds: number; readonly radices: number[] } => {
     const known = best.get(below);
@@ -162,9 +198,10 @@ export function sparseRadices(factor: Factor, device: DeviceSpec): number[] {
     for (const radix of radicesTried) {
       if ((product / below) % radix !== 0) continue;
       const ends = below * radix === product;
-      if (ends && radix !== 4) continue;
-      const outputs = ends ? radix : digitValues(points, below, radix).length;
-      const rest = ends ? { seconds: device.pointSeconds, radices: [] } : from(below * radix);
+      if (ends && radix !== together) continue;
+      const wanted = digitValues(points, below, radix).length;
+      const outputs = ends ? groupable(wanted, together) : wanted;
+      const rest = ends ? { seconds: middle, radices: [] } : from(below * radix);
       const seconds = stageSeconds(radix, outputs, device) + (outputs / radix) * rest.seconds;
       if (seconds < found.seconds) found = { seconds, radices: [radix, ...rest.radices] };
     }

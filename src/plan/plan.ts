@@ -31,7 +31,10 @@ export interface TransformPlan {
 export interface Sparse {
   /** The root ring is x^M − i^quarter. */
   readonly quarter: 0 | 1;
-  /** Outputs that each stage computes of its radix, ascending; the sub-blocks of the others are left out. */
+  /**
+   * Outputs that each stage computes of its radix, ascending, the fused one last; the sub-blocks of the others are left
+   * out.
+   */
   readonly kept: readonly (readonly number[])[];
   /** Whether some of the points that are left are masked too. */
   readonly masked: boolean;
@@ -87,18 +90,25 @@ export function layout(plan: TransformPlan): LevelLayout[] {
   return out;
 }
 
+const upTo = (radix: number): number[] => Array.from({ length: radix }, (_, j) => j);
+
 /** Outputs that the stages of a level compute, by stage; all of them unless the plan is sparse. */
 export function keptOutputs(plan: TransformPlan, level: number): (readonly number[])[] {
   const before = plan.levels.slice(0, level).reduce((n, l) => n + l.radices.length, 0);
   return plan.levels[level]!.radices.map(
-    (radix, i) => plan.sparse?.kept[before + i] ?? Array.from({ length: radix }, (_, j) => j),
+    (radix, i) => plan.sparse?.kept[before + i] ?? upTo(radix),
   );
 }
 
-/** Blocks of a level that are computed. */
-export function keptBlocks(plan: TransformPlan, level: number): number {
-  const levels = plan.levels.slice(0, level).map((_, i) => keptOutputs(plan, i));
-  return product(levels.flat().map((kept) => kept.length));
+/** Outputs that the fused last stage computes. */
+export function lastOutputs({ sparse }: TransformPlan): readonly number[] {
+  return sparse?.kept.at(-1) ?? upTo(4);
+}
+
+/** Points that are left of a block of level `from`, or of the whole transform. */
+export function pointsLeft(plan: TransformPlan, from = 0): number {
+  const kept = plan.levels.flatMap((_, i) => (i < from ? [] : keptOutputs(plan, i)));
+  return product([...kept, lastOutputs(plan)].map((k) => k.length));
 }
 
 /** Bytes that one transform takes in memory, padding included. */

@@ -4,13 +4,11 @@ import {
   blockSizesFor,
   candidatePlans,
   candidateSizes,
-  radicesOf,
   transformable,
 } from "./candidates.ts";
 import type { Cost } from "./cost.ts";
 import { copySeconds, planCost } from "./cost.ts";
-import type { Factor } from "./cyclic.ts";
-import { cyclicFactors, ringPoints, sparsePlan, sparseRadices } from "./cyclic.ts";
+import { cyclicFactors, sparsePlan, sparsePlans, suits } from "./cyclic.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { Geometry, Part } from "./geometry.ts";
 import { blockOverlap, blockPart, geometries } from "./geometry.ts";
@@ -145,23 +143,16 @@ function candidatesFor(geometry: Geometry, device: DeviceSpec, workload: Workloa
   return [priced(geometry, plan, device, workload)];
 }
 
-/** Plans of one factor of a frequency-sparse convolution, cheapest first. */
-function factorPlans(factor: Factor, device: DeviceSpec): TransformPlan[] {
-  const points = ringPoints(factor.part);
-  const orders = [sparseRadices(factor, device), radicesOf(points)];
-  return orders
-    .flatMap((radices) => candidatePlans(points, radices))
-    .map((plan) => sparsePlan(factor, plan))
-    .map((plan) => ({ plan, seconds: planCost(plan, device).seconds }))
-    .sort((a, b) => a.seconds - b.seconds)
-    .map(({ plan }) => plan);
-}
-
 /** Candidates for a frequency-sparse problem: the longest factor has any plan, the others have their cheapest. */
 function sparseCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
   const factors = cyclicFactors(problem);
   const geometry = factors.map(({ part }) => part);
-  const [longest, ...others] = factors.map((factor) => factorPlans(factor, device));
+  const [longest, ...others] = factors.map((factor) =>
+    sparsePlans(factor, device)
+      .map((plan) => ({ plan, seconds: planCost(plan, device).seconds }))
+      .sort((a, b) => a.seconds - b.seconds)
+      .map(({ plan }) => plan),
+  );
   const rest = others.map((plans) => plans[0]!);
   const texts = new Set<string>();
   return longest!
@@ -185,11 +176,7 @@ function namedSparse(
   workload: Workload,
 ): Candidate | undefined {
   const factors = cyclicFactors(problem);
-  const fits =
-    plan.length === factors.length &&
-    plan.every(
-      (p, i) => p.points === ringPoints(factors[i]!.part) && p.levels.at(-1)!.radices.at(-1) === 4,
-    );
+  const fits = plan.length === factors.length && plan.every((p, i) => suits(factors[i]!, p));
   if (!fits) return undefined;
   const geometry = factors.map(({ part }) => part);
   const sparse = plan.map((p, i) => sparsePlan(factors[i]!, p));
