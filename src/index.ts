@@ -20,7 +20,7 @@ export type {
   ProjectionsForwardOptions,
   ProjectionsUpstream,
 } from "./conv/depthwise-options.ts";
-export type { Explanation, PlanPrediction } from "./conv/explain.ts";
+export type { Explanation, LeftOut, PlanPrediction } from "./conv/explain.ts";
 export type {
   BackwardOptions,
   FlashFFTConvOptions,
@@ -32,6 +32,8 @@ export type {
 } from "./conv/options.ts";
 export { PreparedKernel } from "./conv/prepared.ts";
 export { FlashHyenaProjections } from "./conv/projections.ts";
+export type { SparseKernel } from "./conv/sparsify.ts";
+export { sparsifyKernel } from "./conv/sparsify.ts";
 export type { StreamMode, StreamOptions, StreamPiece } from "./conv/stream.ts";
 export { FlashFFTConvStream } from "./conv/stream.ts";
 export type { Tuned, TuneOptions } from "./conv/tune.ts";
@@ -45,4 +47,10 @@ export type {
   Layout,
   Padding,
 } from "./plan/depthwise.ts";
+export type {
+  Frequencies,
+  FrequencyBand,
+  FrequencyBlocks,
+  KeptFrequencies,
+} from "./plan/frequencies.ts";
 export type { Mode, Problem, ProblemOptions } from "./plan/problem.ts";

@@ -3,9 +3,10 @@ import type { Instructions } from "../backend/features.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { defaultGpu } from "../plan/device.ts";
+import { keptBins } from "../plan/frequencies.ts";
 import type { PassCandidate } from "../plan/pass-planner.ts";
 import type { Candidate, Workload } from "../plan/planner.ts";
-import { candidates, named } from "../plan/planner.ts";
+import { candidates, named, wholeWork, workOf } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
 import { deviceFor } from "./wisdom.ts";
 
@@ -34,6 +35,16 @@ export interface PlanPrediction {
   };
 }
 
+/** What frequencies that are not kept save: of one row, forward, against the same transforms with all of them. */
+export interface LeftOut {
+  /** Bins 0 … N/2 of the real transform, and how many of them are masked. */
+  readonly bins: { readonly all: number; readonly leftOut: number };
+  /** Floating-point operations of the transforms. */
+  readonly flops: { readonly all: number; readonly leftOut: number };
+  /** Bytes that the transforms read and write. */
+  readonly bytes: { readonly all: number; readonly leftOut: number };
+}
+
 /** What `explain()` returns; printed, it is a table. */
 export interface Explanation {
   /** What is computed. */
@@ -52,6 +63,8 @@ export interface Explanation {
   readonly chosen: PlanPrediction;
   /** All plans considered, cheapest first. */
   readonly candidates: readonly PlanPrediction[];
+  /** What the frequencies that are not kept save, where the problem has a pattern. */
+  readonly leftOut?: LeftOut;
   /** A table of the chosen plan and the next best. */
   toString(): string;
 }
@@ -69,6 +82,27 @@ function prediction({ text, cost, seconds, geometry, plan, blocks }: Candidate):
       memoryMs: cost.memory * 1e3,
       overheadMs: cost.overhead * 1e3,
     },
+  };
+}
+
+function leftOutOf(
+  problem: Problem,
+  candidate: Candidate,
+  device: DeviceSpec,
+  workload: Workload,
+): LeftOut {
+  const bins = keptBins(problem.frequencies!);
+  const [all, left] = [wholeWork(problem, device, workload), workOf(candidate, device)];
+  const compared = (whole: number, done: number): { all: number; leftOut: number } => ({
+    ...{ all: whole, leftOut: whole - done },
+  });
+  return {
+    bins: compared(
+      bins.length,
+      bins.reduce((a, b) => a + b, 0),
+    ),
+    flops: compared(all.flops, left.flops),
+    bytes: compared(all.bytes, left.bytes),
   };
 }
 
@@ -96,6 +130,7 @@ export function choosePlan(
     ...{ problem, workload, device, instructions, backend: "cpu", reason },
     chosen: prediction(candidate),
     candidates: predictions,
+    ...(problem.frequencies && { leftOut: leftOutOf(problem, candidate, device, workload) }),
     toString: () => render(explanation),
   };
   return { explanation, device, candidate };
@@ -151,6 +186,17 @@ const shown = 8;
 const ms = (x: number): string =>
   x < 0.1 ? `${(x * 1e3).toFixed(2)} µs` : `${x.toPrecision(3)} ms`;
 
+function leftOutLine({ bins, flops, bytes }: LeftOut): string {
+  const share = ({ all, leftOut }: { all: number; leftOut: number }): string =>
+    `${((100 * leftOut) / all).toFixed(1)} %`;
+  const millions = (n: number): string => (n / 1e6).toPrecision(3);
+  return [
+    `left out of a row: ${share(bins)} of ${show(bins.all)} frequencies`,
+    `${millions(flops.leftOut)} of ${millions(flops.all)} million operations (${share(flops)})`,
+    `${millions(bytes.leftOut)} of ${millions(bytes.all)} MB through its stages (${share(bytes)})`,
+  ].join(", ");
+}
+
 function render(e: Explanation): string {
   const { mode, length, kernelLength, dtype } = e.problem;
   const size = `L ${show(length)}, K ${show(kernelLength)}`;
@@ -158,10 +204,12 @@ function render(e: Explanation): string {
   const blocks = best.blocks > 1 ? `, ${show(best.blocks)} blocks a row` : "";
   const rows = [best, ...e.candidates.filter((c) => c.plan !== best.plan).slice(0, shown)];
   const width = Math.max(44, ...rows.map((c) => c.plan.length));
+  const saved = e.leftOut && [leftOutLine(e.leftOut)];
   const lines = [
     `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${show(best.points)} complex points${blocks}`,
     `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${e.device.name}`,
     `backend ${e.backend}: ${e.reason}`,
+    ...(saved ?? []),
     "",
     `  ${"plan".padEnd(width)} ${"call".padStart(10)} ${"row".padStart(10)} ${"arithmetic".padStart(11)} ${"memory".padStart(10)} ${"overhead".padStart(10)}`,
   ];

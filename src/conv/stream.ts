@@ -7,7 +7,7 @@ import { openCpu } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode, encode } from "../dtype.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
 import type { Mode } from "../plan/problem.ts";
 import { createProblem, integer, maxLength, oneOf } from "../plan/problem.ts";
 import type { StreamLevel } from "../plan/stream.ts";
@@ -121,6 +121,7 @@ export class FlashFFTConvStream {
     const call = "FlashFFTConvStream.create";
     checkOptions(options, call);
     const { mode = "causal", dtype = "float32", kernelLength, blockLength } = options;
+    refuseFrequencies(options, call);
     oneOf(call, "mode", mode, streamModes);
     const channels = integer(call, "channels", options.channels ?? 1, 1, 2 ** 31);
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
@@ -460,6 +461,17 @@ function rowsIn(data: SampleArray, dtype: Dtype, rows: number): Float32Array[] {
   const values = data instanceof Float32Array ? data : Float32Array.from(decode(data, dtype));
   const n = values.length / rows;
   return Array.from({ length: rows }, (_, r) => values.subarray(r * n, (r + 1) * n));
+}
+
+/** A pattern over N samples needs all of them at once. */
+function refuseFrequencies(options: StreamOptions, call: string): void {
+  if ((options as { frequencies?: unknown }).frequencies === undefined) return;
+  throw new UnsupportedError({
+    call,
+    requirement: "streams keep all frequencies: a masked kernel is as long as the transform",
+    value: "an object with frequencies",
+    remedy: "Pass taps that sparsifyKernel has masked, or use FlashFFTConv on whole rows.",
+  });
 }
 
 function checkBlock(blockLength: number, call: string): void {

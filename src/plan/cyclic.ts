@@ -65,8 +65,8 @@ export function ringMask(part: Part, bins: Uint8Array): Uint8Array {
   return mask;
 }
 
-/** Taps where the cyclic convolution has them: a circular kernel's own positions, else the lags that the mode uses. */
-function tapsOf(problem: Problem): Run[] {
+/** Taps where the cyclic convolution has them, those at lags below 0 at negative positions: a circular kernel's own positions, else the lags that the mode uses. */
+export function cyclicTaps(problem: Problem): Run[] {
   const { mode, kernelLength } = problem;
   if (mode !== "circular") return tapRuns(problem);
   return [{ index: 0, count: kernelLength, position: 0, sign: 1 }];
@@ -97,7 +97,7 @@ export function cyclicFactors(problem: Problem): Factor[] {
     const all = fold(whole(from));
     const part: Part = {
       inputs: first ? fold(whole(problem.length)) : all,
-      taps: first ? fold(tapsOf(problem)) : all,
+      taps: first ? fold(cyclicTaps(problem)) : all,
       outputs: first ? fold(whole(problem.outputLength)) : all,
       ...{ positions, exact: true, scale: positions / period },
       ring: { wrap, from },

@@ -1,6 +1,7 @@
 /** The planner alone: problems, geometry, plans, cost model. Pure functions, no device. */
 export * from "./cost.ts";
 export * from "./device.ts";
+export * from "./frequencies.ts";
 export * from "./geometry.ts";
 export * from "./plan.ts";
 export * from "./planner.ts";

@@ -7,7 +7,7 @@ import {
   transformable,
 } from "./candidates.ts";
 import type { Cost } from "./cost.ts";
-import { copySeconds, planCost } from "./cost.ts";
+import { copySeconds, planBytes, planCost } from "./cost.ts";
 import { cyclicFactors, sparsePlan, sparsePlans, suits } from "./cyclic.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { Geometry, Part } from "./geometry.ts";
@@ -158,6 +158,26 @@ function sparseCandidates(problem: Problem, device: DeviceSpec, workload: Worklo
   return longest!
     .map((plan) => priced(geometry, [plan, ...rest], device, workload))
     .filter(({ text }) => !texts.has(text) && texts.add(text));
+}
+
+/** What a row's transforms do, both ways and with the product between them: ends, gates and folding not counted. */
+export interface Work {
+  /** Floating-point operations; a fused multiply-add counts as two. */
+  readonly flops: number;
+  /** Bytes that stages read and write, spectra and twiddles. */
+  readonly bytes: number;
+}
+
+/** What a plan's transforms do for one row. */
+export function workOf({ plan, cost }: Candidate, device: DeviceSpec): Work {
+  return { flops: cost.flops, bytes: plan.reduce((sum, p) => sum + planBytes(p, device), 0) };
+}
+
+/** What the same transforms would do for one row if a frequency-sparse problem kept all its frequencies. */
+export function wholeWork(problem: Problem, device: DeviceSpec, workload: Workload): Work {
+  const frequencies = { band: [0, 1], period: problem.frequencies!.period } as const;
+  const [whole] = sparseCandidates({ ...problem, frequencies }, device, workload);
+  return workOf(whole!, device);
 }
 
 /** All candidates for a problem, cheapest first. */

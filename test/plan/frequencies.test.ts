@@ -1,0 +1,153 @@
+/** Patterns, what the planner makes of them, and what it says they save. */
+import { describe, expect, test } from "vitest";
+import { planCost } from "../../src/plan/cost.ts";
+import { cyclicFactors, ringPoints } from "../../src/plan/cyclic.ts";
+import { defaultCpu } from "../../src/plan/device.ts";
+import { type Frequencies, keptBins } from "../../src/plan/frequencies.ts";
+import { parsePlan, pointsLeft, product } from "../../src/plan/plan.ts";
+import { candidates, named, wholeWork, workOf } from "../../src/plan/planner.ts";
+import { createProblem } from "../../src/plan/problem.ts";
+import { keepsBin } from "../support/frequencies.ts";
+
+const workload = { rows: 16, threads: 1 };
+
+function problemOf(frequencies: Frequencies, length = 32_768) {
+  return createProblem({ length, frequencies }, "test");
+}
+
+describe("patterns", () => {
+  test.each([
+    [{ band: [0, 0.125], period: 1024 }],
+    [{ band: [0.1, 0.3], period: 1008 }],
+    [{ digits: [32, 32], dropped: [16, 0] }],
+    [{ digits: [32, 32], dropped: [0, 24] }],
+    [{ digits: [7, 9, 16], dropped: [3, 4, 5] }],
+  ] as [Frequencies][])("%j: every bin as the definition has it", (frequencies) => {
+    const { frequencies: kept } = problemOf(frequencies, 400);
+    const bins = keptBins(kept!);
+    expect(bins.length).toBe(kept!.period / 2 + 1);
+    expect([...bins]).toEqual([...bins].map((_, f) => Number(keepsBin(kept!, f))));
+  });
+
+  test("the first digit makes a comb, the last a low pass", () => {
+    const list = (frequencies: Frequencies): number[] =>
+      [...keptBins(problemOf(frequencies, 32).frequencies!)].flatMap((v, f) => (v ? [f] : []));
+    expect(list({ digits: [8, 8], dropped: [4, 0] })).toEqual([
+      0, 1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32,
+    ]);
+    expect(list({ digits: [8, 8], dropped: [0, 4] })).toEqual(
+      Array.from({ length: 16 }, (_, f) => f),
+    );
+    expect(list({ band: [0.25, 0.5] })).toEqual(Array.from({ length: 16 }, (_, f) => 16 + f));
+    expect(list({ band: [0.5, 1] })).toEqual([32]);
+  });
+
+  test.each([
+    [[16, 0, 0, 0], 0.5],
+    [[16, 16, 0, 0], 0.75],
+    [[16, 16, 16, 8], 0.91],
+  ])("the paper's %j of 32⁴ drops %f", (dropped, share) => {
+    const bins = keptBins(problemOf({ digits: [32, 32, 32, 32], dropped }, 524_288).frequencies!);
+    const kept = bins.reduce((a, b) => a + b, 0) / bins.length;
+    expect(Math.abs(1 - kept - share)).toBeLessThan(0.04);
+  });
+
+  test("N: the period, the digits' product, or a power of two that nothing wraps around in", () => {
+    const band = { band: [0, 0.1] as const };
+    const periodOf = (options: object): number =>
+      createProblem({ length: 1000, frequencies: band, ...options }, "test").frequencies!.period;
+    expect(periodOf({})).toBe(2048);
+    expect(periodOf({ length: 1024 })).toBe(2048);
+    expect(periodOf({ kernelLength: 20 })).toBe(1024);
+    expect(periodOf({ mode: "full", kernelLength: 1100 })).toBe(4096);
+    expect(periodOf({ mode: "same" })).toBe(2048);
+    expect(periodOf({ mode: "circular", period: 1008 })).toBe(1008);
+    expect(periodOf({ frequencies: { ...band, period: 3024 } })).toBe(3024);
+  });
+});
+
+describe("the planner", () => {
+  test("factors cover every kept bin once, and none that keeps nothing is begun", () => {
+    for (const frequencies of [
+      { band: [0, 1], period: 65_536 },
+      { digits: [32, 2048], dropped: [16, 0] },
+      { band: [0.25, 0.2501], period: 65_536 },
+    ] as Frequencies[]) {
+      const problem = problemOf(frequencies);
+      const bins = keptBins(problem.frequencies!);
+      const factors = cyclicFactors(problem);
+      // Complex points of a factor: each inner bin of the real transform is one, or, in the last factor, two.
+      const points = factors.flatMap(({ part, points }) =>
+        part.ring!.wrap < 0
+          ? points.length
+          : points.filter((b) => 2 * b <= ringPoints(part)).length,
+      );
+      expect(points.reduce((a, b) => a + b, 0)).toBe(bins.reduce((a, b) => a + b, 0));
+      expect(factors.every(({ points }) => points.length > 0)).toBe(true);
+    }
+  });
+
+  test("what is left is no less than the pattern keeps, and little more where it fits the digits", () => {
+    const problem = problemOf({ digits: [16, 16, 16, 16], dropped: [8, 8, 8, 4] });
+    const [best] = candidates(problem, defaultCpu, workload);
+    const factors = cyclicFactors(problem);
+    best!.plan.forEach((plan, i) => {
+      expect(pointsLeft(plan)).toBeGreaterThanOrEqual(factors[i]!.points.length);
+      if (plan.points >= 4096)
+        expect(pointsLeft(plan)).toBeLessThanOrEqual(4 * factors[i]!.points.length);
+      const left = product(plan.sparse!.kept.map((k) => k.length));
+      expect(plan.sparse!.masked).toBe(left > factors[i]!.points.length);
+    });
+  });
+
+  test("it orders radices so that the first stages skip", () => {
+    const problem = problemOf({ digits: [32, 2048], dropped: [16, 0] });
+    const [best] = candidates(problem, defaultCpu, workload);
+    const usual = named(
+      best!.text.replace(/^16384: [^&]*/, "16384: 4·4·4·4·4·4 "),
+      problem,
+      defaultCpu,
+      workload,
+    );
+    const share = (kept: readonly (readonly number[])[], stages: number): number =>
+      product(kept.slice(0, stages).map((k) => k.length));
+    // Half of what the first 8 or 16 residues of b tell apart is dropped.
+    expect(share(best!.plan[0]!.sparse!.kept, 2)).toBeLessThan(16);
+    expect(planCost(best!.plan[0]!, defaultCpu).flops).toBeLessThan(
+      planCost(usual!.plan[0]!, defaultCpu).flops,
+    );
+  });
+
+  test("plans print and parse back, outputs and all", () => {
+    const problem = problemOf({ digits: [16, 16, 16, 16], dropped: [8, 8, 0, 0] });
+    for (const candidate of candidates(problem, defaultCpu, workload)) {
+      expect(parsePlan(candidate.text)).toBeDefined();
+      expect(named(candidate.text, problem, defaultCpu, workload)?.plan).toEqual(candidate.plan);
+    }
+    expect(named("16384: 4·4·4·4·4·4", problem, defaultCpu, workload)).toBe(undefined);
+    expect(named("16384: 4·4·4·4·4·2·2", problem, defaultCpu, workload)).toBe(undefined);
+  });
+
+  test("more dropped is less work, and none dropped is all of it", () => {
+    const work = (frequencies: Frequencies) => {
+      const problem = problemOf(frequencies);
+      return workOf(candidates(problem, defaultCpu, workload)[0]!, defaultCpu);
+    };
+    const digits = [16, 16, 16, 16];
+    const whole = wholeWork(problemOf({ digits, dropped: [8, 8, 0, 0] }), defaultCpu, workload);
+    expect(work({ band: [0, 1], period: 65_536 })).toEqual(whole);
+    let before = whole;
+    for (const dropped of [
+      [8, 0, 0, 0],
+      [8, 8, 0, 0],
+      [8, 8, 8, 0],
+      [8, 8, 8, 8],
+    ]) {
+      const now = work({ digits, dropped });
+      expect(now.flops).toBeLessThan(before.flops);
+      expect(now.bytes).toBeLessThan(before.bytes);
+      before = now;
+    }
+    expect(before.flops).toBeLessThan(0.35 * whole.flops);
+  });
+});
