@@ -199,6 +199,23 @@ function judgeWorkspace(records: readonly BenchRecord[]): Verdict[] {
   });
 }
 
+/** Frequency-sparse against dense in the causal mode: patterns of blocks that mask about the paper's shares. */
+const sparseBars: readonly Bar[] = [
+  { least: 0.745, most: 0.755, factor: 1.3 },
+  { least: 0.905, most: 0.915, factor: 1.8 },
+].map(({ least, most, factor }) => ({
+  name: `times the speed of the dense convolution, causal, N = 64K and 1M, ${Math.round(100 * least)} … ${Math.round(100 * most)} % of the frequencies zero in blocks`,
+  sense: "at least",
+  applies: ({ case: name, mode, frequencies, zeroed = 0 }) =>
+    name === "sparse" &&
+    mode === "causal" &&
+    frequencies !== undefined &&
+    "digits" in frequencies &&
+    zeroed >= least &&
+    zeroed <= most,
+  wanted: () => factor,
+}));
+
 /** PyTorch with as many threads as ours: a bar for each number of threads, because both scale in their own way. */
 function againstPyTorch(records: readonly BenchRecord[]): Bar[] {
   const counts = new Set(records.map(({ threads }) => threads));
@@ -214,7 +231,7 @@ function againstPyTorch(records: readonly BenchRecord[]): Bar[] {
 
 /** Every bar. */
 export function judge(records: readonly BenchRecord[]): Verdict[] {
-  const all = [...bars, ...againstPyTorch(records)];
+  const all = [...bars, ...sparseBars, ...againstPyTorch(records)];
   return [
     ...all.map((bar) => judgeBar(bar, records)),
     judgeGrowth(records),

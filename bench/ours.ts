@@ -1,5 +1,5 @@
 /** FlashFFTConv as a contender. */
-import { FlashFFTConv, type SampleArray } from "../src/index.ts";
+import { FlashFFTConv, type Frequencies, type SampleArray } from "../src/index.ts";
 import type { Contender, Workload } from "./workload.ts";
 
 export interface OursOptions {
@@ -10,15 +10,18 @@ export interface OursOptions {
   readonly pass?: Contender["pass"];
   /** One of the planner's candidates instead of the plan it chooses. */
   readonly plan?: string;
+  /** Keep only these. */
+  readonly frequencies?: Frequencies;
 }
 
 /** The spectrum of the kernel kept; `resident`: inputs, gates and output in the backend's memory, nothing copied. */
 export async function openOurs(workload: Workload, options: OursOptions): Promise<Contender> {
   const { mode, batch, channels, length, kernelLength, rows, u, k, gate } = workload;
-  const { threads, data = "resident", pass = "forward", plan } = options;
+  const { threads, data = "resident", pass = "forward", plan, frequencies } = options;
   const conv = await FlashFFTConv.create({
     ...{ mode, length, kernelLength, threads, batch, channels },
     ...(plan !== undefined && { plan }),
+    ...(frequencies && { frequencies }),
   });
   const kernel = await conv.prepareKernel(k);
   const place = (values: Float32Array): SampleArray => {

@@ -2,6 +2,7 @@
 import { appendFileSync, mkdirSync, readFileSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { dirname } from "node:path";
+import type { KeptFrequencies } from "../src/plan/frequencies.ts";
 import type { Timing } from "./harness.ts";
 import type { Contender, Workload } from "./workload.ts";
 
@@ -33,6 +34,9 @@ export interface BenchRecord {
   readonly rounds: number;
   /** Gigabytes a second of what must be read and written once, by ours; short convolutions only. */
   readonly gb_per_s?: number;
+  /** Frequencies that are kept, and the share of all that are not; sparse convolutions only. */
+  readonly frequencies?: KeptFrequencies;
+  readonly zeroed?: number;
   readonly cpu: string;
   readonly cores: number;
   readonly node: string;

@@ -5,6 +5,7 @@
  *   short         short depthwise convolutions against plain JavaScript
  *   plans         the chosen plan against every other candidate, on twenty shapes
  *   webgpu        ours on the GPU against the time of copying, PyTorch and flash-fft-conv
+ *   sparse        frequency-sparse convolutions against dense ones
  *   partial       kernels shorter than the input: time over K, work memory over L
  *   table FILE    README's table from a file of records
  *   plot FILE     the figure from a file of records
@@ -33,6 +34,7 @@ import {
   readRecords,
 } from "./records.ts";
 import { runShort, shortGroups } from "./short.ts";
+import { runSparse, sparseGroups } from "./sparse.ts";
 import { header, machineLine, markdownTable, recordLine, verdictLine } from "./table.ts";
 import { closeTorch } from "./torch.ts";
 import { openTorchGpu } from "./torch-gpu.ts";
@@ -41,9 +43,9 @@ import { caseName, copyBandwidth, gpuCases, runGpuCase } from "./webgpu.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
-  "npm run bench -- cpu | webgpu | short | plans | partial | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
+  "npm run bench -- cpu | webgpu | short | plans | partial | sparse | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
 
-const measurements = ["cpu", "short", "plans", "partial"] as const;
+const measurements = ["cpu", "short", "plans", "partial", "sparse"] as const;
 
 function isMeasurement(command: string | undefined): command is (typeof measurements)[number] {
   return measurements.some((m) => m === command);
@@ -242,6 +244,11 @@ async function main(): Promise<void> {
         shortGroups(threads, values.quick).map((group) => ({
           name: group.name,
           run: async () => report.add(await runShort(group, effort, machine)),
+        })),
+      sparse: () =>
+        sparseGroups(threads, values.quick).map((group) => ({
+          name: group.name,
+          run: async () => report.add(await runSparse(group, effort, machine)),
         })),
       plans: () =>
         planShapes(values.quick).map((shape) => ({

@@ -53,6 +53,8 @@ export interface Contender {
   answer(row: number): Float32Array | Promise<Float32Array>;
   /** Row `channel` of dk, where the pass is `backward`. */
   kernelGradient?(channel: number): Float32Array;
+  /** What is right for this contender, where it is not what is for all. */
+  readonly answers?: Answers;
   /** Largest relative error of a row that counts as right, where it is not float32's. */
   readonly largestError?: number;
   /** Milliseconds after a round until its threads sleep and disturb nobody. */
