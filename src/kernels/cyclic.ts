@@ -10,12 +10,14 @@ import type { Part, Run } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import { formatPlan, keptOutputs, lastOutputs, pointsLeft, transformBytes } from "../plan/plan.ts";
 import type { Problem } from "../plan/problem.ts";
-import type { Sequence, Sink, Source } from "./ends.ts";
-import { sequenceBytes, sinkParameters, takesPadding } from "./ends.ts";
+import type { Sink, Source } from "./ends.ts";
+import { sinkParameters } from "./ends.ts";
 import type { Int, KernelFunction, KernelModule, Statement } from "./ir.ts";
 import { plus } from "./ir.ts";
 import type { MiddleKind } from "./middle.ts";
 import { batchPlaces, middleShape } from "./middle.ts";
+import type { Sequence } from "./sequence.ts";
+import { sequenceBetween, sequenceBytes } from "./sequence.ts";
 import type { ProgramSource } from "./source.ts";
 import { rowName, suffix } from "./suffix.ts";
 import { stageTables, twiddleTable } from "./tables.ts";
@@ -72,8 +74,7 @@ function factorsOf({ parts, plans }: Pick<CyclicSpec, "parts" | "plans">): {
   const factors = parts.map((part, i): Factor => {
     const plan = plans[i]!;
     const next = plans[i + 1];
-    const padded = next !== undefined && takesPadding(plan) && takesPadding(next);
-    const sequence = next && { at: fold, padded };
+    const sequence = next && { at: fold, ...sequenceBetween(plan, next) };
     const prefix = `f${i}_`;
     const factor = { part, plan, prefix, points, table, spectrum, fold: sequence };
     points += lines(transformBytes(plan));
@@ -122,8 +123,8 @@ class Composer {
     for (const factor of factors) this.#add(factor, stageFunctions(factor.plan, lanes));
     // Between factors go whole float32 sequences, whatever enters and leaves the first one.
     factors.slice(1).forEach((factor, i) => {
-      const { padded } = factors[i]!.fold!;
-      const row = { pieces: factor.part.inputs, dtype: "float32", padded } as const;
+      const dtype = "float32" as const;
+      const row = { pieces: factor.part.inputs, dtype, sequence: factors[i]!.fold! };
       const source: Source = { ...row, gated: false, fold: factor.fold };
       this.#add(factor, headFunctions(factor.plan, source, "chain", lanes));
       const plain = { gated: false, skip: false, second: false, accumulate: false };

@@ -15,43 +15,17 @@ import type { Int, KernelFunction, Statement, Store } from "./ir.ts";
 import { plus, times } from "./ir.ts";
 import type { Feed, Piece, Segment } from "./placement.ts";
 import { segments } from "./placement.ts";
+import type { Sequence } from "./sequence.ts";
+import { commonDivisor, gap, sequenceOffset } from "./sequence.ts";
 import { quarterOf } from "./tables.ts";
-
-/**
- * A float32 sequence in work memory: position p lies at byte 4·p, or, where it is long, with room after every `chunk`
- * positions, so that streams a power of two apart do not share a cache set.
- */
-export interface Sequence {
-  readonly padded: boolean;
-}
-
-/** Positions of a padded sequence between one gap and the next, and the bytes of a gap. */
-const chunk = 2048;
-const gap = 64;
-
-/** Bytes to position `p` of a sequence; of a padded one, a multiple of `chunk`. */
-function sequenceOffset({ padded }: Sequence, p: number): number {
-  return 4 * p + (padded ? (p / chunk) * gap : 0);
-}
-
-/** Bytes of a sequence of so many positions. */
-export function sequenceBytes(sequence: Sequence, positions: number): number {
-  return Math.ceil(sequenceOffset(sequence, positions));
-}
-
-/** Whether a plan's first stage can work on padded sequences: its slots begin where a chunk does. */
-export function takesPadding(plan: TransformPlan): boolean {
-  const radix = plan.levels[0]!.radices[0]!;
-  return (plan.points / radix) % chunk === 0;
-}
 
 /** A row that enters the transform: samples (times a gate) at their places. */
 export interface Source {
   readonly pieces: readonly Piece[];
   readonly dtype: Dtype;
   readonly gated: boolean;
-  /** Where the row is a padded sequence in work memory. */
-  readonly padded?: boolean;
+  /** The sequence in work memory that the row is, where it is one. */
+  readonly sequence?: Sequence;
   /** Also store what remains of the row modulo x^2M − 1, for the next factor of a cyclic transform. */
   readonly fold?: Sequence | undefined;
 }
@@ -68,8 +42,8 @@ export interface Sink {
   readonly second: boolean;
   /** Add to what is there, for samples that sit at two positions. */
   readonly accumulate: boolean;
-  /** Where the row is a padded sequence in work memory. */
-  readonly padded?: boolean;
+  /** The sequence in work memory that the row is, where it is one. */
+  readonly sequence?: Sequence;
   /** Add what the other factors of a cyclic transform come to, a sequence with the factor's period. */
   readonly rest?: Sequence | undefined;
 }
@@ -143,23 +117,24 @@ function slotPosition(e: End, slot: number): number {
 interface Row {
   readonly name: string;
   readonly bytes: number;
-  readonly padded?: boolean | undefined;
+  readonly sequence?: Sequence | undefined;
   /** Position that column 0 has, at pointer offset 0. */
   readonly first: number;
 }
 
 /** Byte offset of sample `delta` from where a row's pointer starts. */
-function rowOffset({ bytes, padded = false, first }: Row, delta: number): number {
-  return padded
-    ? sequenceOffset({ padded }, delta) - sequenceOffset({ padded }, first)
+function rowOffset({ bytes, sequence, first }: Row, delta: number): number {
+  return sequence
+    ? sequenceOffset(sequence, delta) - sequenceOffset(sequence, first)
     : (delta - first) * bytes;
 }
 
 /** Pointers that run with the columns of a segment, clipped to vectors [from, to) of the caller. */
 function clipped(e: End, s: Segment, rows: readonly Row[], block: Statement): Statement[] {
   const step = e.lanes * 8;
-  const piece = chunk / e.lanes;
-  const broken = rows.some((r) => r.padded);
+  const chunks = rows.map((r) => r.sequence?.chunk ?? 0);
+  const piece = chunks.reduce(commonDivisor, 0) / e.lanes;
+  const broken = piece > 0;
   const start: Int = broken ? "piece" : "from";
   const end: Int = broken ? { op: "min", a: plus("piece", piece), b: "to" } : "to";
   const low: Int = { op: "max", a: start, b: s.from };
@@ -167,7 +142,8 @@ function clipped(e: End, s: Segment, rows: readonly Row[], block: Statement): St
   const at = (column: Int): Int => plus("z", times(plus(column, times("from", -1)), step));
   const begin = (r: Row): Int => {
     const column = plus(r.name, times("low", e.lanes * r.bytes));
-    const gaps: Int = r.padded ? times({ op: "div", a: "low", by: piece }, gap) : 0;
+    const chunk = r.sequence?.chunk ?? 0;
+    const gaps: Int = chunk ? times({ op: "div", a: "low", by: chunk / e.lanes }, gap) : 0;
     return plus(plus(column, gaps), rowOffset({ ...r, first: 0 }, r.first));
   };
   const columns: Statement[] = [
@@ -212,13 +188,13 @@ export function firstStage(
 ): KernelFunction {
   const e = end(plan, source.pieces, lanes);
   const bytes = bytesPerSample(source.dtype);
-  const { fold, padded } = source;
+  const { fold, sequence } = source;
   const body = e.segments.flatMap((s) => {
     const g = new Graph();
-    const x: Row = { name: "x", bytes, padded, first: leastDelta(s) };
+    const x: Row = { name: "x", bytes, sequence, first: leastDelta(s) };
     const rows = [
       ...[x, ...(source.gated ? [{ ...x, name: "gate" }] : [])].filter(() => isFed(s)),
-      ...(fold ? [{ name: "fold", bytes: 4, padded: fold.padded, first: 0 }] : []),
+      ...(fold ? [{ name: "fold", bytes: 4, sequence: fold, first: 0 }] : []),
     ];
     const load = (f: Feed): Node => {
       const offset = rowOffset(x, f.delta);
@@ -291,7 +267,7 @@ export function lastStage(
 ): KernelFunction {
   const e = end(plan, sink.pieces, lanes);
   const bytes = bytesPerSample(sink.dtype);
-  const { rest, padded } = sink;
+  const { rest, sequence } = sink;
   const names = [
     "y",
     ...(sink.gated ? ["gate"] : []),
@@ -301,10 +277,10 @@ export function lastStage(
   const body = e.segments.flatMap((s) => {
     if (!isFed(s)) return [];
     const g = new Graph();
-    const y: Row = { name: "y", bytes, padded, first: leastDelta(s) };
+    const y: Row = { name: "y", bytes, sequence, first: leastDelta(s) };
     const rows = [
       ...names.map((name) => ({ ...y, name })),
-      ...(rest ? [{ name: "rest", bytes: 4, padded: rest.padded, first: 0 }] : []),
+      ...(rest ? [{ name: "rest", bytes: 4, sequence: rest, first: 0 }] : []),
     ];
     const w = firstTwiddles(g, e);
     const inputs = spread(g, e.radix, e.kept, (slot) =>
