@@ -120,7 +120,7 @@ export function createEngine(
   device: DeviceSpec,
 ): Engine {
   const bytes = problem.dtype === "float32" ? 4 : 2;
-  const transforms = problem.frequencies
+  const transforms = candidate.geometry[0]!.ring
     ? [together(problem, candidate)]
     : separately(problem, candidate, backend, device);
   let spectrumBytes = 0;

@@ -284,7 +284,7 @@ export function cyclicSource(spec: CyclicSpec): ProgramSource {
   const text = formatPlan(plans);
   const { frequencies } = problem;
   const values = (lanes: 1 | 4): Float32Array => {
-    const bins = keptBins(frequencies!);
+    const bins = frequencies ? keptBins(frequencies) : new Uint8Array(0);
     const tables = plans.flatMap((plan, i) => {
       const own = twiddleTable(plan, lanes);
       return plan.sparse?.masked ? [own, maskTable(parts[i]!, plan, bins, lanes)] : [own];

@@ -9,7 +9,7 @@
  * is not even begun.
  */
 
-import { candidatePlans, radicesOf } from "./candidates.ts";
+import { candidatePlans, radicesOf, transformable } from "./candidates.ts";
 import { stageSeconds, stageShare } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
 import { keptBins } from "./frequencies.ts";
@@ -20,7 +20,7 @@ import { product } from "./plan.ts";
 import type { Problem } from "./problem.ts";
 
 /** Below this, what remains is one complex transform with no imaginary part: splitting it costs more than it saves. */
-const leastSplit = 256;
+const leastSplit = 128;
 
 /** Complex points of a factor's transform. */
 export function ringPoints(part: Part): number {
@@ -67,9 +67,19 @@ export function ringMask(part: Part, bins: Uint8Array): Uint8Array {
 
 /** Taps where the cyclic convolution has them, those at lags below 0 at negative positions: a circular kernel's own positions, else the lags that the mode uses. */
 export function cyclicTaps(problem: Problem): Run[] {
-  const { mode, kernelLength } = problem;
+  const { mode, length, kernelLength, period, frequencies } = problem;
   if (mode !== "circular") return tapRuns(problem);
-  return [{ index: 0, count: kernelLength, position: 0, sign: 1 }];
+  const run = (index: number, end: number): Run[] =>
+    index < end ? [{ index, count: end - index, position: index, sign: 1 }] : [];
+  if (frequencies) return run(0, kernelLength);
+  // Unmasked, only taps between two samples of a row matter, reaching back or ahead.
+  const back = Math.min(kernelLength, length);
+  return [...run(0, back), ...run(Math.max(back, period - length + 1), kernelLength)];
+}
+
+/** Whether a period has exact factors: a multiple of 16 of the form 2^a 3^b 5^c 7^d. */
+export function isCyclic(period: number): boolean {
+  return period > 0 && transformable(period);
 }
 
 /** A factor with the points of it that are kept. */
@@ -81,8 +91,10 @@ export interface Factor {
 
 /** The factors of a problem's cyclic convolution that keep any bin, longest first. */
 export function cyclicFactors(problem: Problem): Factor[] {
-  const { period } = problem.frequencies!;
-  const bins = keptBins(problem.frequencies!);
+  const { period } = problem.frequencies ?? problem;
+  const bins = problem.frequencies
+    ? keptBins(problem.frequencies)
+    : new Uint8Array(period / 2 + 1).fill(1);
   const rings: { wrap: 1 | -1; positions: number }[] = [];
   let rest = period;
   for (; rest > leastSplit && rest % 64 === 0; rest /= 2)

@@ -8,10 +8,10 @@ import {
 } from "./candidates.ts";
 import type { Cost } from "./cost.ts";
 import { copySeconds, planBytes, planCost } from "./cost.ts";
-import { cyclicFactors, sparsePlan, sparsePlans, suits } from "./cyclic.ts";
+import { cyclicFactors, isCyclic, sparsePlan, sparsePlans, suits } from "./cyclic.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { Geometry, Part } from "./geometry.ts";
-import { blockOverlap, blockPart, geometries } from "./geometry.ts";
+import { blockOverlap, blockPart, geometries, onePart } from "./geometry.ts";
 import type { Plan, TransformPlan } from "./plan.ts";
 import { formatPlan, layout, parsePlan } from "./plan.ts";
 import type { Problem } from "./problem.ts";
@@ -143,8 +143,8 @@ function candidatesFor(geometry: Geometry, device: DeviceSpec, workload: Workloa
   return [priced(geometry, plan, device, workload)];
 }
 
-/** Candidates for a frequency-sparse problem: the longest factor has any plan, the others have their cheapest. */
-function sparseCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
+/** Candidates for an exact cyclic convolution: the longest factor has any plan, the others have their cheapest. */
+function cyclicCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
   const factors = cyclicFactors(problem);
   const geometry = factors.map(({ part }) => part);
   const [longest, ...others] = factors.map((factor) =>
@@ -176,20 +176,24 @@ export function workOf({ plan, cost }: Candidate, device: DeviceSpec): Work {
 /** What the same transforms would do for one row if a frequency-sparse problem kept all its frequencies. */
 export function wholeWork(problem: Problem, device: DeviceSpec, workload: Workload): Work {
   const frequencies = { band: [0, 1], period: problem.frequencies!.period } as const;
-  const [whole] = sparseCandidates({ ...problem, frequencies }, device, workload);
+  const [whole] = cyclicCandidates({ ...problem, frequencies }, device, workload);
   return workOf(whole!, device);
 }
 
 /** All candidates for a problem, cheapest first. */
 export function candidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
-  if (problem.frequencies) return sparseCandidates(problem, device, workload);
+  if (problem.frequencies) return cyclicCandidates(problem, device, workload);
+  // Factors in one program share their folds; a split into parts of their own is for periods that have no factors.
+  const cyclic = isCyclic(problem.period);
+  const own = cyclic ? [onePart(problem)] : geometries(problem);
   return [
-    ...geometries(problem).flatMap((geometry) => candidatesFor(geometry, device, workload)),
+    ...own.flatMap((geometry) => candidatesFor(geometry, device, workload)),
+    ...(cyclic ? cyclicCandidates(problem, device, workload) : []),
     ...blockCandidates(problem, device, workload),
   ].sort((a, b) => a.seconds - b.seconds);
 }
 
-function namedSparse(
+function namedCyclic(
   plan: Plan,
   problem: Problem,
   device: DeviceSpec,
@@ -213,8 +217,10 @@ export function named(
   const parsed = parsePlan(text);
   if (!parsed) return undefined;
   const { plan, hop } = parsed;
-  if (problem.frequencies)
-    return hop > 0 ? undefined : namedSparse(plan, problem, device, workload);
+  if (problem.frequencies || (hop === 0 && isCyclic(problem.period))) {
+    const cyclic = hop > 0 ? undefined : namedCyclic(plan, problem, device, workload);
+    if (cyclic || problem.frequencies) return cyclic;
+  }
   if (hop > 0) {
     const [transform] = plan;
     const positions = 2 * transform!.points;
