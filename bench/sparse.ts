@@ -114,10 +114,7 @@ function zeroed(frequencies: Frequencies, period: number): number {
   return 1 - bins.reduce((a, b) => a + b, 0) / bins.length;
 }
 
-/**
- * Measure a group: every pattern beside the dense operation with its own plan and, in the circular mode, beside a pattern
- * that keeps everything, whose plan may be the faster of the two.
- */
+/** Measure a group: every pattern beside the dense operation, which keeps everything. */
 export async function runSparse(
   { shape, period, patterns, ours }: SparseGroup,
   effort: Effort,
@@ -136,17 +133,12 @@ export async function runSparse(
   };
   try {
     const answers = patterns.map((frequencies) => new SparseAnswers(workload, frequencies));
-    const all: Frequencies = { band: [0, 1], period };
     const trials = [];
     for (const options of ours) {
-      const peers = [{ name: "ours, dense", contender: await open(options) }];
-      if (shape.mode === "circular") {
-        const contender = await open({ ...options, frequencies: all });
-        peers.push({ name: "ours, all frequencies", contender });
-      }
+      const dense = await open(options);
       for (const [i, frequencies] of patterns.entries()) {
         const contender = await open({ ...options, frequencies }, answers[i]!);
-        trials.push({ contender, frequencies, peers });
+        trials.push({ contender, frequencies, dense });
       }
     }
     const timings = await measure(opened, new Oracle(workload), workload, effort);
@@ -154,17 +146,15 @@ export async function runSparse(
       contender,
       timing: timings.get(contender)!,
     });
-    return trials.flatMap(({ contender, frequencies, peers }) =>
-      peers.map((peer) => {
-        const compared = { name: peer.name, timing: find(peer.contender).timing };
-        const name = contender.pass === "forward" ? "sparse" : `sparse ${contender.pass}`;
-        return {
-          ...createRecord(name, workload, find(contender), compared, machine),
-          frequencies: { ...frequencies, period },
-          zeroed: Number(zeroed(frequencies, period).toPrecision(4)),
-        };
-      }),
-    );
+    return trials.map(({ contender, frequencies, dense }) => {
+      const compared = { name: "ours, dense", timing: find(dense).timing };
+      const name = contender.pass === "forward" ? "sparse" : `sparse ${contender.pass}`;
+      return {
+        ...createRecord(name, workload, find(contender), compared, machine),
+        frequencies: { ...frequencies, period },
+        zeroed: Number(zeroed(frequencies, period).toPrecision(4)),
+      };
+    });
   } finally {
     for (const contender of opened) await contender.dispose();
   }
