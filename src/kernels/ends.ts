@@ -63,12 +63,10 @@ export function spread(
   kept: readonly number[],
   load: (slot: number) => Complex,
 ): Complex[] {
-  const zero = { re: g.constant(0), im: g.constant(0) };
-  const inputs = new Array<Complex>(radix).fill(zero);
-  kept.forEach((j, slot) => {
-    inputs[j] = load(slot);
+  return Array.from({ length: radix }, (_, j) => {
+    const slot = kept.indexOf(j);
+    return slot < 0 ? { re: g.constant(0), im: g.constant(0) } : load(slot);
   });
-  return inputs;
 }
 
 interface End {

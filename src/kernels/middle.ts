@@ -136,10 +136,11 @@ export function middleBlock(
     v.flatMap((c, i) => storeComplex(`${p}m`, at(p)[i]!, c, lanes));
   const forward = (p: Pointer): Complex[] => {
     const points = places.map((o) => loadComplex(g, `${p}m`, o, lanes)) as Quad;
+    const v = transpose(g, points, lanes);
     const w = twiddles(0);
     const outputs = dft(
       g,
-      transpose(g, points, lanes).map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))),
+      v.map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))),
       1,
     );
     return kept.map((j) => outputs[j]!);

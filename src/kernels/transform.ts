@@ -65,10 +65,13 @@ function butterfly(
 ): Statement {
   const stride = s.slotRows * s.level.pitch;
   const load = (slot: number): Complex => loadComplex(g, "p", slot * stride, lanes);
-  const slots = Array.from({ length: s.radix }, (_, j) => j);
   const forward = (): Complex[] => {
-    const twisted = slots.map((j) => (j === 0 ? load(j) : g.cmul(load(j), w[j - 1]!)));
-    const outputs = dft(g, twisted, 1);
+    const loaded = Array.from({ length: s.radix }, (_, j) => load(j));
+    const outputs = dft(
+      g,
+      loaded.map((a, j) => (j === 0 ? a : g.cmul(a, w[j - 1]!))),
+      1,
+    );
     return s.kept.map((j) => outputs[j]!);
   };
   const inverse = (): Complex[] =>
