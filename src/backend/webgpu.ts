@@ -385,7 +385,9 @@ export class WebGpuBackend {
 }
 
 function adapterName(info: GPUAdapterInfo): string {
-  return info.description || info.device || [info.vendor, info.architecture].join(" ").trim();
+  const name = info.device || [info.vendor, info.architecture].join(" ").trim();
+  // Some name the chip in one, some in the other.
+  return info.description ? `${name} (${info.description})` : name;
 }
 
 function outOfMemory(call: string, bytes: number, message: string): BackendError {
