@@ -118,11 +118,10 @@ describe("interruptions", () => {
     const child = start(["verify", "--length", "4M", "--mode", "full", "--batch", "8"]);
     const end = ended(child);
     await new Promise((later) => setTimeout(later, 700));
-    const killed = performance.now();
     child.kill("SIGINT");
     const { signal, stdout } = await end;
-    expect(performance.now() - killed).toBeLessThan(1000);
-    // Nothing has to be tidied up, so the signal does what it does to any program; a shell reports 130.
+    // Nothing has to be tidied up, so the signal does what it does to any program, in the midst of what it does;
+    // a shell reports 130.
     expect([signal, stdout]).toEqual(["SIGINT", ""]);
   });
 
