@@ -27,7 +27,7 @@ export default defineConfig({
     maxWorkers: "100%",
     execArgv: ["--expose-gc", ...relaxedSimd],
     // A processor that plays a GPU compiles a kernel for seconds.
-    testTimeout: process.env.TEST_BACKENDS === "webgpu" ? 240_000 : 60_000,
-    hookTimeout: 60_000,
+    testTimeout: process.env.TEST_BACKENDS === "webgpu" ? 240_000 : 120_000,
+    hookTimeout: 120_000,
   },
 });

@@ -5,6 +5,7 @@ import type { DeviceSpec } from "../plan/device.ts";
 import { defaultGpu } from "../plan/device.ts";
 import { keptBins } from "../plan/frequencies.ts";
 import type { PassCandidate } from "../plan/pass-planner.ts";
+import { blocksOf } from "../plan/pass-planner.ts";
 import type { Candidate, Workload } from "../plan/planner.ts";
 import { candidates, named, wholeWork, workOf } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
@@ -150,7 +151,7 @@ export function explainPasses(
       seconds,
       geometry: [part],
       plan: [{ points: plan.points, levels: [] }],
-      blocks: 1,
+      blocks: blocksOf(problem, plan),
     });
   const explanation: Explanation = {
     ...{ problem, workload: { rows, threads: 1 }, instructions: "wgsl" },

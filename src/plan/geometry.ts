@@ -160,6 +160,15 @@ export function blockPart(problem: Problem, positions: number, hop: number): Par
   };
 }
 
+/** Positions before and after a block's outputs that its taps reach, even, so that samples stay two to a word. */
+export function blockMargins({ blocks }: Part): {
+  readonly behind: number;
+  readonly ahead: number;
+} {
+  const even = (n: number): number => n + (n % 2);
+  return { behind: even(blocks!.behind), ahead: even(blocks!.ahead) };
+}
+
 /**
  * The part that a part's gradients are computed with. Of a block: du by overlap-save over dy, whose samples fill all
  * positions, from j·hop − ahead on; the taps of dk are the products of those with the `hop` samples of u that are the

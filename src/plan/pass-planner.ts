@@ -2,9 +2,9 @@
 import type { Cost } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { Part } from "./geometry.ts";
-import { cyclicPart, onePart } from "./geometry.ts";
+import { blockMargins, blockPart, cyclicPart, onePart } from "./geometry.ts";
 import type { WorkgroupLimits } from "./pass-candidates.ts";
-import { passPlans, passSizes } from "./pass-candidates.ts";
+import { leastPassPoints, passPlans, passSizes } from "./pass-candidates.ts";
 import { cheapestPasses, passPlanCost } from "./pass-cost.ts";
 import type { Packing, PassPlan } from "./passes.ts";
 import { formatPasses, parsePasses, passLayouts } from "./passes.ts";
@@ -29,11 +29,48 @@ export interface GpuWorkload {
   readonly channels: number;
 }
 
-/** Parts that a problem can be computed as, by how complex points are packed. */
-function partsOf(problem: Problem): { readonly packing: Packing; readonly part: Part }[] {
-  const halves = { packing: "halves", part: onePart(problem)[0]! } as const;
-  if (problem.mode !== "circular") return [halves];
-  return [halves, { packing: "rows", part: cyclicPart(problem) }];
+/** A part that a problem can be computed as: whole rows by their packing, or blocks of rows. */
+interface Way {
+  readonly packing: Packing;
+  readonly part: Part;
+  readonly hop?: number;
+}
+
+function partsOf(problem: Problem): Way[] {
+  const part = onePart(problem)[0]!;
+  if (problem.mode === "circular")
+    return [
+      { packing: "halves", part },
+      { packing: "rows", part: cyclicPart(problem) },
+    ];
+  const ways: Way[] = [{ packing: "halves", part }];
+  for (let positions = 2 * leastPassPoints; positions < part.positions; positions *= 2) {
+    const most = mostOutputs(problem, positions);
+    // Fewer would never pay.
+    if (4 * most >= positions) ways.push(blockWay(problem, positions, most));
+  }
+  return ways;
+}
+
+/** Most outputs of a block in so many positions. */
+function mostOutputs(problem: Problem, positions: number): number {
+  const { behind, ahead } = blockMargins(blockPart(problem, positions, 1));
+  return positions - behind - ahead;
+}
+
+function blockWay(problem: Problem, positions: number, hop: number): Way {
+  return { packing: "halves", part: blockPart(problem, positions, hop), hop };
+}
+
+/** Blocks that somebody names: of an even number of outputs, for which there is room. */
+function namedBlocks(problem: Problem, positions: number, hop: number): Way | undefined {
+  if (problem.mode === "circular" || hop % 2 !== 0) return undefined;
+  return hop <= mostOutputs(problem, positions) ? blockWay(problem, positions, hop) : undefined;
+}
+
+/** Blocks of a row. */
+export function blocksOf({ outputLength }: Problem, { hop }: PassPlan): number {
+  return hop ? Math.ceil(outputLength / hop) : 1;
 }
 
 /** What the spectrum of a channel's taps costs, in transforms there and back: measured on an H200. */
@@ -46,8 +83,12 @@ function priced(
   device: DeviceSpec,
   { batch, channels }: GpuWorkload,
 ): PassCandidate {
-  const cost = passPlanCost(plan, problem, device);
-  const units = channels * Math.ceil(batch / (plan.packing === "rows" ? 2 : 1));
+  const blocks = blocksOf(problem, plan);
+  const { dtype } = problem;
+  // All positions of a block hold samples.
+  const row = plan.hop ? { length: 2 * plan.points, outputLength: plan.hop, dtype } : problem;
+  const cost = passPlanCost(plan, row, device);
+  const units = channels * blocks * Math.ceil(batch / (plan.packing === "rows" ? 2 : 1));
   const seconds =
     (units + spectrumShare * channels) * cost.seconds +
     (2 * plan.passes.length - 1) * device.dispatchSeconds;
@@ -72,9 +113,11 @@ export function passCandidates(
   workload: GpuWorkload,
 ): PassCandidate[] {
   const seen = new Map<string, PassCandidate>();
-  for (const { packing, part } of partsOf(problem)) {
-    for (const points of passSizes(part, packing)) {
-      const plans = passPlans(points, packing, limits);
+  for (const { packing, part, hop } of partsOf(problem)) {
+    for (const points of hop ? [part.positions / 2] : passSizes(part, packing)) {
+      const plans = passPlans(points, packing, limits).map((plan) =>
+        hop ? { ...plan, hop } : plan,
+      );
       for (const alike of byRows(plans)) plans.push(cheapestPasses(alike, problem, device));
       for (const plan of plans) {
         const candidate = priced(problem, part, plan, device, workload);
@@ -94,10 +137,15 @@ export function namedPasses(
   workload: GpuWorkload,
 ): PassCandidate | undefined {
   const plan = parsePasses(text);
-  const part = partsOf(problem).find((p) => p.packing === plan?.packing)?.part;
-  if (!plan || !part) return undefined;
+  if (!plan) return undefined;
+  const way = plan.hop
+    ? namedBlocks(problem, 2 * plan.points, plan.hop)
+    : partsOf(problem).find((p) => p.packing === plan.packing);
+  if (way?.packing !== plan.packing) return undefined;
+  const { part } = way;
   const { exact, positions } = part;
-  if (exact ? plan.points !== positions : 2 * plan.points < positions) return undefined;
+  const needed = plan.packing === "rows" ? positions : positions / 2;
+  if (exact ? plan.points !== needed : plan.points < needed) return undefined;
   const fits = passLayouts(plan).every((p) => {
     const exchanged = p.radices.length > 1 ? p.tilePoints * p.tiles : 0;
     const bytes = exchanged * (p.exchange === "whole" ? 8 : 4);

@@ -38,6 +38,8 @@ export interface PassPlan {
   readonly packing: Packing;
   /** Outermost first. */
   readonly passes: readonly Pass[];
+  /** Where rows are cut into blocks (overlap-save): outputs of a block, an even number. */
+  readonly hop?: number;
 }
 
 /** One pass, laid out over the transform. */
@@ -90,7 +92,7 @@ export function passLayouts(plan: PassPlan): PassLayout[] {
   });
 }
 
-/** "rows 1048576: 32 /64 ×64·2 split | 16·16·16 ×256": columns after /, threads and tiles after ×, turns after @. */
+/** "rows 1048576: 32 /64 ×64·2 split | 16·16·16 ×256": columns after /, threads and tiles after ×, turns after @; outputs of a block last. */
 export function formatPasses(plan: PassPlan): string {
   const passes = plan.passes.map((p) => {
     const columns = p.columns > 1 ? ` /${p.columns}` : "";
@@ -99,12 +101,13 @@ export function formatPasses(plan: PassPlan): string {
     const turns = p.turns ? ` @${p.turns}` : "";
     return `${p.radices.join("·")}${columns} ×${p.threads}${tiles}${split}${turns}`;
   });
-  return `${plan.packing} ${plan.points}: ${passes.join(" | ")}`;
+  const hop = plan.hop ? `, hop ${plan.hop}` : "";
+  return `${plan.packing} ${plan.points}: ${passes.join(" | ")}${hop}`;
 }
 
 /** Inverse of formatPasses; undefined where the text is no plan that can run. */
 export function parsePasses(text: string): PassPlan | undefined {
-  const match = /^(halves|rows) (\d+): (.+)$/.exec(text.trim());
+  const match = /^(halves|rows) (\d+): (.+?)(?:, hop (\d+))?$/.exec(text.trim());
   if (!match) return undefined;
   const passes: Pass[] = [];
   for (const part of match[3]!.split(" | ")) {
@@ -119,7 +122,10 @@ export function parsePasses(text: string): PassPlan | undefined {
       ...(pass[6] ? { turns: Number(pass[6]) } : {}),
     });
   }
-  const plan: PassPlan = { points: Number(match[2]), packing: match[1] as Packing, passes };
+  const plan: PassPlan = {
+    ...{ points: Number(match[2]), packing: match[1] as Packing, passes },
+    ...(match[4] && { hop: Number(match[4]) }),
+  };
   return runnable(plan) ? plan : undefined;
 }
 

@@ -7,7 +7,7 @@ import {
   type GpuTensor,
   InvalidArgumentError,
 } from "../../src/index.ts";
-import { createProblem } from "../../src/plan/problem.ts";
+import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
 import {
   checkBackward,
@@ -204,6 +204,41 @@ describe.skipIf(!onGpu)("rows of a circular convolution in pairs", () => {
     expect(conv.explain().chosen.plan).toMatch(/^rows 1024/);
     await checkForward(conv, drawn, "rows");
     await checkBackward(conv, drawn, "rows");
+  });
+});
+
+/** Blocks of rows through several passes, in work memory for a few of them at a time. */
+const blockCases: readonly (readonly [ProblemOptions, string])[] = [
+  [{ length: 3000, kernelLength: 100 }, "halves 256: 4 /16 ×16 | 8·8 ×8, hop 20"],
+  [{ length: 3001, kernelLength: 99, mode: "same" }, "halves 256: 4 /16 ×16 | 8·8 ×8, hop 22"],
+  [
+    { length: 2000, kernelLength: 300, mode: "full", dtype: "float16" },
+    "halves 1024: 4 /16 ×8 | 4 /16 ×16 | 8·8 ×8, hop 40",
+  ],
+  [
+    { length: 2048, kernelLength: 100, mode: "bidirectional", dtype: "bfloat16" },
+    "halves 256: 4 /16 ×16 | 8·8 ×8, hop 10",
+  ],
+];
+
+describe.skipIf(!onGpu)("blocks in several passes", () => {
+  test.each(blockCases)("%o, %s", async (options, plan) => {
+    const hints = { batch: 3, channels: 2 };
+    const problem = createProblem(options, "test");
+    const gates = { pregate: true, postgate: true, skip: options.mode !== "full" };
+    const drawn = drawInputs(problem, { ...hints, ...gates }, 8);
+    const workspaceBytes = 2 ** 20;
+    using conv = await FlashFFTConv.create({
+      ...options,
+      ...hints,
+      backend: "webgpu",
+      plan,
+      workspaceBytes,
+    });
+    expect(conv.explain().chosen.plan).toBe(plan);
+    await checkForward(conv, drawn, "rows");
+    await checkBackward(conv, drawn, "rows");
+    expect(conv.memory().workspaceBytes).toBeLessThanOrEqual(workspaceBytes);
   });
 });
 

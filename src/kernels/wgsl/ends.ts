@@ -2,7 +2,7 @@
 import { Graph } from "../../math/expr.ts";
 import type { PassLayout } from "../../plan/passes.ts";
 import { passLayouts } from "../../plan/passes.ts";
-import type { Gradient, KernelSpec, Path, Scaling, Sink, Source } from "./kernels.ts";
+import type { Cut, Gradient, KernelSpec, Path, Scaling, Sink, Source } from "./kernels.ts";
 import { accumulators, squares } from "./norms.ts";
 import { pointElement, readPoint, writePoint } from "./points.ts";
 import type { Value } from "./print.ts";
@@ -31,11 +31,21 @@ const endsOf = (work: Path | Gradient): (Source | Sink)[] =>
     ? [work.source, work.sink]
     : [work.u, work.dy, work.again, work.y, work.du].filter((end) => end !== undefined);
 
+/** How many of the samples of all threads. */
+type Share = "all" | "some" | "none";
+
+/** Samples that stand at one place of each thread. */
+interface Samples {
+  readonly shift: number;
+  readonly row: Share;
+  readonly own: Share;
+}
+
 /** A place of one result or of two neighbours, and the text of their values. */
 interface Spot {
   readonly place: Place;
-  /** Whether it lies in the row whatever the thread. */
-  readonly all: boolean;
+  /** Those that it is one of; its place has their shift already. */
+  readonly samples: Samples;
   /** The part of the points, and with packed rows the row, that it is. */
   readonly which: 0 | 1;
   readonly value: (values: readonly Value[][]) => string;
@@ -73,7 +83,9 @@ export class Ends {
     const layout = passLayouts(plan)[spec.pass]!;
     this.pass = work.kind === "gradient" ? widened(layout, spec.machine.threads) : layout;
     const { pass } = this;
-    const tensors = endsOf(work).flatMap(tensorsOf);
+    const ends = endsOf(work);
+    const tensors = ends.flatMap(tensorsOf);
+    this.cut = ends.flatMap((end) => (end.kind === "samples" && end.cut ? [end.cut] : []))[0];
     this.vector = tensors.length > 0 ? 2 : 1;
     const tables = stageTables(plan)[spec.pass]!;
     const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, this.vector);
@@ -91,6 +103,9 @@ export class Ends {
     if (stages.some((s) => s.table))
       this.bind({ name: "twiddles", access: "read", element: "vec4f" });
   }
+
+  /** How rows are cut into blocks where this kernel has samples of them. */
+  readonly cut: Cut | undefined;
 
   /** Whether two rows share a transform. */
   get paired(): boolean {
@@ -155,13 +170,23 @@ export class Ends {
     return sum({ base, offset: this.#slot(i, q) });
   }
 
-  /** Which samples a part of a point holds: complex part 0 or 1, of input q of the first stage. */
-  #samples(part: 0 | 1, q: number, width: number): { shift: number; all: boolean; none: boolean } {
+  /**
+   * Which samples a part of a point holds: complex part 0 or 1, of input q of the first stage; whether all or none of them
+   * lie in the row, and in the block's own.
+   */
+  #samples(part: 0 | 1, q: number, width: number): Samples {
     const { plan } = this.spec;
     const shift = plan.packing === "halves" ? part * plan.points : 0;
     const run = plan.points / this.tile.stages[0]!.radix;
     const first = shift + q * run;
-    return { shift, all: first + run <= width, none: first >= width };
+    const within = (from: number, to: number): Share => {
+      if (from <= first && first + run <= to) return "all";
+      return first + run <= from || to <= first ? "none" : "some";
+    };
+    if (!this.cut) return { shift, row: within(0, width), own: "all" };
+    // Where a block begins is known at run time alone.
+    const { lead, hop } = this.cut;
+    return { shift, row: "some", own: within(lead, lead + hop) };
   }
 
   #sampleIndex(
@@ -170,8 +195,26 @@ export class Ends {
     at: { shift: number; width: number; which: 0 | 1 },
   ): string {
     const row = this.#row(at.which);
-    const base = this.tile.held("i", `${place.base} + ${row} * ${at.width}u + p.${tensor}`);
+    const start = this.cut ? " + start" : "";
+    const base = this.tile.held("i", `${place.base} + ${row} * ${at.width}u + p.${tensor}${start}`);
     return sum({ base, offset: place.offset + at.shift });
+  }
+
+  /** Which sample of its row a position holds; below the row's first, a huge number. */
+  #sampleAt(place: Place, shift: number): string {
+    const position = sum({ ...place, offset: place.offset + shift });
+    return this.cut ? `${position} + start` : position;
+  }
+
+  /** Conditions that a position lies in the row, and is one of the block's own, where that is not known. */
+  #conditions(place: Place, { shift, row, own }: Samples, width: number): string[] {
+    const { lead, hop } = this.cut ?? { lead: 0, hop: 0 };
+    return [
+      ...(row === "some" ? [`${this.#sampleAt(place, shift)} < ${width}u`] : []),
+      ...(own === "some"
+        ? [`${sum({ ...place, offset: place.offset + shift })} - ${lead}u < ${hop}u`]
+        : []),
+    ];
   }
 
   /** An index that never leaves the row, for samples that may lie beyond its end and are left out then. */
@@ -181,7 +224,7 @@ export class Ends {
     at: { shift: number; width: number; which: 0 | 1 },
     samples: 1 | 2,
   ): string {
-    const position = sum({ ...place, offset: place.offset + at.shift });
+    const position = this.#sampleAt(place, at.shift);
     const inside = this.tile.held("n", `min(${position}, ${at.width - samples}u)`);
     const row = this.tile.held("i", `${this.#row(at.which)} * ${at.width}u + p.${tensor}`);
     return `${inside} + ${row}`;
@@ -195,8 +238,10 @@ export class Ends {
       places.forEach((row, i) => {
         row.forEach((place, q) => {
           if (values[i]![q] !== undefined) return;
-          const { all, none, shift } = this.#samples(which, q, source.width);
-          if (none) {
+          const samples = this.#samples(which, q, source.width);
+          const { shift, row: inRow } = samples;
+          const own = source.own ? samples.own : "all";
+          if (inRow === "none" || own === "none") {
             values[i]![q] = 0;
             return;
           }
@@ -204,9 +249,10 @@ export class Ends {
           const read = source.factors
             .map((f) => {
               const at = { shift, width: source.width, which };
-              const index = all
-                ? this.#sampleIndex(f, place, at)
-                : this.#clampedIndex(f, place, at, pair ? 2 : 1);
+              const index =
+                inRow === "all"
+                  ? this.#sampleIndex(f, place, at)
+                  : this.#clampedIndex(f, place, at, pair ? 2 : 1);
               const word = this.#fetched.get(`${f} ${i} ${q} ${which}`) ?? `${f}_word(${index})`;
               if (pair) return `${f}_pair(${word})`;
               // Which half of its word a sample is depends on the thread alone.
@@ -214,9 +260,9 @@ export class Ends {
               return `${f}_one(${word}, ${half})`;
             })
             .join(" * ");
-          const guard = `${sum({ ...place, offset: place.offset + shift })} < ${source.width}u`;
+          const guard = this.#conditions(place, { ...samples, own }, source.width).join(" && ");
           const zero = pair ? "vec2f()" : "0.0f";
-          const value = this.text.hold("s", all ? read : `select(${zero}, ${read}, ${guard})`);
+          const value = this.text.hold("s", guard ? `select(${zero}, ${read}, ${guard})` : read);
           values[i]![q] = pair ? `${value}.x` : value;
           if (pair) values[i + 1]![q] = `${value}.y`;
         });
@@ -243,8 +289,8 @@ export class Ends {
       if (neighbours && i % 2 === 1) return;
       row.forEach((place, q) => {
         for (const which of [0, 1] as const) {
-          const { all, shift } = this.#samples(which, q, source.width);
-          if (!all) continue;
+          const { row, shift } = this.#samples(which, q, source.width);
+          if (row !== "all") continue;
           for (const f of source.factors) {
             const name = text.fresh("f");
             this.#fetched.set(`${f} ${i} ${q} ${which}`, name);
@@ -404,8 +450,9 @@ export class Ends {
   gatesAhead(sink: Sink & { kind: "samples" }): void {
     for (const { tensor, gates, skipped } of sink.outputs) {
       for (const name of [...gates, ...(skipped ? [skipped] : [])]) {
-        for (const { place, all, which } of this.#spots(tensor, sink.width)) {
-          if (all) this.#word(name, this.#sampleIndex(name, place, { ...sink, shift: 0, which }));
+        for (const { place, samples, which } of this.#spots(tensor, sink.width)) {
+          const at = { ...sink, shift: 0, which };
+          if (samples.row === "all") this.#word(name, this.#sampleIndex(name, place, at));
         }
       }
     }
@@ -427,13 +474,14 @@ export class Ends {
       ends.forEach((row, i) => {
         if (paired && this.#neighbours && i % 2 === 1) return;
         row.forEach((at, q) => {
-          const { all, none, shift } = this.#samples(which, q, width);
-          if (none) return;
+          const samples = this.#samples(which, q, width);
+          if (samples.row === "none" || samples.own === "none") return;
           const value = (values: readonly Value[][]): string =>
             paired && this.#neighbours
               ? `vec2f(${part(values[i]![q]!)}, ${part(values[i + 1]![q]!)})`
               : part(values[i]![q]!);
-          singles.push({ place: { ...at, offset: at.offset + shift }, all, which, value });
+          const place = { ...at, offset: at.offset + samples.shift };
+          singles.push({ place, samples: { ...samples, shift: 0 }, which, value });
         });
       });
       spots.push(...(paired && this.meets ? this.#met(singles) : singles));
@@ -460,8 +508,15 @@ export class Ends {
         const got = this.text.hold("g", `subgroupShuffleXor(select(${y}, ${x}, ${odd}), 1u)`);
         return `select(vec2f(${x}, ${got}), vec2f(${got}, ${y}), ${odd})`;
       };
-      const { which } = a;
-      return [{ place: { base: offset, offset: 0 }, all: a.all && b.all, which, value }];
+      const { which, samples } = a;
+      const both = (x: Share, y: Share): Share => (x === y ? x : "some");
+      const shares = {
+        row: both(samples.row, b.samples.row),
+        own: both(samples.own, b.samples.own),
+      };
+      return [
+        { place: { base: offset, offset: 0 }, samples: { shift: 0, ...shares }, which, value },
+      ];
     });
   }
 
@@ -470,29 +525,33 @@ export class Ends {
     values: readonly Value[][],
     scales: Scales | undefined,
   ): void {
+    // What is stored on the same condition is stored together: SwiftShader compiles kernels of many branches for seconds.
+    const stores = new Map<string, string[]>();
     for (const { tensor, gates, skipped } of sink.outputs) {
       const { paired } = this.tensors.get(tensor)!;
       if (skipped) this.bind({ name: "skip", access: "read", element: "f32" });
-      for (const { place, all, which, value } of this.#spots(tensor, sink.width)) {
+      for (const { place, samples, which, value } of this.#spots(tensor, sink.width)) {
         const at = { shift: 0, width: sink.width, which };
         const read = (name: TensorName): string => {
           const index = this.#sampleIndex(name, place, at);
-          const word = all ? this.#word(name, index) : `${name}_word(${index})`;
+          const word = samples.row === "all" ? this.#word(name, index) : `${name}_word(${index})`;
           return `${name}_${paired ? `pair(${word})` : `one(${word}, ${index})`}`;
         };
         const own = scales ? [`${scales[which]}.y`] : [];
         const gated = [value(values), ...own, ...gates.map(read)].join(" * ");
         const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
         const index = this.#sampleIndex(tensor, place, at);
-        const store = `${tensor}_put${paired ? "_pair" : ""}(${index}, ${whole});`;
-        const conditions = [
+        const condition = [
           ...(this.paired && which === 1 ? ["partnered"] : []),
-          ...(all ? [] : [`${sum(place)} < ${sink.width}u`]),
-        ];
-        const guarded =
-          conditions.length > 0 ? `if (${conditions.join(" && ")}) { ${store} }` : store;
-        this.text.line(guarded);
+          ...this.#conditions(place, samples, sink.width),
+        ].join(" && ");
+        const alike = stores.get(condition) ?? [];
+        alike.push(`${tensor}_put${paired ? "_pair" : ""}(${index}, ${whole});`);
+        stores.set(condition, alike);
       }
+    }
+    for (const [condition, alike] of stores) {
+      this.text.line(condition ? `if (${condition}) { ${alike.join(" ")} }` : alike.join("\n"));
     }
   }
 

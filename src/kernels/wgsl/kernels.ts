@@ -16,6 +16,12 @@ export interface Output {
   readonly skipped?: TensorName | undefined;
 }
 
+/** A row cut into blocks: block j has sample j·hop − lead at position 0, and its own samples from position `lead` on. */
+export interface Cut {
+  readonly hop: number;
+  readonly lead: number;
+}
+
 /** Work memory of transforms between passes. */
 export type WorkBuffer = "work" | "other" | "again";
 
@@ -25,12 +31,24 @@ export type ScaleBuffer = "scales" | "otherScales";
 /** Where a path begins: a product of tensors, taps at their positions (bound as `u`), or complex points in work memory. */
 export type Source =
   | { readonly kind: "taps"; readonly runs: readonly Run[]; readonly taps: number }
-  | { readonly kind: "samples"; readonly factors: readonly TensorName[]; readonly width: number }
+  | {
+      readonly kind: "samples";
+      readonly factors: readonly TensorName[];
+      readonly width: number;
+      readonly cut?: Cut | undefined;
+      /** Whether only the block's own `hop` samples count. */
+      readonly own?: boolean;
+    }
   | { readonly kind: "work"; readonly buffer: WorkBuffer | "sums" };
 
 /** Where a path ends. */
 export type Sink =
-  | { readonly kind: "samples"; readonly outputs: readonly Output[]; readonly width: number }
+  | {
+      readonly kind: "samples";
+      readonly outputs: readonly Output[];
+      readonly width: number;
+      readonly cut?: Cut | undefined;
+    }
   | { readonly kind: "work"; readonly buffer: WorkBuffer }
   | { readonly kind: "spectrum" };
 
@@ -82,6 +100,8 @@ export interface KernelSpec {
   /** Of the points in work memory. */
   readonly format: PointFormat;
   readonly work: Path | Gradient;
+  /** Blocks of a row. */
+  readonly blocks: number;
   readonly machine: Machine;
 }
 
@@ -141,11 +161,12 @@ ${parameterNames.map((n) => `  ${n}: u32,`).join("\n")}
 @group(0) @binding(0) var<uniform> p: Parameters;`;
 
 /** The user's rows of a unit: units of a channel stand one after the other; a pair may lack its second row. */
-export function rowFunctions(packing: Packing): readonly string[] {
+export function rowFunctions(packing: Packing, blocks = 1): readonly string[] {
   if (packing === "halves") {
+    const row = blocks === 1 ? "(p.first + unit)" : `((p.first + unit) / ${blocks}u)`;
     return [
-      "fn channel_of(unit: u32) -> u32 { return (p.first + unit) / p.batch; }",
-      "fn row_of(unit: u32) -> u32 { return ((p.first + unit) % p.batch) * p.channels + channel_of(unit); }",
+      `fn channel_of(unit: u32) -> u32 { return ${row} / p.batch; }`,
+      `fn row_of(unit: u32) -> u32 { return ${row} % p.batch * p.channels + channel_of(unit); }`,
     ];
   }
   return [

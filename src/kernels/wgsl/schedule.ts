@@ -8,6 +8,7 @@
  */
 import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
+import { blocksOf } from "../../plan/pass-planner.ts";
 import type { PointFormat } from "../../plan/passes.ts";
 import { pointFormat } from "../../plan/passes.ts";
 import type {
@@ -49,15 +50,18 @@ export class Scheduler {
   #kernel(
     pass: number,
     work: Path | Gradient,
-    stored?: { readonly dtype: Dtype; readonly format: PointFormat },
+    taps?: { readonly dtype: Dtype; readonly format: PointFormat },
   ): Kernel {
     const { plan, problem, limits } = this.convolution;
-    const { dtype, format } = stored ?? {
-      dtype: problem.dtype,
-      format: pointFormat(plan, problem.dtype),
-    };
-    return this.#remembered(`${pass} ${dtype} ${format} ${JSON.stringify(work)}`, () =>
-      generateKernel({ plan, pass, dtype, format, work, machine: limits }),
+    const { dtype, format, blocks } = taps
+      ? { ...taps, blocks: 1 }
+      : {
+          dtype: problem.dtype,
+          format: pointFormat(plan, problem.dtype),
+          blocks: blocksOf(problem, plan),
+        };
+    return this.#remembered(`${pass} ${dtype} ${format} ${blocks} ${JSON.stringify(work)}`, () =>
+      generateKernel({ plan, pass, dtype, format, work, blocks, machine: limits }),
     );
   }
 
@@ -72,10 +76,11 @@ export class Scheduler {
 
   /** Spectra of `channels` channels of taps, kept. */
   spectra(channels: number, taps: Dtype, offset: number): Schedule {
-    const build = new Build(this.convolution, {
+    const call: GpuCall = {
       ...{ batch: 1, channels, pregate: false, postgate: false, skip: false },
       ...{ taps, offsets: { k: offset } },
-    });
+    };
+    const build = new Build(this.convolution, call, 1);
     this.#makeSpectra(build, 0, channels);
     return build.finish();
   }
@@ -116,7 +121,7 @@ export class Scheduler {
 
   /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u. */
   forward(call: GpuCall): Schedule {
-    const build = new Build(this.convolution, call);
+    const build = new Build(this.convolution, call, 1);
     for (const group of build.channelGroups(0)) {
       if (call.taps) this.#makeSpectra(build, group.from, group.count);
       for (const slice of build.slices(group)) {
@@ -146,11 +151,13 @@ export class Scheduler {
     outputs: readonly Output[],
   ): void {
     const { plan } = this.convolution;
-    const source: Source = { kind: "samples", factors, width: build.widthOf(factors[0]!) };
-    const sink: Sink = { kind: "samples", outputs, width: build.widthOf(outputs[0]!.tensor) };
+    const cut = build.cut(product === "kernel" ? "forward" : "backward");
+    const source: Source = { kind: "samples", factors, width: build.widthOf(factors[0]!), cut };
+    const width = build.widthOf(outputs[0]!.tensor);
+    const sink: Sink = { kind: "samples", outputs, width, cut };
     const last = plan.passes.length - 1;
     const single = last === 0;
-    const all = build.unitsOf(slice.batch) * slice.channels;
+    const all = build.unitsOf(slice.batch * build.blocks) * slice.channels;
     const group = single ? all : build.rowsFor(build.workBytes(), 0);
     for (let first = 0; first < all; first += group) {
       const at: Units = { build, slice, first, units: Math.min(group, all - first) };
@@ -222,13 +229,17 @@ export class Scheduler {
 
   /** All gradients but skip's. */
   backward(call: GpuCall): Schedule {
-    const build = new Build(this.convolution, call);
+    const build = new Build(
+      this.convolution,
+      call,
+      this.convolution.plan.packing === "rows" ? 3 : 2,
+    );
     const fused = 10 + (build.call.skip ? 1 : 0);
     const together = fused <= this.convolution.limits.bindings;
     for (const group of build.channelGroups(1)) {
       if (call.taps) this.#makeSpectra(build, group.from, group.count);
       for (const slice of build.slices(group)) {
-        if (!together) this.#separately(build, slice);
+        this.#separately(build, slice, together);
         this.#sumAndSpread(build, slice, group.from, together);
         if (call.skip) this.#sumSkip(build, slice);
       }
@@ -256,11 +267,17 @@ export class Scheduler {
     };
   }
 
-  /** Gradients of rows one by one, where a kernel cannot bind all tensors at once. */
-  #separately(build: Build, slice: Slice): void {
+  /**
+   * Gradients of rows one by one, where a kernel cannot bind all tensors at once; postgate's where rows are cut: its blocks
+   * reach back, those of the other gradients ahead.
+   */
+  #separately(build: Build, slice: Slice, together: boolean): void {
     const factors = this.#factors(build);
     const outputs = this.#gradientOutputs(build);
-    for (const o of outputs.dpostgate) this.#convolve(build, slice, factors.u, "kernel", [o]);
+    if (!together || this.convolution.plan.hop) {
+      for (const o of outputs.dpostgate) this.#convolve(build, slice, factors.u, "kernel", [o]);
+    }
+    if (together) return;
     for (const o of outputs.du) this.#convolve(build, slice, factors.dy, "conjugate", [o]);
   }
 
@@ -272,17 +289,17 @@ export class Scheduler {
     const paired = plan.packing === "rows";
     const factors = this.#factors(build);
     const outputs = this.#gradientOutputs(build);
-    const from = (f: readonly TensorName[]): Source => ({
-      kind: "samples",
-      factors: f,
-      width: build.widthOf(f[0]!),
+    const cut = build.cut("backward");
+    const from = (f: readonly TensorName[], own: boolean): Source => ({
+      ...{ kind: "samples", factors: f, width: build.widthOf(f[0]!), cut },
+      ...(cut && own && { own }),
     });
     const to = (o: readonly Output[]): Sink | undefined =>
       together && o.length > 0
-        ? { kind: "samples", outputs: o, width: build.widthOf(o[0]!.tensor) }
+        ? { kind: "samples", outputs: o, width: build.widthOf(o[0]!.tensor), cut }
         : undefined;
-    const [u, dy] = [from(factors.u), from(factors.dy)];
-    const [y, du] = [to(outputs.dpostgate), to(outputs.du)];
+    const [u, dy] = [from(factors.u, true), from(factors.dy, false)];
+    const [y, du] = [cut ? undefined : to(outputs.dpostgate), to(outputs.du)];
     const inWork = (sink: Sink | undefined, buffer: WorkBuffer): Sink | undefined =>
       sink && (single ? sink : { kind: "work", buffer });
     const work: Gradient = {
@@ -294,16 +311,15 @@ export class Scheduler {
       du: inWork(du, "other"),
     };
     const kernel = this.#kernel(last, work);
-    const each = build.unitsOf(slice.batch);
-    const fit = single
-      ? each * slice.channels
-      : build.rowsFor((paired ? 3 : 2) * build.workBytes(), 0);
+    const items = slice.batch * build.blocks;
+    const each = build.unitsOf(items);
+    const fit = single ? each * slice.channels : build.rowsFor(build.workBytes(), 0);
     const channels = Math.max(1, Math.min(slice.channels, Math.floor(fit / each)));
-    const batch = Math.min(slice.batch, fit * build.rowsEach);
+    const batch = Math.min(items, fit * build.rowsEach);
     for (let h = 0; h < slice.channels; h += channels) {
       const count = Math.min(channels, slice.channels - h);
-      for (let b = 0; b < slice.batch; b += batch) {
-        const rows = Math.min(batch, slice.batch - b);
+      for (let b = 0; b < items; b += batch) {
+        const rows = Math.min(batch, items - b);
         const first = h * each + b / build.rowsEach;
         const units = count * build.unitsOf(rows);
         const at: Units = { build, slice, first, units };

@@ -2,10 +2,12 @@
 import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import type { Part } from "../../plan/geometry.ts";
+import { blockMargins } from "../../plan/geometry.ts";
+import { blocksOf } from "../../plan/pass-planner.ts";
 import type { PassPlan, PointFormat } from "../../plan/passes.ts";
 import { passLayouts, pointBytes, pointFormat } from "../../plan/passes.ts";
 import type { Problem } from "../../plan/problem.ts";
-import type { Kernel, Machine, Parameters, ScaleBuffer, WorkBuffer } from "./kernels.ts";
+import type { Cut, Kernel, Machine, Parameters, ScaleBuffer, WorkBuffer } from "./kernels.ts";
 import { normBytes } from "./norms.ts";
 import type { TensorName } from "./tensors.ts";
 
@@ -106,9 +108,13 @@ export class Build {
   readonly #steps: Step[] = [];
   readonly #bytes: Partial<Record<BufferName, number>> = {};
 
-  constructor(convolution: GpuConvolution, call: GpuCall) {
+  readonly #workBuffers: 1 | 2 | 3;
+
+  /** `workBuffers`: how many work memories there are at once, each as large as the others. */
+  constructor(convolution: GpuConvolution, call: GpuCall, workBuffers: 1 | 2 | 3) {
     this.#convolution = convolution;
     this.call = call;
+    this.#workBuffers = workBuffers;
   }
 
   finish(): Schedule {
@@ -136,9 +142,23 @@ export class Build {
     return this.#convolution.plan.packing === "rows" ? 2 : 1;
   }
 
-  /** Transforms of `batch` rows of a channel. */
-  unitsOf(batch: number): number {
-    return Math.ceil(batch / this.rowsEach);
+  /** Blocks of a row. */
+  get blocks(): number {
+    const { problem, plan } = this.#convolution;
+    return blocksOf(problem, plan);
+  }
+
+  /** How rows are cut, for sums forward or for gradients, which reach the other way. */
+  cut(way: "forward" | "backward"): Cut | undefined {
+    const { plan, part } = this.#convolution;
+    if (!plan.hop) return undefined;
+    const { behind, ahead } = blockMargins(part);
+    return { hop: plan.hop, lead: way === "forward" ? behind : ahead };
+  }
+
+  /** Transforms of so many rows, or blocks of rows, of a channel. */
+  unitsOf(items: number): number {
+    return Math.ceil(items / this.rowsEach);
   }
 
   /** Samples of a tensor's row. */
@@ -147,11 +167,11 @@ export class Build {
     return ["y", "dy", "postgate", "dpostgate"].includes(tensor) ? outputLength : length;
   }
 
-  /** Rows whose work memory, `bytes` each, is there at once, and whose tensors of `bound` bytes can be bound. */
+  /** Rows that a work memory, `bytes` each, has room for, and whose tensors of `bound` bytes can be bound. */
   rowsFor(bytes: number, bound: number): number {
     const { workspaceBytes, bindingBytes, alignment } = this.#convolution.limits;
     const fit = Math.min(
-      (workspaceBytes * (1 - 2 * spectraShare)) / bytes,
+      (workspaceBytes * (1 - 2 * spectraShare)) / (this.#workBuffers * bytes),
       bindingBytes / bytes,
       bound > 0 ? (bindingBytes - alignment) / bound : Number.POSITIVE_INFINITY,
     );
@@ -194,7 +214,12 @@ export class Build {
     const most = Math.floor(budget / (channels * this.#transformBytes));
     return Math.max(
       1,
-      Math.min(wanted, Math.ceil(this.unitsOf(this.call.batch) / 2), most, mostChunks),
+      Math.min(
+        wanted,
+        Math.ceil(this.unitsOf(this.call.batch * this.blocks) / 2),
+        most,
+        mostChunks,
+      ),
     );
   }
 

@@ -11,17 +11,17 @@ import { nodes, printValues } from "./print.ts";
 import { roundingFunctions, tensorFunctions } from "./tensors.ts";
 
 /**
- * Loops of gradients over a chunk of the batch rows of a channel. All threads of a workgroup take as many turns, as barriers
- * ask; a turn beyond the chunk counts for nothing.
+ * Loops of gradients over a chunk of the batch rows of a channel, or of the blocks of its rows. All threads of a workgroup
+ * take as many turns, as barriers ask; a turn beyond the chunk counts for nothing.
  */
-const rowLoop = [
+const rowLoop = (blocks: number): readonly string[] => [
   "let each = (p.end - p.begin + p.chunks - 1u) / p.chunks;",
   "for (var i = 0u; i < each; i++) {",
-  "let wanted_row = p.begin + chunk * each + i;",
-  "let live = live && wanted_row < p.end;",
-  "let b = min(wanted_row, p.end - 1u);",
-  "let row = b * p.channels + h;",
-  "let slot = channel_unit * (p.end - p.begin) + b - p.begin;",
+  "let wanted_item = p.begin + chunk * each + i;",
+  "let live = live && wanted_item < p.end;",
+  "let item = min(wanted_item, p.end - 1u);",
+  `let row = item / ${blocks}u * p.channels + h;`,
+  "let slot = channel_unit * (p.end - p.begin) + item - p.begin;",
 ];
 const pairLoop = [
   "let units_each = (p.end - p.begin + 1u) / 2u;",
@@ -83,7 +83,9 @@ class Writer extends Ends {
         return name;
       }),
     );
-    for (const line of this.paired ? pairLoop : rowLoop) text.line(line);
+    for (const line of this.paired ? pairLoop : rowLoop(this.spec.blocks)) text.line(line);
+    if (this.cut)
+      text.line(`let start = item % ${this.spec.blocks}u * ${this.cut.hop}u - ${this.cut.lead}u;`);
     tile.enterLoop();
     const [u, scales] = this.#transformed(work.u);
     if (work.y) this.store(work.y, tile.inverse(this.multiply(u, "kernel")), true, scales);
@@ -147,6 +149,11 @@ class Writer extends Ends {
         ...(this.paired
           ? ["let partner = partner_of(unit);", "let partnered = partner != row;"]
           : []),
+        ...(this.cut
+          ? [
+              `let start = (p.first + unit) % ${spec.blocks}u * ${this.cut.hop}u - ${this.cut.lead}u;`,
+            ]
+          : []),
       );
     }
     if (this.bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
@@ -175,7 +182,7 @@ class Writer extends Ends {
       declaredParameters,
       ...declared,
       ...shared,
-      ...rowFunctions(spec.plan.packing),
+      ...rowFunctions(spec.plan.packing, spec.blocks),
       ...(this.paired ? scaleFunctions(spec.dtype) : []),
       ...(works ? pointFunctions(spec.format) : []),
       ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),

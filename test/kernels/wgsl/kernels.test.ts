@@ -41,6 +41,8 @@ const problems: readonly ProblemOptions[] = [
   ...dtypes.flatMap((dtype) => [1024, 1023].map((length) => ({ dtype, length }))),
   { length: 1_048_576, dtype: "float16" },
   { length: 16_777_216 },
+  { length: 65_536, kernelLength: 1000, dtype: "float16" },
+  { length: 1_048_576, kernelLength: 65_537, mode: "full" },
 ];
 
 const gates = { pregate: true, postgate: true };

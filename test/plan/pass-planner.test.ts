@@ -1,0 +1,63 @@
+/** Plans for GPUs: what the cost model chooses, and plans as text. */
+import { describe, expect, test } from "vitest";
+import { defaultGpu } from "../../src/plan/device.ts";
+import { namedPasses, passCandidates } from "../../src/plan/pass-planner.ts";
+import { formatPasses, parsePasses } from "../../src/plan/passes.ts";
+import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
+
+const limits = { sharedBytes: 49_152, threads: 1024, values: 32 };
+const workload = { batch: 8, channels: 48 };
+
+const cheapest = (options: ProblemOptions) =>
+  passCandidates(createProblem(options, "test"), defaultGpu, limits, workload)[0]!;
+
+describe("kernels shorter than the input", () => {
+  const length = 65_536;
+  const kernels = [65_536, 16_384, 4096, 1024, 256];
+
+  test("cost less, the shorter the less", () => {
+    const seconds = kernels.map((kernelLength) => cheapest({ length, kernelLength }).seconds);
+    expect(seconds).toEqual([...seconds].sort((a, b) => b - a));
+    expect(seconds[3]! / seconds[0]!).toBeLessThan(1 / 2);
+  });
+
+  test("are cut into blocks where whole rows cost more, short ones whatever L", () => {
+    expect(cheapest({ length, kernelLength: length }).plan.hop).toBeUndefined();
+    for (const longer of [2 ** 16, 2 ** 24]) {
+      const { hop, points } = cheapest({ length: longer, kernelLength: 1024 }).plan;
+      expect(hop).toBeGreaterThan(1024);
+      expect(points).toBeLessThanOrEqual(8192);
+    }
+  });
+
+  test("stay whole in circular convolutions", () => {
+    const problem = createProblem({ length, kernelLength: 16, mode: "circular" }, "test");
+    const candidates = passCandidates(problem, defaultGpu, limits, workload);
+    expect(candidates.length).toBeGreaterThan(0);
+    for (const { plan } of candidates) expect(plan.hop).toBeUndefined();
+  });
+});
+
+describe("plans as text", () => {
+  test("come back as they were", () => {
+    for (const kernelLength of [5000, 100]) {
+      const options = { length: 5000, kernelLength };
+      const { plan } = cheapest(options);
+      expect(parsePasses(formatPasses(plan))).toEqual(plan);
+      const problem = createProblem(options, "test");
+      const named = namedPasses(formatPasses(plan), problem, defaultGpu, limits, workload);
+      expect(named).toEqual(cheapest(options));
+    }
+  });
+
+  test.each([
+    ["no room for so many outputs", "halves 128: 8·16 ×8·4 split, hop 158"],
+    ["an odd number of outputs", "halves 128: 8·16 ×8·4 split, hop 21"],
+    ["no outputs", "halves 128: 8·16 ×8·4 split, hop 0"],
+    ["too few points for a row", "halves 128: 8·16 ×8·4 split"],
+    ["more threads than a workgroup has", "halves 4096: 2·2·1024 ×2048 split"],
+  ])("are refused: %s", (_, text) => {
+    const problem = createProblem({ length: 1000, kernelLength: 100 }, "test");
+    expect(namedPasses(text, problem, defaultGpu, limits, workload)).toBeUndefined();
+  });
+});
