@@ -3,9 +3,13 @@ import type { Instructions } from "../backend/features.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { defaultGpu } from "../plan/device.ts";
+import type { KeptFrequencies } from "../plan/frequencies.ts";
 import { keptBins } from "../plan/frequencies.ts";
+import type { RowWork } from "../plan/pass-cost.ts";
+import { passPlanCost } from "../plan/pass-cost.ts";
 import type { PassCandidate } from "../plan/pass-planner.ts";
 import { blocksOf } from "../plan/pass-planner.ts";
+import type { PassPlan } from "../plan/passes.ts";
 import type { Candidate, Workload } from "../plan/planner.ts";
 import { candidates, named, wholeWork, workOf } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
@@ -86,14 +90,14 @@ function prediction({ text, cost, seconds, geometry, plan, blocks }: Candidate):
   };
 }
 
-function leftOutOf(
-  problem: Problem,
-  candidate: Candidate,
-  device: DeviceSpec,
-  workload: Workload,
-): LeftOut {
-  const bins = keptBins(problem.frequencies!);
-  const [all, left] = [wholeWork(problem, device, workload), workOf(candidate, device)];
+/** Operations of a row's transforms, and bytes that they read and write. */
+interface RowTotals {
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+function leftOutOf(frequencies: KeptFrequencies, all: RowTotals, left: RowTotals): LeftOut {
+  const bins = keptBins(frequencies);
   const compared = (whole: number, done: number): { all: number; leftOut: number } => ({
     ...{ all: whole, leftOut: whole - done },
   });
@@ -105,6 +109,13 @@ function leftOutOf(
     flops: compared(all.flops, left.flops),
     bytes: compared(all.bytes, left.bytes),
   };
+}
+
+/** A row's part of a transform that a GPU may share among two. */
+function rowTotals(plan: PassPlan, work: RowWork): RowTotals {
+  const { flops, bytes } = passPlanCost(plan, work, defaultGpu);
+  const rows = plan.packing === "rows" ? 2 : 1;
+  return { flops: flops / rows, bytes: bytes / rows };
 }
 
 /** A chosen plan, the numbers it was priced with, and the reasons. */
@@ -131,7 +142,13 @@ export function choosePlan(
     ...{ problem, workload, device, instructions, backend: "cpu", reason },
     chosen: prediction(candidate),
     candidates: predictions,
-    ...(problem.frequencies && { leftOut: leftOutOf(problem, candidate, device, workload) }),
+    ...(problem.frequencies && {
+      leftOut: leftOutOf(
+        problem.frequencies,
+        wholeWork(problem, device, workload),
+        workOf(candidate, device),
+      ),
+    }),
     toString: () => render(explanation),
   };
   return { explanation, device, candidate };
@@ -159,6 +176,13 @@ export function explainPasses(
     device: { ...defaultGpu, name: `${defaultGpu.name}, on ${adapter}` },
     chosen: predicted(chosen),
     candidates: all.map(predicted),
+    ...(problem.frequencies && {
+      leftOut: leftOutOf(
+        problem.frequencies,
+        rowTotals(chosen.plan, { ...problem, frequencies: undefined }),
+        rowTotals(chosen.plan, problem),
+      ),
+    }),
     toString: () => render(explanation),
   };
   return explanation;

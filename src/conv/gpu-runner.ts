@@ -62,6 +62,17 @@ function whyGpu({ backend = "auto" }: FlashFFTConvOptions, { isSoftware }: WebGp
   return isSoftware ? `${why}, though a processor plays this GPU` : why;
 }
 
+/** Only transforms with exactly the bins that frequencies name may be missing. */
+function refusePeriod({ frequencies }: Problem, call: string): never {
+  throw new UnsupportedError({
+    call,
+    requirement:
+      "on WebGPU the samples N that frequencies are taken over must be a power of two from 32 on, or 3 or 5 times one from 128 on",
+    value: show(frequencies!.period),
+    remedy: "Choose such an N, or set backend: 'cpu'.",
+  });
+}
+
 /** A runner on WebGPU. */
 export async function openGpuRunner(
   problem: Problem,
@@ -80,6 +91,7 @@ export async function openGpuRunner(
   const { batch, channels } = options;
   const workload = { batch, channels };
   const candidates = passCandidates(problem, defaultGpu, limits, workload);
+  if (candidates.length === 0) refusePeriod(problem, call);
   const chosen =
     options.plan === undefined
       ? candidates[0]
@@ -149,6 +161,9 @@ export class GpuRunner implements Runner {
     const values = twiddleValues(this.#candidate.plan);
     const buffer = await this.#own.get("twiddles", values.byteLength, call);
     this.#backend.write(buffer, 0, values);
+    const words = this.#scheduler.pattern?.words;
+    if (words)
+      this.#backend.write(await this.#own.get("pattern", words.byteLength, call), 0, words);
   }
 
   get device(): GPUDevice {
@@ -293,7 +308,11 @@ export class GpuRunner implements Runner {
     encoder: GPUCommandEncoder | undefined,
     call: string,
   ): Promise<void> {
-    const all: Buffers = { ...buffers, twiddles: this.#own.known("twiddles")! };
+    const tables = ["twiddles", "pattern"].flatMap((name) => {
+      const buffer = this.#own.known(name);
+      return buffer ? [[name, buffer]] : [];
+    });
+    const all: Buffers = { ...buffers, ...Object.fromEntries(tables) };
     const needs = new Map(Object.entries(recording.schedule.bytes));
     this.#own.makeRoom(needs, workspace, this.#workspaceBytes);
     for (const [name, bytes] of needs) {

@@ -1,5 +1,4 @@
 /** Choosing a backend and opening it. */
-import { UnsupportedError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer, oneOf } from "../plan/problem.ts";
 import { CpuRunner } from "./cpu-runner.ts";
@@ -8,16 +7,6 @@ import { openGpuRunner } from "./gpu-runner.ts";
 import type { FlashFFTConvOptions } from "./options.ts";
 import { pickInstructions, pickThreads } from "./options.ts";
 import type { Runner } from "./runner.ts";
-
-/** The pass plans of the GPU have no sub-blocks to leave out yet. */
-function refuseFrequencies(call: string): never {
-  throw new UnsupportedError({
-    call,
-    requirement: "frequencies need backend 'cpu'",
-    value: "frequencies with backend 'webgpu'",
-    remedy: "Apply sparsifyKernel and convolve in mode 'circular', or set backend: 'cpu'.",
-  });
-}
 
 /** The runner of a problem on the backend that the options ask for. */
 export async function openRunner(
@@ -30,7 +19,6 @@ export async function openRunner(
   const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
   const channels = integer(call, "channels", options.channels ?? 16, 1, 2 ** 31);
   if (wanted === "webgpu" || (wanted === "auto" && options.device)) {
-    if (problem.frequencies) refuseFrequencies(call);
     return openGpuRunner(problem, { ...options, batch, channels }, call);
   }
   const instructions = pickInstructions(options.instructions ?? "auto", call);

@@ -124,12 +124,16 @@ export function onePart(problem: Problem): Geometry {
   return [{ inputs, taps, outputs, positions, exact: false, scale: 1 }];
 }
 
-/** A circular problem as it is: a cyclic convolution whose positions are those of its period. */
+/**
+ * A circular problem as it is, a cyclic convolution whose positions are those of its period; or, of any mode, one with
+ * frequencies, cyclic over their N, where nothing that wraps around meets an output of the dense convolution.
+ */
 export function cyclicPart(problem: Problem): Part {
-  const { length, kernelLength, period, outputLength } = problem;
+  const { length, kernelLength, outputLength, mode } = problem;
+  const taps = mode === "circular" ? plainRun(kernelLength) : tapRuns(problem);
   return {
-    ...{ inputs: plainRun(length), taps: plainRun(kernelLength), outputs: plainRun(outputLength) },
-    ...{ positions: period, exact: true, scale: 1 },
+    ...{ inputs: plainRun(length), taps, outputs: plainRun(outputLength) },
+    ...{ positions: problem.frequencies?.period ?? problem.period, exact: true, scale: 1 },
   };
 }
 

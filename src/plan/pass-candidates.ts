@@ -115,8 +115,13 @@ export function mostTilePoints(limits: WorkgroupLimits): number {
   return 2 ** Math.floor(Math.log2(most));
 }
 
-/** Plans of one size. */
-export function passPlans(points: number, packing: Packing, limits: WorkgroupLimits): PassPlan[] {
+/** Plans of one size; of several passes the last has blocks of at least `finest` points. */
+export function passPlans(
+  points: number,
+  packing: Packing,
+  limits: WorkgroupLimits,
+  finest: number,
+): PassPlan[] {
   const most = mostTilePoints(limits);
   const plans: PassPlan[] = [];
   const add = (passes: readonly Pass[]): void => {
@@ -130,7 +135,7 @@ export function passPlans(points: number, packing: Packing, limits: WorkgroupLim
     }
   }
   if (plans.length > 0 && points < most) return plans;
-  for (let inner = most; inner >= 512; inner /= 2) {
+  for (let inner = most; inner >= finest; inner /= 2) {
     const rows = points / inner;
     if (!Number.isInteger(rows) || rows < 2) continue;
     const last = tilePasses(inner, 1, limits);

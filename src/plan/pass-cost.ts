@@ -8,6 +8,8 @@ import { bytesPerSample } from "../dtype.ts";
 import type { Cost } from "./cost.ts";
 import { stageFlops } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
+import type { KeptFrequencies } from "./frequencies.ts";
+import { keptShares } from "./pass-pattern.ts";
 import type { PassLayout, PassPlan } from "./passes.ts";
 import { passLayouts, pointBytes, pointFormat } from "./passes.ts";
 
@@ -17,6 +19,8 @@ export interface RowWork {
   readonly length: number;
   readonly outputLength: number;
   readonly dtype: Dtype;
+  /** Frequencies that are kept; blocks of the other ones are left out. */
+  readonly frequencies?: KeptFrequencies | undefined;
 }
 
 /**
@@ -49,13 +53,21 @@ function distance(pass: PassLayout, plan: PassPlan): number {
   return pass.tilePoints >= 4096 ? 2.93e-12 : 0;
 }
 
+/** Bytes of a pass's traffic with device memory, and with work memory, which a cache may hold. */
+interface Traffic {
+  readonly io: number;
+  readonly work: number;
+}
+
+/** The cost of a pass whose blocks are left to a share. */
 function passCost(
   pass: PassLayout,
   plan: PassPlan,
-  traffic: { readonly io: number; readonly work: number },
+  traffic: Traffic,
+  share: number,
   device: DeviceSpec,
 ): Cost {
-  const { points } = plan;
+  const points = plan.points * share;
   const flops =
     pass.radices.reduce((sum, r) => sum + stageFlops(points, r, "butterfly"), 0) +
     (pass.rest === 1 ? 8 * points : 0);
@@ -75,21 +87,29 @@ function passCost(
   };
 }
 
+/** A cost with the bytes that are read and written. */
+export type PassCost = Cost & { readonly bytes: number };
+
 /** Costs of a plan's passes, for one row, or two where they are packed together, on the whole device. */
-function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): Cost[] {
+function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[] {
   const layouts = passLayouts(plan);
   const rows = plan.packing === "rows" ? 2 : 1;
   const io = rows * (work.length + work.outputLength) * bytesPerSample(work.dtype);
   const workBytes = pointBytes[pointFormat(plan, work.dtype)];
+  const shares = keptShares(plan, work.frequencies);
   return layouts.map((pass, i) => {
     const last = i === layouts.length - 1;
     // Passes between others read and write work memory both ways; the last also reads the spectrum.
-    const trips = 2 * ((i > 0 ? 1 : 0) + (last ? 0 : 1));
+    const trips = 2 * ((i > 0 ? shares[i]! : 0) + (last ? 0 : shares[i + 1]!));
+    const spectrum = last ? shares[i]! * pointBytes.float32 : 0;
     const traffic = {
       io: i === 0 ? io : 0,
-      work: plan.points * (trips * workBytes + (last ? pointBytes.float32 : 0)),
+      work: plan.points * (trips * workBytes + spectrum),
     };
-    const cost = passCost(pass, plan, traffic, device);
+    const cost = {
+      ...passCost(pass, plan, traffic, shares[i]!, device),
+      bytes: traffic.io + traffic.work,
+    };
     if (i > 0 || rows === 1) return cost;
     const measure = plan.points * (layouts.length === 1 ? measuring.single : measuring.several);
     return { ...cost, seconds: cost.seconds + measure, memory: cost.memory + measure };
@@ -97,10 +117,10 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): Cost[] {
 }
 
 /** The cost of one row (of two rows, where they are packed together). */
-export function passPlanCost(plan: PassPlan, work: RowWork, device: DeviceSpec): Cost {
-  const total = { seconds: 0, arithmetic: 0, memory: 0, overhead: 0, flops: 0 };
+export function passPlanCost(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost {
+  const total = { seconds: 0, arithmetic: 0, memory: 0, overhead: 0, flops: 0, bytes: 0 };
   for (const cost of passCosts(plan, work, device)) {
-    for (const key of ["seconds", "arithmetic", "memory", "overhead", "flops"] as const) {
+    for (const key of ["seconds", "arithmetic", "memory", "overhead", "flops", "bytes"] as const) {
       total[key] += cost[key];
     }
   }

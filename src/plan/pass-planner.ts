@@ -37,6 +37,8 @@ interface Way {
 }
 
 function partsOf(problem: Problem): Way[] {
+  // A pattern's bins are those of x^N − 1.
+  if (problem.frequencies) return [{ packing: "rows", part: cyclicPart(problem) }];
   const part = onePart(problem)[0]!;
   if (problem.mode === "circular")
     return [
@@ -64,7 +66,7 @@ function blockWay(problem: Problem, positions: number, hop: number): Way {
 
 /** Blocks that somebody names: of an even number of outputs, for which there is room. */
 function namedBlocks(problem: Problem, positions: number, hop: number): Way | undefined {
-  if (problem.mode === "circular" || hop % 2 !== 0) return undefined;
+  if (problem.mode === "circular" || problem.frequencies || hop % 2 !== 0) return undefined;
   return hop <= mostOutputs(problem, positions) ? blockWay(problem, positions, hop) : undefined;
 }
 
@@ -105,6 +107,10 @@ function byRows(plans: readonly PassPlan[]): PassPlan[][] {
   return [...groups.values()];
 }
 
+/** Fewest points of a last pass's blocks after others: short ones leave more out where frequencies are masked. */
+const finestDense = 512;
+const finestSparse = 256;
+
 /** All candidates for a problem, cheapest first; of equals the first made. */
 export function passCandidates(
   problem: Problem,
@@ -115,7 +121,8 @@ export function passCandidates(
   const seen = new Map<string, PassCandidate>();
   for (const { packing, part, hop } of partsOf(problem)) {
     for (const points of hop ? [part.positions / 2] : passSizes(part, packing)) {
-      const plans = passPlans(points, packing, limits).map((plan) =>
+      const finest = problem.frequencies ? finestSparse : finestDense;
+      const plans = passPlans(points, packing, limits, finest).map((plan) =>
         hop ? { ...plan, hop } : plan,
       );
       for (const alike of byRows(plans)) plans.push(cheapestPasses(alike, problem, device));

@@ -14,7 +14,12 @@ import { expectSameBits } from "../support/close.ts";
 /** One transform of 2^bits complex points, in blocks of `hop` outputs; on WebGPU of an even number. */
 function blockPlan(bits: number, hop: number): string {
   if (onGpu) {
-    const plans = passPlans(2 ** bits, "halves", { sharedBytes: 16_384, threads: 256, values: 8 });
+    const plans = passPlans(
+      2 ** bits,
+      "halves",
+      { sharedBytes: 16_384, threads: 256, values: 8 },
+      512,
+    );
     return formatPasses({ ...plans[0]!, hop: 2 * Math.ceil(hop / 2) });
   }
   const stages = bits - 2;

@@ -6,6 +6,7 @@ import {
   FlashFFTConv,
   type GpuTensor,
   InvalidArgumentError,
+  UnsupportedError,
 } from "../../src/index.ts";
 import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
@@ -239,6 +240,40 @@ describe.skipIf(!onGpu)("blocks in several passes", () => {
     await checkForward(conv, drawn, "rows");
     await checkBackward(conv, drawn, "rows");
     expect(conv.memory().workspaceBytes).toBeLessThanOrEqual(workspaceBytes);
+  });
+});
+
+/** Blocks of which some keep no frequency, in two passes and three; a batch of one, and odd ones. */
+const combs = { digits: [8, 8, 8, 4], dropped: [4, 4, 4, 1] };
+const sparseCases: readonly (readonly [ProblemOptions, number, string])[] = [
+  [{ length: 1000, kernelLength: 700 }, 3, "rows 2048: 16 /16 ×16 | 8·16 ×8"],
+  [{ length: 900, dtype: "float16" }, 1, "rows 2048: 8 /16 ×16 | 8·32 ×8"],
+  [{ length: 701, mode: "same", dtype: "bfloat16" }, 4, "rows 2048: 4·8 /16 ×32 | 8·8 ×8"],
+  [{ length: 2048, mode: "circular" }, 3, "rows 2048: 8 /16 ×16 | 4 /16 ×8 | 8·8 ×8"],
+];
+
+describe.skipIf(!onGpu)("masked frequencies in several passes", () => {
+  test.each(sparseCases)("%o, batch %i, %s", async (options, batch, plan) => {
+    const masked = { ...options, frequencies: combs };
+    const problem = createProblem(masked, "test");
+    const shape = { batch, channels: 2, pregate: true, postgate: true, skip: true };
+    const drawn = drawInputs(problem, shape, 9);
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ ...masked, device, plan, batch, channels: 2 });
+    await checkForward(conv, drawn, "rows");
+    await checkBackward(conv, drawn, "rows");
+    const { flops, bytes } = conv.explain().leftOut!;
+    expect(flops.leftOut / flops.all).toBeGreaterThan(0.3);
+    expect(bytes.leftOut / bytes.all).toBeGreaterThan(0.3);
+  });
+
+  test("need transforms of their N", async () => {
+    const creating = FlashFFTConv.create({
+      ...{ length: 100, frequencies: { band: [0, 0.2], period: 1680 } },
+      backend: "webgpu",
+    });
+    await expect(creating).rejects.toThrow(UnsupportedError);
+    await expect(creating).rejects.toThrow("power of two from 32 on");
   });
 });
 

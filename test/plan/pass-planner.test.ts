@@ -1,6 +1,8 @@
 /** Plans for GPUs: what the cost model chooses, and plans as text. */
 import { describe, expect, test } from "vitest";
 import { defaultGpu } from "../../src/plan/device.ts";
+import { keptBins } from "../../src/plan/frequencies.ts";
+import { keptBlocks } from "../../src/plan/pass-pattern.ts";
 import { namedPasses, passCandidates } from "../../src/plan/pass-planner.ts";
 import { formatPasses, parsePasses } from "../../src/plan/passes.ts";
 import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
@@ -35,6 +37,56 @@ describe("kernels shorter than the input", () => {
     const candidates = passCandidates(problem, defaultGpu, limits, workload);
     expect(candidates.length).toBeGreaterThan(0);
     for (const { plan } of candidates) expect(plan.hop).toBeUndefined();
+  });
+});
+
+describe("frequencies", () => {
+  const digits = [8, 8, 8, 4];
+  const frequencies = { digits, dropped: [4, 4, 4, 1], period: 2048 };
+
+  test("blocks keep what the phases of their points say", () => {
+    const radices = [4, 8, 2, 16, 2];
+    const bins = keptBins(frequencies);
+    let phases = [0];
+    // A stage takes a ring x^M − e^{2πiφ} apart into those of phases (φ + q)/r.
+    for (const [s, r] of radices.entries()) {
+      phases = phases.flatMap((phase) => Array.from({ length: r }, (_, q) => (phase + q) / r));
+      const kept = keptBlocks(frequencies, radices.slice(0, s + 1));
+      const expected = phases.map((phase) => {
+        for (let f = phase * phases.length; f < 2048; f += phases.length) {
+          if (bins[Math.min(Math.round(f), 2048 - Math.round(f))]) return 1;
+        }
+        return 0;
+      });
+      expect([...kept]).toEqual(expected);
+    }
+    expect(phases.length).toBe(2048);
+  });
+
+  test("cost less, the fewer are kept", () => {
+    const length = 65_536;
+    const mode = "circular";
+    const droppings = [
+      [0, 0],
+      [7, 9],
+      [12, 14],
+    ].map((d) => [...d, 0, 0]);
+    const seconds = droppings.map(
+      (dropped) =>
+        cheapest({ length, mode, frequencies: { digits: [16, 16, 16, 16], dropped } }).seconds,
+    );
+    expect(seconds[0]).toBeGreaterThan(1.2 * seconds[1]!);
+    expect(seconds[1]).toBeGreaterThan(1.1 * seconds[2]!);
+  });
+
+  test("take transforms of their own N, never blocks of rows", () => {
+    const masked = { length: 1000, kernelLength: 10, frequencies };
+    const problem = createProblem(masked, "test");
+    const candidates = passCandidates(problem, defaultGpu, limits, workload);
+    expect(candidates.length).toBeGreaterThan(0);
+    for (const { plan } of candidates) {
+      expect([plan.packing, plan.points, plan.hop]).toEqual(["rows", 2048, undefined]);
+    }
   });
 });
 

@@ -2,8 +2,9 @@
 import { Graph } from "../../math/expr.ts";
 import type { PassLayout } from "../../plan/passes.ts";
 import { passLayouts } from "../../plan/passes.ts";
-import type { Cut, Gradient, KernelSpec, Path, Scaling, Sink, Source } from "./kernels.ts";
-import { accumulators, squares } from "./norms.ts";
+import type { Cut, Gradient, KernelSpec, Path, Sink, Source } from "./kernels.ts";
+import { accumulators } from "./norms.ts";
+import { isLeft } from "./pattern.ts";
 import { pointElement, readPoint, writePoint } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues, Text } from "./print.ts";
@@ -102,6 +103,8 @@ export class Ends {
     }
     if (stages.some((s) => s.table))
       this.bind({ name: "twiddles", access: "read", element: "vec4f" });
+    // Tiles of all passes but the first look up their blocks.
+    if (spec.pattern && spec.pass > 0) this.#bindPattern();
   }
 
   /** How rows are cut into blocks where this kernel has samples of them. */
@@ -356,47 +359,32 @@ export class Ends {
     this.bind({ name: source.buffer, access: "read", element: pointElement[format] });
     return this.#ends(!forward).map((row) =>
       row.map((place) => {
+        const left = forward ? undefined : this.#subBlockLeft(place);
         const index = this.#workIndex(place);
-        const x = this.text.hold("z", readPoint(format, `${source.buffer}[${index}]`));
+        // What was never stored is not fetched either: all of it is read from one place.
+        const near =
+          left && `select(${this.#workIndex({ base: "t", offset: 0 })}, ${index}, ${left})`;
+        const point = readPoint(format, `${source.buffer}[${near ?? index}]`);
+        const x = this.text.hold("z", left ? `select(vec2f(), ${point}, ${left})` : point);
         return { re: `${x}.x`, im: `${x}.y` };
       }),
     );
   }
 
-  /** Scales of the rows that these values hold, each by its own norm. */
-  measured(values: readonly Value[][]): Scales {
-    const { text } = this;
-    const { dtype } = this.spec;
-    const samples = values.flat();
-    const partial = ([(v: Value) => v.re, (v: Value) => v.im] as const).map((part) =>
-      squares(dtype, text, samples.map(part)),
-    );
-    const sums = this.tile.sums(partial.flat());
-    const each = accumulators(dtype);
-    const own = (which: number): string =>
-      `vec2f(${sums[which * each]}, ${each === 2 ? sums[which * each + 1] : "0.0f"})`;
-    const scales = text.hold("c", `scales_of(${own(0)}, ${own(1)})`);
-    const second = `select(vec2f(), ${scales}.zw, partnered)`;
-    return [text.hold("c", `${scales}.xy`), text.hold("c", second)];
+  #bindPattern(): void {
+    this.bind({ name: "pattern", access: "read", element: "u32" });
   }
 
-  /** Scales that are kept for several passes. */
-  kept({ buffer, inverse }: Scaling): Scales {
-    this.bind({ name: buffer, access: "read", element: "vec2f" });
-    const scale = (which: 0 | 1): string =>
-      this.text.hold("c", `${buffer}[2u * slot + ${which}u]${inverse ? ".yx" : ""}`);
-    return [scale(0), scale(1)];
-  }
-
-  /** Values times their rows' scales; a scale of 0 stands for a row that must not touch the other one. */
-  scaled(values: readonly Value[][], scales: Scales): Value[][] {
-    const part = (x: string | 0, scale: string): string | 0 =>
-      x === 0
-        ? 0
-        : this.text.hold("s", `select(0.0f, ${x} * ${scale}.x, bitcast<u32>(${scale}.x) != 0u)`);
-    return values.map((row) =>
-      row.map(({ re, im }) => ({ re: part(re, scales[0]), im: part(im, scales[1]) })),
-    );
+  /** Whether the sub-block that a place of the pass's last stage belongs to keeps a frequency; undefined where all do. */
+  #subBlockLeft(place: Place): string | undefined {
+    const section = this.spec.pattern?.sections[this.spec.pass + 1];
+    const { rest, size } = this.pass;
+    const blocks = size / rest;
+    if (!section || section.count === this.pass.blocks * blocks) return undefined;
+    this.#bindPattern();
+    const local = this.tile.held("b", rest === 1 ? sum(place) : `(${sum(place)}) / ${rest}u`);
+    const block = this.tile.held("b", `block * ${blocks}u + ${local}`);
+    return this.tile.held("l", isLeft(section, block));
   }
 
   /** Sums of a channel over the chunks of the batch, in their order. */
@@ -417,7 +405,15 @@ export class Ends {
       });
     });
     text.line("}");
-    return names.map((row) => row.map((name) => ({ re: `${name}.x`, im: `${name}.y` })));
+    // Frequencies that are not kept have no gradient.
+    const places = this.#ends(true);
+    return names.map((row, i) =>
+      row.map((name, q) => {
+        const left = this.#subBlockLeft(places[i]![q]!);
+        const x = left ? text.hold("z", `select(vec2f(), ${name}, ${left})`) : name;
+        return { re: `${x}.x`, im: `${x}.y` };
+      }),
+    );
   }
 
   /** A point of the spectrum: loaded where it is first asked for. */
@@ -575,6 +571,7 @@ export class Ends {
     this.bind({ name, access: "read_write", element: pointElement[format] });
     const scale = sink.kind === "spectrum" ? ` * ${1 / this.spec.plan.points}f` : "";
     const lines: string[] = [];
+    const apart = new Map<string, string[]>();
     this.#ends(!inverse).forEach((row, i) => {
       row.forEach((place, q) => {
         const index =
@@ -583,11 +580,19 @@ export class Ends {
             : this.#workIndex(place);
         const { re, im } = values[i]![q]!;
         const point = `vec2f(${re || "0.0f"}, ${im || "0.0f"})${scale}`;
-        lines.push(`${name}[${index}] = ${writePoint(format, point)};`);
+        const left = inverse ? undefined : this.#subBlockLeft(place);
+        if (sink.kind === "spectrum" && left)
+          lines.push(`${name}[${index}] = select(vec2f(), ${point}, ${left});`);
+        else {
+          const write = `${name}[${index}] = ${writePoint(format, point)};`;
+          if (left) apart.set(left, [...(apart.get(left) ?? []), write]);
+          else lines.push(write);
+        }
       });
     });
     text.line("if (live) {");
     for (const l of lines) text.line(l);
+    for (const [left, writes] of apart) text.line(`if (${left}) { ${writes.join(" ")} }`);
     text.line("}");
   }
 }

@@ -6,6 +6,7 @@
 import type { Dtype } from "../../dtype.ts";
 import type { Run } from "../../plan/geometry.ts";
 import type { Packing, PassPlan, PointFormat } from "../../plan/passes.ts";
+import type { PatternTable } from "./pattern.ts";
 import type { Binding, TensorName } from "./tensors.ts";
 
 /** One result that a sink writes: convolution ⊙ gates, plus skip ⊙ another tensor. */
@@ -102,6 +103,8 @@ export interface KernelSpec {
   readonly work: Path | Gradient;
   /** Blocks of a row. */
   readonly blocks: number;
+  /** What is left of the blocks of each pass, where frequencies are masked. */
+  readonly pattern?: PatternTable | undefined;
   readonly machine: Machine;
 }
 

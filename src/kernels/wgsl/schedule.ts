@@ -23,6 +23,8 @@ import type {
   WorkBuffer,
 } from "./kernels.ts";
 import { partialNorms, rowScales } from "./norms.ts";
+import type { PatternTable } from "./pattern.ts";
+import { patternTable } from "./pattern.ts";
 import { sumSkip } from "./skip.ts";
 import type { GpuCall, GpuConvolution, Schedule, Slice } from "./steps.ts";
 import { Build } from "./steps.ts";
@@ -41,10 +43,14 @@ interface Units {
 /** Makes schedules for one convolution, and remembers kernels. */
 export class Scheduler {
   readonly convolution: GpuConvolution;
+  /** The table that kernels of masked frequencies read. */
+  readonly pattern: PatternTable | undefined;
   readonly #kernels = new Map<string, Kernel>();
 
   constructor(convolution: GpuConvolution) {
     this.convolution = convolution;
+    const { plan, problem } = convolution;
+    this.pattern = problem.frequencies && patternTable(plan, problem.frequencies);
   }
 
   #kernel(
@@ -61,7 +67,10 @@ export class Scheduler {
           blocks: blocksOf(problem, plan),
         };
     return this.#remembered(`${pass} ${dtype} ${format} ${blocks} ${JSON.stringify(work)}`, () =>
-      generateKernel({ plan, pass, dtype, format, work, blocks, machine: limits }),
+      generateKernel({
+        ...{ plan, pass, dtype, format, work, blocks, machine: limits },
+        pattern: this.pattern,
+      }),
     );
   }
 

@@ -34,6 +34,7 @@ export type BufferName =
   | "skip"
   | "spectrum"
   | "twiddles"
+  | "pattern"
   | WorkBuffer
   | ScaleBuffer
   | "norms"
@@ -310,7 +311,8 @@ export class Build {
     const all: Record<string, BufferRange> = { ...ranges };
     const { channels } = this.call;
     for (const { name } of kernel.bindings) {
-      if (name === "twiddles") all[name] = { buffer: "twiddles", offset: 0, size: 0 };
+      if (name === "twiddles" || name === "pattern")
+        all[name] = { buffer: name, offset: 0, size: 0 };
       if (name === "skip") all[name] = { buffer: "skip", offset: 0, size: channels * 4 };
       if (name === "spectrum") all[name] ??= this.spectrum();
     }

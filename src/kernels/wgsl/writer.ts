@@ -2,9 +2,9 @@
 import { Graph } from "../../math/expr.ts";
 import type { Scales } from "./ends.ts";
 import { Ends } from "./ends.ts";
-import type { Gradient, Kernel, KernelSpec, Path, Source } from "./kernels.ts";
+import type { Gradient, Kernel, KernelSpec, Path, Scaling, Source } from "./kernels.ts";
 import { declaredParameters, rowFunctions } from "./kernels.ts";
-import { scaleFunctions } from "./norms.ts";
+import { accumulators, scaleFunctions, squares } from "./norms.ts";
 import { pointFunctions } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
@@ -44,7 +44,7 @@ class Writer extends Ends {
     const fetch = this.fetchAhead(source);
     let v = this.load(source, path.forward);
     const scales = this.#scales(path, v);
-    if (scales && source.kind === "samples") v = this.scaled(v, scales);
+    if (scales && source.kind === "samples") v = this.#scaled(v, scales);
     if (path.forward) v = this.tile.forward(v, () => product !== "none" && this.spectrumAhead());
     if (product !== "none") v = this.multiply(v, product);
     if (path.inverse)
@@ -56,16 +56,52 @@ class Writer extends Ends {
   }
 
   #scales({ source, scaling }: Path, values: readonly Value[][]): Scales | undefined {
-    if (scaling) return this.kept(scaling);
-    return this.paired && source.kind === "samples" ? this.measured(values) : undefined;
+    if (scaling) return this.#kept(scaling);
+    return this.paired && source.kind === "samples" ? this.#measured(values) : undefined;
+  }
+
+  /** Scales of the rows that these values hold, each by its own norm. */
+  #measured(values: readonly Value[][]): Scales {
+    const { text } = this;
+    const { dtype } = this.spec;
+    const samples = values.flat();
+    const partial = ([(v: Value) => v.re, (v: Value) => v.im] as const).map((part) =>
+      squares(dtype, text, samples.map(part)),
+    );
+    const sums = this.tile.sums(partial.flat());
+    const each = accumulators(dtype);
+    const own = (which: number): string =>
+      `vec2f(${sums[which * each]}, ${each === 2 ? sums[which * each + 1] : "0.0f"})`;
+    const scales = text.hold("c", `scales_of(${own(0)}, ${own(1)})`);
+    const second = `select(vec2f(), ${scales}.zw, partnered)`;
+    return [text.hold("c", `${scales}.xy`), text.hold("c", second)];
+  }
+
+  /** Scales that are kept for several passes. */
+  #kept({ buffer, inverse }: Scaling): Scales {
+    this.bind({ name: buffer, access: "read", element: "vec2f" });
+    const scale = (which: 0 | 1): string =>
+      this.text.hold("c", `${buffer}[2u * slot + ${which}u]${inverse ? ".yx" : ""}`);
+    return [scale(0), scale(1)];
+  }
+
+  /** Values times their rows' scales; a scale of 0 stands for a row that must not touch the other one. */
+  #scaled(values: readonly Value[][], scales: Scales): Value[][] {
+    const part = (x: string | 0, scale: string): string | 0 =>
+      x === 0
+        ? 0
+        : this.text.hold("s", `select(0.0f, ${x} * ${scale}.x, bitcast<u32>(${scale}.x) != 0u)`);
+    return values.map((row) =>
+      row.map(({ re, im }) => ({ re: part(re, scales[0]), im: part(im, scales[1]) })),
+    );
   }
 
   /** A source's transform, and the scales of its rows where these begin here: the given ones, or their own. */
   #transformed(source: Source, given?: Scales): [Value[][], Scales | undefined] {
     const raw = this.load(source, true);
     if (!this.paired || source.kind !== "samples") return [this.tile.forward(raw), undefined];
-    const scales = given ?? this.measured(raw);
-    return [this.tile.forward(this.scaled(raw, scales)), scales];
+    const scales = given ?? this.#measured(raw);
+    return [this.tile.forward(this.#scaled(raw, scales)), scales];
   }
 
   #gradient(work: Gradient): void {
@@ -114,9 +150,22 @@ class Writer extends Ends {
     text.line("}");
   }
 
+  /** Blocks of a transform that the pass works on. */
+  get #blocksLeft(): number {
+    const { pattern, pass } = this.spec;
+    return pattern ? pattern.sections[pass]!.count : this.pass.blocks;
+  }
+
+  /** The number of the pass's block that comes as the `index`-th. */
+  #blockNumber(index: string): string {
+    const { pattern, pass } = this.spec;
+    if (!pattern || pass === 0) return index;
+    return `pattern[${pattern.sections[pass]!.list}u + ${index}]`;
+  }
+
   #prologue(): string[] {
     const { pass, spec } = this;
-    const perUnit = pass.blocks * pass.tilesPerBlock;
+    const perUnit = this.#blocksLeft * pass.tilesPerBlock;
     const turns = this.turns;
     const lines = [
       `let t = ${pass.tiles === 1 ? "lane" : `lane % ${pass.threads}u`};`,
@@ -132,7 +181,7 @@ class Writer extends Ends {
       "let live = wanted < p.tiles;",
       "let tile = min(wanted, p.tiles - 1u);",
       `let unit = tile / ${perUnit}u;`,
-      `let block = (tile % ${perUnit}u) / ${pass.tilesPerBlock}u;`,
+      `let block = ${this.#blockNumber(`(tile % ${perUnit}u) / ${pass.tilesPerBlock}u`)};`,
       `let column = (tile % ${pass.tilesPerBlock}u) * ${pass.columns}u;`,
     ];
     if (spec.work.kind === "gradient")
@@ -199,7 +248,7 @@ class Writer extends Ends {
       code,
       bindings,
       tiles: pass.tiles * this.turns,
-      tilesPerUnit: pass.blocks * pass.tilesPerBlock,
+      tilesPerUnit: this.#blocksLeft * pass.tilesPerBlock,
     };
   }
 }

@@ -43,6 +43,11 @@ const problems: readonly ProblemOptions[] = [
   { length: 16_777_216 },
   { length: 65_536, kernelLength: 1000, dtype: "float16" },
   { length: 1_048_576, kernelLength: 65_537, mode: "full" },
+  { length: 32_768, frequencies: { digits: [16, 16, 16, 16], dropped: [8, 8, 0, 0] } },
+  {
+    ...{ length: 1_048_576, mode: "circular", dtype: "float16" },
+    frequencies: { digits: [32, 32, 32, 32], dropped: [16, 16, 16, 8] },
+  },
 ];
 
 const gates = { pregate: true, postgate: true };

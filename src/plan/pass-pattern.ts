@@ -1,0 +1,88 @@
+/**
+ * What a pattern of frequencies leaves of a plan's passes. Modulo x^N − 1 the stages of radices r₁, r₂, … sort the N bins
+ * by residues: block j₁·r₂·r₃⋯ + j₂·r₃⋯ + … has the bins f ≡ j₁ + r₁·(j₂ + r₂·(j₃ + …)), as fine as the radices go.
+ */
+import type { KeptFrequencies } from "./frequencies.ts";
+import { keptBins } from "./frequencies.ts";
+import type { PassPlan } from "./passes.ts";
+import { passLayouts } from "./passes.ts";
+import { product } from "./plan.ts";
+
+/** The residue of the bins of a block that these radices have left. */
+function residueOf(block: number, radices: readonly number[]): number {
+  let residue = 0;
+  let rest = block;
+  for (let s = radices.length - 1; s >= 0; s--) {
+    const radix = radices[s]!;
+    residue = residue * radix + (rest % radix);
+    rest = Math.floor(rest / radix);
+  }
+  return residue;
+}
+
+/** Residues modulo some number that keep a bin. */
+interface Residues {
+  /** 1 for each that does. */
+  readonly flags: Uint8Array;
+  /** The share of them. */
+  readonly share: number;
+}
+
+/** By pattern, those modulo the numbers that plans of one problem ask for. */
+const known = new WeakMap<KeptFrequencies, Map<number, Residues>>();
+
+/** Residues modulo `modulus`, a divisor of N. */
+function keptResidues(kept: KeptFrequencies, modulus: number): Residues {
+  const all = known.get(kept) ?? new Map<number, Residues>();
+  known.set(kept, all);
+  let residues = all.get(modulus);
+  if (!residues) {
+    residues = modulus === kept.period ? allResidues(kept) : foldedResidues(kept, modulus);
+    all.set(modulus, residues);
+  }
+  return residues;
+}
+
+/** All bins: half of them are mirrors of the others. */
+function allResidues(kept: KeptFrequencies): Residues {
+  const bins = keptBins(kept);
+  const flags = new Uint8Array(kept.period);
+  for (let f = 0; f < bins.length; f++) {
+    flags[f] = bins[f]!;
+    flags[(kept.period - f) % kept.period] = bins[f]!;
+  }
+  return { flags, share: shareOf(flags) };
+}
+
+function foldedResidues(kept: KeptFrequencies, modulus: number): Residues {
+  const all = keptResidues(kept, kept.period).flags;
+  const flags = new Uint8Array(modulus);
+  for (let f = 0, at = 0; f < all.length; f++) {
+    if (all[f]) flags[at] = 1;
+    at = at + 1 === modulus ? 0 : at + 1;
+  }
+  return { flags, share: shareOf(flags) };
+}
+
+function shareOf(flags: Uint8Array): number {
+  let sum = 0;
+  for (const flag of flags) sum += flag;
+  return sum / flags.length;
+}
+
+/** For each block that these radices have left, in order, 1 where it keeps a bin. */
+export function keptBlocks(kept: KeptFrequencies, radices: readonly number[]): Uint8Array {
+  const { flags } = keptResidues(kept, product(radices));
+  return flags.map((_, block) => flags[residueOf(block, radices)]!);
+}
+
+/** The radices of the passes before each pass, and of all passes at last. */
+export function radicesBefore({ passes }: PassPlan): number[][] {
+  return [...passes, undefined].map((_, i) => passes.slice(0, i).flatMap((p) => p.radices));
+}
+
+/** The share of the blocks of each pass that keep a bin; 1 without a pattern. */
+export function keptShares(plan: PassPlan, kept: KeptFrequencies | undefined): number[] {
+  if (!kept) return plan.passes.map(() => 1);
+  return passLayouts(plan).map(({ blocks }) => keptResidues(kept, blocks).share);
+}
