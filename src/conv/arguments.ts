@@ -16,9 +16,9 @@ export type Tensor =
 
 /** Rows of samples in a buffer of the GPU, for objects with `backend: 'webgpu'` on the same device. */
 export interface GpuTensor {
-  /** A buffer with usage STORAGE; outputs may not share it with inputs. */
+  /** A buffer with usage STORAGE; outputs may not share it with inputs, and lie 256 bytes apart in it. */
   readonly data: GpuBuffer;
-  /** (B, H, samples), or (H, samples) for taps. */
+  /** (B, H, samples), or (H, samples) for taps, which are float32. */
   readonly shape: readonly number[];
   /** Bytes before the first sample: a multiple of 8; 0 by default. */
   readonly offset?: number;
