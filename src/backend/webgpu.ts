@@ -146,8 +146,8 @@ export class WebGpuBackend {
    * of that, and run either slowly.
    */
   get isSoftware(): boolean {
-    const fallback = (this.device.adapterInfo as { isFallbackAdapter?: boolean }).isFallbackAdapter;
-    return fallback === true || /swiftshader|llvmpipe|basic render/i.test(this.name);
+    const info = this.device.adapterInfo as { isFallbackAdapter?: boolean } | undefined;
+    return info?.isFallbackAdapter === true || /swiftshader|llvmpipe|basic render/i.test(this.name);
   }
 
   /** What schedules may use of the device. */
@@ -210,7 +210,9 @@ export class WebGpuBackend {
 
   /** Copy bytes to a buffer; lengths that are no multiple of four bytes are padded with zeros. */
   write(buffer: GPUBuffer, offset: number, view: ArrayBufferView): void {
-    const bytes = new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
+    const stored = new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
+    // Dawn in Node dies of memory that threads share.
+    const bytes = stored.buffer instanceof ArrayBuffer ? stored : stored.slice();
     const whole = bytes.length - (bytes.length % 4);
     const { queue } = this.device;
     if (whole > 0) queue.writeBuffer(buffer, offset, bytes.subarray(0, whole));
@@ -349,15 +351,27 @@ export class WebGpuBackend {
 
   /** Submit commands; errors of validation and memory are thrown. */
   async submit(record: (encoder: GPUCommandEncoder) => void, call: string): Promise<void> {
+    const { device } = this;
+    await this.checked(() => {
+      const encoder = device.createCommandEncoder();
+      record(encoder);
+      device.queue.submit([encoder.finish()]);
+    }, call);
+  }
+
+  /** Run what uses the device; errors of validation and memory are thrown. */
+  async checked(work: () => void, call: string): Promise<void> {
     this.#alive(call);
     const { device } = this;
     device.pushErrorScope("validation");
     device.pushErrorScope("out-of-memory");
-    const encoder = device.createCommandEncoder();
-    record(encoder);
-    device.queue.submit([encoder.finish()]);
-    // Both scopes are closed before anything is awaited: calls of other objects open theirs meanwhile.
-    const scopes = [device.popErrorScope(), device.popErrorScope()];
+    let scopes: Promise<GPUError | null>[] = [];
+    try {
+      work();
+    } finally {
+      // Both scopes are closed before anything is awaited: calls of other objects open theirs meanwhile.
+      scopes = [device.popErrorScope(), device.popErrorScope()];
+    }
     const [memory, validation] = await Promise.all(scopes);
     if (memory) throw outOfMemory(call, 0, memory.message);
     if (validation) throw this.#failure(call, validation);
@@ -376,15 +390,17 @@ export class WebGpuBackend {
         requirement: lost ? "a GPU device that is alive" : "a command that the GPU device accepts",
         value: lost ? `a lost one (${this.#lost})` : String((cause as Error)?.message ?? cause),
         remedy: lost
-          ? "Create a new FlashFFTConv object, which opens a new device."
-          : "Please report it: with these lengths, options and this adapter.",
+          ? "Create a new FlashFFTConv object, with a new device where you gave one."
+          : "Check that your buffers and encoder are of conv.device, neither destroyed, mapped nor finished; if so, please report it: with these lengths, options and this adapter.",
       },
       cause,
     );
   }
 }
 
-function adapterName(info: GPUAdapterInfo): string {
+/** Browsers of before 2025 do not say whose a device is. */
+function adapterName(info: GPUAdapterInfo | undefined): string {
+  if (!info) return "an adapter without a name";
   const name = info.device || [info.vendor, info.architecture].join(" ").trim();
   // Some name the chip in one, some in the other.
   return info.description ? `${name} (${info.description})` : name;

@@ -16,9 +16,9 @@ export type Tensor =
 
 /** Rows of samples in a buffer of the GPU, for objects with `backend: 'webgpu'` on the same device. */
 export interface GpuTensor {
-  /** A buffer with usage STORAGE; outputs may not share it with inputs. */
+  /** A buffer with usage STORAGE; outputs may not share it with inputs, and lie 256 bytes apart in it. */
   readonly data: GpuBuffer;
-  /** (B, H, samples), or (H, samples) for taps. */
+  /** (B, H, samples), or (H, samples) for taps, which are float32. */
   readonly shape: readonly number[];
   /** Bytes before the first sample: a multiple of 8; 0 by default. */
   readonly offset?: number;
@@ -37,6 +37,11 @@ export class GpuSamples {
     this.length = length;
     this.byteLength = length * bytesEach;
   }
+}
+
+/** Destroy what lies on the GPU: results of a call that failed, which its caller never gets. */
+export function destroyBuffers(results: Iterable<unknown>): void {
+  for (const r of results) if (r instanceof GpuSamples) r.buffer.destroy();
 }
 
 /** Samples of a tensor, wherever they are. */
@@ -117,10 +122,12 @@ function gpuSamples(
   const size = Array.isArray(shape) ? shape.reduce((a, b) => a * b, 1) : Number.NaN;
   const samples = new GpuSamples(data, offset, size, bytesPerSample(e.dtype));
   checkShape(shape, samples, e);
-  if (offset + samples.byteLength > data.size) {
+  // Bindings are whole words.
+  const needed = offset + Math.ceil(samples.byteLength / 4) * 4;
+  if (needed > data.size) {
     refuse(
       e,
-      `the buffer of ${e.name} must hold ${show(offset + samples.byteLength)} bytes`,
+      `the buffer of ${e.name} must hold ${show(needed)} bytes`,
       `one of ${show(data.size)}`,
       "Check shape, dtype and offset.",
     );
@@ -272,20 +279,37 @@ export function newArray<T extends SampleArray>(
 export interface Named {
   readonly name: string;
   readonly data: Samples;
+  /** Whether the call writes it. */
+  readonly isOutput?: boolean;
 }
 
-/** Refuse an output that shares bytes with an input or another output: rows are written before later ones are read. */
+/** What ranges of a buffer that one dispatch writes must be apart: bindings begin at multiples of it. */
+const bindingAlignment = 256;
+
+/** Whether two ranges meet, whose beginnings are rounded down to multiples of a number. */
+function meet(a: Samples, b: Samples, alignment: number): boolean {
+  const from = (s: Samples): number => s.byteOffset - (s.byteOffset % alignment);
+  return from(a) < b.byteOffset + b.byteLength && from(b) < a.byteOffset + a.byteLength;
+}
+
+/**
+ * Refuse an output that shares bytes with an input or another output: rows are written before later ones are read. On a GPU
+ * an output shares no buffer with inputs, and bindings of outputs must not overlap.
+ */
 export function apart(out: Named, others: readonly Named[], call: string): void {
-  for (const { name, data } of others) {
+  const onGpu = out.data instanceof GpuSamples;
+  for (const { name, data, isOutput } of others) {
     if (out.data.buffer !== data.buffer) continue;
-    const overlap =
-      out.data.byteOffset < data.byteOffset + data.byteLength &&
-      data.byteOffset < out.data.byteOffset + out.data.byteLength;
-    if (!overlap) continue;
+    const overlap = meet(out.data, data, 1);
+    const aside = onGpu && (isOutput ? meet(out.data, data, bindingAlignment) : true);
+    if (!overlap && !aside) continue;
+    const rule = isOutput
+      ? `be ${bindingAlignment} bytes apart from ${name}`
+      : `not share a buffer with ${name}`;
     throw new InvalidArgumentError({
       call,
-      requirement: `${out.name} must not overlap ${name}`,
-      value: `${out.name} and ${name} on bytes of the same buffer`,
+      requirement: `${out.name} must ${overlap ? `not overlap ${name}` : rule}`,
+      value: `${out.name} and ${name} ${overlap ? "on bytes" : "at different offsets"} of the same buffer`,
       remedy: `Give ${out.name} memory of its own.`,
     });
   }

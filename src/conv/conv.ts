@@ -12,6 +12,7 @@ import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts
 import {
   apart,
   checkOptions,
+  destroyBuffers,
   exactly,
   GpuSamples,
   isGpuTensor,
@@ -225,6 +226,14 @@ export class FlashFFTConv {
       });
     }
     const expected: Expected = { call, name: "skip", dtype: "float32", dimensions: ["H"] };
+    if (!(skip instanceof Float32Array)) {
+      throw new InvalidArgumentError({
+        call,
+        requirement: "skip must be a Float32Array",
+        value: isGpuTensor(skip) ? "a GPUBuffer" : show(skip),
+        remedy: "Pass its H numbers as they are, without a shape.",
+      });
+    }
     const { data } = samplesOf(skip, expected);
     exactly(data, shape.channels, expected);
     return skip;
@@ -239,11 +248,12 @@ export class FlashFFTConv {
     given: Named[],
     dtype: Dtype = this.problem.dtype,
   ): Samples {
-    const dimensions = isGpuTensor(out) ? out.shape.map(() => "samples") : ["samples"];
+    const shape = isGpuTensor(out) && Array.isArray(out.shape) ? out.shape : ["samples"];
+    const dimensions = shape.map(() => "samples");
     const expected = { ...this.#expected(call, name, dimensions), dtype };
     const { data } = samplesOf(out as Tensor, expected);
     exactly(data, size, expected);
-    given.push({ name, data });
+    given.push({ name, data, isOutput: true });
     return data;
   }
 
@@ -311,7 +321,7 @@ export class FlashFFTConv {
     ];
     const request = this.#request({ kernel, shape, rows, gates: gates.flags, skip }, options, call);
     const running = this.#runner.forward(request);
-    if (running) await running;
+    if (running) await orDestroyed(running, options.out ? [] : [y]);
     return handed(y, [shape.batch, channels, outputLength]);
   }
 
@@ -327,6 +337,14 @@ export class FlashFFTConv {
         requirement: "an encoder needs backend 'webgpu'",
         value: `one for ${this.instructions} on the CPU`,
         remedy: "Leave encoder out, or create the object with backend: 'webgpu'.",
+      });
+    }
+    if (encoder && typeof encoder.beginComputePass !== "function") {
+      throw new InvalidArgumentError({
+        call,
+        requirement: "encoder must be a GPUCommandEncoder",
+        value: show(encoder),
+        remedy: "Pass what device.createCommandEncoder() returns, or leave encoder out.",
       });
     }
     return { ...checked, name: call, encoder, alive: () => this.#alive(call) };
@@ -407,7 +425,13 @@ export class FlashFFTConv {
       ),
     ];
     const request = this.#request({ kernel, shape, rows, gates: gates.flags, skip }, options, call);
-    const dskip = await this.#runner.backward(request, dk!);
+    const own = Object.entries({ ...results, dk: dk! }).filter(
+      ([name]) => out[name as keyof typeof out] === undefined,
+    );
+    const dskip = await orDestroyed(
+      this.#runner.backward(request, dk!),
+      own.map(([, samples]) => samples),
+    );
     const named = Object.entries(results).map(([name, samples]) => [
       name,
       handed(samples, [shape.batch, channels, widths[name as keyof typeof widths]]),
@@ -472,6 +496,22 @@ async function settled<T>(
   promises: Readonly<Record<string, T | Promise<T>>>,
 ): Promise<Record<string, T>> {
   const names = Object.keys(promises);
-  const values = await Promise.all(Object.values(promises));
-  return Object.fromEntries(names.map((name, i) => [name, values[i]!]));
+  const values = await Promise.allSettled(Object.values(promises));
+  const failed = values.find((v) => v.status === "rejected");
+  const made = values.map((v) => (v.status === "fulfilled" ? v.value : undefined));
+  if (!failed) return Object.fromEntries(names.map((name, i) => [name, made[i]!]));
+  destroyBuffers(
+    Object.values(promises).map((p, i) => (p instanceof Promise ? made[i] : undefined)),
+  );
+  throw failed.reason;
+}
+
+/** What a call gives; where it fails, the buffers that were made for its results are destroyed. */
+async function orDestroyed<T>(running: Promise<T>, results: readonly Samples[]): Promise<T> {
+  try {
+    return await running;
+  } catch (error) {
+    destroyBuffers(results);
+    throw error;
+  }
 }

@@ -7,8 +7,8 @@ import type { WebGpuBackend } from "../backend/webgpu.ts";
 export class OwnBuffers {
   readonly #backend: WebGpuBackend;
   readonly #buffers = new Map<string, GPUBuffer>();
-  /** Buffers that commands in a caller's encoder name: nobody knows when these will run. */
-  readonly #lent = new Set<GPUBuffer>();
+  /** Buffers that commands in a caller's encoder name: nobody knows when these will run. The caller's own among them go as they like. */
+  readonly #lent = new WeakSet<GPUBuffer>();
   /** Outgrown ones among them. */
   readonly #retired: GPUBuffer[] = [];
   /** Values in a buffer that one call uploads and the next may need again. */
@@ -93,7 +93,6 @@ export class OwnBuffers {
     for (const b of [...this.#buffers.values(), ...this.#retired]) this.#backend.release(b);
     this.#buffers.clear();
     this.#retired.length = 0;
-    this.#lent.clear();
     this.#uploaded.clear();
   }
 }

@@ -13,13 +13,13 @@ import { namedPasses, passCandidates } from "../plan/pass-planner.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer } from "../plan/problem.ts";
 import type { Samples } from "./arguments.ts";
-import { GpuSamples, intact, newArray } from "./arguments.ts";
+import { destroyBuffers, GpuSamples, intact, newArray } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
 import { explainPasses } from "./explain.ts";
 import { OwnBuffers } from "./gpu-buffers.ts";
 import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
-import type { KernelArgument, Request, Rows, Runner } from "./runner.ts";
+import type { Request, Rows, Runner } from "./runner.ts";
 
 /** Work memory of a call by default. */
 const defaultWorkspace = 256 * 2 ** 20;
@@ -56,6 +56,18 @@ async function backendFor(device: GPUDevice | undefined, call: string): Promise<
   }
 }
 
+/** Refuse what is no device: its first use would fail far from here. */
+function checkDevice(device: unknown, call: string): void {
+  const { createBuffer, queue, features } = (device ?? {}) as Partial<GPUDevice>;
+  if (typeof createBuffer === "function" && queue && features) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: "device must be a GPUDevice",
+    value: show(device),
+    remedy: "Pass what adapter.requestDevice() resolves to, or leave device out.",
+  });
+}
+
 /** Why a convolution runs on this GPU. */
 function whyGpu({ backend = "auto" }: FlashFFTConvOptions, { isSoftware }: WebGpuBackend): string {
   const why = backend === "auto" ? "auto takes the device that was given" : "it was asked for";
@@ -86,6 +98,7 @@ export async function openGpuRunner(
     leastWorkspace,
     2 ** 40,
   );
+  if (options.device) checkDevice(options.device, call);
   const backend = await backendFor(options.device, call);
   const limits = backend.limits(workspace);
   const { batch, channels } = options;
@@ -95,7 +108,9 @@ export async function openGpuRunner(
   const chosen =
     options.plan === undefined
       ? candidates[0]
-      : namedPasses(options.plan, problem, defaultGpu, limits, workload);
+      : typeof options.plan === "string"
+        ? namedPasses(options.plan, problem, defaultGpu, limits, workload)
+        : undefined;
   if (!chosen) {
     throw new InvalidArgumentError({
       call,
@@ -271,9 +286,22 @@ export class GpuRunner implements Runner {
     return buffer;
   }
 
+  /** The spectra of a call's kernel, where they are kept: whoever disposes of them later waits for the call. */
+  #spectra({ kernel, name: call }: Request): GPUBuffer | undefined {
+    if (!("prepared" in kernel)) return undefined;
+    const kept = this.#kernels.get(kernel.prepared);
+    if (kept) return kept.buffer;
+    throw new InvalidArgumentError({
+      call,
+      requirement: "a prepared kernel must be alive until the promise settles",
+      value: "one disposed of meanwhile",
+      remedy: "Await the call first.",
+    });
+  }
+
   /** Buffers of a call's tensors and kernel, inputs filled. */
-  async #bind(request: Request, kernel: KernelArgument): Promise<Buffers> {
-    const { name: call } = request;
+  async #bind(request: Request, spectra: GPUBuffer | undefined): Promise<Buffers> {
+    const { name: call, kernel } = request;
     const buffers: Buffers = {};
     for (const { field, data, direction } of request.rows) {
       if (direction === "in") buffers[field] = await this.#upload(field, data, call);
@@ -283,8 +311,11 @@ export class GpuRunner implements Runner {
       }
     }
     if ("taps" in kernel) buffers.k = await this.#upload("k", kernel.taps, call);
-    else buffers.spectrum = this.#kernels.get(kernel.prepared)!.buffer;
-    if (request.skip) buffers.skip = await this.#own.holding("skip", request.skip, call);
+    else buffers.spectrum = spectra!;
+    if (request.skip) {
+      intact("skip", request.skip, request.shape.channels, call);
+      buffers.skip = await this.#own.holding("skip", request.skip, call);
+    }
     return buffers;
   }
 
@@ -319,8 +350,9 @@ export class GpuRunner implements Runner {
       all[name as BufferName] ??= await this.#own.get(name, bytes, call);
     }
     if (encoder) this.#own.lend([...Object.values(all), recording.parameters]);
-    if (encoder) this.#backend.record(encoder, recording, all);
-    else await this.#backend.submit((own) => this.#backend.record(own, recording, all), call);
+    const record = (to: GPUCommandEncoder): void => this.#backend.record(to, recording, all);
+    if (encoder) await this.#backend.checked(() => record(encoder), call);
+    else await this.#backend.submit(record, call);
   }
 
   #onlyBuffers(request: Request, more: readonly Samples[]): void {
@@ -344,7 +376,7 @@ export class GpuRunner implements Runner {
     for (const { field, data } of rows) {
       if (data instanceof GpuSamples) continue;
       const array: SampleArray = data;
-      intact(field, array, 1, call);
+      intact(field === "y" ? "out" : field, array, 1, call);
       await this.#backend.read(
         buffers[field as BufferName]!,
         0,
@@ -356,13 +388,14 @@ export class GpuRunner implements Runner {
 
   async forward(request: Request): Promise<void> {
     const { name: call } = request;
+    request.alive();
     this.#onlyBuffers(request, []);
+    const spectra = this.#spectra(request);
     await this.#exclusive(async () => {
-      request.alive();
       const scheduled = this.#call(request);
       const key = `forward ${JSON.stringify(scheduled)}`;
       const recording = await this.#recording(key, () => this.#scheduler.forward(scheduled), call);
-      const buffers = await this.#bind(request, request.kernel);
+      const buffers = await this.#bind(request, spectra);
       await this.#run(recording, buffers, request.encoder, call);
       const outputs = request.rows.filter((r) => r.direction === "out");
       await this.#download(outputs, buffers, call);
@@ -372,17 +405,21 @@ export class GpuRunner implements Runner {
   async backward(request: Request, dk: Samples): Promise<Samples | undefined> {
     const { name: call, shape } = request;
     const onGpu = dk instanceof GpuSamples;
+    request.alive();
     this.#onlyBuffers(request, [dk]);
-    return this.#exclusive(async () => {
-      request.alive();
+    const spectra = this.#spectra(request);
+    // Made for this call: where it fails, nobody else knows of it.
+    let made: Samples | undefined;
+    const running = this.#exclusive(async () => {
       const scheduled = this.#call(request, dk);
       const key = `backward ${JSON.stringify(scheduled)}`;
       const recording = await this.#recording(key, () => this.#scheduler.backward(scheduled), call);
-      const dskip = request.skip && (await this.#newSums(shape.channels, onGpu, call));
+      made = request.skip && (await this.#newSums(shape.channels, onGpu, call));
+      const dskip = made;
       const outputs: Pick<Rows, "field" | "data">[] = request.rows.filter(
         (r) => r.direction === "out",
       );
-      const buffers = await this.#bind(request, request.kernel);
+      const buffers = await this.#bind(request, spectra);
       for (const [name, samples] of [
         ["dk", dk],
         ["dskip", dskip],
@@ -398,6 +435,10 @@ export class GpuRunner implements Runner {
       await this.#download([{ field: "dk", data: dk }], buffers, call);
       if (dskip) await this.#download([{ field: "dskip", data: dskip }], buffers, call);
       return dskip;
+    });
+    return running.catch((error: unknown) => {
+      destroyBuffers([made]);
+      throw error;
     });
   }
 

@@ -14,7 +14,10 @@ export interface FlashFFTConvOptions extends ProblemOptions {
   readonly backend?: "auto" | "cpu" | "webgpu";
   /** A WebGPU device of yours, for tensors in its buffers; by default the library opens one. */
   readonly device?: GpuDevice;
-  /** Bytes of GPU memory that a call may take above its tensors and kept spectra; 256 MiB by default. */
+  /**
+   * Bytes of GPU memory that a call may take above its tensors and kept spectra; 256 MiB by default. One row at a time is
+   * always computed, where its transforms (one forward, with the kernel's two; up to five in gradients) take more than that.
+   */
   readonly workspaceBytes?: number;
   /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
   readonly threads?: number;

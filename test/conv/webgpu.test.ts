@@ -137,8 +137,76 @@ describe.skipIf(!onGpu)("refusals", () => {
       await expect(call).rejects.toThrow(message);
     }
     await expect(conv.forward(x, k, { out: x })).rejects.toThrow(/out must not overlap u/);
+    const shapeless = { data: x.data } as GpuTensor;
+    await expect(conv.forward(u, k, { out: shapeless })).rejects.toThrow(/out must have shape/);
     const encoder = device.createCommandEncoder();
     await expect(conv.forward(x, k, { encoder })).rejects.toThrow(/every tensor must be in a GPU/);
+    await checkForward(conv, inputs);
+    device.destroy();
+  });
+
+  test("name what is wrong with results that share a buffer", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    const [x, wide] = [upload(device, u, shape), upload(device, new Float32Array(2000), [2000])];
+    const at = (offset: number): GpuTensor => ({ data: wide.data, shape, offset });
+    // A dispatch may not write a buffer that it reads, wherever in it.
+    const beside = conv.forward(at(0), k, { out: at(4000) });
+    await expect(beside).rejects.toThrow(/out must not share a buffer with u/);
+    // Bindings begin at multiples of 256 bytes, and what one writes may not be bound twice.
+    const gates = { pregate: x };
+    const close = conv.backward(x, x, k, { ...gates, out: { du: at(0), dpregate: at(2400) } });
+    await expect(close).rejects.toThrow(/dpregate must be 256 bytes apart from du/);
+    const out = { du: at(0), dpregate: at(2560) };
+    const gradients = await conv.backward(x, x, k, { ...gates, out });
+    expectClose(
+      await download(device, gradients.dpregate!),
+      Float64Array.from((await conv.backward(u, u, k, { pregate: u })).dpregate!),
+      rowBound,
+    );
+    device.destroy();
+  });
+
+  test("name buffers that end within a word", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 33, dtype: "float16", device });
+    const tensor = { data: device.createBuffer({ size: 66, usage: 0x8c }), shape: [1, 1, 33] };
+    const call = conv.forward(tensor, new Float32Array(33));
+    await expect(call).rejects.toThrow(/the buffer of u must hold 68 bytes/);
+    device.destroy();
+  });
+
+  test("name what is no device, no plan, no skip and no encoder", async () => {
+    const options = { length: 100, backend: "webgpu" } as const;
+    const device = await openDevice();
+    const not = (x: unknown) => x as GPUDevice & string & Float32Array & GPUCommandEncoder;
+    for (const value of [5, {}, await gpu!.requestAdapter()]) {
+      const opening = FlashFFTConv.create({ ...options, device: not(value) });
+      await expect(opening).rejects.toThrow(InvalidArgumentError);
+      await expect(opening).rejects.toThrow(/device must be a GPUDevice/);
+    }
+    const planned = FlashFFTConv.create({ ...options, device, plan: not(5) });
+    await expect(planned).rejects.toThrow(/plan must be one that explain\(\) prints/);
+    using conv = await FlashFFTConv.create({ ...options, device });
+    const skip = not(upload(device, new Float32Array(3), [3]));
+    await expect(conv.forward(u, k, { skip })).rejects.toThrow(/skip must be a Float32Array/);
+    const shaped = not({ data: new Float32Array(3), shape: [3] });
+    await expect(conv.forward(u, k, { skip: shaped })).rejects.toThrow(InvalidArgumentError);
+    const [x, kernel] = [upload(device, u, shape), await conv.prepareKernel(k)];
+    const recorded = conv.forward(x, kernel, { encoder: not({}) });
+    await expect(recorded).rejects.toThrow(/encoder must be a GPUCommandEncoder/);
+    const encoder = device.createCommandEncoder();
+    encoder.finish();
+    const late = conv.forward(x, kernel, { encoder });
+    await expect(late).rejects.toThrow(BackendError);
+    await expect(late).rejects.toThrow(/already finished/);
+    device.destroy();
+  });
+
+  test("take devices that do not say who made them", async () => {
+    const device = await openDevice();
+    Object.defineProperty(device, "adapterInfo", { value: undefined });
+    using conv = await FlashFFTConv.create({ length: 100, device });
     await checkForward(conv, inputs);
     device.destroy();
   });
@@ -156,7 +224,95 @@ describe.skipIf(!onGpu)("refusals", () => {
   });
 });
 
+describe.skipIf(!onGpu)("calls under way", () => {
+  test("finish when the object or their kernel is disposed of", async () => {
+    const device = await openDevice();
+    const conv = await FlashFFTConv.create({ length: 100, device });
+    const kernel = await conv.prepareKernel(k);
+    const calls = [
+      conv.forward(u, kernel, options),
+      conv.forward(u, k, options),
+      conv.forward(u, kernel, options),
+    ];
+    const gradients = conv.backward(dy, u, kernel, options);
+    kernel.dispose();
+    conv.dispose();
+    for (const call of calls) expectClose((await call) as Float32Array, inputs.y(), rowBound);
+    expect((await gradients).dk.length).toBe(300);
+    expect(conv.memory().spectrumBytes).toBe(0);
+    device.destroy();
+  });
+
+  test("are refused where their kernel went while a buffer was made for the result", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    const kernel = await conv.prepareKernel(k);
+    const call = conv.forward(upload(device, u, shape), kernel);
+    kernel.dispose();
+    await expect(call).rejects.toThrow(/a prepared kernel must be alive/);
+    device.destroy();
+  });
+
+  test("take samples in memory that threads share", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    const shared = new Float32Array(new SharedArrayBuffer(u.byteLength));
+    shared.set(u);
+    expectClose((await conv.forward(shared, k, options)) as Float32Array, inputs.y(), rowBound);
+    device.destroy();
+  });
+});
+
 describe.skipIf(!onGpu)("nothing leaks", () => {
+  test("buffers made for the results of calls that fail", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    const [x, gone] = [upload(device, u, shape), upload(device, u, shape)];
+    gone.data.destroy();
+    const made: GPUBuffer[] = [];
+    const destroyed = new Set<GPUBuffer>();
+    const create = device.createBuffer.bind(device);
+    device.createBuffer = (descriptor) => {
+      const buffer = create(descriptor);
+      if (descriptor.usage === 0x8c) made.push(buffer);
+      const destroy = buffer.destroy.bind(buffer);
+      buffer.destroy = () => {
+        destroyed.add(buffer);
+        return destroy();
+      };
+      return buffer;
+    };
+    await expect(conv.forward(gone, k)).rejects.toThrow(/destroyed/);
+    await expect(conv.backward(gone, x, k, options)).rejects.toThrow(/destroyed/);
+    const kept = conv.memory().backendBytes;
+    conv.dispose();
+    await expect.poll(() => conv.memory().backendBytes).toBe(0);
+    expect(kept).toBeGreaterThan(0);
+    expect(made.filter((b) => !destroyed.has(b))).toEqual([]);
+    device.destroy();
+  });
+
+  test("the caller's buffers that commands in an encoder name", async () => {
+    const collect = (globalThis as { gc?: () => void }).gc!;
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    const kernel = await conv.prepareKernel(k);
+    const call = async (): Promise<WeakRef<object>> => {
+      const encoder = device.createCommandEncoder();
+      const y = await conv.forward(upload(device, u, shape), kernel, { encoder });
+      device.queue.submit([encoder.finish()]);
+      await device.queue.onSubmittedWorkDone();
+      return new WeakRef(y.data);
+    };
+    const seen = await call();
+    for (let round = 0; round < 100 && seen.deref(); round++) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+      collect();
+    }
+    expect(seen.deref() === undefined).toBe(true);
+    device.destroy();
+  });
+
   test("1,000 rounds of create, run, dispose leave no buffer", async () => {
     const device = await openDevice();
     const create = () => FlashFFTConv.create({ length: 100, device });
