@@ -19,9 +19,9 @@ export interface FlashFFTConvOptions extends ProblemOptions {
    * always computed, where its transforms (one forward, with the kernel's two; up to five in gradients) take more than that.
    */
   readonly workspaceBytes?: number;
-  /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
+  /** Threads of the CPU, the caller's included; all cores by default, one where memory cannot be shared. WebGPU ignores them. */
   readonly threads?: number;
-  /** Instruction set of the kernels; by default the best that the runtime has. */
+  /** Instruction set of the CPU's kernels; by default the best that the runtime has. WebGPU ignores it. */
   readonly instructions?: "auto" | Instructions;
   /** B of the calls to come, 1 by default: a hint for the planner; calls may have any. */
   readonly batch?: number;

@@ -148,7 +148,7 @@ describe("frequency-sparse convolutions", () => {
   describeBackends(
     "random problems",
     (open) => {
-      const numRuns = onGpu ? 12 : 60;
+      const numRuns = onGpu ? 6 : 60;
       test(`${numRuns} problems`, async () => {
         await fc.assert(
           fc.asyncProperty(anyProblem, anyShape, fc.integer({ min: 0, max: 1e6 }), (o, s, seed) =>
