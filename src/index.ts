@@ -16,6 +16,7 @@ export type {
   DepthwiseOptions,
   FlashDepthwiseConv1dOptions,
   FlashHyenaProjectionsOptions,
+  GpuDepthwiseGradients,
   HyenaProjections,
   ProjectionsForwardOptions,
   ProjectionsUpstream,

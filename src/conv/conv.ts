@@ -14,6 +14,7 @@ import {
   checkOptions,
   exactly,
   GpuSamples,
+  handed,
   isGpuTensor,
   newArray,
   rowsOf,
@@ -459,12 +460,6 @@ export class FlashFFTConv {
   async [Symbol.asyncDispose](): Promise<void> {
     this.dispose();
   }
-}
-
-/** A result as the caller gets it: arrays as they are, samples in a GPU buffer with their shape. */
-function handed(samples: Samples, shape: readonly number[]): SampleArray | GpuTensor {
-  if (!(samples instanceof GpuSamples)) return samples;
-  return { data: samples.buffer, shape, offset: samples.byteOffset };
 }
 
 /** An object of promises → an object of what they give. */

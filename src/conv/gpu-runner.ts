@@ -38,7 +38,11 @@ const workspace: ReadonlySet<string> = new Set<BufferName>([
 const backends = new WeakMap<GPUDevice, Promise<WebGpuBackend>>();
 let shared: Promise<WebGpuBackend> | undefined;
 
-async function backendFor(device: GPUDevice | undefined, call: string): Promise<WebGpuBackend> {
+/** The open backend of a device, or of the adapter that the library takes by itself. */
+export async function backendFor(
+  device: GPUDevice | undefined,
+  call: string,
+): Promise<WebGpuBackend> {
   if (device) {
     const opening = backends.get(device) ?? WebGpuBackend.open(device, call);
     backends.set(device, opening);
