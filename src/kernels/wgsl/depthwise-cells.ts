@@ -61,7 +61,7 @@ function storedType({ dtype, width }: Lines): string {
 }
 
 /** Two halves share a word: where rows begin at any of them, writers of one must leave the other alone. */
-const sharesWords = ({ dtype, width, writes }: Lines): boolean =>
+export const sharesWords = ({ dtype, width, writes }: Lines): boolean =>
   dtype !== "float32" && width === 1 && writes === true;
 
 /** The buffer that a tensor is bound to. */
@@ -166,20 +166,34 @@ export function window(
   return found.slice(shift - begin, shift - begin + count);
 }
 
-/** The function that stores a half, or both halves, of a word. */
+/** The function that stores one half of a word, or, from runs along a row, either half or both. */
 export function storeFunctions(lines: Lines): string[] {
   if (!sharesWords(lines)) return [];
-  const { name } = lines;
+  const { name, layout } = lines;
+  const merged = [
+    `atomicAnd(&${name}[word], keep);`,
+    `atomicOr(&${name}[word], pack_pair(x) & ~keep);`,
+  ];
+  if (layout === "BLH") {
+    return [
+      [
+        `fn ${name}_put(i: u32, value: f32) {`,
+        "let word = i >> 1u;",
+        "let x = vec2f(value);",
+        "let keep = select(0xffff0000u, 0x0000ffffu, (i & 1u) == 1u);",
+        ...merged,
+        "}",
+      ].join("\n"),
+    ];
+  }
   return [
     [
       `fn ${name}_put(word: u32, x: vec2f, low: bool, high: bool) {`,
-      "let value = pack_pair(x);",
       "if (low && high) {",
-      `atomicStore(&${name}[word], value);`,
+      `atomicStore(&${name}[word], pack_pair(x));`,
       "} else if (low || high) {",
       "let keep = select(0x0000ffffu, 0xffff0000u, low);",
-      `atomicAnd(&${name}[word], keep);`,
-      `atomicOr(&${name}[word], value & ~keep);`,
+      ...merged,
       "}",
       "}",
     ].join("\n"),
@@ -216,21 +230,16 @@ export function storeRun(
   const first = text.hold("n", `u32(${from} - i32(p.${name}_from))`);
   const inside = (k: number): string => `${first} + ${k}u < p.${name}_size`;
   const place = (k: number): string => element(lines, at, `u32(${from} + ${k})`);
-  if (sharesWords(lines)) {
-    if (layout === "BHL") storeHalves(text, lines, at, from, values, inside);
-    else {
-      values.forEach((v, k) => {
-        const e = text.hold("e", place(k));
-        const both = `vec2f(${v}), ${inside(k)} && (${e} & 1u) == 0u, ${inside(k)} && (${e} & 1u) == 1u`;
-        text.line(`${name}_put(${e} >> 1u, ${both});`);
-      });
-    }
+  if (sharesWords(lines) && layout === "BHL") {
+    storeHalves(text, lines, at, from, values, inside);
     return;
   }
   const step = layout === "BHL" ? width : 1;
   const stores = Array.from({ length: values.length / step }, (_, i) => {
     const k = i * step;
-    const store = `${name}[${place(k)}] = ${packed(lines, values.slice(k, k + step))};`;
+    const store = sharesWords(lines)
+      ? `${name}_put(${place(k)}, ${values[k]});`
+      : `${name}[${place(k)}] = ${packed(lines, values.slice(k, k + step))};`;
     return whole ? store : `if (${inside(k)}) { ${store} }`;
   });
   if (whole) text.line(`if (${inside(0)}) { ${stores.join("\n")} }`);

@@ -236,10 +236,9 @@ class Call {
   ): void {
     if (from >= to) return;
     const { source, history, upstream, target, tail, tailShift = 0, ...rest } = options;
-    const { kernelLength, layout, dtype } = this.#places.problem;
+    const { kernelLength, layout } = this.#places.problem;
     const few = kernelLength <= tapsAtOnce[layout];
-    const longest = this.#places.across ? (few ? 16 : 8) : dtype === "float32" ? 4 : 8;
-    const run = this.#places.across ? Math.min(longest, powerOver(to - from)) : longest;
+    const run = this.#run(few ? 16 : 8, [source, target], to - from);
     const runs = Math.ceil((to - from) / run);
     const strips = this.#places.across ? 1 : forwardSamples / run;
     const spread = this.#spread(piece, run, runs, strips);
@@ -267,9 +266,23 @@ class Call {
     this.#step(kernel, piece, spread, { begin: from, runs, tail_shift: tailShift }, bound);
   }
 
+  /**
+   * Positions that a thread holds at once: along a row as many as its accesses span, across the channels up to `most`; few where
+   * every store is one of its own, or where a processor, which compiles long kernels slowly, plays the GPU.
+   */
+  #run(most: number, tensors: readonly Operand[], positions: number): number {
+    const { dtype } = this.#places.problem;
+    if (!this.#places.across) return dtype === "float32" ? 4 : 8;
+    const single = tensors.some((t) => t.dtype !== "float32" && t.width === 1);
+    const slow = single || this.#scheduler.limits.slowFma === true;
+    return Math.min(slow ? 4 : most, powerOver(positions));
+  }
+
   /** How the runs of a gradient's piece go to threads. */
   #gradientSpread(piece: Piece): { spread: Spread; runs: number; begin: number } {
-    const run = 8;
+    const x = this.#places.tensor("x", "x", this.#places.call.length);
+    // Along a row, runs of eight float32 meet the ends of their windows half as often.
+    const run = this.#places.across ? this.#run(8, [x], 8) : 8;
     const begin = piece.from;
     const runs = Math.ceil((piece.to - begin) / run);
     const most = gradientSamples / run;
