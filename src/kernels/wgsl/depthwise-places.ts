@@ -231,7 +231,7 @@ export class Places {
         { ...piece, batchFrom: batchFrom + half, batch: batch - half },
       ];
     }
-    const some = roundUp(channels / 2, 4);
+    const some = roundUp(channels / 2, this.across ? 4 : 1);
     if (some < channels && !(this.across && tooLong)) {
       return [
         { ...piece, channels: some },
