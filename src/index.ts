@@ -18,6 +18,7 @@ export type {
   FlashHyenaProjectionsOptions,
   GpuDepthwiseGradients,
   HyenaProjections,
+  ProjectionsBackwardOptions,
   ProjectionsForwardOptions,
   ProjectionsUpstream,
 } from "./conv/depthwise-options.ts";

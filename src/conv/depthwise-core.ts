@@ -79,7 +79,8 @@ export class DepthwiseCore {
     const { backend = "auto", device } = options;
     oneOf(call, "backend", backend, names.backends);
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
-    const onGpu = backend === "webgpu" || (backend === "auto" && device !== undefined);
+    const takesDevice = names.backends.includes("webgpu") && device !== undefined;
+    const onGpu = backend === "webgpu" || (backend === "auto" && takesDevice);
     const runner = onGpu
       ? await DepthwiseGpuRunner.open(problem, device, call)
       : await DepthwiseCpuRunner.open(problem, options, order, call);

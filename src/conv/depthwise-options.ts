@@ -94,10 +94,28 @@ export interface HyenaProjections {
   readonly postgate: SampleArray;
 }
 
-/** Optional operands of a forward call of the fused projections; x and state have 3H channels. */
-export interface ProjectionsForwardOptions extends Omit<DepthwiseForwardOptions, "out"> {
+/** Optional operands of a call of the fused projections, arrays all of them; x and state have 3H channels. */
+interface ProjectionsOperands {
+  /** (3H), float32 or the dtype. */
+  readonly bias?: SampleArray | undefined;
+  /** The K − 1 samples before the first, as in `DepthwiseForwardOptions`. */
+  readonly state?: SampleArray | undefined;
+}
+
+/** Optional operands of a forward call of the fused projections. */
+export interface ProjectionsForwardOptions extends ProjectionsOperands {
+  /** Takes the last K − 1 samples of state and x; may be `state` itself. */
+  readonly stateOut?: SampleArray | undefined;
   /** Where the results go, instead of new arrays. */
   readonly out?: HyenaProjections | undefined;
+}
+
+/** Optional operands of a backward call: those of the forward call that it belongs to. */
+export interface ProjectionsBackwardOptions extends ProjectionsOperands {
+  /** ∂loss/∂stateOut, where the loss depends on it. */
+  readonly dstateOut?: SampleArray | undefined;
+  /** Where dx goes, instead of a new array. */
+  readonly out?: SampleArray | undefined;
 }
 
 /** Gradients with respect to what the fused projections return. */

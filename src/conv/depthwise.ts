@@ -77,7 +77,7 @@ export class FlashDepthwiseConv1d {
     return this.#core.outputLength(length);
   }
 
-  /** A zeroed array (B, H, L) or (B, L, H) that calls use without copying; it lives until `dispose`. */
+  /** A zeroed array (B, H, L) or (B, L, H) that calls on the CPU use without copying; it lives until `dispose`. */
   allocateInput(batch: number, length: number): SampleArray {
     return this.#core.lend(this.problem.channels, batch, length, "allocateInput");
   }
@@ -96,7 +96,7 @@ export class FlashDepthwiseConv1d {
   /**
    * y of all rows.
    * @param x (B, H, L) or (B, L, H) samples of the object's dtype, any B and L; a flat array has the object's `batch`.
-   * @param weight (H, K) taps, float32 or the dtype.
+   * @param weight (H, K) taps, float32 or the dtype; float32 where they are in a GPU buffer.
    * @returns (B, H, Lout) or (B, Lout, H) samples: `out`, or an array of x's kind; a new buffer that is the caller's where x
    * is in one.
    * @throws InvalidArgumentError, BackendError.

@@ -8,10 +8,10 @@ import { oneOf } from "../plan/problem.ts";
 import type { Tensor } from "./arguments.ts";
 import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
-  DepthwiseBackwardOptions,
   DepthwiseGradients,
   FlashHyenaProjectionsOptions,
   HyenaProjections,
+  ProjectionsBackwardOptions,
   ProjectionsForwardOptions,
   ProjectionsUpstream,
 } from "./depthwise-options.ts";
@@ -117,7 +117,7 @@ export class FlashHyenaProjections {
     upstream: ProjectionsUpstream,
     x: Tensor,
     weight: Tensor,
-    options: DepthwiseBackwardOptions = {},
+    options: ProjectionsBackwardOptions = {},
   ): Promise<DepthwiseGradients> {
     const dy = [
       { name: "dgated", tensor: upstream.dgated },

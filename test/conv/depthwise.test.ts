@@ -19,7 +19,7 @@ import { normal } from "../support/signals.ts";
 const forms: readonly Form[] = ["linear", "silu", ...(onGpu ? [] : ["projections" as const])];
 
 /** Random cases, of which each compiles kernels. */
-const numRuns = onGpu ? 12 : 60;
+const numRuns = onGpu ? 10 : 60;
 
 const anyPadding: fc.Arbitrary<Padding> = fc.oneof(
   fc.constantFrom<Padding>("causal", "same"),

@@ -22,7 +22,7 @@ const fusedTaps = 8;
 const forwardSamples = 16;
 const gradientSamples = 64;
 /** Threads that keep a large GPU busy. */
-const enoughThreads = 2 ** 16;
+const enoughThreads = 2 ** 17;
 const powerOver = (n: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, n)));
 
 /** Lanes side by side along the channels, so that few are idle: as many as have a whole line of memory each. */
