@@ -55,8 +55,9 @@ export class DepthwiseScheduler {
     return new Call(this, call).backward();
   }
 
+  /** The kernel of a specification, which its text tells from all others. */
   remembered<Spec>(spec: Spec, make: (spec: Spec) => Kernel): Kernel {
-    const key = `${make.name} ${JSON.stringify(spec)}`;
+    const key = JSON.stringify(spec);
     const kernel = this.#kernels.get(key) ?? make(spec);
     this.#kernels.set(key, kernel);
     return kernel;
@@ -146,7 +147,8 @@ class Call {
       const dx = this.#places.tensor("y", "dx", length, true);
       if (!fused) this.#transposed(piece, [Math.max(0, piece.from), piece.to], d, dx, tail);
       this.#sums(piece, d, slope && fused, fused ? dx : undefined, fused ? tail : undefined);
-      if (state && piece.from <= 0) this.#stateGradient(piece, d, slope && fused);
+      // The piece with position 0 has what the state's gradient is made of.
+      if (state && piece.from <= 0 && piece.to > 0) this.#stateGradient(piece, d, slope && fused);
       this.#totals(piece);
     }
     return this.#finish();
@@ -385,8 +387,8 @@ class Call {
 
   /** The part of a device that texts depend on. */
   get #machine(): Filter["machine"] {
-    const { sharedBytes, threads, packs = false, slowFma = false } = this.#scheduler.limits;
-    return { sharedBytes, threads, packs, slowFma };
+    const { packs = false, slowFma = false } = this.#scheduler.limits;
+    return { packs, slowFma };
   }
 
   get #wideTaps(): boolean {

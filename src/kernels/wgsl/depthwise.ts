@@ -55,7 +55,7 @@ interface Common {
   readonly tail?: Lines | undefined;
   /** Whether the target has all positions of a run or none. */
   readonly whole: boolean;
-  readonly machine: Machine;
+  readonly machine: Pick<Machine, "packs" | "slowFma">;
 }
 
 /** y = act(bias + Σ_j w[j]·x[n + j − left]), and what has the same form: gradients of samples, and copies. */
@@ -174,8 +174,8 @@ class Writer {
         this.text.hold("w", `vec4f(${[0, 1, 2, 3].map((c) => one(c * kernelLength + j))})`),
       );
     }
-    const first = this.across ? `cell * ${cell}u` : "channel";
-    const base = this.text.hold("at", `(${first}) * ${kernelLength}u + p.weight${offset}`);
+    const first = this.across ? `cell * ${cell * kernelLength}u` : `channel * ${kernelLength}u`;
+    const base = this.text.hold("at", `${first} + p.weight${offset}`);
     return taps.map((j) => {
       const each = Array.from(
         { length: cell },
