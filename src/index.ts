@@ -16,7 +16,9 @@ export type {
   DepthwiseOptions,
   FlashDepthwiseConv1dOptions,
   FlashHyenaProjectionsOptions,
+  GpuDepthwiseGradients,
   HyenaProjections,
+  ProjectionsBackwardOptions,
   ProjectionsForwardOptions,
   ProjectionsUpstream,
 } from "./conv/depthwise-options.ts";

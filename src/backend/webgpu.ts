@@ -3,7 +3,7 @@
  * the WebGPU API.
  */
 import { BackendError, UnsupportedError } from "../errors.ts";
-import type { Kernel, Parameters } from "../kernels/wgsl/kernels.ts";
+import type { Kernel, OwnParameters } from "../kernels/wgsl/kernels.ts";
 import { parameterNames } from "../kernels/wgsl/kernels.ts";
 import type { BufferName, GpuLimits, Schedule, Step } from "../kernels/wgsl/steps.ts";
 import { findTraits } from "./webgpu-traits.ts";
@@ -306,7 +306,7 @@ export class WebGpuBackend {
     });
     const words = new Uint32Array(buffer.getMappedRange());
     steps.forEach((step, i) => {
-      writeParameters(words, (i * parameterBytes) / 4, step.parameters);
+      writeParameters(words, (i * parameterBytes) / 4, step);
     });
     buffer.unmap();
     this.#buffers++;
@@ -415,8 +415,9 @@ function outOfMemory(call: string, bytes: number, message: string): BackendError
   });
 }
 
-function writeParameters(words: Uint32Array, at: number, parameters: Parameters): void {
-  parameterNames.forEach((name, i) => {
-    words[at + i] = parameters[name] ?? 0;
+function writeParameters(words: Uint32Array, at: number, { kernel, parameters }: Step): void {
+  const values: OwnParameters = parameters;
+  (kernel.parameters ?? parameterNames).forEach((name, i) => {
+    words[at + i] = values[name] ?? 0;
   });
 }

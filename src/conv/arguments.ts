@@ -314,3 +314,9 @@ export function apart(out: Named, others: readonly Named[], call: string): void 
     });
   }
 }
+
+/** A result as the caller gets it: arrays as they are, samples in a GPU buffer with their shape. */
+export function handed(samples: Samples, shape: readonly number[]): SampleArray | GpuTensor {
+  if (!(samples instanceof GpuSamples)) return samples;
+  return { data: samples.buffer, shape, offset: samples.byteOffset };
+}

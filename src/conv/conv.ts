@@ -15,6 +15,7 @@ import {
   destroyBuffers,
   exactly,
   GpuSamples,
+  handed,
   isGpuTensor,
   newArray,
   rowsOf,
@@ -483,12 +484,6 @@ export class FlashFFTConv {
   async [Symbol.asyncDispose](): Promise<void> {
     this.dispose();
   }
-}
-
-/** A result as the caller gets it: arrays as they are, samples in a GPU buffer with their shape. */
-function handed(samples: Samples, shape: readonly number[]): SampleArray | GpuTensor {
-  if (!(samples instanceof GpuSamples)) return samples;
-  return { data: samples.buffer, shape, offset: samples.byteOffset };
 }
 
 /** An object of promises → an object of what they give. */

@@ -1,89 +1,49 @@
-/** What the short convolutions have in common: their seat on a backend, the checks of what they are given, the calls. */
-import type { CpuBackend, CpuSettings, Program } from "../backend/cpu.ts";
-import { openCpu } from "../backend/cpu.ts";
-import { features } from "../backend/features.ts";
-import type { Job } from "../backend/job.ts";
-import type { Block } from "../backend/memory.ts";
+/** What the short convolutions have in common: the choice of a backend, the checks of what they are given, the calls. */
 import type { Dtype, SampleArray } from "../dtype.ts";
-import { bytesPerSample, decode } from "../dtype.ts";
+import { decode } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
-import { depthwiseSource } from "../kernels/depthwise/program.ts";
+import type { GpuCommandEncoder } from "../gpu.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { outputLengthOf, streams, widths } from "../plan/depthwise.ts";
 import { integer, oneOf } from "../plan/problem.ts";
-import type { Expected, Named, Tensor } from "./arguments.ts";
-import { apart, checkOptions, exactly, intact, newArray, samplesOf } from "./arguments.ts";
+import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
+import {
+  apart,
+  checkOptions,
+  exactly,
+  GpuSamples,
+  handed,
+  isGpuTensor,
+  newArray,
+  samplesOf,
+} from "./arguments.ts";
+import { DepthwiseCpuRunner } from "./depthwise-cpu.ts";
+import { DepthwiseGpuRunner } from "./depthwise-gpu.ts";
 import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
   DepthwiseGradients,
-  DepthwiseOptions,
+  FlashDepthwiseConv1dOptions,
 } from "./depthwise-options.ts";
-import type { DepthwiseCall, DepthwiseEngine, LineTensor, StateTensor } from "./depthwise-run.ts";
-import { runDepthwiseBackward, runDepthwiseForward } from "./depthwise-run.ts";
-import { addToTail, carryState } from "./depthwise-state.ts";
-import { pickInstructions, pickThreads } from "./options.ts";
-import { deviceFor } from "./wisdom.ts";
+import type { DepthwiseRequest, DepthwiseRunner } from "./depthwise-runner.ts";
+import { zeros } from "./depthwise-runner.ts";
 
-type Kind = "forward" | "backward";
-
-const inputFields = ["x0", "x1", "x2"] as const;
-const gradientFields = ["dx0", "dx1", "dx2"] as const;
-const stateFields = ["state0", "state1", "state2"] as const;
-const stateGradientFields = ["dstate0", "dstate1", "dstate2"] as const;
-const outputFields = ["y0", "y1"] as const;
-const upstreamFields = ["dy0", "dy1"] as const;
-
-/** An object on one backend. */
-interface Seat {
-  readonly backend: CpuBackend;
-  readonly engine: DepthwiseEngine;
-  readonly programs: Map<Kind, Program>;
-  readonly lent: Block[];
-}
-
-function takeSeat(
-  problem: DepthwiseProblem,
-  order: readonly number[],
-  settings: CpuSettings,
-): Seat {
-  const backend = openCpu(settings);
-  backend.retain();
-  const device = deviceFor(settings.instructions);
-  const engine = { problem, backend, device, order, jobs: new Map() };
-  return { backend, engine, programs: new Map(), lent: [] };
-}
-
-/** Give everything back once the calls before have ended. */
-function leaveSeat({ backend, programs, lent }: Seat): void {
-  void backend.exclusive(() => {
-    for (const block of lent) backend.arena.free(block);
-    for (const p of programs.values()) backend.releaseProgram(p);
-    backend.release();
-  });
-}
-
-/** Call inside the backend's exclusive section. */
-async function programOf(
-  seat: Seat,
-  kind: Kind,
-  problem: DepthwiseProblem,
-  call: string,
-): Promise<Program> {
-  const program = await seat.backend.program(depthwiseSource({ kind, problem }), call);
-  seat.programs.set(kind, program);
-  return program;
+/** A class as its messages name it, and where it may run. */
+interface Names {
+  readonly type: string;
+  readonly object: string;
+  readonly backends: readonly string[];
 }
 
 /** A call's operands, checked. */
 interface Operands {
-  readonly x: SampleArray;
+  readonly x: Samples;
   readonly batch: number;
   readonly length: number;
   readonly outputLength: number;
-  readonly weight: Float32Array;
-  readonly bias: Float32Array | undefined;
-  readonly state: SampleArray | undefined;
+  readonly weight: Samples;
+  readonly bias: Samples | undefined;
+  readonly state: Samples | undefined;
   /** Everything given, by name. */
   readonly given: readonly Named[];
 }
@@ -92,52 +52,39 @@ interface Operands {
 export class DepthwiseCore {
   readonly problem: DepthwiseProblem;
   readonly batch: number;
-  /** Name of the class and of its objects in messages. */
-  readonly #names: { readonly type: string; readonly object: string };
-  readonly #order: readonly number[];
-  #seat: Seat;
+  readonly runner: DepthwiseRunner;
+  readonly #names: Names;
   #disposed = false;
 
   private constructor(
     problem: DepthwiseProblem,
-    names: { readonly type: string; readonly object: string },
-    order: readonly number[],
+    names: Names,
     batch: number,
-    seat: Seat,
+    runner: DepthwiseRunner,
   ) {
     this.problem = problem;
-    this.batch = batch;
     this.#names = names;
-    this.#order = order;
-    this.#seat = seat;
+    this.batch = batch;
+    this.runner = runner;
   }
 
-  /** Compile and start threads; `order` as in DepthwiseEngine. */
+  /** Compile, start threads or open the GPU; `order` as in DepthwiseEngine. */
   static async create(
     problem: DepthwiseProblem,
-    options: DepthwiseOptions,
-    names: { readonly type: string; readonly object: string },
+    options: FlashDepthwiseConv1dOptions,
+    names: Names,
     order: readonly number[],
   ): Promise<DepthwiseCore> {
     const call = `${names.type}.create`;
-    oneOf(call, "backend", options.backend ?? "auto", ["auto", "cpu"]);
-    const instructions = pickInstructions(options.instructions ?? "auto", call);
-    const threads = pickThreads(options.threads, instructions, call);
+    const { backend = "auto", device } = options;
+    oneOf(call, "backend", backend, names.backends);
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
-    const settings = { threads, instructions, shared: threads > 1 };
-    const seat = takeSeat(problem, order, settings);
-    const core = new DepthwiseCore(problem, names, order, batch, seat);
-    try {
-      await seat.backend.exclusive(() => programOf(seat, "forward", problem, call));
-    } catch (error) {
-      core.dispose();
-      throw error;
-    }
-    return core;
-  }
-
-  get backend(): CpuBackend {
-    return this.#seat.backend;
+    const takesDevice = names.backends.includes("webgpu") && device !== undefined;
+    const onGpu = backend === "webgpu" || (backend === "auto" && takesDevice);
+    const runner = onGpu
+      ? await DepthwiseGpuRunner.open(problem, device, call)
+      : await DepthwiseCpuRunner.open(problem, options, order, call);
+    return new DepthwiseCore(problem, names, batch, runner);
   }
 
   /** Channels of x: H, or 3H where three branches are packed. */
@@ -167,32 +114,11 @@ export class DepthwiseCore {
   lend(channels: number, batch: number, positions: number, method: string): SampleArray {
     const call = this.#name(method);
     this.alive(call);
-    const { dtype } = this.problem;
     const size =
       integer(call, "batch", batch, 1, 2 ** 31) *
       integer(call, "length", positions, 1, 2 ** 31) *
       channels;
-    const { backend, lent } = this.#lender();
-    if (!backend.settings.shared) return zeros(dtype, size, call);
-    const block = backend.arena.allocate(size * bytesPerSample(dtype), call);
-    lent.push(block);
-    const { buffer } = backend.arena.memory;
-    const array =
-      dtype === "float32"
-        ? new Float32Array(buffer, block.address, size)
-        : new Uint16Array(buffer, block.address, size);
-    return array.fill(0);
-  }
-
-  /** A seat whose backend can lend arrays, where the runtime has one: the object moves there. */
-  #lender(): Seat {
-    const old = this.#seat;
-    const { settings } = old.backend;
-    if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
-      return old;
-    this.#seat = takeSeat(this.problem, this.#order, { ...settings, shared: true });
-    leaveSeat(old);
-    return this.#seat;
+    return this.runner.lend(size, call);
   }
 
   /** A zeroed state of `batch` items. */
@@ -219,15 +145,15 @@ export class DepthwiseCore {
   #expected(call: string, name: string, channels: string, positions: string): Expected {
     const { dtype, layout } = this.problem;
     const dimensions = layout === "BHL" ? ["B", channels, positions] : ["B", positions, channels];
-    return { call, name, dtype, dimensions };
+    return { call, name, dtype, dimensions, device: this.runner.device };
   }
 
   /** A tensor of B items of `channels` channels, and how many positions it has. */
   #lines(
-    tensor: Tensor,
+    tensor: Tensor | GpuTensor,
     expected: Expected,
     channels: number,
-  ): { data: SampleArray; batch: number; positions: number } {
+  ): { data: Samples; batch: number; positions: number } {
     const { data, shape } = samplesOf(tensor, expected);
     const across = this.problem.layout === "BHL" ? 1 : 2;
     const batch = shape ? shape[0]! : this.batch;
@@ -242,42 +168,45 @@ export class DepthwiseCore {
     });
   }
 
-  /** Parameters come as float32 or in the data's dtype. */
+  /** Parameters come as float32 or in the data's dtype; a buffer does not say what it holds: there they are float32. */
   #parameters(
-    tensor: Tensor,
+    tensor: Tensor | GpuTensor,
     name: string,
     dimensions: readonly string[],
     size: number,
     call: string,
-  ): Float32Array {
-    const { dtype } = this.problem;
-    const expected = { call, name, dtype, dimensions, orFloat32: true };
+  ): Samples {
+    const dtype = isGpuTensor(tensor) ? "float32" : this.problem.dtype;
+    const { device } = this.runner;
+    const expected = { call, name, dtype, dimensions, orFloat32: true, device };
     const { data } = samplesOf(tensor, expected);
     exactly(data, size, expected);
-    return data instanceof Float32Array ? data : Float32Array.from(decode(data, dtype));
+    if (data instanceof GpuSamples || data instanceof Float32Array) return data;
+    return Float32Array.from(decode(data, dtype));
   }
 
   #state(
-    array: SampleArray | undefined,
+    tensor: SampleArray | GpuTensor | undefined,
     name: string,
     batch: number,
     call: string,
     given: Named[],
-  ): SampleArray | undefined {
-    if (array === undefined) return undefined;
+  ): Samples | undefined {
+    if (tensor === undefined) return undefined;
     this.#streaming(call);
     const history = this.problem.kernelLength - 1;
     // A filter of one tap looks at no earlier sample: its state is empty.
-    if (history === 0 && array.length === 0) return undefined;
+    if (history === 0 && !isGpuTensor(tensor) && tensor.length === 0) return undefined;
     const expected = this.#expected(call, name, "H", "K − 1");
-    exactly(samplesOf(array, expected).data, batch * this.inputChannels * history, expected);
-    given.push({ name, data: array });
-    return array;
+    const { data } = samplesOf(tensor, expected);
+    exactly(data, batch * this.inputChannels * history, expected);
+    given.push({ name, data });
+    return data;
   }
 
   #operands(
-    x: Tensor,
-    weight: Tensor,
+    x: Tensor | GpuTensor,
+    weight: Tensor | GpuTensor,
     options: Pick<DepthwiseForwardOptions, "bias" | "state">,
     call: string,
   ): Operands {
@@ -299,141 +228,129 @@ export class DepthwiseCore {
     return { x: data, batch, length: positions, outputLength, weight: taps, bias, state, given };
   }
 
-  /** An array for a result: the one given, checked, or a new one. */
+  /** Memory for a result: what was given, checked, or an array of x's kind, or a new buffer where x is in one. */
   #result(
-    array: SampleArray | undefined,
+    given: SampleArray | GpuTensor | undefined,
     name: string,
     size: number,
     inputs: readonly Named[],
-    like: SampleArray,
+    like: Samples,
     call: string,
-  ): SampleArray {
-    if (array === undefined) return arrayLike(like, size, call);
-    const expected = { call, name, dtype: this.problem.dtype, dimensions: ["samples"] };
-    exactly(samplesOf(array, expected).data, size, expected);
-    apart({ name, data: array }, inputs, call);
-    return array;
+  ): Samples | Promise<Samples> {
+    const { dtype } = this.problem;
+    if (given === undefined) return this.#fresh(like, size, dtype, call);
+    const dimensions = isGpuTensor(given) ? given.shape.map(() => "samples") : ["samples"];
+    const expected = { call, name, dtype, dimensions, device: this.runner.device };
+    const { data } = samplesOf(given, expected);
+    exactly(data, size, expected);
+    apart({ name, data }, inputs, call);
+    return data;
   }
 
-  #fields<F extends keyof Job>(fields: readonly F[]): readonly F[] {
-    return fields.slice(0, this.#order.length);
+  #fresh(like: Samples, size: number, dtype: Dtype, call: string): Samples | Promise<Samples> {
+    if (like instanceof GpuSamples) return this.runner.allocate(size, dtype, call);
+    return newArray(like.constructor as new (n: number) => SampleArray, size, call);
+  }
+
+  #request(
+    operands: Operands,
+    encoder: GpuCommandEncoder | undefined,
+    name: string,
+  ): DepthwiseRequest {
+    if (encoder !== undefined && !this.runner.device) {
+      throw new InvalidArgumentError({
+        call: name,
+        requirement: "an encoder needs backend 'webgpu'",
+        value: `one for ${this.runner.instructions} on the CPU`,
+        remedy: "Leave encoder out, or create the object with backend: 'webgpu'.",
+      });
+    }
+    return { ...operands, name, encoder, alive: () => this.alive(name) };
+  }
+
+  /** (B, H, positions) in the object's layout. */
+  #shape(batch: number, channels: number, positions: number): number[] {
+    return this.problem.layout === "BHL"
+      ? [batch, channels, positions]
+      : [batch, positions, channels];
   }
 
   /** Outputs of a forward call, named `names` in messages. */
   async forward(
-    x: Tensor,
-    weight: Tensor,
+    x: Tensor | GpuTensor,
+    weight: Tensor | GpuTensor,
     options: Omit<DepthwiseForwardOptions, "out">,
-    out: readonly { readonly name: string; readonly array: SampleArray | undefined }[],
-  ): Promise<SampleArray[]> {
+    out: readonly {
+      readonly name: string;
+      readonly array: SampleArray | GpuTensor | undefined;
+    }[],
+  ): Promise<(SampleArray | GpuTensor)[]> {
     const call = this.#name("forward");
     const operands = this.#operands(x, weight, options, call);
-    const { batch, length, outputLength, state } = operands;
+    const { batch, outputLength, state } = operands;
+    const { channels } = this.problem;
     const inputs = [...operands.given];
-    const size = batch * this.problem.channels * outputLength;
+    const size = batch * channels * outputLength;
     const results = out.map(({ name, array }) => {
       const data = this.#result(array, name, size, inputs, operands.x, call);
-      if (array) inputs.push({ name, data });
+      if (array && !(data instanceof Promise)) inputs.push({ name, data });
       return data;
     });
     const taken: Named[] = [];
     const stateOut = this.#state(options.stateOut, "stateOut", batch, call, taken);
-    if (stateOut)
-      apart(
-        taken[0]!,
-        inputs.filter(({ data }) => data !== state),
-        call,
+    if (stateOut) {
+      const others = inputs.filter(
+        ({ data }) => !state || data !== state || !same(state, stateOut),
       );
-    const lines: LineTensor[] = [
-      { name: "x", kind: "x", data: operands.x, fields: this.#fields(inputFields) },
-      ...results.map(
-        (data, o): LineTensor => ({
-          ...{ name: out[o]!.name, kind: "y", data, fields: [outputFields[o]!] },
-        }),
-      ),
-    ];
-    const states: StateTensor[] = state
-      ? [{ name: "state", direction: "in", data: state, fields: this.#fields(stateFields) }]
-      : [];
-    const seat = this.#seat;
-    const { weight: taps, bias } = operands;
-    const request: DepthwiseCall = { name: call, batch, length, lines, states, weight: taps, bias };
-    const run = (program: Program): void | Promise<void> => {
-      this.alive(call);
-      const running = runDepthwiseForward(seat.engine, program, request);
-      const carry = (): void => {
-        if (!stateOut) return;
-        intact("x", operands.x, batch * this.inputChannels * length, call);
-        const size = batch * this.inputChannels * (this.problem.kernelLength - 1);
-        if (state) intact("state", state, size, call);
-        intact("stateOut", stateOut, size, call);
-        carryState(this.problem, operands.x, state, stateOut, batch, length);
-      };
-      return running ? running.then(carry) : carry();
-    };
-    const running = seat.backend.exclusive(() => {
-      const program = seat.programs.get("forward");
-      return program ? run(program) : programOf(seat, "forward", this.problem, call).then(run);
-    });
+      apart(taken[0]!, others, call);
+    }
+    const request = this.#request(operands, options.encoder, call);
+    // Arrays are there at once, so that calls on them take their turns in the order in which they were made.
+    const waits = results.some((r) => r instanceof Promise);
+    const made = waits ? await Promise.all(results) : (results as Samples[]);
+    const outputs = made.map((data, o): Named => ({ name: out[o]!.name, data }));
+    const running = this.runner.forward({ ...request, outputs, stateOut });
     if (running) await running;
-    return results;
+    return made.map((data) => handed(data, this.#shape(batch, channels, outputLength)));
   }
 
   /** Gradients of a forward call with the same operands. */
   async backward(
-    dy: readonly { readonly name: string; readonly tensor: Tensor }[],
-    x: Tensor,
-    weight: Tensor,
+    dy: readonly { readonly name: string; readonly tensor: Tensor | GpuTensor }[],
+    x: Tensor | GpuTensor,
+    weight: Tensor | GpuTensor,
     options: DepthwiseBackwardOptions,
   ): Promise<DepthwiseGradients> {
     const call = this.#name("backward");
     const operands = this.#operands(x, weight, options, call);
-    const { batch, length, outputLength, state, bias } = operands;
-    const { channels, dtype } = this.problem;
+    const { batch, length, outputLength, state } = operands;
+    const { channels, kernelLength, dtype } = this.problem;
     const inputs: Named[] = [...operands.given];
-    const upstream = dy.map(({ name, tensor }, o): LineTensor => {
+    const upstream = dy.map(({ name, tensor }): Named => {
       const expected = this.#expected(call, name, "H", "Lout");
       const { data } = samplesOf(tensor, expected);
       exactly(data, batch * channels * outputLength, expected);
       inputs.push({ name, data });
-      return { name, kind: "dy", data, fields: [upstreamFields[o]!] };
+      return { name, data };
     });
     const dstateOut = this.#state(options.dstateOut, "dstateOut", batch, call, inputs);
     const dx = this.#result(options.out, "dx", operands.x.length, inputs, operands.x, call);
-    const dstate = state && arrayLike(operands.x, state.length, call);
-    const lines: LineTensor[] = [
-      { name: "x", kind: "x", data: operands.x, fields: this.#fields(inputFields) },
-      { name: "dx", kind: "dx", data: dx, fields: this.#fields(gradientFields) },
-      ...upstream,
-    ];
-    const states: StateTensor[] =
-      state && dstate
-        ? [
-            { name: "state", direction: "in", data: state, fields: this.#fields(stateFields) },
-            {
-              name: "dstate",
-              direction: "out",
-              data: dstate,
-              fields: this.#fields(stateGradientFields),
-            },
-          ]
-        : [];
-    const { weight: taps } = operands;
-    const request: DepthwiseCall = { name: call, batch, length, lines, states, weight: taps, bias };
-    const seat = this.#seat;
-    const sums = await seat.backend.exclusive(async () => {
-      this.alive(call);
-      const program =
-        seat.programs.get("backward") ?? (await programOf(seat, "backward", this.problem, call));
-      return runDepthwiseBackward(seat.engine, program, request);
-    });
-    if (dstateOut) addToTail(this.problem, dstateOut, dx, dstate, batch, length, dtype);
-    return {
-      dx,
-      dweight: Float32Array.from(sums.weight),
-      ...(bias && { dbias: Float32Array.from(sums.bias) }),
-      ...(dstate && { dstate }),
+    const dstate = state && this.#fresh(operands.x, state.length, dtype, call);
+    const request = this.#request(operands, options.encoder, call);
+    const results = {
+      dx: dx instanceof Promise ? await dx : dx,
+      dstate: dstate instanceof Promise ? await dstate : dstate,
     };
+    const sums = await this.runner.backward({ ...request, ...results, dy: upstream, dstateOut });
+    const packed = this.inputChannels;
+    return {
+      dx: handed(results.dx, this.#shape(batch, packed, length)),
+      dweight: handed(sums.dweight, [packed, kernelLength]),
+      ...(sums.dbias && { dbias: handed(sums.dbias, [packed]) }),
+      ...(results.dstate && {
+        dstate: handed(results.dstate, this.#shape(batch, packed, kernelLength - 1)),
+      }),
+    } as DepthwiseGradients;
   }
 
   alive(call: string): void {
@@ -449,15 +366,13 @@ export class DepthwiseCore {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    leaveSeat(this.#seat);
+    this.runner.leave();
   }
 }
 
-function zeros(dtype: Dtype, size: number, call: string): Float32Array | Uint16Array {
-  const Kind = dtype === "float32" ? Float32Array : Uint16Array;
-  return newArray<Float32Array | Uint16Array>(Kind, size, call);
-}
-
-function arrayLike(like: SampleArray, size: number, call: string): SampleArray {
-  return newArray(like.constructor as new (n: number) => SampleArray, size, call);
+/** Whether two operands are the same samples: one array, or one place in a buffer. */
+function same(a: Samples, b: Samples): boolean {
+  return (
+    a === b || (a instanceof GpuSamples && a.buffer === b.buffer && a.byteOffset === b.byteOffset)
+  );
 }

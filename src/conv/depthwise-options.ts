@@ -1,8 +1,9 @@
 /** What calls of short depthwise convolutions take and give. */
 import type { Instructions } from "../backend/features.ts";
 import type { SampleArray } from "../dtype.ts";
+import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
 import type { DepthwiseProblemOptions } from "../plan/depthwise.ts";
-import type { Tensor } from "./arguments.ts";
+import type { GpuTensor, Tensor } from "./arguments.ts";
 
 /** What every short convolution is made from. */
 export interface DepthwiseOptions extends DepthwiseProblemOptions {
@@ -17,7 +18,11 @@ export interface DepthwiseOptions extends DepthwiseProblemOptions {
 }
 
 /** What a FlashDepthwiseConv1d is made from. */
-export interface FlashDepthwiseConv1dOptions extends DepthwiseOptions {
+export interface FlashDepthwiseConv1dOptions extends Omit<DepthwiseOptions, "backend"> {
+  /** Where to compute: `auto` takes WebGPU where you pass a `device` and the CPU elsewhere. */
+  readonly backend?: "auto" | "cpu" | "webgpu";
+  /** A WebGPU device of yours, for tensors in its buffers; by default the library opens one. */
+  readonly device?: GpuDevice;
   /** What follows the filter: nothing (the default), or SiLU, z/(1 + e^−z). */
   readonly activation?: "none" | "silu";
 }
@@ -33,25 +38,28 @@ export interface FlashHyenaProjectionsOptions extends DepthwiseOptions {
 
 /** Optional operands of a forward call. */
 export interface DepthwiseForwardOptions {
-  /** (H), float32 or the dtype: added to each channel's filter output. */
-  readonly bias?: SampleArray | undefined;
+  /** (H), float32 or the dtype, in a GPU buffer float32: added to each channel's filter output. */
+  readonly bias?: SampleArray | GpuTensor | undefined;
   /**
    * The K − 1 samples before the first, of x's layout: (B, H, K − 1) or (B, K − 1, H); causal padding only. Zeros where
    * it is left out.
    */
-  readonly state?: SampleArray | undefined;
+  readonly state?: SampleArray | GpuTensor | undefined;
   /** Takes the last K − 1 samples of state and x, for the call that goes on from here; may be `state` itself. */
-  readonly stateOut?: SampleArray | undefined;
-  /** Where the result goes, instead of a new array. */
-  readonly out?: SampleArray | undefined;
+  readonly stateOut?: SampleArray | GpuTensor | undefined;
+  /** Where the result goes, instead of a new array or buffer. */
+  readonly out?: SampleArray | GpuTensor | undefined;
+  /** Record the work here instead of submitting it; for samples and states that are all in GPU buffers. */
+  readonly encoder?: GpuCommandEncoder | undefined;
 }
 
 /** Optional operands of a backward call: those of the forward call that it belongs to. */
-export interface DepthwiseBackwardOptions extends Pick<DepthwiseForwardOptions, "bias" | "state"> {
+export interface DepthwiseBackwardOptions
+  extends Pick<DepthwiseForwardOptions, "bias" | "state" | "encoder"> {
   /** ∂loss/∂stateOut, where the loss depends on it: what `dstate` was in the call that went on from there. */
-  readonly dstateOut?: SampleArray | undefined;
-  /** Where dx goes, instead of a new array. */
-  readonly out?: SampleArray | undefined;
+  readonly dstateOut?: SampleArray | GpuTensor | undefined;
+  /** Where dx goes, instead of a new array or buffer. */
+  readonly out?: SampleArray | GpuTensor | undefined;
 }
 
 /** Gradients of a loss, given dy = ∂loss/∂y. */
@@ -66,6 +74,18 @@ export interface DepthwiseGradients {
   readonly dstate?: SampleArray;
 }
 
+/** Gradients of a call whose tensors are in GPU buffers; buffers that the caller did not give are the caller's to destroy. */
+export interface GpuDepthwiseGradients {
+  /** As x, in its dtype. */
+  readonly dx: GpuTensor;
+  /** (H, K), float32, the same bits in every run. */
+  readonly dweight: GpuTensor;
+  /** (H), float32, where there was a bias. */
+  readonly dbias?: GpuTensor;
+  /** As the state, where there was one. */
+  readonly dstate?: GpuTensor;
+}
+
 /** What the fused projections return. */
 export interface HyenaProjections {
   /** v ⊙ pregate behind their filters, what the long convolution is fed: (B, H, Lout) or (B, Lout, H). */
@@ -74,10 +94,28 @@ export interface HyenaProjections {
   readonly postgate: SampleArray;
 }
 
-/** Optional operands of a forward call of the fused projections; x and state have 3H channels. */
-export interface ProjectionsForwardOptions extends Omit<DepthwiseForwardOptions, "out"> {
+/** Optional operands of a call of the fused projections, arrays all of them; x and state have 3H channels. */
+interface ProjectionsOperands {
+  /** (3H), float32 or the dtype. */
+  readonly bias?: SampleArray | undefined;
+  /** The K − 1 samples before the first, as in `DepthwiseForwardOptions`. */
+  readonly state?: SampleArray | undefined;
+}
+
+/** Optional operands of a forward call of the fused projections. */
+export interface ProjectionsForwardOptions extends ProjectionsOperands {
+  /** Takes the last K − 1 samples of state and x; may be `state` itself. */
+  readonly stateOut?: SampleArray | undefined;
   /** Where the results go, instead of new arrays. */
   readonly out?: HyenaProjections | undefined;
+}
+
+/** Optional operands of a backward call: those of the forward call that it belongs to. */
+export interface ProjectionsBackwardOptions extends ProjectionsOperands {
+  /** ∂loss/∂stateOut, where the loss depends on it. */
+  readonly dstateOut?: SampleArray | undefined;
+  /** Where dx goes, instead of a new array. */
+  readonly out?: SampleArray | undefined;
 }
 
 /** Gradients with respect to what the fused projections return. */

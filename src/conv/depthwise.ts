@@ -2,16 +2,18 @@
 import type { CpuBackend } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
 import type { SampleArray } from "../dtype.ts";
+import type { GpuDevice } from "../gpu.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
 import { oneOf } from "../plan/problem.ts";
-import type { Tensor } from "./arguments.ts";
+import type { GpuTensor, Tensor } from "./arguments.ts";
 import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
   DepthwiseGradients,
   FlashDepthwiseConv1dOptions,
+  GpuDepthwiseGradients,
 } from "./depthwise-options.ts";
 
 /**
@@ -28,11 +30,15 @@ export class FlashDepthwiseConv1d {
   }
 
   /**
-   * Compile, start threads.
+   * Compile and start threads, or open the GPU.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
   static async create(options: FlashDepthwiseConv1dOptions): Promise<FlashDepthwiseConv1d> {
-    const names = { type: "FlashDepthwiseConv1d", object: "conv" };
+    const names = {
+      type: "FlashDepthwiseConv1d",
+      object: "conv",
+      backends: ["auto", "cpu", "webgpu"],
+    };
     const call = `${names.type}.create`;
     const activation = options?.activation ?? "none";
     oneOf(call, "activation", activation, ["none", "silu"]);
@@ -48,17 +54,22 @@ export class FlashDepthwiseConv1d {
 
   /** Threads in use, the caller's included. */
   get threads(): number {
-    return this.#core.backend.settings.threads;
+    return this.#core.runner.threads;
   }
 
-  /** Instruction set in use. */
-  get instructions(): Instructions {
-    return this.#core.backend.settings.instructions;
+  /** In what the kernels are written: an instruction set of the CPU, or WebGPU's language. */
+  get instructions(): Instructions | "wgsl" {
+    return this.#core.runner.instructions;
   }
 
-  /** @internal For tests. */
-  get backend(): CpuBackend {
-    return this.#core.backend;
+  /** The GPU device in use, for buffers and commands of your own; undefined on the CPU. */
+  get device(): GpuDevice | undefined {
+    return this.#core.runner.device;
+  }
+
+  /** @internal For tests: the CPU's memory and threads. */
+  get backend(): CpuBackend | undefined {
+    return this.#core.runner.backend;
   }
 
   /** Samples of an output row for `length` samples of an input row. */
@@ -66,7 +77,7 @@ export class FlashDepthwiseConv1d {
     return this.#core.outputLength(length);
   }
 
-  /** A zeroed array (B, H, L) or (B, L, H) that calls use without copying; it lives until `dispose`. */
+  /** A zeroed array (B, H, L) or (B, L, H) that calls on the CPU use without copying; it lives until `dispose`. */
   allocateInput(batch: number, length: number): SampleArray {
     return this.#core.lend(this.problem.channels, batch, length, "allocateInput");
   }
@@ -85,15 +96,26 @@ export class FlashDepthwiseConv1d {
   /**
    * y of all rows.
    * @param x (B, H, L) or (B, L, H) samples of the object's dtype, any B and L; a flat array has the object's `batch`.
-   * @param weight (H, K) taps, float32 or the dtype.
-   * @returns (B, H, Lout) or (B, Lout, H) samples in an array of x's kind, or `out`.
+   * @param weight (H, K) taps, float32 or the dtype; float32 where they are in a GPU buffer.
+   * @returns (B, H, Lout) or (B, Lout, H) samples: `out`, or an array of x's kind; a new buffer that is the caller's where x
+   * is in one.
    * @throws InvalidArgumentError, BackendError.
    */
-  async forward(
+  forward(
+    x: GpuTensor,
+    weight: Tensor | GpuTensor,
+    options?: DepthwiseForwardOptions,
+  ): Promise<GpuTensor>;
+  forward(
     x: Tensor,
-    weight: Tensor,
+    weight: Tensor | GpuTensor,
+    options?: DepthwiseForwardOptions,
+  ): Promise<SampleArray>;
+  async forward(
+    x: Tensor | GpuTensor,
+    weight: Tensor | GpuTensor,
     options: DepthwiseForwardOptions = {},
-  ): Promise<SampleArray> {
+  ): Promise<SampleArray | GpuTensor> {
     const results = [{ name: "out", array: options.out }];
     const [y] = await this.#core.forward(x, weight, options, results);
     return y!;
@@ -105,11 +127,23 @@ export class FlashDepthwiseConv1d {
    * @throws InvalidArgumentError, BackendError.
    */
   backward(
+    dy: GpuTensor,
+    x: GpuTensor,
+    weight: Tensor | GpuTensor,
+    options?: DepthwiseBackwardOptions,
+  ): Promise<GpuDepthwiseGradients>;
+  backward(
     dy: Tensor,
     x: Tensor,
-    weight: Tensor,
+    weight: Tensor | GpuTensor,
+    options?: DepthwiseBackwardOptions,
+  ): Promise<DepthwiseGradients>;
+  backward(
+    dy: Tensor | GpuTensor,
+    x: Tensor | GpuTensor,
+    weight: Tensor | GpuTensor,
     options: DepthwiseBackwardOptions = {},
-  ): Promise<DepthwiseGradients> {
+  ): Promise<DepthwiseGradients | GpuDepthwiseGradients> {
     return this.#core.backward([{ name: "dy", tensor: dy }], x, weight, options);
   }
 

@@ -38,7 +38,11 @@ const workspace: ReadonlySet<string> = new Set<BufferName>([
 const backends = new WeakMap<GPUDevice, Promise<WebGpuBackend>>();
 let shared: Promise<WebGpuBackend> | undefined;
 
-async function backendFor(device: GPUDevice | undefined, call: string): Promise<WebGpuBackend> {
+/** The open backend of a device, or of the adapter that the library takes by itself. */
+export async function backendFor(
+  device: GPUDevice | undefined,
+  call: string,
+): Promise<WebGpuBackend> {
   if (device) {
     const opening = backends.get(device) ?? WebGpuBackend.open(device, call);
     backends.set(device, opening);
@@ -249,12 +253,16 @@ export class GpuRunner implements Runner {
     return this.#exclusive(async () => {
       alive();
       const offset = taps instanceof GpuSamples ? taps.byteOffset : 0;
+      const { kernelLength } = this.#scheduler.convolution.problem;
       const buffer = await this.#backend.buffer(channels * this.#spectrumBytes, call);
       try {
         const key = `spectra ${channels} ${dtype} ${offset}`;
         const make = (): Schedule => this.#scheduler.spectra(channels, dtype, offset);
         const recording = await this.#recording(key, make, call);
-        const buffers: Buffers = { spectrum: buffer, k: await this.#upload("k", taps, call) };
+        const buffers: Buffers = {
+          spectrum: buffer,
+          k: await this.#upload("k", taps, channels * kernelLength, call),
+        };
         await this.#run(recording, buffers, undefined, call);
         alive();
       } catch (error) {
@@ -278,9 +286,9 @@ export class GpuRunner implements Runner {
   }
 
   /** The buffer of a tensor; arrays are copied to one of ours. */
-  async #upload(name: string, samples: Samples, call: string): Promise<GPUBuffer> {
+  async #upload(name: string, samples: Samples, size: number, call: string): Promise<GPUBuffer> {
     if (samples instanceof GpuSamples) return samples.buffer;
-    intact(name, samples, 1, call);
+    intact(name, samples, size, call);
     const buffer = await this.#own.get(name, samples.length * samples.BYTES_PER_ELEMENT, call);
     this.#backend.write(buffer, 0, samples as unknown as ArrayBufferView);
     return buffer;
@@ -302,16 +310,21 @@ export class GpuRunner implements Runner {
   /** Buffers of a call's tensors and kernel, inputs filled. */
   async #bind(request: Request, spectra: GPUBuffer | undefined): Promise<Buffers> {
     const { name: call, kernel } = request;
+    const { batch, channels } = request.shape;
+    const { problem } = this.#scheduler.convolution;
     const buffers: Buffers = {};
-    for (const { field, data, direction } of request.rows) {
-      if (direction === "in") buffers[field] = await this.#upload(field, data, call);
-      else if (data instanceof GpuSamples) buffers[field] = data.buffer;
+    for (const { field, data, width, direction } of request.rows) {
+      if (direction === "in") {
+        buffers[field] = await this.#upload(field, data, batch * channels * width, call);
+      } else if (data instanceof GpuSamples) buffers[field] = data.buffer;
       else {
         buffers[field] = await this.#own.get(field, data.length * data.BYTES_PER_ELEMENT, call);
       }
     }
-    if ("taps" in kernel) buffers.k = await this.#upload("k", kernel.taps, call);
-    else buffers.spectrum = spectra!;
+    if ("taps" in kernel) {
+      const size = channels * problem.kernelLength;
+      buffers.k = await this.#upload("k", kernel.taps, size, call);
+    } else buffers.spectrum = spectra!;
     if (request.skip) {
       intact("skip", request.skip, request.shape.channels, call);
       buffers.skip = await this.#own.holding("skip", request.skip, call);

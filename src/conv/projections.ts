@@ -8,10 +8,10 @@ import { oneOf } from "../plan/problem.ts";
 import type { Tensor } from "./arguments.ts";
 import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
-  DepthwiseBackwardOptions,
   DepthwiseGradients,
   FlashHyenaProjectionsOptions,
   HyenaProjections,
+  ProjectionsBackwardOptions,
   ProjectionsForwardOptions,
   ProjectionsUpstream,
 } from "./depthwise-options.ts";
@@ -34,7 +34,11 @@ export class FlashHyenaProjections {
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
   static async create(options: FlashHyenaProjectionsOptions): Promise<FlashHyenaProjections> {
-    const names = { type: "FlashHyenaProjections", object: "projections" };
+    const names = {
+      type: "FlashHyenaProjections",
+      object: "projections",
+      backends: ["auto", "cpu"],
+    };
     const call = `${names.type}.create`;
     const pregate = options?.pregate ?? "second";
     oneOf(call, "pregate", pregate, ["first", "second"]);
@@ -50,17 +54,17 @@ export class FlashHyenaProjections {
 
   /** Threads in use, the caller's included. */
   get threads(): number {
-    return this.#core.backend.settings.threads;
+    return this.#core.runner.threads;
   }
 
   /** Instruction set in use. */
   get instructions(): Instructions {
-    return this.#core.backend.settings.instructions;
+    return this.#core.runner.instructions as Instructions;
   }
 
-  /** @internal For tests. */
-  get backend(): CpuBackend {
-    return this.#core.backend;
+  /** @internal For tests: the CPU's memory and threads. */
+  get backend(): CpuBackend | undefined {
+    return this.#core.runner.backend;
   }
 
   /** Samples of an output row for `length` samples of an input row. */
@@ -101,7 +105,7 @@ export class FlashHyenaProjections {
       { name: "out.postgate", array: out?.postgate },
     ];
     const [gated, postgate] = await this.#core.forward(x, weight, rest, results);
-    return { gated: gated!, postgate: postgate! };
+    return { gated, postgate } as HyenaProjections;
   }
 
   /**
@@ -113,7 +117,7 @@ export class FlashHyenaProjections {
     upstream: ProjectionsUpstream,
     x: Tensor,
     weight: Tensor,
-    options: DepthwiseBackwardOptions = {},
+    options: ProjectionsBackwardOptions = {},
   ): Promise<DepthwiseGradients> {
     const dy = [
       { name: "dgated", tensor: upstream.dgated },

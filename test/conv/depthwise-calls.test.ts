@@ -148,7 +148,7 @@ describe("arrays", () => {
     x.forEach((_, i) => {
       x[i] = Math.sin(i);
     });
-    expect(conv.backend.arena.owns(x.buffer)).toBe(true);
+    expect(conv.backend!.arena.owns(x.buffer)).toBe(true);
     const weight = Float32Array.from({ length: 8 }, (_, i) => Math.cos(i));
     const y = await conv.forward(x, weight);
     const out = conv.allocateOutput(1, 100);
@@ -168,7 +168,7 @@ describe("arrays", () => {
       const x = new Float32Array(length);
       await conv.forward(x, weight);
       await conv.backward(x, x, weight);
-      bytes.push(conv.backend.workspaceBytes);
+      bytes.push(conv.backend!.workspaceBytes);
     }
     expect(bytes[1]).toBe(bytes[0]);
     conv.dispose();

@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { type Dtype, dtypes, type SampleArray } from "../../src/dtype.ts";
 import { FlashDepthwiseConv1d, FlashFFTConv } from "../../src/index.ts";
 import { type Form, layouts, type Padding } from "../../src/plan/depthwise.ts";
-import { describeBackends, onCpu } from "../support/backends.ts";
+import { describeBackends, onGpu, share } from "../support/backends.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";
 import {
   checkGradients,
@@ -15,7 +15,11 @@ import {
 } from "../support/depthwise.ts";
 import { normal } from "../support/signals.ts";
 
-const forms: readonly Form[] = ["linear", "silu", "projections"];
+/** The projections run on the CPU alone. */
+const forms: readonly Form[] = ["linear", "silu", ...(onGpu ? [] : ["projections" as const])];
+
+/** Random cases, of which each compiles kernels. */
+const numRuns = onGpu ? 10 : 60;
 
 const anyPadding: fc.Arbitrary<Padding> = fc.oneof(
   fc.constantFrom<Padding>("causal", "same"),
@@ -56,8 +60,8 @@ const anySeed = fc.integer({ min: 0, max: 1_000_000 });
 
 describe("random short convolutions", () => {
   describeBackends("agree with the oracle", (_, configuration) => {
-    const options = onCpu(configuration);
-    test("60 cases, forward and backward", async () => {
+    const { options } = configuration;
+    test(`${numRuns} cases, forward and backward`, async () => {
       await fc.assert(
         fc.asyncProperty(anyCase, anySeed, async (c, seed) => {
           const inputs = drawCase(c, seed);
@@ -65,7 +69,7 @@ describe("random short convolutions", () => {
           checkOutputs(inputs, await conv.forward(inputs));
           checkGradients(inputs, await conv.backward(inputs));
         }),
-        { numRuns: 60, seed: 31 },
+        { numRuns, seed: 31 },
       );
     });
   });
@@ -94,8 +98,13 @@ const large: readonly Partial<DepthwiseCase>[] = [
 ];
 
 describeBackends("larger than one piece", (_, configuration) => {
-  const options = onCpu(configuration);
-  test.each(large)("%o", async (part) => {
+  const { options } = configuration;
+  test.each(
+    share(
+      large.filter((part) => forms.includes(part.form ?? "linear")),
+      2,
+    ),
+  )("%o", async (part) => {
     const c = { ...base, ...part };
     const inputs = drawCase(c, 7);
     using conv = await openCase(c, options);
@@ -138,8 +147,8 @@ describe("streams", () => {
     }));
 
   describeBackends("cut anywhere", (_, configuration) => {
-    const options = onCpu(configuration);
-    test("30 cuttings give the bits of the whole", async () => {
+    const { options } = configuration;
+    test(`${numRuns / 2} cuttings give the bits of the whole`, async () => {
       await fc.assert(
         fc.asyncProperty(anyStream, anySeed, async ({ c, blocks }, seed) => {
           const inputs = drawCase(c, seed);
@@ -166,7 +175,7 @@ describe("streams", () => {
           }
           if (history > 0) expectSameBits(state, end, "state");
         }),
-        { numRuns: 30, seed: 5 },
+        { numRuns: numRuns / 2, seed: 5 },
       );
     });
   });
@@ -174,7 +183,7 @@ describe("streams", () => {
   describeBackends(
     "gradients through the state",
     (_, configuration) => {
-      const options = onCpu(configuration);
+      const { options } = configuration;
       test.each(layouts)(
         "%s: block by block, last to first, they are those of the whole",
         async (layout) => {
@@ -232,7 +241,7 @@ describe("streams", () => {
 describeBackends(
   "beside the long convolution",
   (open, configuration) => {
-    const options = onCpu(configuration);
+    const { options } = configuration;
     test.each([1, 3, 64, 255])(
       "%i taps, reversed, zero-padded to L: the causal and the same mode",
       async (taps) => {
@@ -260,7 +269,7 @@ describeBackends(
       },
     );
 
-    test("projections feed it: the Hyena operator in two calls", async () => {
+    test.skipIf(onGpu)("projections feed it: the Hyena operator in two calls", async () => {
       const [channels, length] = [3, 100];
       const c: DepthwiseCase = { ...base, form: "projections", channels, length, kernelLength: 3 };
       const inputs = drawCase(c, 11);
@@ -289,7 +298,7 @@ describeBackends(
 describeBackends(
   "channels do not disturb each other",
   (_, configuration) => {
-    const options = onCpu(configuration);
+    const { options } = configuration;
     test.each(layouts)("%s: NaN and infinity stay in theirs", async (layout) => {
       const c: DepthwiseCase = { ...base, layout, form: "silu", batch: 2, channels: 7, length: 41 };
       const inputs = drawCase(c, 6);

@@ -19,7 +19,7 @@ import {
   type Form,
   outputLengthOf,
 } from "../../src/plan/depthwise.ts";
-import type { CpuOptions } from "./backends.ts";
+import type { BackendConfiguration } from "./backends.ts";
 import { once } from "./cases.ts";
 import { expectClose } from "./close.ts";
 import { normal } from "./signals.ts";
@@ -51,11 +51,16 @@ export interface OpenConv extends Disposable {
 }
 
 /** Create the object of a case on a configuration. */
-export async function openCase(c: DepthwiseCase, options: CpuOptions): Promise<OpenConv> {
+export async function openCase(
+  c: DepthwiseCase,
+  options: BackendConfiguration["options"],
+): Promise<OpenConv> {
   const { form, layout, dtype, batch, channels, kernelLength, padding } = c;
   const settings = { layout, dtype, batch, channels, kernelLength, padding, ...options };
   if (form === "projections") {
-    const conv = await FlashHyenaProjections.create({ ...settings, pregate: c.pregate });
+    const { backend } = options;
+    if (backend !== "cpu") throw new Error(`projections on ${backend}`);
+    const conv = await FlashHyenaProjections.create({ ...settings, backend, pregate: c.pregate });
     return {
       ...wrap(conv),
       async forward({ x, weight, options }, out) {

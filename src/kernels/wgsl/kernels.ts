@@ -126,13 +126,15 @@ export interface Machine {
 export interface Kernel {
   readonly code: string;
   readonly bindings: readonly Binding[];
+  /** Words of the uniform parameters, in order, where they are not `parameterNames`. */
+  readonly parameters?: readonly string[];
   /** Tiles that one workgroup takes. */
   readonly tiles: number;
   /** Tiles of one transform. */
   readonly tilesPerUnit: number;
 }
 
-/** Words of the uniform parameters, in order; every kernel has the same. */
+/** Words of the uniform parameters, in order; every kernel of a transform has the same. */
 export const parameterNames = [
   "tiles",
   "first",
@@ -156,6 +158,9 @@ export const parameterNames = [
 
 /** Values of the parameters; 0 where left out. */
 export type Parameters = Partial<Record<(typeof parameterNames)[number], number>>;
+
+/** The same for a kernel with parameters of its own. */
+export type OwnParameters = Readonly<Record<string, number>>;
 
 /** The uniform parameters, declared. */
 export const declaredParameters: string = `struct Parameters {

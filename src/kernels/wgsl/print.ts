@@ -76,6 +76,15 @@ function expression(n: Node, value: (n: Node) => string, fuses: boolean): string
       return fuses
         ? `fma(-${value(n.a)}, ${value(n.b)}, ${value(n.c)})`
         : `${value(n.c)} - ${value(n.a)} * ${value(n.b)}`;
+    case "div":
+      return `${value(n.a)} / ${value(n.b)}`;
+    case "min":
+    case "max":
+      return `${n.op}(${value(n.a)}, ${value(n.b)})`;
+    case "nearest":
+      return `round(${value(n.a)})`;
+    case "pow2":
+      return `bitcast<f32>(u32(i32(${value(n.a)}) + 127) << 23u)`;
     default:
       throw new Error(`a thread holds one lane: no ${n.op} here`);
   }

@@ -7,7 +7,16 @@ import { blocksOf } from "../../plan/pass-planner.ts";
 import type { PassPlan, PointFormat } from "../../plan/passes.ts";
 import { passLayouts, pointBytes, pointFormat } from "../../plan/passes.ts";
 import type { Problem } from "../../plan/problem.ts";
-import type { Cut, Kernel, Machine, Parameters, ScaleBuffer, WorkBuffer } from "./kernels.ts";
+import type { DepthwiseBuffer } from "./depthwise-cells.ts";
+import type {
+  Cut,
+  Kernel,
+  Machine,
+  OwnParameters,
+  Parameters,
+  ScaleBuffer,
+  WorkBuffer,
+} from "./kernels.ts";
 import { normBytes } from "./norms.ts";
 import type { TensorName } from "./tensors.ts";
 
@@ -28,6 +37,7 @@ export interface GpuLimits extends Machine {
 /** Buffers of a schedule by name: the user's tensors, and what the backend keeps or lends for the call. */
 export type BufferName =
   | TensorName
+  | DepthwiseBuffer
   | "k"
   | "dk"
   | "dskip"
@@ -54,7 +64,7 @@ export interface Step {
   readonly kernel: Kernel;
   /** Tiles in all; the kernel takes `kernel.tiles` in a workgroup. */
   readonly tiles: number;
-  readonly parameters: Parameters;
+  readonly parameters: Parameters | OwnParameters;
   /** What each of the kernel's bindings is bound to. */
   readonly ranges: Readonly<Record<string, BufferRange>>;
 }

@@ -32,14 +32,17 @@ export interface TensorAccess {
   readonly paired: boolean;
 }
 
-const halfReaders = {
+/** Two samples of a word. */
+export const halfReaders: Readonly<
+  Record<Exclude<Dtype, "float32">, { readonly pair: (word: string) => string }>
+> = {
   float16: {
     pair: (w: string) => `unpack2x16float(${w})`,
   },
   bfloat16: {
     pair: (w: string) => `bitcast<vec2f>(vec2u(${w} << 16u, ${w} & 0xffff0000u))`,
   },
-} as const;
+};
 
 /** Rounds float32 to the nearest bfloat16, ties to even; NaN stays NaN. */
 const roundBfloat16 = `fn round_bfloat16(x: f32) -> u32 {

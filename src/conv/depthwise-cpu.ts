@@ -1,0 +1,267 @@
+/** Calls of short convolutions on the CPU: a seat on a backend, its programs, and the arrays that it lends. */
+import type { CpuBackend, CpuSettings, Program } from "../backend/cpu.ts";
+import { openCpu } from "../backend/cpu.ts";
+import type { Instructions } from "../backend/features.ts";
+import { features } from "../backend/features.ts";
+import type { Job } from "../backend/job.ts";
+import type { Block } from "../backend/memory.ts";
+import type { Dtype, SampleArray } from "../dtype.ts";
+import { bytesPerSample } from "../dtype.ts";
+import { show, UnsupportedError } from "../errors.ts";
+import { depthwiseSource } from "../kernels/depthwise/program.ts";
+import type { DepthwiseProblem } from "../plan/depthwise.ts";
+import type { GpuSamples } from "./arguments.ts";
+import { intact } from "./arguments.ts";
+import type { DepthwiseOptions } from "./depthwise-options.ts";
+import type { DepthwiseCall, DepthwiseEngine, LineTensor, StateTensor } from "./depthwise-run.ts";
+import { runDepthwiseBackward, runDepthwiseForward } from "./depthwise-run.ts";
+import type {
+  DepthwiseBackward,
+  DepthwiseForward,
+  DepthwiseRequest,
+  DepthwiseRunner,
+  DepthwiseSums,
+} from "./depthwise-runner.ts";
+import { zeros } from "./depthwise-runner.ts";
+import { addToTail, carryState } from "./depthwise-state.ts";
+import { pickInstructions, pickThreads } from "./options.ts";
+import { deviceFor } from "./wisdom.ts";
+
+type Kind = "forward" | "backward";
+
+const inputFields = ["x0", "x1", "x2"] as const;
+const gradientFields = ["dx0", "dx1", "dx2"] as const;
+const stateFields = ["state0", "state1", "state2"] as const;
+const stateGradientFields = ["dstate0", "dstate1", "dstate2"] as const;
+const outputFields = ["y0", "y1"] as const;
+const upstreamFields = ["dy0", "dy1"] as const;
+
+/** An object on one backend. */
+interface Seat {
+  readonly backend: CpuBackend;
+  readonly engine: DepthwiseEngine;
+  readonly programs: Map<Kind, Program>;
+  readonly lent: Block[];
+}
+
+function takeSeat(
+  problem: DepthwiseProblem,
+  order: readonly number[],
+  settings: CpuSettings,
+): Seat {
+  const backend = openCpu(settings);
+  backend.retain();
+  const device = deviceFor(settings.instructions);
+  const engine = { problem, backend, device, order, jobs: new Map() };
+  return { backend, engine, programs: new Map(), lent: [] };
+}
+
+/** Give everything back once the calls before have ended. */
+function leaveSeat({ backend, programs, lent }: Seat): void {
+  void backend.exclusive(() => {
+    for (const block of lent) backend.arena.free(block);
+    for (const p of programs.values()) backend.releaseProgram(p);
+    backend.release();
+  });
+}
+
+/** Call inside the backend's exclusive section. */
+async function programOf(
+  seat: Seat,
+  kind: Kind,
+  problem: DepthwiseProblem,
+  call: string,
+): Promise<Program> {
+  const program = await seat.backend.program(depthwiseSource({ kind, problem }), call);
+  seat.programs.set(kind, program);
+  return program;
+}
+
+/** One short convolution on the CPU. */
+export class DepthwiseCpuRunner implements DepthwiseRunner {
+  readonly device = undefined;
+  readonly #problem: DepthwiseProblem;
+  readonly #order: readonly number[];
+  #seat: Seat;
+
+  private constructor(problem: DepthwiseProblem, order: readonly number[], seat: Seat) {
+    this.#problem = problem;
+    this.#order = order;
+    this.#seat = seat;
+  }
+
+  /** Compile and start threads; `order` as in DepthwiseEngine. */
+  static async open(
+    problem: DepthwiseProblem,
+    options: Pick<DepthwiseOptions, "instructions" | "threads">,
+    order: readonly number[],
+    call: string,
+  ): Promise<DepthwiseCpuRunner> {
+    const instructions = pickInstructions(options.instructions ?? "auto", call);
+    const threads = pickThreads(options.threads, instructions, call);
+    const seat = takeSeat(problem, order, { threads, instructions, shared: threads > 1 });
+    const runner = new DepthwiseCpuRunner(problem, order, seat);
+    try {
+      await seat.backend.exclusive(() => programOf(seat, "forward", problem, call));
+    } catch (error) {
+      runner.leave();
+      throw error;
+    }
+    return runner;
+  }
+
+  get backend(): CpuBackend {
+    return this.#seat.backend;
+  }
+
+  get threads(): number {
+    return this.backend.settings.threads;
+  }
+
+  get instructions(): Instructions {
+    return this.backend.settings.instructions;
+  }
+
+  lend(size: number, call: string): Float32Array | Uint16Array {
+    const { dtype } = this.#problem;
+    const { backend, lent } = this.#lender();
+    if (!backend.settings.shared) return zeros(dtype, size, call);
+    const block = backend.arena.allocate(size * bytesPerSample(dtype), call);
+    lent.push(block);
+    const { buffer } = backend.arena.memory;
+    const array =
+      dtype === "float32"
+        ? new Float32Array(buffer, block.address, size)
+        : new Uint16Array(buffer, block.address, size);
+    return array.fill(0);
+  }
+
+  /** A seat whose backend can lend arrays, where the runtime has one: the object moves there. */
+  #lender(): Seat {
+    const old = this.#seat;
+    const { settings } = old.backend;
+    if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
+      return old;
+    this.#seat = takeSeat(this.#problem, this.#order, { ...settings, shared: true });
+    leaveSeat(old);
+    return this.#seat;
+  }
+
+  allocate(size: number, _dtype: Dtype, call: string): Promise<GpuSamples> {
+    throw new UnsupportedError({
+      call,
+      requirement: "buffers need a GPU",
+      value: `one of ${show(size)} samples asked of the CPU`,
+      remedy: "Pass arrays.",
+    });
+  }
+
+  #fields<F extends keyof Job>(fields: readonly F[]): readonly F[] {
+    return fields.slice(0, this.#order.length);
+  }
+
+  #call(
+    { name, batch, length, weight, bias }: DepthwiseRequest,
+    lines: readonly LineTensor[],
+    states: readonly StateTensor[],
+  ): DepthwiseCall {
+    const [taps, biases] = [weight, bias] as [Float32Array, Float32Array | undefined];
+    return { name, batch, length, lines, states, weight: taps, bias: biases };
+  }
+
+  /** Samples of the states of a call. */
+  #stateSize(x: SampleArray, length: number): number {
+    return (x.length / length) * (this.#problem.kernelLength - 1);
+  }
+
+  forward(request: DepthwiseForward): void | Promise<void> {
+    const { name: call, batch, length, alive } = request;
+    const problem = this.#problem;
+    // Without a device, all that was checked are arrays.
+    const [x, state, stateOut] = [request.x, request.state, request.stateOut] as [
+      SampleArray,
+      SampleArray | undefined,
+      SampleArray | undefined,
+    ];
+    const lines: LineTensor[] = [
+      { name: "x", kind: "x", data: x, fields: this.#fields(inputFields) },
+      ...request.outputs.map(
+        ({ name, data }, o): LineTensor => ({
+          ...{ name, kind: "y", data: data as SampleArray, fields: [outputFields[o]!] },
+        }),
+      ),
+    ];
+    const states: StateTensor[] = state
+      ? [{ name: "state", direction: "in", data: state, fields: this.#fields(stateFields) }]
+      : [];
+    const samples = x.length;
+    const stateSamples = this.#stateSize(x, length);
+    const work = this.#call(request, lines, states);
+    const seat = this.#seat;
+    const run = (program: Program): void | Promise<void> => {
+      alive();
+      const running = runDepthwiseForward(seat.engine, program, work);
+      const carry = (): void => {
+        if (!stateOut) return;
+        intact("x", x, samples, call);
+        if (state) intact("state", state, stateSamples, call);
+        intact("stateOut", stateOut, stateSamples, call);
+        carryState(problem, x, state, stateOut, batch, length);
+      };
+      return running ? running.then(carry) : carry();
+    };
+    return seat.backend.exclusive(() => {
+      const program = seat.programs.get("forward");
+      return program ? run(program) : programOf(seat, "forward", problem, call).then(run);
+    });
+  }
+
+  async backward(request: DepthwiseBackward): Promise<DepthwiseSums> {
+    const { name: call, batch, length, alive } = request;
+    const problem = this.#problem;
+    const [x, dx] = [request.x, request.dx] as [SampleArray, SampleArray];
+    const [state, dstate, dstateOut] = [request.state, request.dstate, request.dstateOut] as [
+      SampleArray | undefined,
+      SampleArray | undefined,
+      SampleArray | undefined,
+    ];
+    const lines: LineTensor[] = [
+      { name: "x", kind: "x", data: x, fields: this.#fields(inputFields) },
+      { name: "dx", kind: "dx", data: dx, fields: this.#fields(gradientFields) },
+      ...request.dy.map(
+        ({ name, data }, o): LineTensor => ({
+          ...{ name, kind: "dy", data: data as SampleArray, fields: [upstreamFields[o]!] },
+        }),
+      ),
+    ];
+    const states: StateTensor[] =
+      state && dstate
+        ? [
+            { name: "state", direction: "in", data: state, fields: this.#fields(stateFields) },
+            {
+              name: "dstate",
+              direction: "out",
+              data: dstate,
+              fields: this.#fields(stateGradientFields),
+            },
+          ]
+        : [];
+    const work = this.#call(request, lines, states);
+    const seat = this.#seat;
+    const sums = await seat.backend.exclusive(async () => {
+      alive();
+      const program =
+        seat.programs.get("backward") ?? (await programOf(seat, "backward", problem, call));
+      return runDepthwiseBackward(seat.engine, program, work);
+    });
+    if (dstateOut) addToTail(problem, dstateOut, dx, dstate, batch, length, problem.dtype);
+    return {
+      dweight: Float32Array.from(sums.weight),
+      ...(request.bias && { dbias: Float32Array.from(sums.bias) }),
+    };
+  }
+
+  leave(): void {
+    leaveSeat(this.#seat);
+  }
+}

@@ -1,0 +1,224 @@
+/** Calls of short convolutions on a GPU: schedules, the buffers they need, and the way of arrays there and back. */
+import type { Buffers, Recording, WebGpuBackend } from "../backend/webgpu.ts";
+import type { Dtype } from "../dtype.ts";
+import { bytesPerSample } from "../dtype.ts";
+import { InvalidArgumentError } from "../errors.ts";
+import type { DepthwiseGpuCall } from "../kernels/wgsl/depthwise-places.ts";
+import { DepthwiseScheduler } from "../kernels/wgsl/depthwise-schedule.ts";
+import type { BufferName, Schedule } from "../kernels/wgsl/steps.ts";
+import type { DepthwiseProblem } from "../plan/depthwise.ts";
+import type { Samples } from "./arguments.ts";
+import { GpuSamples, intact } from "./arguments.ts";
+import type {
+  DepthwiseBackward,
+  DepthwiseForward,
+  DepthwiseRequest,
+  DepthwiseRunner,
+  DepthwiseSums,
+} from "./depthwise-runner.ts";
+import { zeros } from "./depthwise-runner.ts";
+import { OwnBuffers } from "./gpu-buffers.ts";
+import { backendFor } from "./gpu-runner.ts";
+
+/** Most work memory of a call: sums of gradients and, where taps are many, what stands behind an activation. */
+const workspaceBytes = 256 * 2 ** 20;
+/** Schedules that an object remembers. */
+const mostRecordings = 64;
+
+/** A tensor of a call, in the buffer of that name. */
+interface Operand {
+  readonly buffer: BufferName;
+  /** As the user knows it. */
+  readonly name: string;
+  readonly data: Samples;
+  /** `kept`: taps and biases, which stay where they are while they do not change. */
+  readonly use: "in" | "kept" | "out";
+}
+
+/** One short convolution on one GPU. */
+export class DepthwiseGpuRunner implements DepthwiseRunner {
+  readonly threads = 1;
+  readonly instructions = "wgsl";
+  readonly backend = undefined;
+  readonly #gpu: WebGpuBackend;
+  readonly #dtype: Dtype;
+  readonly #scheduler: DepthwiseScheduler;
+  readonly #own: OwnBuffers;
+  readonly #recordings = new Map<string, Recording>();
+  #turn: Promise<unknown> = Promise.resolve();
+  #left = false;
+
+  private constructor(problem: DepthwiseProblem, gpu: WebGpuBackend) {
+    this.#gpu = gpu;
+    this.#dtype = problem.dtype;
+    this.#scheduler = new DepthwiseScheduler(problem, gpu.limits(workspaceBytes));
+    this.#own = new OwnBuffers(gpu);
+  }
+
+  /** @throws UnsupportedError where there is no GPU. */
+  static async open(
+    problem: DepthwiseProblem,
+    device: GPUDevice | undefined,
+    call: string,
+  ): Promise<DepthwiseGpuRunner> {
+    return new DepthwiseGpuRunner(problem, await backendFor(device, call));
+  }
+
+  get device(): GPUDevice {
+    return this.#gpu.device;
+  }
+
+  lend(size: number, call: string): Float32Array | Uint16Array {
+    return zeros(this.#dtype, size, call);
+  }
+
+  async allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples> {
+    const bytes = bytesPerSample(dtype);
+    return new GpuSamples(await this.#gpu.gift(size * bytes, call), 0, size, bytes);
+  }
+
+  /** One call after the other: they share work memory. */
+  #exclusive<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(work);
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  async #recording(key: string, make: () => Schedule, call: string): Promise<Recording> {
+    const known = this.#recordings.get(key);
+    if (known) return known;
+    const recording = await this.#gpu.prepare(make(), call);
+    this.#recordings.set(key, recording);
+    const [oldest] = this.#recordings.keys();
+    if (this.#recordings.size > mostRecordings) this.#forget(oldest!);
+    return recording;
+  }
+
+  #forget(key: string): void {
+    const { parameters } = this.#recordings.get(key)!;
+    this.#recordings.delete(key);
+    this.#own.retire(parameters);
+  }
+
+  forward(request: DepthwiseForward): Promise<void> {
+    const { outputs, state, stateOut } = request;
+    const operands = operandsOf(request);
+    for (const { name, data } of outputs) operands.push({ buffer: "y", name, data, use: "out" });
+    if (stateOut)
+      operands.push({ buffer: "stateOut", name: "stateOut", data: stateOut, use: "out" });
+    // One buffer cannot be read and written by one kernel.
+    const shared = stateOut instanceof GpuSamples && stateOut.buffer === state?.buffer;
+    const left = shared ? "same" : "apart";
+    const call = { ...callOf(request, operands), stateOut: stateOut ? left : "none" } as const;
+    return this.#exclusive(() =>
+      this.#run("forward", request, operands, call, (c) => this.#scheduler.forward(c)),
+    );
+  }
+
+  backward(request: DepthwiseBackward): Promise<DepthwiseSums> {
+    const { name: call, dy, dx, dstate, dstateOut, weight, bias } = request;
+    const operands = operandsOf(request);
+    for (const { name, data } of dy) operands.push({ buffer: "dy", name, data, use: "in" });
+    if (dstateOut)
+      operands.push({ buffer: "dstateOut", name: "dstateOut", data: dstateOut, use: "in" });
+    operands.push({ buffer: "dx", name: "dx", data: dx, use: "out" });
+    if (dstate) operands.push({ buffer: "dstate", name: "dstate", data: dstate, use: "out" });
+    return this.#exclusive(async () => {
+      const onGpu = dx instanceof GpuSamples;
+      const make = (size: number): Samples | Promise<Samples> =>
+        onGpu ? this.allocate(size, "float32", call) : new Float32Array(size);
+      const dweight = await make(weight.length);
+      const dbias = bias && (await make(bias.length));
+      operands.push({ buffer: "dweight", name: "dweight", data: dweight, use: "out" });
+      if (dbias) operands.push({ buffer: "dbias", name: "dbias", data: dbias, use: "out" });
+      const scheduled = callOf(request, operands);
+      await this.#run("backward", request, operands, scheduled, (c) => this.#scheduler.backward(c));
+      return { dweight, ...(dbias && { dbias }) };
+    });
+  }
+
+  /** Schedule, fill buffers, submit or record, fetch what goes to arrays. */
+  async #run(
+    way: string,
+    request: DepthwiseRequest,
+    operands: readonly Operand[],
+    scheduled: DepthwiseGpuCall,
+    schedule: (call: DepthwiseGpuCall) => Schedule,
+  ): Promise<void> {
+    const { name: call, encoder, alive } = request;
+    if (encoder) onlyBuffers(operands, call);
+    alive();
+    const key = `${way} ${JSON.stringify(scheduled)}`;
+    const recording = await this.#recording(key, () => schedule(scheduled), call);
+    const buffers: Buffers = {};
+    for (const operand of operands) buffers[operand.buffer] = await this.#bind(operand, call);
+    for (const [name, bytes] of Object.entries(recording.schedule.bytes)) {
+      buffers[name as BufferName] = await this.#own.get(name, bytes, call);
+    }
+    if (encoder) {
+      this.#own.lend([...Object.values(buffers), recording.parameters]);
+      this.#gpu.record(encoder, recording, buffers);
+      return;
+    }
+    await this.#gpu.submit((own) => this.#gpu.record(own, recording, buffers), call);
+    for (const { buffer, name, data, use } of operands) {
+      if (use !== "out" || data instanceof GpuSamples) continue;
+      intact(name, data, 1, call);
+      await this.#gpu.read(buffers[buffer]!, 0, data as unknown as ArrayBufferView, call);
+    }
+  }
+
+  /** The buffer of an operand: arrays have one of ours. */
+  async #bind({ buffer, name, data, use }: Operand, call: string): Promise<GPUBuffer> {
+    if (data instanceof GpuSamples) return data.buffer;
+    intact(name, data, 1, call);
+    if (use === "kept") return this.#own.holding(buffer, data as Float32Array, call);
+    const bytes = data.length * data.BYTES_PER_ELEMENT;
+    const own = await this.#own.get(buffer, bytes, call);
+    if (use === "in") this.#gpu.write(own, 0, data as unknown as ArrayBufferView);
+    return own;
+  }
+
+  leave(): void {
+    if (this.#left) return;
+    this.#left = true;
+    void this.#exclusive(async () => {
+      for (const key of [...this.#recordings.keys()]) this.#forget(key);
+      this.#own.leave();
+    });
+  }
+}
+
+/** What forward and backward calls have in common. */
+function operandsOf({ x, weight, bias, state }: DepthwiseRequest): Operand[] {
+  return [
+    { buffer: "x", name: "x", data: x, use: "in" },
+    { buffer: "weight", name: "weight", data: weight, use: "kept" },
+    ...(bias ? [{ buffer: "bias", name: "bias", data: bias, use: "kept" } as const] : []),
+    ...(state ? [{ buffer: "state", name: "state", data: state, use: "in" } as const] : []),
+  ];
+}
+
+function callOf(
+  { name, batch, length, bias, state }: DepthwiseRequest,
+  operands: readonly Operand[],
+): DepthwiseGpuCall {
+  const offsets: Partial<Record<BufferName, number>> = {};
+  for (const { buffer, data } of operands) {
+    if (data instanceof GpuSamples && data.byteOffset) offsets[buffer] = data.byteOffset;
+  }
+  const dstateOut = operands.some((o) => o.buffer === "dstateOut");
+  const flags = { bias: bias !== undefined, state: state !== undefined, dstateOut };
+  return { name, batch, length, ...flags, stateOut: "none", offsets };
+}
+
+/** Arrays would be read and written while the encoder still waits; taps and biases are uploaded and stay. */
+function onlyBuffers(operands: readonly Operand[], call: string): void {
+  if (operands.every((o) => o.use === "kept" || o.data instanceof GpuSamples)) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: "with an encoder all samples and states must be in GPU buffers",
+    value: "an array among them",
+    remedy: "Upload it, or leave encoder out.",
+  });
+}

@@ -1,0 +1,69 @@
+/** What short convolutions ask of a backend: calls whose arguments are checked. */
+import type { CpuBackend } from "../backend/cpu.ts";
+import type { Instructions } from "../backend/features.ts";
+import type { Dtype } from "../dtype.ts";
+import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
+import type { GpuSamples, Named, Samples } from "./arguments.ts";
+import { newArray } from "./arguments.ts";
+
+/** A call, checked. */
+export interface DepthwiseRequest {
+  /** The call's name, for errors. */
+  readonly name: string;
+  readonly batch: number;
+  readonly length: number;
+  readonly x: Samples;
+  /** (branches·H, K) and (branches·H), float32. */
+  readonly weight: Samples;
+  readonly bias: Samples | undefined;
+  readonly state: Samples | undefined;
+  /** Where the caller records commands; the backend submits its own where there is none. */
+  readonly encoder: GpuCommandEncoder | undefined;
+  /** Throws where the object has been disposed of while the call waited. */
+  readonly alive: () => void;
+}
+
+/** A forward call and where its results go. */
+export interface DepthwiseForward extends DepthwiseRequest {
+  readonly outputs: readonly Named[];
+  readonly stateOut: Samples | undefined;
+}
+
+/** A backward call and where the gradients of samples go. */
+export interface DepthwiseBackward extends DepthwiseRequest {
+  readonly dy: readonly Named[];
+  readonly dstateOut: Samples | undefined;
+  readonly dx: Samples;
+  readonly dstate: Samples | undefined;
+}
+
+/** Gradients of taps and biases, float32. */
+export interface DepthwiseSums {
+  readonly dweight: Samples;
+  readonly dbias?: Samples;
+}
+
+/** A backend's way to run one short convolution. */
+export interface DepthwiseRunner {
+  readonly threads: number;
+  /** In what its kernels are written. */
+  readonly instructions: Instructions | "wgsl";
+  /** The device whose buffers tensors may be; undefined where they must be arrays. */
+  readonly device: GpuDevice | undefined;
+  /** The CPU's memory and threads, where it is the CPU that computes. */
+  readonly backend: CpuBackend | undefined;
+  forward(request: DepthwiseForward): void | Promise<void>;
+  backward(request: DepthwiseBackward): Promise<DepthwiseSums>;
+  /** A zeroed array that calls use without copying, where the backend can lend one. */
+  lend(size: number, call: string): Float32Array | Uint16Array;
+  /** A new buffer for a result: asked for only where tensors may be buffers. */
+  allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples>;
+  /** Give everything back once the calls before have ended. */
+  leave(): void;
+}
+
+/** A zeroed array. */
+export function zeros(dtype: Dtype, size: number, call: string): Float32Array | Uint16Array {
+  const Kind = dtype === "float32" ? Float32Array : Uint16Array;
+  return newArray<Float32Array | Uint16Array>(Kind, size, call);
+}

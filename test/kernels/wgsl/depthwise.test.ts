@@ -1,0 +1,160 @@
+/**
+ * Kernels of short convolutions as text: for the limits of three kinds of device, every kernel of every schedule keeps within
+ * them and compiles, and the text changes only when somebody means it to. Beside them the traffic that a schedule asks for.
+ */
+import { createHash } from "node:crypto";
+import { describe, expect, test } from "vitest";
+import { create, globals } from "webgpu";
+import { dtypes } from "../../../src/dtype.ts";
+import type { DepthwiseGpuCall } from "../../../src/kernels/wgsl/depthwise-places.ts";
+import { DepthwiseScheduler } from "../../../src/kernels/wgsl/depthwise-schedule.ts";
+import type { GpuLimits, Schedule } from "../../../src/kernels/wgsl/steps.ts";
+import {
+  createDepthwiseProblem,
+  type DepthwiseProblemOptions,
+  layouts,
+} from "../../../src/plan/depthwise.ts";
+
+Object.assign(globalThis, globals);
+/** Held on to for as long as its devices live. */
+const gpu = create(["backend=null"]);
+
+const common = { values: 32, alignment: 256, workspaceBytes: 2 ** 28 };
+const defaults = "browser default";
+const profiles: Readonly<Record<string, GpuLimits>> = {
+  [defaults]: {
+    ...common,
+    ...{ sharedBytes: 16_384, threads: 256, bindingBytes: 2 ** 27, bindings: 8 },
+  },
+  "Apple-like": {
+    ...common,
+    ...{ sharedBytes: 32_768, threads: 1024, bindingBytes: 2 ** 30, bindings: 10, packs: true },
+  },
+  NVIDIA: {
+    ...common,
+    ...{ sharedBytes: 49_152, threads: 1024, bindingBytes: 2_147_483_644, bindings: 16 },
+    ...{ packs: true, shuffles: true },
+  },
+};
+
+/** Few taps and many, odd rows, one row and many, in either layout and every storage type. */
+const problems: readonly (DepthwiseProblemOptions & {
+  readonly activation?: "silu";
+  readonly length: number;
+  readonly batch: number;
+})[] = layouts.flatMap((layout) => [
+  ...dtypes.map((dtype) => ({
+    ...{ layout, dtype, channels: 768, kernelLength: 3, length: 4096, batch: 16 },
+  })),
+  { layout, channels: 768, kernelLength: 5, length: 1024, batch: 16, activation: "silu" },
+  { layout, channels: 8192, kernelLength: 5, length: 8192, batch: 16, dtype: "float16" },
+  { layout, channels: 5, kernelLength: 4, length: 37, batch: 3, dtype: "bfloat16" },
+  { layout, channels: 6, kernelLength: 1, length: 1, batch: 1 },
+  { layout, channels: 4, kernelLength: 256, length: 300, batch: 2, activation: "silu" },
+  { layout, channels: 12, kernelLength: 7, length: 50, batch: 2, padding: "same" },
+  { layout, channels: 3, kernelLength: 20, length: 50, batch: 2, padding: [40, 0] },
+]);
+
+/** Everything that an object of these options may run on such a device. */
+function schedulesOf(options: (typeof problems)[number], limits: GpuLimits): Schedule[] {
+  const { batch, length, activation, ...rest } = options;
+  const form = activation === "silu" ? "silu" : "linear";
+  const problem = createDepthwiseProblem(rest, form, "test");
+  const scheduler = new DepthwiseScheduler(problem, limits);
+  const plain: DepthwiseGpuCall = {
+    ...{ name: "test", batch, length, bias: false, state: false, stateOut: "none" },
+    ...{ dstateOut: false, offsets: {} },
+  };
+  const streams = (rest.padding ?? "causal") === "causal" && rest.kernelLength > 1;
+  const full: DepthwiseGpuCall = {
+    ...{ ...plain, bias: true, state: streams, stateOut: streams ? "same" : "none" },
+    ...{ dstateOut: streams, offsets: { weight: 8, x: 8, dx: 264 } },
+  };
+  return [plain, full].flatMap((call) => [scheduler.forward(call), scheduler.backward(call)]);
+}
+
+const kernelsOf = (schedules: readonly Schedule[]) => [
+  ...new Map(
+    schedules.flatMap((s) => s.steps.map((step) => [step.kernel.code, step.kernel])),
+  ).values(),
+];
+
+const layoutEntry = (access: "read" | "read_write", binding: number): GPUBindGroupLayoutEntry => ({
+  binding,
+  visibility: 4,
+  buffer: { type: access === "read" ? "read-only-storage" : "storage" },
+});
+
+describe.each(Object.entries(profiles))("%s", (name, limits) => {
+  test.each(problems)("%o", async (options) => {
+    const all = schedulesOf(options, limits);
+    const kernels = kernelsOf(all);
+    const adapter = await gpu.requestAdapter();
+    const device = await adapter!.requestDevice();
+    for (const { code, bindings, parameters } of kernels) {
+      const module = device.createShaderModule({ code });
+      const { messages } = await module.getCompilationInfo();
+      expect(messages.map((m) => m.message)).toEqual([]);
+      expect(bindings.length).toBeLessThanOrEqual(limits.bindings);
+      expect(parameters!.length).toBeLessThanOrEqual(64);
+      expect(sharedBytesOf(code)).toBeLessThanOrEqual(limits.sharedBytes);
+      if (name !== defaults) continue;
+      // The null backend has the default limits, and holds pipelines to them.
+      const entries: GPUBindGroupLayoutEntry[] = [
+        { binding: 0, visibility: 4, buffer: { type: "uniform" } },
+        ...bindings.map((b, i) => layoutEntry(b.access, i + 1)),
+      ];
+      const layout = device.createPipelineLayout({
+        bindGroupLayouts: [device.createBindGroupLayout({ entries })],
+      });
+      await device.createComputePipelineAsync({ layout, compute: { module, entryPoint: "main" } });
+    }
+    for (const { steps, bytes } of all) {
+      for (const { ranges, kernel, parameters } of steps) {
+        for (const [binding, range] of Object.entries(ranges)) {
+          expect(range.size, binding).toBeLessThanOrEqual(limits.bindingBytes);
+          expect(range.offset % limits.alignment).toBe(0);
+        }
+        const known = new Set(kernel.parameters);
+        expect(kernel.bindings.filter((b) => known.has(b.name) && !(b.name in parameters))).toEqual(
+          [],
+        );
+      }
+      const held = Object.values(bytes).reduce((a, b) => a + b, 0);
+      expect(held).toBeLessThanOrEqual(limits.workspaceBytes);
+    }
+    const digest = createHash("sha256");
+    for (const { code } of kernels) digest.update(code);
+    expect(digest.digest("hex").slice(0, 16)).toMatchSnapshot(name);
+    device.destroy();
+  });
+});
+
+function sharedBytesOf(code: string): number {
+  const sizes: Readonly<Record<string, number>> = { f32: 4, vec2f: 8, vec4f: 16 };
+  const found = code.matchAll(/var<workgroup> \w+: array<(\w+), (\d+)>/g);
+  return [...found].reduce((sum, [, type, n]) => sum + sizes[type!]! * Number(n), 0);
+}
+
+describe("what models ask for", () => {
+  const model = { channels: 768, kernelLength: 5, length: 4096, batch: 16 };
+
+  test.each(layouts.flatMap((layout) => dtypes.map((dtype) => [layout, dtype] as const)))(
+    "%s, %s: one kernel forward, two backward, and accesses of 8 or 16 bytes",
+    (layout, dtype) => {
+      const [forward, backward] = schedulesOf({ ...model, layout, dtype }, profiles.NVIDIA!);
+      expect(forward!.steps.length).toBe(1);
+      expect(backward!.steps.length).toBe(2);
+      for (const { kernel } of [forward!.steps[0]!, backward!.steps[0]!]) {
+        const samples = kernel.bindings.filter((b) => ["x", "y", "dy"].includes(b.name));
+        const wide = layout === "BLH" && dtype !== "float32" ? "vec2u" : "vec4u";
+        for (const { element } of samples)
+          expect(element).toBe(dtype === "float32" ? "vec4f" : wide);
+      }
+      // Sums that wait for the second kernel are a small part of what the first one reads and writes.
+      const samples = model.batch * model.channels * model.length;
+      const bytes = 3 * samples * (dtype === "float32" ? 4 : 2);
+      expect(backward!.bytes.sums! / bytes).toBeLessThan(0.06);
+    },
+  );
+});
