@@ -22,7 +22,7 @@ export type {
   ProjectionsForwardOptions,
   ProjectionsUpstream,
 } from "./conv/depthwise-options.ts";
-export type { Explanation, LeftOut, PlanPrediction } from "./conv/explain.ts";
+export type { Explanation, LeftOut, PlanPrediction, Saved } from "./conv/explain.ts";
 export type {
   BackwardOptions,
   FlashFFTConvOptions,

@@ -40,14 +40,22 @@ export interface PlanPrediction {
   };
 }
 
+/** A count and how much of it is left out. */
+export interface Saved {
+  /** With all frequencies. */
+  readonly all: number;
+  /** Of those, what is not there or not done. */
+  readonly leftOut: number;
+}
+
 /** What frequencies that are not kept save: of one row, forward, against the same transforms with all of them. */
 export interface LeftOut {
   /** Bins 0 … N/2 of the real transform, and how many of them are masked. */
-  readonly bins: { readonly all: number; readonly leftOut: number };
+  readonly bins: Saved;
   /** Floating-point operations of the transforms. */
-  readonly flops: { readonly all: number; readonly leftOut: number };
+  readonly flops: Saved;
   /** Bytes that the transforms read and write. */
-  readonly bytes: { readonly all: number; readonly leftOut: number };
+  readonly bytes: Saved;
 }
 
 /** What `explain()` returns; printed, it is a table. */
@@ -98,7 +106,7 @@ interface RowTotals {
 
 function leftOutOf(frequencies: KeptFrequencies, all: RowTotals, left: RowTotals): LeftOut {
   const bins = keptBins(frequencies);
-  const compared = (whole: number, done: number): { all: number; leftOut: number } => ({
+  const compared = (whole: number, done: number): Saved => ({
     ...{ all: whole, leftOut: whole - done },
   });
   return {
@@ -212,8 +220,7 @@ const ms = (x: number): string =>
   x < 0.1 ? `${(x * 1e3).toFixed(2)} µs` : `${x.toPrecision(3)} ms`;
 
 function leftOutLine({ bins, flops, bytes }: LeftOut): string {
-  const share = ({ all, leftOut }: { all: number; leftOut: number }): string =>
-    `${((100 * leftOut) / all).toFixed(1)} %`;
+  const share = ({ all, leftOut }: Saved): string => `${((100 * leftOut) / all).toFixed(1)} %`;
   const millions = (n: number): string => (n / 1e6).toPrecision(3);
   return [
     `left out of a row: ${share(bins)} of ${show(bins.all)} frequencies`,

@@ -40,10 +40,13 @@ export interface FrequencyBlocks {
 export type Frequencies = FrequencyBand | FrequencyBlocks;
 
 /** A checked pattern with the N that it is taken over. */
-export type KeptFrequencies = Frequencies & { readonly period: number };
+export type KeptFrequencies = Frequencies & {
+  /** N. */
+  readonly period: number;
+};
 
 /** What a pattern's N must suit. */
-interface Needs {
+export interface FrequencyNeeds {
   /** N of the circular mode; 0 elsewhere. */
   readonly period: number;
   /** Positions in which nothing wraps around onto an output. */
@@ -63,7 +66,11 @@ const isCount = (x: unknown, low: number, high: number): x is number =>
 /** Largest N: that of the longest kernel. */
 const longest = 33_554_432;
 
-function checkBand({ band, period }: FrequencyBand, needs: Needs, call: string): KeptFrequencies {
+function checkBand(
+  { band, period }: FrequencyBand,
+  needs: FrequencyNeeds,
+  call: string,
+): KeptFrequencies {
   const [from, to] = Array.isArray(band) && band.length === 2 ? band : [Number.NaN, Number.NaN];
   if (!(from >= 0 && from < to && to <= 1)) {
     refuse(
@@ -108,7 +115,7 @@ function checkBlocks({ digits, dropped }: FrequencyBlocks, call: string): KeptFr
  */
 export function createFrequencies(
   frequencies: Frequencies,
-  needs: Needs,
+  needs: FrequencyNeeds,
   call: string,
 ): KeptFrequencies {
   const given: Frequencies | Record<string, never> =

@@ -164,11 +164,16 @@ export function blockPart(problem: Problem, positions: number, hop: number): Par
   };
 }
 
-/** Positions before and after a block's outputs that its taps reach, even, so that samples stay two to a word. */
-export function blockMargins({ blocks }: Part): {
+/** Positions around a block's outputs that its taps reach. */
+export interface Margins {
+  /** Before the first output. */
   readonly behind: number;
+  /** After the last one. */
   readonly ahead: number;
-} {
+}
+
+/** A block's margins, even, so that samples stay two to a word. */
+export function blockMargins({ blocks }: Part): Margins {
   const even = (n: number): number => n + (n % 2);
   return { behind: even(blocks!.behind), ahead: even(blocks!.ahead) };
 }
