@@ -3,6 +3,7 @@ import type { Series } from "./plot.ts";
 import { figure, panel, panelWidth } from "./plot.ts";
 import { lengthName, markdown } from "./table.ts";
 import type { GpuRecord } from "./webgpu.ts";
+import { wholeKernel } from "./webgpu.ts";
 
 const colors: Readonly<Record<string, string>> = {
   ours: "#c2185b",
@@ -60,7 +61,7 @@ const rangeOf = (series: readonly Series[]): [number, number] => {
 
 /** Time on the left, memory on the right: gated causal convolutions in float16. */
 export function gpuPlot(records: readonly GpuRecord[]): string {
-  const chosen = records.filter((r) => matches(r, gated));
+  const chosen = records.filter((r) => matches(r, gated) && !saves(r));
   const [machine] = chosen;
   if (!machine) throw new Error("bench plot: the records hold no gated causal case in float16");
   const time = [
@@ -126,10 +127,15 @@ const columns: readonly Column[] = [
   times("float32 × `rfft`", "rfft", { ...gated, dtype: "float32" }),
 ];
 
-/** README's table: a row for each transform length. */
-export function gpuTable(records: readonly GpuRecord[]): string {
-  const [first] = records;
+/** Whether a record is about a kernel of few taps or frequencies. */
+const saves = (r: GpuRecord): boolean => r.peer === wholeKernel;
+
+/** README's tables: a row for each transform length, and one for each kernel that asks for less. */
+export function gpuTable(all: readonly GpuRecord[]): string {
+  const [first] = all;
   if (!first) return "No records.";
+  const records = all.filter((r) => !saves(r));
+  const saving = all.filter(saves);
   const lengths = [...new Set(records.map((r) => r.N))].sort((a, b) => a - b);
   const rows = lengths.map((N) => {
     const here = records.filter((r) => r.N === N);
@@ -140,8 +146,17 @@ export function gpuTable(records: readonly GpuRecord[]): string {
     });
     return [lengthName(N), String(sample.B * sample.H), ...cells];
   });
+  const savings = saving.map((r) => [
+    ...[r.case, String(r.B * r.H), String(r.ours_ms), r.ratio!.toFixed(2)],
+    (r.workspace_bytes / 1e6).toFixed(1),
+  ]);
   return [
     `Medians of device time, spectrum of the kernel included. ${gpuLine(first)}.`,
-    markdown(["N", "B·H", ...columns.map(({ title }) => title)], rows),
+    ...(rows.length > 0
+      ? [markdown(["N", "B·H", ...columns.map(({ title }) => title)], rows)]
+      : []),
+    ...(savings.length > 0
+      ? [markdown(["case", "B·H", "ms", "× whole kernel", "work memory, MB"], savings)]
+      : []),
   ].join("\n\n");
 }

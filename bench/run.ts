@@ -39,7 +39,14 @@ import { header, machineLine, markdownTable, recordLine, verdictLine } from "./t
 import { closeTorch } from "./torch.ts";
 import { openTorchGpu } from "./torch-gpu.ts";
 import type { GpuRecord } from "./webgpu.ts";
-import { caseName, copyBandwidth, gpuCases, runGpuCase } from "./webgpu.ts";
+import {
+  caseName,
+  copyBandwidth,
+  gpuCases,
+  gpuPartialCases,
+  gpuSparseCases,
+  runGpuCase,
+} from "./webgpu.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
@@ -187,7 +194,8 @@ async function runGpu(only: RegExp, quick: boolean, json: string | undefined): P
   console.log(`copy: ${(bandwidth / 1e9).toFixed(0)} GB/s`);
   const run = { device, bandwidth, torch, rounds: quick ? 3 : 7, mostBytes: 2 * bytes };
   try {
-    for (const c of gpuCases(quick).filter((each) => only.test(caseName(each)))) {
+    const all = [...gpuCases(quick), ...(quick ? [] : [...gpuPartialCases(), ...gpuSparseCases()])];
+    for (const c of all.filter((each) => only.test(caseName(each)))) {
       const records = await runGpuCase(c, run);
       for (const r of records) {
         const peer = r.peer ? `${r.ratio} × ${r.peer} (${r.peer_ms} ms)` : "";

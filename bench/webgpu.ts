@@ -5,9 +5,14 @@
  * large; `scaled_ms` says what all rows would take.
  */
 import { type Dtype, decode, encode } from "../src/dtype.ts";
-import { FlashFFTConv, type GpuTensor } from "../src/index.ts";
+import { FlashFFTConv, type GpuTensor, sparsifyKernel } from "../src/index.ts";
 import { oracleForward, relativeError } from "../src/math/oracle.ts";
+import type { FrequencyBlocks } from "../src/plan/frequencies.ts";
+import { createProblem, type Problem } from "../src/plan/problem.ts";
 import type { TorchCase, TorchGpu } from "./torch-gpu.ts";
+
+/** What a kernel of few taps or frequencies is compared with: ours, with all of them. */
+export const wholeKernel = "ours, whole kernel";
 
 /** Rows of the paper's benchmark. */
 const allRows = 49_152;
@@ -53,6 +58,12 @@ export interface GpuCase {
   readonly gated: boolean;
   readonly dtype: Dtype;
   readonly plan?: string;
+  /** Taps, where they are fewer than the samples of a row. */
+  readonly kernelLength?: number;
+  /** Frequencies that the kernel keeps. */
+  readonly frequencies?: FrequencyBlocks;
+  /** B and H, where they are not those of the paper's benchmark. */
+  readonly rows?: { readonly B: number; readonly H: number };
 }
 
 const lengths = [8, 10, 12, 13, 14, 15, 16, 17, 18, 20, 22].map((e) => 2 ** e);
@@ -73,8 +84,54 @@ export function gpuCases(quick: boolean): GpuCase[] {
   });
 }
 
-export function caseName({ mode, pass, N, gated, dtype }: GpuCase): string {
-  return `${mode} ${pass} N=${N} ${dtype}${gated ? " gated" : ""}`;
+/** Kernels shorter than the input, beside kernels as long as it; then one kernel on ever longer inputs. */
+export function gpuPartialCases(): GpuCase[] {
+  const causal = { mode: "causal", pass: "forward", gated: true, dtype: "float16" } as const;
+  const shorter = [14, 12, 10, 8].map((e) => ({ ...causal, N: 2 ** 17, kernelLength: 2 ** e }));
+  const rows = { B: 1, H: 32 };
+  const longer = [16, 18, 20, 22].map((e) => ({
+    ...{ ...causal, N: 2 ** (e + 1), kernelLength: 1024, rows },
+  }));
+  const million = [21, 23].map((e) => ({ ...causal, N: 2 ** e, kernelLength: 2 ** 20, rows }));
+  return [...shorter, { ...shorter[2]!, pass: "backward" }, ...longer, ...million];
+}
+
+/** Masked frequencies, beside all of them: 75 % and 91 % zero, in blocks of the paper's kind. */
+export function gpuSparseCases(): GpuCase[] {
+  const half = { gated: true, dtype: "float16" } as const;
+  const patterns: [number, number[][]][] = [
+    [
+      16,
+      [
+        [8, 8, 0, 0],
+        [8, 8, 8, 4],
+      ],
+    ],
+    [
+      32,
+      [
+        [16, 16, 0, 0],
+        [16, 16, 16, 8],
+      ],
+    ],
+  ];
+  return patterns.flatMap(([n, droppings]) =>
+    droppings.flatMap((dropped) => {
+      const masked = { ...half, N: n ** 4, frequencies: { digits: [n, n, n, n], dropped } };
+      return [
+        { ...masked, mode: "circular", pass: "forward" },
+        { ...masked, mode: "causal", pass: "forward" },
+        { ...masked, mode: "circular", pass: "backward" },
+      ] as const;
+    }),
+  );
+}
+
+export function caseName(c: GpuCase): string {
+  const { mode, pass, N, gated, dtype, kernelLength, frequencies } = c;
+  const taps = kernelLength ? ` K=${kernelLength}` : "";
+  const kept = frequencies ? ` dropped=${frequencies.dropped.join()}` : "";
+  return `${mode} ${pass} N=${N}${taps}${kept} ${dtype}${gated ? " gated" : ""}`;
 }
 
 /** B and H, as the paper's benchmark cuts them. */
@@ -232,12 +289,15 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
   const { mode, N, dtype, gated } = c;
   const L = mode === "causal" ? N / 2 : N;
   const each = dtype === "float32" ? 4 : 2;
-  const most = rowsOf(N);
+  const K = c.kernelLength ?? L;
+  const most = c.rows ?? rowsOf(N);
   const B = Math.max(1, Math.min(most.B, Math.floor(run.mostBytes / (most.H * L * each))));
   const H = B > 1 ? most.H : Math.max(1, Math.min(most.H, Math.floor(run.mostBytes / (L * each))));
   const shape = [B, H, L];
+  const options = { mode, length: L, dtype, device, batch: B, channels: H } as const;
   using conv = await FlashFFTConv.create({
-    ...{ mode, length: L, dtype, device, batch: B, channels: H },
+    ...{ ...options, kernelLength: K },
+    ...(c.frequencies && { frequencies: c.frequencies }),
     ...(c.plan && { plan: c.plan }),
   });
   const tensors: Record<string, GpuTensor> = {
@@ -249,23 +309,31 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
   const { u, k, y, pregate, postgate } = tensors as Record<"u" | "k" | "y", GpuTensor> &
     Partial<Record<string, GpuTensor>>;
   try {
-    await conv.forward(u, k, { pregate, postgate, out: y });
+    await conv.forward(u, { ...k, shape: [H, K] }, { pregate, postgate, out: y });
     const rel = await checkRow(conv, device, { y, gated, dtype, L });
-    let record = (encoder: GPUCommandEncoder): Promise<unknown> =>
-      conv.forward(u, k, { pregate, postgate, out: y, encoder });
+    const taps = { ...k, shape: [H, K] };
+    let call = (
+      of: FlashFFTConv,
+      kernel: GpuTensor,
+      encoder: GPUCommandEncoder,
+    ): Promise<unknown> => of.forward(u, kernel, { pregate, postgate, out: y, encoder });
     if (c.pass === "backward") {
-      const out: Record<string, GpuTensor> = { du: y, dk: fill(device, [H, L], "float32") };
+      const dk = fill(device, [H, L], "float32");
+      const out: Record<string, GpuTensor> = { du: y };
       if (gated) for (const g of ["dpregate", "dpostgate"]) out[g] = fill(device, shape, dtype);
       const dy = fill(device, shape, dtype);
-      Object.assign(tensors, { dy, dk: out.dk, a: out.dpregate ?? dy, b: out.dpostgate ?? dy });
-      record = (encoder) => conv.backward(dy, u, k, { pregate, postgate, out, encoder });
+      Object.assign(tensors, { dy, dk, a: out.dpregate ?? dy, b: out.dpostgate ?? dy });
+      call = (of, kernel, encoder) => {
+        const all = { ...out, dk: { ...dk, shape: kernel.shape } };
+        return of.backward(dy, u, kernel, { pregate, postgate, out: all, encoder });
+      };
     }
-    const times = await deviceTimes(device, record, rounds);
+    const times = await deviceTimes(device, (encoder) => call(conv, taps, encoder), rounds);
     const touched = (c.pass === "forward" ? (gated ? 4 : 2) : gated ? 7 : 3) * B * H * L * each;
     const ms = median(times);
     const floor = (touched / run.bandwidth) * 1e3;
     const ours = {
-      ...{ case: caseName(c), mode, pass: c.pass, gated, B, H, L, K: L, N, dtype },
+      ...{ case: caseName(c), mode, pass: c.pass, gated, B, H, L, K, N, dtype },
       ...{ ours_ms: round(ms), ours_min_ms: round(times[0]!) },
       scaled_ms: round((ms * allRows) / (B * H)),
       ...{ floor_ms: round(floor), over_floor: round(ms / floor) },
@@ -283,6 +351,21 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
       peer_workspace_bytes: null,
       ratio: null,
     };
+    if (c.kernelLength || c.frequencies) {
+      using whole = await FlashFFTConv.create(options);
+      await whole.forward(u, k, { pregate, postgate, out: y });
+      const wholeError = await checkRow(whole, device, { y, gated, dtype, L });
+      const wholeTimes = await deviceTimes(device, (encoder) => call(whole, k, encoder), rounds);
+      const wholeMs = median(wholeTimes);
+      const peer = {
+        peer: wholeKernel,
+        peer_ms: round(wholeMs),
+        ratio: round(wholeMs / ms),
+      };
+      const peerBytes = whole.memory().workspaceBytes;
+      const compared = { peer_rel_error: round(wholeError), peer_workspace_bytes: peerBytes };
+      return [{ ...ours, ...peer, ...compared }];
+    }
     if (typeof run.torch === "string") return [alone];
     const records: GpuRecord[] = [];
     const peers =
@@ -316,14 +399,17 @@ async function checkRow(
   device: GPUDevice,
   { y, gated, dtype, L }: { y: GpuTensor; gated: boolean; dtype: Dtype; L: number },
 ): Promise<number> {
-  const repeated = (from: ArrayLike<number>): Float64Array =>
-    Float64Array.from({ length: L }, (_, i) => from[i % pool.length]!);
-  const x = repeated(decode(storedPool(dtype), dtype));
-  const key = `${conv.problem.mode} ${L} ${dtype} ${gated}`;
+  const { problem } = conv;
+  const { kernelLength: K, frequencies } = problem;
+  const repeated = (from: ArrayLike<number>, count: number): Float64Array =>
+    Float64Array.from({ length: count }, (_, i) => from[i % pool.length]!);
+  const x = repeated(decode(storedPool(dtype), dtype), L);
+  const key = `${problem.mode} ${L} ${K} ${JSON.stringify(frequencies)} ${dtype} ${gated}`;
   let exact = oracles.get(key);
   if (!exact) {
-    exact = oracleForward(conv.problem, {
-      ...{ batch: 1, channels: 1, u: x, k: repeated(storedPool("float32")) },
+    const k = repeated(storedPool("float32"), K);
+    exact = oracleForward(frequencies ? circularOver(problem) : problem, {
+      ...{ batch: 1, channels: 1, u: x, k: frequencies ? masked(problem, k) : k },
       ...(gated && { pregate: x, postgate: x }),
     });
     oracles.set(key, exact);
@@ -331,6 +417,22 @@ async function checkRow(
   const rel = relativeError(Float32Array.from(await readRow(device, y, dtype)), exact);
   if (rel < largestError[dtype]) return rel;
   throw new Error(`the answer is wrong, relative error ${rel}, plan ${conv.explain().chosen.plan}`);
+}
+
+/** The dense convolution that one with frequencies is by its masked kernel. */
+function circularOver({ length, frequencies }: Problem): Problem {
+  const { period } = frequencies!;
+  const options = { mode: "circular", length, kernelLength: period, period } as const;
+  return createProblem(options, "bench");
+}
+
+/** That kernel. */
+function masked({ mode, length, frequencies }: Problem, k: Float64Array): Float64Array {
+  const kernelLength = k.length;
+  const { taps } = sparsifyKernel(Float32Array.from(k), {
+    ...{ mode, length, kernelLength, frequencies: frequencies! },
+  });
+  return Float64Array.from(taps);
 }
 
 /** Four significant digits: more is noise. */
