@@ -130,11 +130,17 @@ const columns: readonly Column[] = [
 /** Whether a record is about a kernel of few taps or frequencies. */
 const saves = (r: GpuRecord): boolean => r.peer === wholeKernel;
 
+const shortCells = (r: GpuRecord): string[] => [
+  ...[r.case, String(r.B * r.H), String(r.ours_ms), r.over_floor.toFixed(2)],
+  r.ratio?.toFixed(1) ?? "–",
+];
+
 /** README's tables: a row for each transform length, and one for each kernel that asks for less. */
 export function gpuTable(all: readonly GpuRecord[]): string {
   const [first] = all;
   if (!first) return "No records.";
-  const records = all.filter((r) => !saves(r));
+  const short = all.filter(({ plan }) => plan === "short");
+  const records = all.filter((r) => !saves(r) && !short.includes(r));
   const saving = all.filter(saves);
   const lengths = [...new Set(records.map((r) => r.N))].sort((a, b) => a - b);
   const rows = lengths.map((N) => {
@@ -157,6 +163,9 @@ export function gpuTable(all: readonly GpuRecord[]): string {
       : []),
     ...(savings.length > 0
       ? [markdown(["case", "B·H", "ms", "× whole kernel", "work memory, MB"], savings)]
+      : []),
+    ...(short.length > 0
+      ? [markdown(["case", "B·H", "ms", "× one copy", "× Conv1d"], short.map(shortCells))]
       : []),
   ].join("\n\n");
 }

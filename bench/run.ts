@@ -4,7 +4,8 @@
  *   cpu           ours against the peers, and against itself: threads, gates, backward, growth
  *   short         short depthwise convolutions against plain JavaScript
  *   plans         the chosen plan against every other candidate, on twenty shapes
- *   webgpu        ours on the GPU against the time of copying, PyTorch and flash-fft-conv
+ *   webgpu        ours on the GPU against the time of copying, PyTorch and flash-fft-conv; short kernels and masked
+ *                 frequencies against whole ones; short depthwise convolutions against Conv1d
  *   sparse        frequency-sparse convolutions against dense ones
  *   partial       kernels shorter than the input: time over K, work memory over L
  *   table FILE    README's table from a file of records
@@ -47,6 +48,7 @@ import {
   gpuSparseCases,
   runGpuCase,
 } from "./webgpu.ts";
+import { gpuShortCases, runGpuShort, shortName } from "./webgpu-short.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
@@ -192,11 +194,21 @@ async function runGpu(only: RegExp, quick: boolean, json: string | undefined): P
   const bytes = software ? 2 ** 22 : 2 ** 30;
   const bandwidth = await copyBandwidth(device, bytes);
   console.log(`copy: ${(bandwidth / 1e9).toFixed(0)} GB/s`);
-  const run = { device, bandwidth, torch, rounds: quick ? 3 : 7, mostBytes: 2 * bytes };
+  const adapter = opened.explain().device.name;
+  const run = { device, bandwidth, torch, adapter, rounds: quick ? 3 : 7, mostBytes: 2 * bytes };
   try {
-    const all = [...gpuCases(quick), ...(quick ? [] : [...gpuPartialCases(), ...gpuSparseCases()])];
-    for (const c of all.filter((each) => only.test(caseName(each)))) {
-      const records = await runGpuCase(c, run);
+    const long = [
+      ...gpuCases(quick),
+      ...(quick ? [] : [...gpuPartialCases(), ...gpuSparseCases()]),
+    ];
+    const jobs = [
+      ...long.map((c) => ({ name: caseName(c), measured: () => runGpuCase(c, run) })),
+      ...(quick ? [] : gpuShortCases()).map((c) => ({
+        ...{ name: shortName(c), measured: () => runGpuShort(c, run) },
+      })),
+    ];
+    for (const { measured } of jobs.filter(({ name }) => only.test(name))) {
+      const records = await measured();
       for (const r of records) {
         const peer = r.peer ? `${r.ratio} × ${r.peer} (${r.peer_ms} ms)` : "";
         const own = `${r.ours_ms} ms, ${r.over_floor} × floor, error ${r.rel_error}`;

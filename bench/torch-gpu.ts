@@ -35,20 +35,30 @@ def error(m, t, y, n):
     exact = torch.fft.irfft(torch.fft.rfft(x, n=n) * torch.fft.rfft(t["k"][0].double().cpu(), n=n), n=n)[: m["L"]]
     if m["gated"]: exact = exact * d(t["post"])
     return ((d(y) - exact).norm() / exact.norm()).item()
+def short(m):
+    dtype, d, k = getattr(torch, m["dtype"]), m["H"], m["N"]
+    conv = torch.nn.Conv1d(d, d, k, groups=d, padding=k - 1).to(device, dtype)
+    x = torch.randn(m["B"], d, m["L"], device=device, dtype=dtype)
+    exact = torch.nn.functional.conv1d(x[:1, :1].double().cpu(), conv.weight[:1].detach().double().cpu(), conv.bias[:1].detach().double().cpu(), padding=k - 1)[..., : m["L"]]
+    forward = lambda t: conv(t["x"])[..., : m["L"]]
+    error = ((forward({"x": x}).detach()[:1, :1].double().cpu() - exact).norm() / exact.norm()).item()
+    return {"x": x}, forward, [conv.weight, conv.bias], error
 def measure(m):
     n = m["N"]
     dtype = getattr(torch, m["dtype"])
-    t = {name: torch.randn(m["B"], m["H"], m["L"], device=device, dtype=dtype) for name in (["u", "pre", "post"] if m["gated"] else ["u"])}
-    t["k"] = torch.randn(m["H"], m["L"], device=device)
-    forward = flash(m, n) if m["peer"] == "flash-fft-conv" else (lambda t: torch_forward(m, t, n))
+    if m["peer"] == "conv1d": t, forward, weights, known = short(m)
+    else: weights, known = [], None
+    if known is None: t = {name: torch.randn(m["B"], m["H"], m["L"], device=device, dtype=dtype) for name in (["u", "pre", "post"] if m["gated"] else ["u"])}
+    if known is None: t["k"] = torch.randn(m["H"], m["L"], device=device)
+    if known is None: forward = flash(m, n) if m["peer"] == "flash-fft-conv" else (lambda t: torch_forward(m, t, n))
     backward = m["pass"] == "backward"
     torch.set_grad_enabled(backward)
     if backward:
         for x in t.values(): x.requires_grad_(True)
     y = forward(t)
-    reply = {"error": error(m, {k: x.detach() for k, x in t.items()}, y.detach(), n)}
+    reply = {"error": error(m, {k: x.detach() for k, x in t.items()}, y.detach(), n) if known is None else known}
     if backward:
-        leaves, dy = list(t.values()), torch.randn_like(y)
+        leaves, dy = list(t.values()) + weights, torch.randn_like(y)
         run = lambda t: torch.autograd.grad(y, leaves, dy, retain_graph=True)
     else:
         run = forward
@@ -77,11 +87,11 @@ for line in sys.stdin:
 
 /** A case for a peer. */
 export interface TorchCase {
-  readonly peer: "fft" | "rfft" | "flash-fft-conv";
+  readonly peer: "fft" | "rfft" | "flash-fft-conv" | "conv1d";
   readonly B: number;
   readonly H: number;
   readonly L: number;
-  /** Length of the transform. */
+  /** Length of the transform, or taps of a short convolution. */
   readonly N: number;
   readonly dtype: string;
   readonly gated: boolean;

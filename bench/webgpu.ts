@@ -162,7 +162,8 @@ function samples(count: number): Float64Array {
 const pool = samples(2 ** 20);
 const stored = new Map<Dtype, Float32Array | Uint16Array>();
 
-function storedPool(dtype: Dtype): Float32Array | Uint16Array {
+/** Samples that tensors are filled with, again and again. */
+export function storedPool(dtype: Dtype): Float32Array | Uint16Array {
   let values = stored.get(dtype);
   if (!values) {
     values = encode(pool, dtype);
@@ -172,7 +173,7 @@ function storedPool(dtype: Dtype): Float32Array | Uint16Array {
 }
 
 /** A buffer of samples. */
-function fill(device: GPUDevice, shape: readonly number[], dtype: Dtype): GpuTensor {
+export function fill(device: GPUDevice, shape: readonly number[], dtype: Dtype): GpuTensor {
   const values = storedPool(dtype);
   const count = shape.reduce((a, b) => a * b, 1);
   const each = values.BYTES_PER_ELEMENT;
@@ -208,13 +209,13 @@ async function readRow(device: GPUDevice, tensor: GpuTensor, dtype: Dtype): Prom
   return decode(values.subarray(0, width), dtype);
 }
 
-const median = (sorted: readonly number[]): number => sorted[sorted.length >> 1]!;
+export const median = (sorted: readonly number[]): number => sorted[sorted.length >> 1]!;
 
 /**
  * Milliseconds of the device for one call: a submission of 1 + n calls less one of a single call, over n, sorted; n is such
  * that a submission takes a tenth of a second or so.
  */
-async function deviceTimes(
+export async function deviceTimes(
   device: GPUDevice,
   record: (encoder: GPUCommandEncoder) => Promise<unknown>,
   rounds: number,
@@ -279,6 +280,7 @@ export interface GpuRun {
   readonly bandwidth: number;
   readonly torch: TorchGpu | string;
   readonly rounds: number;
+  readonly adapter: string;
   /** Fewer rows, for adapters and runs that are only to show that everything works. */
   readonly mostBytes: number;
 }
@@ -341,7 +343,7 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
       ...{ rel_error: round(rel), plan: conv.explain().chosen.plan },
       predicted_ms: round(conv.explain().chosen.predictedMs),
       workspace_bytes: conv.memory().workspaceBytes,
-      ...{ rounds, adapter: conv.explain().device.name, node: process.version },
+      ...{ rounds, adapter: run.adapter, node: process.version },
     };
     const alone = {
       ...ours,
@@ -436,4 +438,4 @@ function masked({ mode, length, frequencies }: Problem, k: Float64Array): Float6
 }
 
 /** Four significant digits: more is noise. */
-const round = (x: number): number => Number(x.toPrecision(4));
+export const round = (x: number): number => Number(x.toPrecision(4));
