@@ -68,7 +68,7 @@ export interface Measured {
 }
 
 /** Four significant digits: more is noise. */
-const round = (x: number): number => Number(x.toPrecision(4));
+export const round = (x: number): number => Number(x.toPrecision(4));
 
 /** The record of ours against a peer, which may be ours in another form. */
 export function createRecord(

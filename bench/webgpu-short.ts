@@ -6,15 +6,8 @@ import { type Dtype, decode } from "../src/dtype.ts";
 import { FlashDepthwiseConv1d, type GpuTensor, type Layout } from "../src/index.ts";
 import { depthwiseOracleForward } from "../src/math/depthwise-oracle.ts";
 import { relativeError } from "../src/math/oracle.ts";
-import {
-  deviceTimes,
-  fill,
-  type GpuRecord,
-  type GpuRun,
-  median,
-  round,
-  storedPool,
-} from "./webgpu.ts";
+import { round } from "./records.ts";
+import { deviceTimes, fill, type GpuRecord, type GpuRun, median, storedPool } from "./webgpu.ts";
 
 /** One measurement: B = 16, bias, no activation. */
 export interface GpuShortCase {

@@ -9,6 +9,7 @@ import { FlashFFTConv, type GpuTensor, sparsifyKernel } from "../src/index.ts";
 import { oracleForward, relativeError } from "../src/math/oracle.ts";
 import type { FrequencyBlocks } from "../src/plan/frequencies.ts";
 import { createProblem, type Problem } from "../src/plan/problem.ts";
+import { round } from "./records.ts";
 import type { TorchCase, TorchGpu } from "./torch-gpu.ts";
 
 /** What a kernel of few taps or frequencies is compared with: ours, with all of them. */
@@ -436,6 +437,3 @@ function masked({ mode, length, frequencies }: Problem, k: Float64Array): Float6
   });
   return Float64Array.from(taps);
 }
-
-/** Four significant digits: more is noise. */
-export const round = (x: number): number => Number(x.toPrecision(4));

@@ -1,7 +1,7 @@
 /** Checks of what users pass: shapes, dtypes, buffers. Every refusal names the call, the rule, the value and the remedy. */
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
-import { BackendError, InvalidArgumentError, show } from "../errors.ts";
+import { BackendError, InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
 import type { GpuBuffer, GpuDevice } from "../gpu.ts";
 
 /** Rows of samples: a flat typed array whose shape follows from the plan's lengths, or an array with its shape. */
@@ -273,6 +273,22 @@ export function newArray<T extends SampleArray>(
     };
     throw new BackendError(parts, cause);
   }
+}
+
+/** A new array of zeros for a type, halves as bits. */
+export function zeros(dtype: Dtype, size: number, call: string): Float32Array | Uint16Array {
+  const Kind = dtype === "float32" ? Float32Array : Uint16Array;
+  return newArray<Float32Array | Uint16Array>(Kind, size, call);
+}
+
+/** What the CPU answers where it is asked for a buffer. */
+export function refuseBuffer(size: number, call: string): never {
+  throw new UnsupportedError({
+    call,
+    requirement: "buffers need a GPU",
+    value: `one of ${show(size)} samples asked of the CPU`,
+    remedy: "Pass arrays.",
+  });
 }
 
 /** An array of a call and what it is called there. */

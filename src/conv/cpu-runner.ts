@@ -5,9 +5,8 @@ import type { Instructions } from "../backend/features.ts";
 import { features } from "../backend/features.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
-import { show, UnsupportedError } from "../errors.ts";
 import type { GpuSamples } from "./arguments.ts";
-import { newArray } from "./arguments.ts";
+import { refuseBuffer, zeros } from "./arguments.ts";
 import { runBlocks, runBlocksBackward } from "./blocks.ts";
 import { dskipOf } from "./dskip.ts";
 import { createEngine } from "./engine.ts";
@@ -89,7 +88,7 @@ export class CpuRunner implements Runner {
     const half = dtype !== "float32";
     // Where no memory is shared, an ordinary array, which calls copy.
     if (!this.#seat.backend.settings.shared) {
-      return newArray<Float32Array | Uint16Array>(half ? Uint16Array : Float32Array, size, call);
+      return zeros(dtype, size, call);
     }
     const block = arena.allocate(size * bytesPerSample(dtype), call);
     this.#seat.lent.push(block);
@@ -121,12 +120,7 @@ export class CpuRunner implements Runner {
   }
 
   allocate(size: number, _dtype: Dtype, call: string): Promise<GpuSamples> {
-    throw new UnsupportedError({
-      call,
-      requirement: "buffers need a GPU",
-      value: `one of ${show(size)} samples asked of the CPU`,
-      remedy: "Pass arrays.",
-    });
+    return refuseBuffer(size, call);
   }
 
   async prepare(

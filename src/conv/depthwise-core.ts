@@ -16,6 +16,7 @@ import {
   isGpuTensor,
   newArray,
   samplesOf,
+  zeros,
 } from "./arguments.ts";
 import { DepthwiseCpuRunner } from "./depthwise-cpu.ts";
 import { DepthwiseGpuRunner } from "./depthwise-gpu.ts";
@@ -26,7 +27,6 @@ import type {
   FlashDepthwiseConv1dOptions,
 } from "./depthwise-options.ts";
 import type { DepthwiseRequest, DepthwiseRunner } from "./depthwise-runner.ts";
-import { zeros } from "./depthwise-runner.ts";
 
 /** A class as its messages name it, and where it may run. */
 interface Names {

@@ -7,11 +7,10 @@ import type { Job } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
-import { show, UnsupportedError } from "../errors.ts";
 import { depthwiseSource } from "../kernels/depthwise/program.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import type { GpuSamples } from "./arguments.ts";
-import { intact } from "./arguments.ts";
+import { intact, refuseBuffer, zeros } from "./arguments.ts";
 import type { DepthwiseOptions } from "./depthwise-options.ts";
 import type { DepthwiseCall, DepthwiseEngine, LineTensor, StateTensor } from "./depthwise-run.ts";
 import { runDepthwiseBackward, runDepthwiseForward } from "./depthwise-run.ts";
@@ -22,7 +21,6 @@ import type {
   DepthwiseRunner,
   DepthwiseSums,
 } from "./depthwise-runner.ts";
-import { zeros } from "./depthwise-runner.ts";
 import { addToTail, carryState } from "./depthwise-state.ts";
 import { pickInstructions, pickThreads } from "./options.ts";
 import { deviceFor } from "./wisdom.ts";
@@ -148,12 +146,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   }
 
   allocate(size: number, _dtype: Dtype, call: string): Promise<GpuSamples> {
-    throw new UnsupportedError({
-      call,
-      requirement: "buffers need a GPU",
-      value: `one of ${show(size)} samples asked of the CPU`,
-      remedy: "Pass arrays.",
-    });
+    return refuseBuffer(size, call);
   }
 
   #fields<F extends keyof Job>(fields: readonly F[]): readonly F[] {

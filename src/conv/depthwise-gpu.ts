@@ -1,14 +1,13 @@
 /** Calls of short convolutions on a GPU: schedules, the buffers they need, and the way of arrays there and back. */
-import type { Buffers, Recording, WebGpuBackend } from "../backend/webgpu.ts";
+import type { Buffers, WebGpuBackend } from "../backend/webgpu.ts";
 import type { Dtype } from "../dtype.ts";
-import { bytesPerSample } from "../dtype.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import type { DepthwiseGpuCall } from "../kernels/wgsl/depthwise-places.ts";
 import { DepthwiseScheduler } from "../kernels/wgsl/depthwise-schedule.ts";
 import type { BufferName, Schedule } from "../kernels/wgsl/steps.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import type { Samples } from "./arguments.ts";
-import { GpuSamples, intact } from "./arguments.ts";
+import { GpuSamples, intact, zeros } from "./arguments.ts";
 import type {
   DepthwiseBackward,
   DepthwiseForward,
@@ -16,14 +15,11 @@ import type {
   DepthwiseRunner,
   DepthwiseSums,
 } from "./depthwise-runner.ts";
-import { zeros } from "./depthwise-runner.ts";
-import { OwnBuffers } from "./gpu-buffers.ts";
+import { GpuCalls } from "./gpu-calls.ts";
 import { backendFor } from "./gpu-runner.ts";
 
 /** Most work memory of a call: sums of gradients and, where taps are many, what stands behind an activation. */
 const workspaceBytes = 256 * 2 ** 20;
-/** Schedules that an object remembers. */
-const mostRecordings = 64;
 
 /** A tensor of a call, in the buffer of that name. */
 interface Operand {
@@ -43,16 +39,13 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
   readonly #gpu: WebGpuBackend;
   readonly #dtype: Dtype;
   readonly #scheduler: DepthwiseScheduler;
-  readonly #own: OwnBuffers;
-  readonly #recordings = new Map<string, Recording>();
-  #turn: Promise<unknown> = Promise.resolve();
-  #left = false;
+  readonly #calls: GpuCalls;
 
   private constructor(problem: DepthwiseProblem, gpu: WebGpuBackend) {
     this.#gpu = gpu;
     this.#dtype = problem.dtype;
     this.#scheduler = new DepthwiseScheduler(problem, gpu.limits(workspaceBytes));
-    this.#own = new OwnBuffers(gpu);
+    this.#calls = new GpuCalls(gpu);
   }
 
   /** @throws UnsupportedError where there is no GPU. */
@@ -72,32 +65,8 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     return zeros(this.#dtype, size, call);
   }
 
-  async allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples> {
-    const bytes = bytesPerSample(dtype);
-    return new GpuSamples(await this.#gpu.gift(size * bytes, call), 0, size, bytes);
-  }
-
-  /** One call after the other: they share work memory. */
-  #exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(work);
-    this.#turn = turn.catch(() => {});
-    return turn;
-  }
-
-  async #recording(key: string, make: () => Schedule, call: string): Promise<Recording> {
-    const known = this.#recordings.get(key);
-    if (known) return known;
-    const recording = await this.#gpu.prepare(make(), call);
-    this.#recordings.set(key, recording);
-    const [oldest] = this.#recordings.keys();
-    if (this.#recordings.size > mostRecordings) this.#forget(oldest!);
-    return recording;
-  }
-
-  #forget(key: string): void {
-    const { parameters } = this.#recordings.get(key)!;
-    this.#recordings.delete(key);
-    this.#own.retire(parameters);
+  allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples> {
+    return this.#calls.allocate(size, dtype, call);
   }
 
   forward(request: DepthwiseForward): Promise<void> {
@@ -110,7 +79,7 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     const shared = stateOut instanceof GpuSamples && stateOut.buffer === state?.buffer;
     const left = shared ? "same" : "apart";
     const call = { ...callOf(request, operands), stateOut: stateOut ? left : "none" } as const;
-    return this.#exclusive(() =>
+    return this.#calls.exclusive(() =>
       this.#run("forward", request, operands, call, (c) => this.#scheduler.forward(c)),
     );
   }
@@ -123,7 +92,7 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
       operands.push({ buffer: "dstateOut", name: "dstateOut", data: dstateOut, use: "in" });
     operands.push({ buffer: "dx", name: "dx", data: dx, use: "out" });
     if (dstate) operands.push({ buffer: "dstate", name: "dstate", data: dstate, use: "out" });
-    return this.#exclusive(async () => {
+    return this.#calls.exclusive(async () => {
       const onGpu = dx instanceof GpuSamples;
       const make = (size: number): Samples | Promise<Samples> =>
         onGpu ? this.allocate(size, "float32", call) : new Float32Array(size);
@@ -149,18 +118,13 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     if (encoder) onlyBuffers(operands, call);
     alive();
     const key = `${way} ${JSON.stringify(scheduled)}`;
-    const recording = await this.#recording(key, () => schedule(scheduled), call);
+    const recording = await this.#calls.recording(key, () => schedule(scheduled), call);
     const buffers: Buffers = {};
     for (const operand of operands) buffers[operand.buffer] = await this.#bind(operand, call);
     for (const [name, bytes] of Object.entries(recording.schedule.bytes)) {
-      buffers[name as BufferName] = await this.#own.get(name, bytes, call);
+      buffers[name as BufferName] = await this.#calls.own.get(name, bytes, call);
     }
-    if (encoder) {
-      this.#own.lend([...Object.values(buffers), recording.parameters]);
-      this.#gpu.record(encoder, recording, buffers);
-      return;
-    }
-    await this.#gpu.submit((own) => this.#gpu.record(own, recording, buffers), call);
+    await this.#calls.run(recording, buffers, encoder, call);
     for (const { buffer, name, data, use } of operands) {
       if (use !== "out" || data instanceof GpuSamples) continue;
       intact(name, data, 1, call);
@@ -172,20 +136,15 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
   async #bind({ buffer, name, data, use }: Operand, call: string): Promise<GPUBuffer> {
     if (data instanceof GpuSamples) return data.buffer;
     intact(name, data, 1, call);
-    if (use === "kept") return this.#own.holding(buffer, data as Float32Array, call);
+    if (use === "kept") return this.#calls.own.holding(buffer, data as Float32Array, call);
     const bytes = data.length * data.BYTES_PER_ELEMENT;
-    const own = await this.#own.get(buffer, bytes, call);
+    const own = await this.#calls.own.get(buffer, bytes, call);
     if (use === "in") this.#gpu.write(own, 0, data as unknown as ArrayBufferView);
     return own;
   }
 
   leave(): void {
-    if (this.#left) return;
-    this.#left = true;
-    void this.#exclusive(async () => {
-      for (const key of [...this.#recordings.keys()]) this.#forget(key);
-      this.#own.leave();
-    });
+    this.#calls.leave();
   }
 }
 

@@ -4,7 +4,6 @@ import type { Instructions } from "../backend/features.ts";
 import type { Dtype } from "../dtype.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
 import type { GpuSamples, Named, Samples } from "./arguments.ts";
-import { newArray } from "./arguments.ts";
 
 /** A call, checked. */
 export interface DepthwiseRequest {
@@ -60,10 +59,4 @@ export interface DepthwiseRunner {
   allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples>;
   /** Give everything back once the calls before have ended. */
   leave(): void;
-}
-
-/** A zeroed array. */
-export function zeros(dtype: Dtype, size: number, call: string): Float32Array | Uint16Array {
-  const Kind = dtype === "float32" ? Float32Array : Uint16Array;
-  return newArray<Float32Array | Uint16Array>(Kind, size, call);
 }

@@ -2,7 +2,6 @@
 import type { Buffers, Recording } from "../backend/webgpu.ts";
 import { WebGpuBackend } from "../backend/webgpu.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
-import { bytesPerSample } from "../dtype.ts";
 import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
 import { Scheduler } from "../kernels/wgsl/schedule.ts";
 import type { BufferName, GpuCall, GpuLimits, Schedule } from "../kernels/wgsl/steps.ts";
@@ -13,10 +12,10 @@ import { namedPasses, passCandidates } from "../plan/pass-planner.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer } from "../plan/problem.ts";
 import type { Samples } from "./arguments.ts";
-import { destroyBuffers, GpuSamples, intact, newArray } from "./arguments.ts";
+import { destroyBuffers, GpuSamples, intact, zeros } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
 import { explainPasses } from "./explain.ts";
-import { OwnBuffers } from "./gpu-buffers.ts";
+import { GpuCalls } from "./gpu-calls.ts";
 import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { Request, Rows, Runner } from "./runner.ts";
@@ -25,8 +24,6 @@ import type { Request, Rows, Runner } from "./runner.ts";
 const defaultWorkspace = 256 * 2 ** 20;
 /** Smallest work memory: a few rows of the shortest transforms. */
 const leastWorkspace = 2 ** 20;
-/** Schedules that an object remembers. */
-const mostRecordings = 64;
 
 /** Buffers of calls besides their tensors and kept spectra. */
 const workspace: ReadonlySet<string> = new Set<BufferName>([
@@ -152,12 +149,9 @@ export class GpuRunner implements Runner {
   readonly #explanation: Explanation;
   readonly #candidate: PassCandidate;
   readonly #scheduler: Scheduler;
-  readonly #own: OwnBuffers;
+  readonly #calls: GpuCalls;
   readonly #workspaceBytes: number;
   readonly #kernels = new Map<PreparedKernel, { buffer: GPUBuffer; channels: number }>();
-  readonly #recordings = new Map<string, Recording>();
-  #turn: Promise<unknown> = Promise.resolve();
-  #left = false;
 
   constructor(
     problem: Problem,
@@ -171,18 +165,18 @@ export class GpuRunner implements Runner {
     this.#explanation = explanation;
     const { part, plan } = candidate;
     this.#scheduler = new Scheduler({ problem, part, plan, limits });
-    this.#own = new OwnBuffers(backend);
+    this.#calls = new GpuCalls(backend);
     this.#workspaceBytes = limits.workspaceBytes;
   }
 
   /** Upload what every call needs. */
   async start(call: string): Promise<void> {
     const values = twiddleValues(this.#candidate.plan);
-    const buffer = await this.#own.get("twiddles", values.byteLength, call);
+    const buffer = await this.#calls.own.get("twiddles", values.byteLength, call);
     this.#backend.write(buffer, 0, values);
     const words = this.#scheduler.pattern?.words;
     if (words)
-      this.#backend.write(await this.#own.get("pattern", words.byteLength, call), 0, words);
+      this.#backend.write(await this.#calls.own.get("pattern", words.byteLength, call), 0, words);
   }
 
   get device(): GPUDevice {
@@ -202,45 +196,18 @@ export class GpuRunner implements Runner {
     for (const kernel of this.#kernels.keys()) channels += kernel.channels;
     return {
       transformBytes: this.#spectrumBytes,
-      workspaceBytes: this.#own.bytes(workspace),
+      workspaceBytes: this.#calls.own.bytes(workspace),
       spectrumBytes: channels * this.#spectrumBytes,
       backendBytes: this.#backend.held.bytes,
     };
   }
 
   lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
-    const Kind = dtype === "float32" ? Float32Array : Uint16Array;
-    return newArray<Float32Array | Uint16Array>(Kind, size, call);
+    return zeros(dtype, size, call);
   }
 
-  async allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples> {
-    const bytes = bytesPerSample(dtype);
-    const buffer = await this.#backend.gift(size * bytes, call);
-    return new GpuSamples(buffer, 0, size, bytes);
-  }
-
-  /** One call after the other: they share work memory. */
-  #exclusive<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(work);
-    this.#turn = turn.catch(() => {});
-    return turn;
-  }
-
-  #recording(key: string, make: () => Schedule, call: string): Promise<Recording> {
-    const known = this.#recordings.get(key);
-    if (known) return Promise.resolve(known);
-    return this.#backend.prepare(make(), call).then((recording) => {
-      this.#recordings.set(key, recording);
-      const [oldest] = this.#recordings.keys();
-      if (this.#recordings.size > mostRecordings) this.#forget(oldest!);
-      return recording;
-    });
-  }
-
-  #forget(key: string): void {
-    const { parameters } = this.#recordings.get(key)!;
-    this.#recordings.delete(key);
-    this.#own.retire(parameters);
+  allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples> {
+    return this.#calls.allocate(size, dtype, call);
   }
 
   prepare(
@@ -250,7 +217,7 @@ export class GpuRunner implements Runner {
     request: Pick<Request, "name" | "alive">,
   ): Promise<PreparedKernel> {
     const { name: call, alive } = request;
-    return this.#exclusive(async () => {
+    return this.#calls.exclusive(async () => {
       alive();
       const offset = taps instanceof GpuSamples ? taps.byteOffset : 0;
       const { kernelLength } = this.#scheduler.convolution.problem;
@@ -258,7 +225,7 @@ export class GpuRunner implements Runner {
       try {
         const key = `spectra ${channels} ${dtype} ${offset}`;
         const make = (): Schedule => this.#scheduler.spectra(channels, dtype, offset);
-        const recording = await this.#recording(key, make, call);
+        const recording = await this.#calls.recording(key, make, call);
         const buffers: Buffers = {
           spectrum: buffer,
           k: await this.#upload("k", taps, channels * kernelLength, call),
@@ -278,7 +245,7 @@ export class GpuRunner implements Runner {
   #freeKernel(kernel: PreparedKernel): void {
     const found = this.#kernels.get(kernel);
     this.#kernels.delete(kernel);
-    if (found) void this.#exclusive(async () => this.#own.retire(found.buffer));
+    if (found) void this.#calls.exclusive(async () => this.#calls.own.retire(found.buffer));
   }
 
   holds(kernel: PreparedKernel): boolean {
@@ -289,7 +256,11 @@ export class GpuRunner implements Runner {
   async #upload(name: string, samples: Samples, size: number, call: string): Promise<GPUBuffer> {
     if (samples instanceof GpuSamples) return samples.buffer;
     intact(name, samples, size, call);
-    const buffer = await this.#own.get(name, samples.length * samples.BYTES_PER_ELEMENT, call);
+    const buffer = await this.#calls.own.get(
+      name,
+      samples.length * samples.BYTES_PER_ELEMENT,
+      call,
+    );
     this.#backend.write(buffer, 0, samples as unknown as ArrayBufferView);
     return buffer;
   }
@@ -318,7 +289,11 @@ export class GpuRunner implements Runner {
         buffers[field] = await this.#upload(field, data, batch * channels * width, call);
       } else if (data instanceof GpuSamples) buffers[field] = data.buffer;
       else {
-        buffers[field] = await this.#own.get(field, data.length * data.BYTES_PER_ELEMENT, call);
+        buffers[field] = await this.#calls.own.get(
+          field,
+          data.length * data.BYTES_PER_ELEMENT,
+          call,
+        );
       }
     }
     if ("taps" in kernel) {
@@ -327,7 +302,7 @@ export class GpuRunner implements Runner {
     } else buffers.spectrum = spectra!;
     if (request.skip) {
       intact("skip", request.skip, request.shape.channels, call);
-      buffers.skip = await this.#own.holding("skip", request.skip, call);
+      buffers.skip = await this.#calls.own.holding("skip", request.skip, call);
     }
     return buffers;
   }
@@ -353,19 +328,16 @@ export class GpuRunner implements Runner {
     call: string,
   ): Promise<void> {
     const tables = ["twiddles", "pattern"].flatMap((name) => {
-      const buffer = this.#own.known(name);
+      const buffer = this.#calls.own.known(name);
       return buffer ? [[name, buffer]] : [];
     });
     const all: Buffers = { ...buffers, ...Object.fromEntries(tables) };
     const needs = new Map(Object.entries(recording.schedule.bytes));
-    this.#own.makeRoom(needs, workspace, this.#workspaceBytes);
+    this.#calls.own.makeRoom(needs, workspace, this.#workspaceBytes);
     for (const [name, bytes] of needs) {
-      all[name as BufferName] ??= await this.#own.get(name, bytes, call);
+      all[name as BufferName] ??= await this.#calls.own.get(name, bytes, call);
     }
-    if (encoder) this.#own.lend([...Object.values(all), recording.parameters]);
-    const record = (to: GPUCommandEncoder): void => this.#backend.record(to, recording, all);
-    if (encoder) await this.#backend.checked(() => record(encoder), call);
-    else await this.#backend.submit(record, call);
+    await this.#calls.run(recording, all, encoder, call);
   }
 
   #onlyBuffers(request: Request, more: readonly Samples[]): void {
@@ -404,10 +376,14 @@ export class GpuRunner implements Runner {
     request.alive();
     this.#onlyBuffers(request, []);
     const spectra = this.#spectra(request);
-    await this.#exclusive(async () => {
+    await this.#calls.exclusive(async () => {
       const scheduled = this.#call(request);
       const key = `forward ${JSON.stringify(scheduled)}`;
-      const recording = await this.#recording(key, () => this.#scheduler.forward(scheduled), call);
+      const recording = await this.#calls.recording(
+        key,
+        () => this.#scheduler.forward(scheduled),
+        call,
+      );
       const buffers = await this.#bind(request, spectra);
       await this.#run(recording, buffers, request.encoder, call);
       const outputs = request.rows.filter((r) => r.direction === "out");
@@ -423,10 +399,14 @@ export class GpuRunner implements Runner {
     const spectra = this.#spectra(request);
     // Made for this call: where it fails, nobody else knows of it.
     let made: Samples | undefined;
-    const running = this.#exclusive(async () => {
+    const running = this.#calls.exclusive(async () => {
       const scheduled = this.#call(request, dk);
       const key = `backward ${JSON.stringify(scheduled)}`;
-      const recording = await this.#recording(key, () => this.#scheduler.backward(scheduled), call);
+      const recording = await this.#calls.recording(
+        key,
+        () => this.#scheduler.backward(scheduled),
+        call,
+      );
       made = request.skip && (await this.#newSums(shape.channels, onGpu, call));
       const dskip = made;
       const outputs: Pick<Rows, "field" | "data">[] = request.rows.filter(
@@ -441,7 +421,7 @@ export class GpuRunner implements Runner {
         buffers[name] =
           samples instanceof GpuSamples
             ? samples.buffer
-            : await this.#own.get(name, samples.length * 4, call);
+            : await this.#calls.own.get(name, samples.length * 4, call);
       }
       await this.#run(recording, buffers, request.encoder, call);
       await this.#download(outputs, buffers, call);
@@ -460,11 +440,7 @@ export class GpuRunner implements Runner {
   }
 
   leave(): void {
-    if (this.#left) return;
-    this.#left = true;
-    void this.#exclusive(async () => {
-      for (const key of [...this.#recordings.keys()]) this.#forget(key);
-      this.#own.leave();
+    this.#calls.leave(() => {
       for (const { buffer } of this.#kernels.values()) this.#backend.release(buffer);
       this.#kernels.clear();
     });

@@ -1,6 +1,5 @@
 /** Short convolutions where only a GPU has something to say: buffers, encoders, pieces that can be bound, what must not leak. */
 import { describe, expect, test } from "vitest";
-import { create, globals } from "webgpu";
 import { WebGpuBackend } from "../../src/backend/webgpu.ts";
 import type { Dtype, SampleArray } from "../../src/dtype.ts";
 import {
@@ -24,15 +23,7 @@ import {
   type DepthwiseInputs,
   drawCase,
 } from "../support/depthwise.ts";
-
-Object.assign(globalThis, globals);
-/** Held on to: devices end with it. */
-const gpu = onGpu ? create([]) : undefined;
-
-async function openDevice(): Promise<GPUDevice> {
-  const adapter = await gpu!.requestAdapter();
-  return adapter!.requestDevice();
-}
+import { download, openDevice } from "../support/gpu.ts";
 
 const roomFor = (bytes: number): number => Math.ceil(bytes / 4) * 4;
 
@@ -49,24 +40,6 @@ function upload(
   padded.set(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
   device.queue.writeBuffer(data, offset, padded);
   return { data, shape, offset };
-}
-
-async function download<T extends SampleArray>(
-  device: GPUDevice,
-  tensor: GpuTensor,
-  like: T,
-): Promise<T> {
-  const Kind = like.constructor as new (n: ArrayBuffer, at: number, length: number) => T;
-  const length = tensor.shape.reduce((a, b) => a * b, 1);
-  const size = roomFor(length * (like as Float32Array).BYTES_PER_ELEMENT);
-  const staging = device.createBuffer({ size, usage: 0x9 });
-  const encoder = device.createCommandEncoder();
-  encoder.copyBufferToBuffer(tensor.data as GPUBuffer, tensor.offset ?? 0, staging, 0, size);
-  device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(1);
-  const values = new Kind(staging.getMappedRange().slice(0), 0, length);
-  staging.destroy();
-  return values;
 }
 
 const base: DepthwiseCase = {

@@ -1,6 +1,5 @@
 /** What only a GPU has: tensors in buffers, commands in the caller's encoder, lost devices, buffers that must not leak. */
 import { describe, expect, test } from "vitest";
-import { create, globals } from "webgpu";
 import {
   BackendError,
   FlashFFTConv,
@@ -18,32 +17,12 @@ import {
   gradientBar,
 } from "../support/cases.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";
-
-Object.assign(globalThis, globals);
-/** Held on to: devices end with it. */
-const gpu = onGpu ? create([]) : undefined;
-
-async function openDevice(): Promise<GPUDevice> {
-  const adapter = await gpu!.requestAdapter();
-  return adapter!.requestDevice();
-}
+import { download, openAdapter, openDevice } from "../support/gpu.ts";
 
 function upload(device: GPUDevice, values: Float32Array, shape: number[], offset = 0): GpuTensor {
   const data = device.createBuffer({ size: offset + values.byteLength, usage: 0x8c });
   device.queue.writeBuffer(data, offset, values as Float32Array<ArrayBuffer>);
   return { data, shape, offset };
-}
-
-async function download(device: GPUDevice, tensor: GpuTensor): Promise<Float32Array> {
-  const size = 4 * tensor.shape.reduce((a, b) => a * b, 1);
-  const staging = device.createBuffer({ size, usage: 0x9 });
-  const encoder = device.createCommandEncoder();
-  encoder.copyBufferToBuffer(tensor.data as GPUBuffer, tensor.offset ?? 0, staging, 0, size);
-  device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(1);
-  const values = new Float32Array(staging.getMappedRange().slice(0));
-  staging.destroy();
-  return values;
 }
 
 const problem = createProblem({ length: 100 }, "test");
@@ -73,19 +52,19 @@ describe.skipIf(!onGpu)("tensors in GPU buffers", () => {
     for (const kernel of [on.k, k, kept]) {
       const y = await conv.forward(on.u, kernel, gates);
       expect(y.shape).toEqual(shape);
-      expectClose(await download(device, y), inputs.y(), rowBound);
+      expectClose(await download(device, y, u), inputs.y(), rowBound);
     }
     const out = upload(device, new Float32Array(602), [602]);
     const target = { data: out.data, shape, offset: 8 };
     expect(await conv.forward(on.u, kept, { ...gates, out: target })).toEqual(target);
-    const whole = await download(device, { data: out.data, shape: [602] });
+    const whole = await download(device, { data: out.data, shape: [602] }, u);
     expectClose(whole.slice(2), inputs.y(), rowBound);
     expect([...whole.slice(0, 2)]).toEqual([0, 0]);
 
     const exact = inputs.gradients();
     const gradients = await conv.backward(on.dy, on.u, kept, gates);
     for (const name of ["du", "dk", "dpregate", "dpostgate", "dskip"] as const) {
-      const values = await download(device, gradients[name]!);
+      const values = await download(device, gradients[name]!, u);
       const bound = { rowLength: values.length, bound: gradientBar, name };
       expectClose(values, exact[name]!, bound);
     }
@@ -108,12 +87,12 @@ describe.skipIf(!onGpu)("tensors in GPU buffers", () => {
     const encoder = device.createCommandEncoder();
     const once = await conv.forward(x, kernel, { encoder });
     const twice = await conv.forward(once, kernel, { encoder });
-    expect([...(await download(device, once))].every((v) => v === 0)).toBe(true);
+    expect([...(await download(device, once, u))].every((v) => v === 0)).toBe(true);
     device.queue.submit([encoder.finish()]);
     const first = await conv.forward(u, kernel);
     const second = await conv.forward(first, kernel);
-    expect([...(await download(device, once))]).toEqual([...(first as Float32Array)]);
-    expect([...(await download(device, twice))]).toEqual([...(second as Float32Array)]);
+    expect([...(await download(device, once, u))]).toEqual([...(first as Float32Array)]);
+    expect([...(await download(device, twice, u))]).toEqual([...(second as Float32Array)]);
     device.destroy();
   });
 });
@@ -160,7 +139,7 @@ describe.skipIf(!onGpu)("refusals", () => {
     const out = { du: at(0), dpregate: at(2560) };
     const gradients = await conv.backward(x, x, k, { ...gates, out });
     expectClose(
-      await download(device, gradients.dpregate!),
+      await download(device, gradients.dpregate!, u),
       Float64Array.from((await conv.backward(u, u, k, { pregate: u })).dpregate!),
       rowBound,
     );
@@ -180,7 +159,7 @@ describe.skipIf(!onGpu)("refusals", () => {
     const options = { length: 100, backend: "webgpu" } as const;
     const device = await openDevice();
     const not = (x: unknown) => x as GPUDevice & string & Float32Array & GPUCommandEncoder;
-    for (const value of [5, {}, await gpu!.requestAdapter()]) {
+    for (const value of [5, {}, await openAdapter()]) {
       const opening = FlashFFTConv.create({ ...options, device: not(value) });
       await expect(opening).rejects.toThrow(InvalidArgumentError);
       await expect(opening).rejects.toThrow(/device must be a GPUDevice/);
@@ -473,7 +452,7 @@ describe.skipIf(!onGpu)("buffers that calls share", () => {
     }
     device.queue.submit([encoder.finish()]);
     for (const [i, factor] of [1, 2, 1, 3].entries()) {
-      const got = await download(device, scaled[i]!);
+      const got = await download(device, scaled[i]!, u);
       expectClose(
         got,
         Float64Array.from(u, (x) => factor * x),

@@ -18,6 +18,7 @@ import {
   window,
 } from "./depthwise-cells.ts";
 import type { Kernel, Machine } from "./kernels.ts";
+import { declarations, entry } from "./kernels.ts";
 import { named, printValues, Text } from "./print.ts";
 import type { Binding } from "./tensors.ts";
 import { roundingFunctions } from "./tensors.ts";
@@ -214,31 +215,18 @@ class Writer {
   ): Kernel {
     const declared = ["lines", "span", "cells", "chunks", "pieces", "runs", "begin", ...parameters];
     const code = [
-      ...declarations(declared, bindings),
+      ...declarations(bindings, declared),
       ...shared,
       ...functions,
       `@compute @workgroup_size(${depthwiseThreads})`,
       entry,
+      "let index = group.y * groups.x + group.x;",
       ...this.text.lines,
       "}",
       "",
     ].join("\n");
     return { code, bindings, parameters: declared, tiles: 1, tilesPerUnit: 1 };
   }
-}
-
-const entry =
-  "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {\nlet index = group.y * groups.x + group.x;";
-
-function declarations(parameters: readonly string[], bindings: readonly Binding[]): string[] {
-  return [
-    `struct Parameters {\n${parameters.map((n) => `  ${n}: u32,`).join("\n")}\n}`,
-    "@group(0) @binding(0) var<uniform> p: Parameters;",
-    ...bindings.map(
-      (b, i) =>
-        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
-    ),
-  ];
 }
 
 /** A function of one float32, and of a cell of several. */
@@ -502,10 +490,11 @@ export function totalsKernel(kernelLength: number, bias: boolean): Kernel {
   const put = (array: string, at: string): string =>
     `let at = ${at};\nif (p.clear == 1u) { ${array}[at] = sum; } else { ${array}[at] += sum; }`;
   const code = [
-    ...declarations(parameters, bindings),
+    ...declarations(bindings, parameters),
     `var<workgroup> partial: array<f32, ${depthwiseThreads}>;`,
     `@compute @workgroup_size(${depthwiseThreads})`,
     entry,
+    "let index = group.y * groups.x + group.x;",
     `let item = index * ${sumsBeside}u + lane % ${sumsBeside}u;`,
     "var sum = 0.0f;",
     "var lost = 0.0f;",

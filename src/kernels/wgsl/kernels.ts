@@ -162,11 +162,36 @@ export type Parameters = Partial<Record<(typeof parameterNames)[number], number>
 /** The same for a kernel with parameters of its own. */
 export type OwnParameters = Readonly<Record<string, number>>;
 
-/** The uniform parameters, declared. */
-export const declaredParameters: string = `struct Parameters {
-${parameterNames.map((n) => `  ${n}: u32,`).join("\n")}
+/** The declarations of a kernel: its uniform parameters, by default those that all transforms have, and its bindings. */
+export function declarations(
+  bindings: readonly Binding[],
+  parameters: readonly string[] = parameterNames,
+): string[] {
+  return [
+    `struct Parameters {\n${parameters.map((n) => `  ${n}: u32,`).join("\n")}\n}`,
+    "@group(0) @binding(0) var<uniform> p: Parameters;",
+    ...bindings.map(
+      (b, i) =>
+        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
+    ),
+  ];
 }
-@group(0) @binding(0) var<uniform> p: Parameters;`;
+
+/** The first line of every kernel's entry. */
+export const entry =
+  "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {";
+
+/** Adds up the sums of all threads, in `partial`. */
+export function reduction(threads: number): readonly string[] {
+  return [
+    "partial[lane] = sum;",
+    "workgroupBarrier();",
+    `for (var half = ${threads / 2}u; half > 0u; half /= 2u) {`,
+    "if (lane < half) { partial[lane] += partial[lane + half]; }",
+    "workgroupBarrier();",
+    "}",
+  ];
+}
 
 /** The user's rows of a unit: units of a channel stand one after the other; a pair may lack its second row. */
 export function rowFunctions(packing: Packing, blocks = 1): readonly string[] {

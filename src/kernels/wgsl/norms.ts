@@ -6,7 +6,7 @@
 import type { Dtype } from "../../dtype.ts";
 import type { Packing } from "../../plan/passes.ts";
 import type { Kernel, ScaleBuffer } from "./kernels.ts";
-import { declaredParameters, rowFunctions } from "./kernels.ts";
+import { declarations, entry, reduction, rowFunctions } from "./kernels.ts";
 import type { Text } from "./print.ts";
 import { literal } from "./print.ts";
 import type { Binding, TensorName } from "./tensors.ts";
@@ -96,16 +96,12 @@ function kernelText(
   body: readonly string[],
 ): string {
   return [
-    declaredParameters,
-    ...bindings.map(
-      (b, i) =>
-        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
-    ),
+    ...declarations(bindings),
     `var<workgroup> partial: array<${sum}, ${threads}>;`,
     ...rowFunctions(packing),
     ...functions,
     `@compute @workgroup_size(${threads})`,
-    "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
+    entry,
     "let index = group.y * groups.x + group.x;",
     "let tile = min(index, p.tiles - 1u);",
     `var sum = ${sum}();`,
@@ -114,15 +110,6 @@ function kernelText(
     "",
   ].join("\n");
 }
-
-const reduction = [
-  "partial[lane] = sum;",
-  "workgroupBarrier();",
-  `for (var half = ${threads / 2}u; half > 0u; half /= 2u) {`,
-  "if (lane < half) { partial[lane] += partial[lane + half]; }",
-  "workgroupBarrier();",
-  "}",
-];
 
 /** Sums of squares of parts of rows: a tile for each part of each row of a pair, to `norms`. */
 export function partialNorms(factors: readonly TensorName[], width: number, dtype: Dtype): Kernel {
@@ -147,7 +134,7 @@ export function partialNorms(factors: readonly TensorName[], width: number, dtyp
     `let x = ${factors.map(read).join(" * ")};`,
     `sum += vec2f(${scaled[0]}, ${scaled[1] ?? "0.0f"});`,
     "}",
-    ...reduction,
+    ...reduction(threads),
     "if (lane == 0u && index < p.tiles) { norms[index] = partial[0]; }",
   ]);
   return { code, bindings, tiles: 1, tilesPerUnit: 2 * parts };
@@ -165,7 +152,7 @@ export function rowScales(width: number, dtype: Dtype, to: ScaleBuffer): Kernel 
     `let at = tile * ${2 * parts}u + n;`,
     `sum += vec4f(norms[at], norms[at + ${parts}u]);`,
     "}",
-    ...reduction,
+    ...reduction(threads),
     "if (lane == 0u && index < p.tiles) {",
     "let found = scales_of(partial[0].xy, partial[0].zw);",
     `${to}[2u * index] = found.xy;`,

@@ -1,7 +1,7 @@
 /** Gradient of the skip weights: dskip[h] = Σ_b Σ_n dy[b,h,n]·u[b,h,n]. */
 import type { Dtype } from "../../dtype.ts";
 import type { Kernel } from "./kernels.ts";
-import { declaredParameters } from "./kernels.ts";
+import { declarations, entry, reduction } from "./kernels.ts";
 import { tensorBinding, tensorFunctions } from "./tensors.ts";
 
 /** Threads that share a channel. */
@@ -20,15 +20,11 @@ export function sumSkip(length: number, dtype: Dtype): Kernel {
     { name: "y", access: "read_write", element: "f32" } as const,
   ];
   const code = [
-    declaredParameters,
-    ...bindings.map(
-      (b, i) =>
-        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
-    ),
+    ...declarations(bindings),
     `var<workgroup> partial: array<f32, ${threads}>;`,
     ...tensors.flatMap(tensorFunctions),
     `@compute @workgroup_size(${threads})`,
-    "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
+    entry,
     "let h = group.y * groups.x + group.x;",
     "var sum = 0.0f;",
     "var lost = 0.0f;",
@@ -43,12 +39,7 @@ export function sumSkip(length: number, dtype: Dtype): Kernel {
     "}",
     "}",
     "}",
-    "partial[lane] = sum;",
-    "workgroupBarrier();",
-    `for (var half = ${threads / 2}u; half > 0u; half /= 2u) {`,
-    "if (lane < half) { partial[lane] += partial[lane + half]; }",
-    "workgroupBarrier();",
-    "}",
+    ...reduction(threads),
     "if (lane == 0u && h < p.tiles) {",
     "let at = p.y + h;",
     "if (p.clear == 1u) { y[at] = partial[0]; } else { y[at] += partial[0]; }",

@@ -2,7 +2,7 @@
 import type { Part, Run } from "../../plan/geometry.ts";
 import type { PassPlan } from "../../plan/passes.ts";
 import type { Kernel } from "./kernels.ts";
-import { declaredParameters } from "./kernels.ts";
+import { declarations, entry } from "./kernels.ts";
 
 /** Threads of a workgroup. */
 const threads = 64;
@@ -21,7 +21,7 @@ export function wrapped(run: Run, plan: PassPlan): Run {
 
 const main = [
   `@compute @workgroup_size(${threads})`,
-  "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
+  entry,
   `let index = (group.y * groups.x + group.x) * ${threads}u + lane;`,
   "if (index >= p.tiles) { return; }",
 ];
@@ -41,9 +41,7 @@ export function collectTaps(plan: PassPlan, part: Part, taps: number): Kernel {
     return `if (tap >= ${index}u && tap < ${index + count}u) { let at = tap - ${index}u + ${position}u; x ${sign > 0 ? "+" : "-"}= ${value("at")}; }`;
   });
   const code = [
-    declaredParameters,
-    "@group(0) @binding(1) var<storage, read> work: array<vec2f>;",
-    "@group(0) @binding(2) var<storage, read_write> y: array<f32>;",
+    ...declarations(bindings),
     ...main,
     `let row = index / ${taps}u;`,
     `let tap = index % ${taps}u;`,

@@ -3,7 +3,7 @@ import { Graph } from "../../math/expr.ts";
 import type { Scales } from "./ends.ts";
 import { Ends } from "./ends.ts";
 import type { Gradient, Kernel, KernelSpec, Path, Scaling, Source } from "./kernels.ts";
-import { declaredParameters, rowFunctions } from "./kernels.ts";
+import { declarations, entry, rowFunctions } from "./kernels.ts";
 import { accumulators, scaleFunctions, squares } from "./norms.ts";
 import { pointFunctions } from "./points.ts";
 import type { Value } from "./print.ts";
@@ -216,10 +216,6 @@ class Writer extends Ends {
     if (work.kind === "path") this.#path(work);
     else this.#gradient(work);
     const bindings = [...this.bindings.values()];
-    const declared = bindings.map(
-      (b, i) =>
-        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
-    );
     const element = pass.exchange === "whole" ? "vec2f" : "f32";
     const shared = this.sharedSize
       ? [`var<workgroup> shared_x: array<${element}, ${this.sharedSize * pass.tiles}>;`]
@@ -228,8 +224,7 @@ class Writer extends Ends {
     const writes = [...this.tensors.values()].some((t) => t.writes);
     const code = [
       ...(this.meets ? ["enable subgroups;"] : []),
-      declaredParameters,
-      ...declared,
+      ...declarations(bindings),
       ...shared,
       ...rowFunctions(spec.plan.packing, spec.blocks),
       ...(this.paired ? scaleFunctions(spec.dtype) : []),
@@ -237,7 +232,7 @@ class Writer extends Ends {
       ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),
       ...[...this.tensors.values()].flatMap(tensorFunctions),
       `@compute @workgroup_size(${pass.threads * pass.tiles})`,
-      "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
+      entry,
       ...this.#prologue(),
       ...this.text.lines,
       ...(this.turns > 1 ? ["}"] : []),

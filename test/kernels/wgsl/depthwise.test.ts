@@ -4,7 +4,6 @@
  */
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { create, globals } from "webgpu";
 import { dtypes } from "../../../src/dtype.ts";
 import type { DepthwiseGpuCall } from "../../../src/kernels/wgsl/depthwise-places.ts";
 import { DepthwiseScheduler } from "../../../src/kernels/wgsl/depthwise-schedule.ts";
@@ -14,10 +13,7 @@ import {
   type DepthwiseProblemOptions,
   layouts,
 } from "../../../src/plan/depthwise.ts";
-
-Object.assign(globalThis, globals);
-/** Held on to for as long as its devices live. */
-const gpu = create(["backend=null"]);
+import { expectCompiled, kernelsOf } from "../../support/kernels.ts";
 
 const common = { values: 32, alignment: 256, workspaceBytes: 2 ** 28 };
 const defaults = "browser default";
@@ -73,42 +69,12 @@ function schedulesOf(options: (typeof problems)[number], limits: GpuLimits): Sch
   return [plain, full].flatMap((call) => [scheduler.forward(call), scheduler.backward(call)]);
 }
 
-const kernelsOf = (schedules: readonly Schedule[]) => [
-  ...new Map(
-    schedules.flatMap((s) => s.steps.map((step) => [step.kernel.code, step.kernel])),
-  ).values(),
-];
-
-const layoutEntry = (access: "read" | "read_write", binding: number): GPUBindGroupLayoutEntry => ({
-  binding,
-  visibility: 4,
-  buffer: { type: access === "read" ? "read-only-storage" : "storage" },
-});
-
 describe.each(Object.entries(profiles))("%s", (name, limits) => {
   test.each(problems)("%o", async (options) => {
     const all = schedulesOf(options, limits);
     const kernels = kernelsOf(all);
-    const adapter = await gpu.requestAdapter();
-    const device = await adapter!.requestDevice();
-    for (const { code, bindings, parameters } of kernels) {
-      const module = device.createShaderModule({ code });
-      const { messages } = await module.getCompilationInfo();
-      expect(messages.map((m) => m.message)).toEqual([]);
-      expect(bindings.length).toBeLessThanOrEqual(limits.bindings);
-      expect(parameters!.length).toBeLessThanOrEqual(64);
-      expect(sharedBytesOf(code)).toBeLessThanOrEqual(limits.sharedBytes);
-      if (name !== defaults) continue;
-      // The null backend has the default limits, and holds pipelines to them.
-      const entries: GPUBindGroupLayoutEntry[] = [
-        { binding: 0, visibility: 4, buffer: { type: "uniform" } },
-        ...bindings.map((b, i) => layoutEntry(b.access, i + 1)),
-      ];
-      const layout = device.createPipelineLayout({
-        bindGroupLayouts: [device.createBindGroupLayout({ entries })],
-      });
-      await device.createComputePipelineAsync({ layout, compute: { module, entryPoint: "main" } });
-    }
+    await expectCompiled(kernels, limits, name === defaults);
+    for (const { parameters } of kernels) expect(parameters!.length).toBeLessThanOrEqual(64);
     for (const { steps, bytes } of all) {
       for (const { ranges, kernel, parameters } of steps) {
         for (const [binding, range] of Object.entries(ranges)) {
@@ -126,15 +92,8 @@ describe.each(Object.entries(profiles))("%s", (name, limits) => {
     const digest = createHash("sha256");
     for (const { code } of kernels) digest.update(code);
     expect(digest.digest("hex").slice(0, 16)).toMatchSnapshot(name);
-    device.destroy();
   });
 });
-
-function sharedBytesOf(code: string): number {
-  const sizes: Readonly<Record<string, number>> = { f32: 4, vec2f: 8, vec4f: 16 };
-  const found = code.matchAll(/var<workgroup> \w+: array<(\w+), (\d+)>/g);
-  return [...found].reduce((sum, [, type, n]) => sum + sizes[type!]! * Number(n), 0);
-}
 
 describe("what models ask for", () => {
   const model = { channels: 768, kernelLength: 5, length: 4096, batch: 16 };

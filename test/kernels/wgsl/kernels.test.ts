@@ -4,7 +4,6 @@
  */
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { create, globals } from "webgpu";
 import { dtypes } from "../../../src/dtype.ts";
 import { Scheduler } from "../../../src/kernels/wgsl/schedule.ts";
 import type { GpuLimits, Schedule } from "../../../src/kernels/wgsl/steps.ts";
@@ -12,10 +11,7 @@ import { defaultGpu } from "../../../src/plan/device.ts";
 import { passCandidates } from "../../../src/plan/pass-planner.ts";
 import { formatPasses } from "../../../src/plan/passes.ts";
 import { createProblem, modes, type ProblemOptions } from "../../../src/plan/problem.ts";
-
-Object.assign(globalThis, globals);
-/** Held on to for as long as its devices live. */
-const gpu = create(["backend=null"]);
+import { expectCompiled, kernelsOf } from "../../support/kernels.ts";
 
 const common = { values: 32, alignment: 256, workspaceBytes: 2 ** 28 };
 const defaults = "browser default";
@@ -75,42 +71,11 @@ function schedulesOf(
   return { text: formatPasses(plan), all };
 }
 
-const kernelsOf = (schedules: readonly Schedule[]) => [
-  ...new Map(
-    schedules.flatMap((s) => s.steps.map((step) => [step.kernel.code, step.kernel])),
-  ).values(),
-];
-
-const layoutEntry = (access: "read" | "read_write", binding: number): GPUBindGroupLayoutEntry => ({
-  binding,
-  visibility: 4,
-  buffer: { type: access === "read" ? "read-only-storage" : "storage" },
-});
-
 describe.each(Object.entries(profiles))("%s", (name, limits) => {
   test.each(problems)("%o", async (options) => {
     const { text, all } = schedulesOf(options, limits);
     const kernels = kernelsOf(all);
-    const adapter = await gpu.requestAdapter();
-    const device = await adapter!.requestDevice();
-    for (const { code, bindings } of kernels) {
-      const module = device.createShaderModule({ code });
-      const { messages } = await module.getCompilationInfo();
-      expect(messages.map((m) => m.message)).toEqual([]);
-      expect(bindings.length).toBeLessThanOrEqual(limits.bindings);
-      expect(threadsOf(code)).toBeLessThanOrEqual(limits.threads);
-      expect(sharedBytesOf(code)).toBeLessThanOrEqual(limits.sharedBytes);
-      if (name !== defaults) continue;
-      // The null backend has the default limits, and holds pipelines to them.
-      const entries: GPUBindGroupLayoutEntry[] = [
-        { binding: 0, visibility: 4, buffer: { type: "uniform" } },
-        ...bindings.map((b, i) => layoutEntry(b.access, i + 1)),
-      ];
-      const layout = device.createPipelineLayout({
-        bindGroupLayouts: [device.createBindGroupLayout({ entries })],
-      });
-      await device.createComputePipelineAsync({ layout, compute: { module, entryPoint: "main" } });
-    }
+    await expectCompiled(kernels, limits, name === defaults);
     for (const { steps, bytes } of all) {
       for (const { ranges } of steps) {
         for (const range of Object.values(ranges)) {
@@ -124,18 +89,8 @@ describe.each(Object.entries(profiles))("%s", (name, limits) => {
     const digest = createHash("sha256");
     for (const { code } of kernels) digest.update(code);
     expect(`${text} ${digest.digest("hex").slice(0, 16)}`).toMatchSnapshot(name);
-    device.destroy();
   });
 });
-
-function threadsOf(code: string): number {
-  return Number(/@workgroup_size\((\d+)\)/.exec(code)![1]);
-}
-
-function sharedBytesOf(code: string): number {
-  const found = code.matchAll(/var<workgroup> \w+: array<(\w+), (\d+)>/g);
-  return [...found].reduce((sum, [, type, n]) => sum + (type === "vec2f" ? 8 : 4) * Number(n), 0);
-}
 
 /** Bytes of one transform in work memory: a call needs a few of them, however small its workspace. */
 function transformBytes(plan: string): number {

@@ -1,0 +1,61 @@
+/** Kernels as text, held to a device's limits and compiled without any driver: Dawn's null backend checks WGSL and layouts. */
+import { expect } from "vitest";
+import { create, globals } from "webgpu";
+import type { Kernel } from "../../src/kernels/wgsl/kernels.ts";
+import type { GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
+
+Object.assign(globalThis, globals);
+/** Held on to for as long as its devices live. */
+const gpu = create(["backend=null"]);
+
+/** Each kernel of some schedules once. */
+export function kernelsOf(schedules: readonly Schedule[]): Kernel[] {
+  const all = schedules.flatMap((s) =>
+    s.steps.map((step) => [step.kernel.code, step.kernel] as const),
+  );
+  return [...new Map(all).values()];
+}
+
+const layoutEntry = (access: "read" | "read_write", binding: number): GPUBindGroupLayoutEntry => ({
+  binding,
+  visibility: 4,
+  buffer: { type: access === "read" ? "read-only-storage" : "storage" },
+});
+
+/** Compile kernels; the null backend has the default limits, and holds pipelines to them where `makesPipelines`. */
+export async function expectCompiled(
+  kernels: readonly Kernel[],
+  limits: GpuLimits,
+  makesPipelines: boolean,
+): Promise<void> {
+  const adapter = await gpu.requestAdapter();
+  const device = await adapter!.requestDevice();
+  for (const { code, bindings } of kernels) {
+    const module = device.createShaderModule({ code });
+    const { messages } = await module.getCompilationInfo();
+    expect(messages.map((m) => m.message)).toEqual([]);
+    expect(bindings.length).toBeLessThanOrEqual(limits.bindings);
+    expect(threadsOf(code)).toBeLessThanOrEqual(limits.threads);
+    expect(sharedBytesOf(code)).toBeLessThanOrEqual(limits.sharedBytes);
+    if (!makesPipelines) continue;
+    const entries: GPUBindGroupLayoutEntry[] = [
+      { binding: 0, visibility: 4, buffer: { type: "uniform" } },
+      ...bindings.map((b, i) => layoutEntry(b.access, i + 1)),
+    ];
+    const layout = device.createPipelineLayout({
+      bindGroupLayouts: [device.createBindGroupLayout({ entries })],
+    });
+    await device.createComputePipelineAsync({ layout, compute: { module, entryPoint: "main" } });
+  }
+  device.destroy();
+}
+
+function threadsOf(code: string): number {
+  return Number(/@workgroup_size\((\d+)\)/.exec(code)![1]);
+}
+
+function sharedBytesOf(code: string): number {
+  const sizes: Readonly<Record<string, number>> = { f32: 4, vec2f: 8, vec4f: 16 };
+  const found = code.matchAll(/var<workgroup> \w+: array<(\w+), (\d+)>/g);
+  return [...found].reduce((sum, [, type, n]) => sum + sizes[type!]! * Number(n), 0);
+}
