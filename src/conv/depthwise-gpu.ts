@@ -7,7 +7,7 @@ import { DepthwiseScheduler } from "../kernels/wgsl/depthwise-schedule.ts";
 import type { BufferName, Schedule } from "../kernels/wgsl/steps.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import type { Samples } from "./arguments.ts";
-import { GpuSamples, intact, zeros } from "./arguments.ts";
+import { destroyBuffers, GpuSamples, intact, zeros } from "./arguments.ts";
 import type {
   DepthwiseBackward,
   DepthwiseForward,
@@ -92,10 +92,15 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
       operands.push({ buffer: "dstateOut", name: "dstateOut", data: dstateOut, use: "in" });
     operands.push({ buffer: "dx", name: "dx", data: dx, use: "out" });
     if (dstate) operands.push({ buffer: "dstate", name: "dstate", data: dstate, use: "out" });
-    return this.#calls.exclusive(async () => {
+    // Made for this call: where it fails, nobody else knows of them.
+    const made: Samples[] = [];
+    const running = this.#calls.exclusive(async () => {
       const onGpu = dx instanceof GpuSamples;
-      const make = (size: number): Samples | Promise<Samples> =>
-        onGpu ? this.allocate(size, "float32", call) : new Float32Array(size);
+      const make = async (size: number): Promise<Samples> => {
+        const sums = onGpu ? await this.allocate(size, "float32", call) : new Float32Array(size);
+        made.push(sums);
+        return sums;
+      };
       const dweight = await make(weight.length);
       const dbias = bias && (await make(bias.length));
       operands.push({ buffer: "dweight", name: "dweight", data: dweight, use: "out" });
@@ -103,6 +108,10 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
       const scheduled = callOf(request, operands);
       await this.#run("backward", request, operands, scheduled, (c) => this.#scheduler.backward(c));
       return { dweight, ...(dbias && { dbias }) };
+    });
+    return running.catch((error: unknown) => {
+      destroyBuffers(made);
+      throw error;
     });
   }
 
