@@ -1,7 +1,7 @@
 /** All pass plans worth comparing: which padded size, which radices, how much on chip, how many threads. */
 import type { Part } from "./geometry.ts";
 import type { Exchange, Packing, Pass, PassPlan } from "./passes.ts";
-import { runnable } from "./passes.ts";
+import { exchangeBytes, runnable } from "./passes.ts";
 import { product } from "./plan.ts";
 
 /** What a device allows a workgroup. */
@@ -71,8 +71,9 @@ function exchanges(
   limits: WorkgroupLimits,
 ): Exchange[] {
   if (stages === 1) return ["whole"];
-  const fits = (pointBytes: number): boolean => points * tiles * pointBytes <= limits.sharedBytes;
-  return [...(fits(8) ? (["whole"] as const) : []), ...(fits(4) ? (["split"] as const) : [])];
+  const fits = (e: Exchange): boolean => points * tiles * exchangeBytes[e] <= limits.sharedBytes;
+  const usual = (["whole", "split"] as const).filter(fits);
+  return usual.length > 0 ? usual : (["quarter"] as const).filter(fits);
 }
 
 /** Passes that split `rows` rows of `columns` columns on chip. */
@@ -111,7 +112,7 @@ function columnPasses(rows: number, rest: number, limits: WorkgroupLimits): Pass
 
 /** Most points that a workgroup can hold at once. */
 export function mostTilePoints(limits: WorkgroupLimits): number {
-  const most = Math.min(limits.sharedBytes / 4, limits.threads * limits.values);
+  const most = Math.min(limits.sharedBytes / exchangeBytes.quarter, limits.threads * limits.values);
   return 2 ** Math.floor(Math.log2(most));
 }
 

@@ -35,7 +35,9 @@ function crowding(pass: PassLayout, plan: PassPlan): number {
   // Forward passes of several do not mind 32 values; gradients spill, and take three times as long.
   const many = single ? (pass.tilePoints >= 4096 ? 1.2 : 1.4) : 1.8;
   const registers = values > 16 ? many : values < 16 ? 0.84 : 1;
-  const meeting = pass.threads * pass.tiles > 256 ? 1.55 : 1;
+  // Large workgroups wait for one another; by halves of halves they do so four times as often (9.8 ps a point at 16,384).
+  const large = pass.threads * pass.tiles > 256 ? 1.55 : 1;
+  const meeting = pass.exchange === "quarter" ? 1.9 : large;
   // Taking tiles in turn keeps the spectrum at hand, where a tile is long enough to be worth it.
   const turns = pass.turns ? (pass.tilePoints >= 2048 ? 0.93 : 1.05) : 1;
   // A fourth stage was dearer than its exchange: 1.0 to 1.5 times the best of three.

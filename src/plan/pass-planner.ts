@@ -7,7 +7,7 @@ import type { WorkgroupLimits } from "./pass-candidates.ts";
 import { leastPassPoints, passPlans, passSizes } from "./pass-candidates.ts";
 import { cheapestPasses, passPlanCost } from "./pass-cost.ts";
 import type { Packing, PassPlan } from "./passes.ts";
-import { formatPasses, parsePasses, passLayouts } from "./passes.ts";
+import { exchangeBytes, formatPasses, parsePasses, passLayouts } from "./passes.ts";
 import { product } from "./plan.ts";
 import type { Problem } from "./problem.ts";
 
@@ -155,7 +155,7 @@ export function namedPasses(
   if (exact ? plan.points !== needed : plan.points < needed) return undefined;
   const fits = passLayouts(plan).every((p) => {
     const exchanged = p.radices.length > 1 ? p.tilePoints * p.tiles : 0;
-    const bytes = exchanged * (p.exchange === "whole" ? 8 : 4);
+    const bytes = exchanged * exchangeBytes[p.exchange];
     return p.threads * p.tiles <= limits.threads && bytes <= limits.sharedBytes;
   });
   return fits ? priced(problem, part, plan, device, workload) : undefined;

@@ -7,8 +7,14 @@
 import type { Dtype } from "../dtype.ts";
 import { product } from "./plan.ts";
 
-/** How a tile's points go from stage to stage: real and imaginary parts together, or one after the other in half the memory. */
-export type Exchange = "whole" | "split";
+/**
+ * How a tile's points go from stage to stage: real and imaginary parts together, one after the other in half the memory, or
+ * each of these for one half of the points after the other, in a quarter of it.
+ */
+export type Exchange = "whole" | "split" | "quarter";
+
+/** Bytes of workgroup memory for each point of a tile. */
+export const exchangeBytes = { whole: 8, split: 4, quarter: 2 } as const;
 
 /** Stages that run on chip between one load and one store. */
 export interface Pass {
@@ -97,7 +103,7 @@ export function formatPasses(plan: PassPlan): string {
   const passes = plan.passes.map((p) => {
     const columns = p.columns > 1 ? ` /${p.columns}` : "";
     const tiles = p.tiles > 1 ? `·${p.tiles}` : "";
-    const split = p.exchange === "split" ? " split" : "";
+    const split = p.exchange === "whole" ? "" : ` ${p.exchange}`;
     const turns = p.turns ? ` @${p.turns}` : "";
     return `${p.radices.join("·")}${columns} ×${p.threads}${tiles}${split}${turns}`;
   });
@@ -111,14 +117,15 @@ export function parsePasses(text: string): PassPlan | undefined {
   if (!match) return undefined;
   const passes: Pass[] = [];
   for (const part of match[3]!.split(" | ")) {
-    const pass = /^(\d+(?:·\d+)*)(?: \/(\d+))? ×(\d+)(?:·(\d+))?( split)?(?: @(\d+))?$/.exec(part);
+    const pass =
+      /^(\d+(?:·\d+)*)(?: \/(\d+))? ×(\d+)(?:·(\d+))?( split| quarter)?(?: @(\d+))?$/.exec(part);
     if (!pass) return undefined;
     passes.push({
       radices: pass[1]!.split("·").map(Number),
       columns: Number(pass[2] ?? 1),
       threads: Number(pass[3]),
       tiles: Number(pass[4] ?? 1),
-      exchange: pass[5] ? "split" : "whole",
+      exchange: (pass[5]?.trim() ?? "whole") as Exchange,
       ...(pass[6] ? { turns: Number(pass[6]) } : {}),
     });
   }
@@ -129,7 +136,10 @@ export function parsePasses(text: string): PassPlan | undefined {
   return runnable(plan) ? plan : undefined;
 }
 
-/** Whether every tile divides its block and every stage its threads. */
+/** Whether a number is a power of two. */
+export const isPower = (n: number): boolean => (n & (n - 1)) === 0;
+
+/** Whether every tile divides its block and every stage its threads, and what goes by halves has halves. */
 export function runnable(plan: PassPlan): boolean {
   const layouts = passLayouts(plan);
   return (
@@ -137,7 +147,8 @@ export function runnable(plan: PassPlan): boolean {
       (p, i) =>
         Number.isInteger(p.tilesPerBlock) &&
         (i < layouts.length - 1 || (p.columns === 1 && p.rest === 1)) &&
-        p.radices.every((r) => r > 1 && p.tilePoints % (p.threads * r) === 0),
+        p.radices.every((r) => r > 1 && p.tilePoints % (p.threads * r) === 0) &&
+        (p.exchange !== "quarter" || [p.tilePoints, p.threads].every(isPower)),
     ) && layouts.length > 0
   );
 }

@@ -343,6 +343,28 @@ describe.skipIf(!onGpu)("rows of a circular convolution in pairs", () => {
   });
 });
 
+/** Points that go from stage to stage by halves of each part: one half's threads known, or not, on either side. */
+const quarterCases: readonly (readonly [ProblemOptions, string])[] = [
+  [{ length: 100 }, "halves 128: 4·4·8 ×16 quarter"],
+  [{ length: 64, dtype: "bfloat16" }, "halves 64: 8·8 ×8·4 quarter"],
+  [{ length: 511, dtype: "float16" }, "halves 512: 8·4·16 ×32 quarter @4"],
+  [{ length: 256, mode: "circular" }, "rows 256: 4·8·8 ×32 quarter"],
+  [{ length: 900, dtype: "float16" }, "halves 1024: 4·4 /16 ×32 quarter | 8·8 ×8·4 quarter"],
+];
+
+describe.skipIf(!onGpu)("exchanges in a quarter of the memory", () => {
+  test.each(quarterCases)("%o, %s", async (options, plan) => {
+    const hints = { batch: 3, channels: 2 };
+    const gates = { pregate: true, postgate: true, skip: true };
+    const drawn = drawInputs(createProblem(options, "test"), { ...hints, ...gates }, 6);
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ ...options, ...hints, device, plan });
+    expect(conv.explain().chosen.plan).toBe(plan);
+    await checkForward(conv, drawn, "rows");
+    await checkBackward(conv, drawn, "rows");
+  });
+});
+
 /** Blocks of rows through several passes, in work memory for a few of them at a time. */
 const blockCases: readonly (readonly [ProblemOptions, string])[] = [
   [{ length: 3000, kernelLength: 100 }, "halves 256: 4 /16 ×16 | 8·8 ×8, hop 20"],

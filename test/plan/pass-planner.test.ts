@@ -113,3 +113,22 @@ describe("plans as text", () => {
     expect(namedPasses(text, problem, defaultGpu, limits, workload)).toBeUndefined();
   });
 });
+
+describe("transforms of one pass", () => {
+  test.each([
+    [16_384, 256, 8192],
+    [49_152, 1024, 16_384],
+  ])("%i bytes and %i threads hold %i points", (sharedBytes, threads, points) => {
+    const small = { sharedBytes, threads, values: 32 };
+    const problem = createProblem({ length: points, dtype: "float16" }, "test");
+    const [best] = passCandidates(problem, defaultGpu, small, workload);
+    expect(best!.plan.passes).toHaveLength(1);
+    expect(best!.plan.passes[0]!.exchange).toBe("quarter");
+  });
+
+  test("say by which parts points are exchanged, and only powers of two have such halves", () => {
+    const text = "halves 1024: 8·8·16 ×64 quarter @4";
+    expect(formatPasses(parsePasses(text)!)).toBe(text);
+    expect(parsePasses("halves 640: 20·4·8 ×16·4 quarter")).toBeUndefined();
+  });
+});

@@ -51,14 +51,39 @@ export function paddedText(x: string, { near, far, gap }: Pad): string {
   return `${x}${near ? ` + ${x} / ${near}u` : ""}${far ? ` + ${x} / ${far}u * ${gap}u` : ""}`;
 }
 
+/**
+ * Points of a half of a block, where the exchange below a stage takes one half of every block after the other: those of its
+ * butterflies' first outputs, then those of the others.
+ */
+export function foldOf(pass: PassLayout, outer: Spread): number | undefined {
+  return pass.exchange === "quarter" ? outer.size / 2 : undefined;
+}
+
+/** Where a point lies among those of its half. */
+export const folded = (point: number, half: number | undefined): number =>
+  half === undefined ? point : Math.floor(point / (2 * half)) * half + (point % half);
+
+/** Text of that. */
+export const foldedText = (x: string, half: number | undefined): string =>
+  half === undefined ? x : `${x} / ${2 * half}u * ${half}u + ${x} % ${half}u`;
+
 /** Place in the tile of input q of butterfly i of thread t. */
-function place(pass: PassLayout, s: Spread, t: number, i: number, q: number): number {
+export function place(pass: PassLayout, s: Spread, t: number, i: number, q: number): number {
   const g = Math.floor(i / s.vector) * s.vector * pass.threads + t * s.vector + (i % s.vector);
   return Math.floor(g / s.rest) * s.size + (g % s.rest) + q * s.rest;
 }
 
-/** Turns that the banks take for one subgroup's accesses of one stage's points, elements of one or two words. */
-function turns(pass: PassLayout, s: Spread, pad: Pad, stride: number, words: 1 | 2): number {
+/** How an exchange addresses a tile's points. */
+interface Access {
+  readonly pad: Pad;
+  readonly stride: number;
+  /** Words of an element. */
+  readonly words: 1 | 2;
+  readonly fold: number | undefined;
+}
+
+/** Turns that the banks take for one subgroup's accesses of one stage's points. */
+function turns(pass: PassLayout, s: Spread, { pad, stride, words, fold }: Access): number {
   let total = 0;
   const together = lanes / words;
   const load = new Uint8Array(banks);
@@ -69,7 +94,8 @@ function turns(pass: PassLayout, s: Spread, pad: Pad, stride: number, words: 1 |
         const last = Math.min(first + together, pass.threads * pass.tiles);
         for (let lane = first; lane < last; lane++) {
           const sub = Math.floor(lane / pass.threads);
-          const at = padded(place(pass, s, lane % pass.threads, i, q), pad) + sub * stride;
+          const point = place(pass, s, lane % pass.threads, i, q);
+          const at = padded(folded(point, fold), pad) + sub * stride;
           load[(at * words) % banks]!++;
         }
         total += Math.max(...load);
@@ -89,29 +115,34 @@ export function sharedLayout(
   const words = pass.exchange === "whole" ? 2 : 1;
   const room = Math.floor(bytes / (4 * words * pass.tiles));
   // No more than an eighth beyond the points: shared memory is what limits how many workgroups run at once.
-  const most = Math.min(room, Math.ceil(pass.tilePoints * 1.125));
+  const points = pass.exchange === "quarter" ? pass.tilePoints / 2 : pass.tilePoints;
+  const most = Math.min(room, Math.ceil(points * 1.125));
   const none = candidates[0]!;
   // Tiles that share a subgroup may stand at several distances; then the search keeps to pads of one distance.
   const together = pass.tiles > 1 && pass.threads < lanes;
   const wider = candidates.slice(1).filter((pad) => {
-    return padded(pass.tilePoints, pad) <= most && !(together && pad.far > 0);
+    return padded(points, pad) <= most && !(together && pad.far > 0);
   });
-  const span = Math.max(...[none, ...wider].map((pad) => padded(pass.tilePoints, pad)));
-  const boundaries = stages.slice(1).map((stage, i) => [stages[i]!, stage]);
-  let best = { pads: boundaries.map(() => none), stride: pass.tilePoints };
+  const span = Math.max(...[none, ...wider].map((pad) => padded(points, pad)));
+  const boundaries = stages.slice(1).map((stage, i) => [stages[i]!, stage] as const);
+  let best = { pads: boundaries.map(() => none), stride: points };
   let fewest = Number.POSITIVE_INFINITY;
   for (const gap of together ? gaps : [0]) {
     const apart = pass.tiles > 1 ? Math.ceil(span / banks) * banks + gap : span;
     const fits = apart <= room;
-    const stride = fits ? apart : pass.tilePoints;
+    const stride = fits ? apart : points;
     let sum = 0;
     let ideal = 0;
     const pads = boundaries.map((sides) => {
+      const fold = foldOf(pass, sides[0]);
       const least = words * sides.reduce((n, side) => n + side.each * side.radix, 0);
       let chosen = none;
       let taken = Number.POSITIVE_INFINITY;
       for (const pad of fits ? [none, ...wider] : [none]) {
-        const cost = sides.reduce((n, side) => n + turns(pass, side, pad, stride, words), 0);
+        const cost = sides.reduce(
+          (n, side) => n + turns(pass, side, { pad, stride, words, fold }),
+          0,
+        );
         if (cost < taken) [chosen, taken] = [pad, cost];
         // Every access in one turn: there is nothing better.
         if (taken <= least) break;
@@ -121,7 +152,7 @@ export function sharedLayout(
       return chosen;
     });
     if (sum < fewest) {
-      const used = Math.max(...pads.map((pad) => padded(pass.tilePoints, pad)));
+      const used = Math.max(...pads.map((pad) => padded(points, pad)));
       best = { pads, stride: pass.tiles > 1 ? stride : used };
       fewest = sum;
     }

@@ -23,10 +23,11 @@ export class Text {
     this.lines.push(text);
   }
 
-  /** A name that nothing else has. */
+  /** A name that nothing else has, the types f32, i32 and the like included. */
   fresh(prefix: string): string {
     this.#names++;
-    return `${prefix}${this.#names}`;
+    const name = `${prefix}${this.#names}`;
+    return /^[fiu](16|32|64)$/.test(name) ? this.fresh(prefix) : name;
   }
 
   /** `let name = text`, under a fresh name. */

@@ -7,9 +7,10 @@
 import { Graph } from "../../math/expr.ts";
 import { fusedDft, settled, turn } from "../../math/fused.ts";
 import type { PassLayout } from "../../plan/passes.ts";
+import { isPower } from "../../plan/passes.ts";
 import { product } from "../../plan/plan.ts";
 import type { SharedLayout } from "./banks.ts";
-import { padded, paddedText, sharedLayout } from "./banks.ts";
+import { folded, foldedText, foldOf, padded, paddedText, place, sharedLayout } from "./banks.ts";
 import type { Text, Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import type { StageTable } from "./twiddles.ts";
@@ -50,7 +51,11 @@ function nearestDivisor(n: number): number {
   return d;
 }
 
-const isPower = (n: number): boolean => (n & (n - 1)) === 0;
+/** Which half of a block's points: known, or the text of a condition for the second one, where it depends on the thread. */
+type Half = 0 | 1 | string;
+
+/** Text of a part of a value. */
+const part = (name: string | 0): string => (name === 0 ? "0.0f" : name);
 
 /** Text of base + offset. */
 export function sum({ base, offset }: Place): string {
@@ -153,8 +158,12 @@ export class Tile {
   /** Index in shared memory, at the boundary after stage `boundary`. */
   #shared(place: Place, boundary: number): string {
     const pad = this.shared.pads[boundary]!;
-    const at = (x: string): string => `${paddedText(x, pad)} + shared_base`;
-    return sum(this.apply("a", place, at, (n) => padded(n, pad)));
+    const half = foldOf(this.pass, this.stages[boundary]!);
+    const at = (x: string): string => {
+      const point = half === undefined ? x : this.held("f", foldedText(x, half));
+      return `${paddedText(point, pad)} + shared_base`;
+    };
+    return sum(this.apply("a", place, at, (n) => padded(folded(n, half), pad)));
   }
 
   /** Loads what a stage needs of its table, by butterfly: text that stands before an exchange hides the loads behind it. */
@@ -272,15 +281,11 @@ export class Tile {
 
   /** Values at one stage's places → the same points at another's. */
   #exchange(values: readonly Value[][], from: number, to: number): Value[][] {
-    const indices = (s: number): string[][] =>
-      this.places(this.stages[s]!).map((row) =>
-        row.map((p) => this.#shared(p, Math.min(from, to))),
-      );
-    const source = indices(from);
-    const target = indices(to);
+    if (this.pass.exchange === "quarter") return this.#exchangeByHalves(values, from, to);
+    const source = this.#indices(from, Math.min(from, to));
+    const target = this.#indices(to, Math.min(from, to));
     const put = (text: (v: Value) => string): void => {
-      if (this.#busy) this.#barrier();
-      this.#busy = true;
+      this.#begin();
       values.forEach((row, i) => {
         row.forEach((v, q) => {
           this.text.line(`shared_x[${source[i]![q]}] = ${text(v)};`);
@@ -290,7 +295,6 @@ export class Tile {
     };
     const get = (): string[][] =>
       target.map((row) => row.map((at) => this.text.hold("x", `shared_x[${at}]`)));
-    const part = (name: string | 0): string => (name === 0 ? "0.0f" : name);
     if (this.pass.exchange === "whole") {
       put((v) => `vec2f(${part(v.re)}, ${part(v.im)})`);
       return get().map((row) => row.map((x) => ({ re: `${x}.x`, im: `${x}.y` })));
@@ -302,6 +306,89 @@ export class Tile {
     return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
   }
 
+  /** Indices in shared memory of this thread's points at a stage. */
+  #indices(stage: number, boundary: number): string[][] {
+    return this.places(this.stages[stage]!).map((row) => row.map((p) => this.#shared(p, boundary)));
+  }
+
+  /** Waits until all have read what shared memory had before. */
+  #begin(): void {
+    if (this.#busy) this.#barrier();
+    this.#busy = true;
+  }
+
+  /**
+   * The same where each part of the values goes by halves. Which half a point belongs to is known here where it does not
+   * depend on the thread, as on the side of the stage whose blocks have the halves; on the other side it may.
+   */
+  #exchangeByHalves(values: readonly Value[][], from: number, to: number): Value[][] {
+    const boundary = Math.min(from, to);
+    const source = this.#indices(from, boundary);
+    const target = this.#indices(to, boundary);
+    const sourceHalves = this.#halves(from, boundary);
+    const targetHalves = this.#halves(to, boundary);
+    const { text } = this;
+    const move = (of: (v: Value) => string): string[][] => {
+      const got = targetHalves.map((row) =>
+        row.map((half) => {
+          const name = text.fresh("x");
+          if (typeof half === "string") text.line(`var ${name} = 0.0f;`);
+          return name;
+        }),
+      );
+      for (const round of [0, 1] as const) {
+        this.#begin();
+        this.#inHalf(
+          sourceHalves,
+          round,
+          (i, q) => `shared_x[${source[i]![q]}] = ${of(values[i]![q]!)};`,
+        );
+        this.#barrier();
+        this.#inHalf(targetHalves, round, (i, q) => {
+          const declared = typeof targetHalves[i]![q] === "string";
+          return `${declared ? "" : "let "}${got[i]![q]} = shared_x[${target[i]![q]}];`;
+        });
+      }
+      return got;
+    };
+    const re = move((v) => part(v.re));
+    const im = move((v) => part(v.im));
+    return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
+  }
+
+  /** The half of each of this thread's points at a stage. */
+  #halves(stage: number, boundary: number): Half[][] {
+    const half = foldOf(this.pass, this.stages[boundary]!)!;
+    const s = this.stages[stage]!;
+    return this.places(s).map((row, i) =>
+      row.map(({ base }, q) => {
+        const of = (t: number): number => Math.floor(place(this.pass, s, t, i, q) / half) % 2;
+        const first = of(0);
+        const same = Array.from({ length: this.pass.threads }, (_, t) => of(t) === first);
+        if (!same.includes(false)) return first as 0 | 1;
+        return this.held("h", `${base} / ${half}u % 2u == 1u`);
+      }),
+    );
+  }
+
+  /** Writes what the points of one half need; where that depends on the thread, under one condition for all alike. */
+  #inHalf(halves: readonly Half[][], round: 0 | 1, line: (i: number, q: number) => string): void {
+    const guarded = new Map<string, string[]>();
+    halves.forEach((row, i) => {
+      row.forEach((half, q) => {
+        if (half === round) this.text.line(line(i, q));
+        if (typeof half !== "string") return;
+        const condition = round === 1 ? half : `!${half}`;
+        guarded.set(condition, [...(guarded.get(condition) ?? []), line(i, q)]);
+      });
+    });
+    for (const [condition, lines] of guarded) {
+      this.text.line(`if (${condition}) {`);
+      for (const l of lines) this.text.line(l);
+      this.text.line("}");
+    }
+  }
+
   /** Sums of numbers over the tile's threads, in two steps: as many threads together, then as many sums. */
   sums(parts: readonly string[]): string[] {
     const { threads } = this.pass;
@@ -311,8 +398,7 @@ export class Tile {
     const whole = this.pass.exchange === "whole";
     const together = (size: number, count: number, values: readonly string[], first: string) => {
       if (count === 1) return values;
-      if (this.#busy) this.#barrier();
-      this.#busy = true;
+      this.#begin();
       values.forEach((v, c) => {
         text.line(`${at(c, "t")} = ${whole ? `vec2f(${v}, 0.0f)` : v};`);
       });
