@@ -4,6 +4,7 @@ import { figure, panel, panelWidth } from "./plot.ts";
 import { lengthName, markdown } from "./table.ts";
 import type { GpuRecord } from "./webgpu.ts";
 import { wholeKernel } from "./webgpu.ts";
+import { allFeatures } from "./webgpu-defaults.ts";
 
 const colors: Readonly<Record<string, string>> = {
   ours: "#c2185b",
@@ -61,7 +62,7 @@ const rangeOf = (series: readonly Series[]): [number, number] => {
 
 /** Time on the left, memory on the right: gated causal convolutions in float16. */
 export function gpuPlot(records: readonly GpuRecord[]): string {
-  const chosen = records.filter((r) => matches(r, gated) && !saves(r));
+  const chosen = records.filter((r) => matches(r, gated) && !isApart(r));
   const [machine] = chosen;
   if (!machine) throw new Error("bench plot: the records hold no gated causal case in float16");
   const time = [
@@ -130,6 +131,12 @@ const columns: readonly Column[] = [
 /** Whether a record is about a kernel of few taps or frequencies. */
 const saves = (r: GpuRecord): boolean => r.peer === wholeKernel;
 
+/** Whether one is about a device of default limits. */
+const isPlain = (r: GpuRecord): boolean => r.peer === allFeatures;
+
+/** Records with tables of their own. */
+const isApart = (r: GpuRecord): boolean => saves(r) || isPlain(r) || r.plan === "short";
+
 const shortCells = (r: GpuRecord): string[] => [
   ...[r.case, String(r.B * r.H), String(r.ours_ms), r.over_floor.toFixed(2)],
   r.ratio?.toFixed(1) ?? "–",
@@ -140,7 +147,7 @@ export function gpuTable(all: readonly GpuRecord[]): string {
   const [first] = all;
   if (!first) return "No records.";
   const short = all.filter(({ plan }) => plan === "short");
-  const records = all.filter((r) => !saves(r) && !short.includes(r));
+  const records = all.filter((r) => !isApart(r));
   const saving = all.filter(saves);
   const lengths = [...new Set(records.map((r) => r.N))].sort((a, b) => a - b);
   const rows = lengths.map((N) => {
@@ -156,6 +163,12 @@ export function gpuTable(all: readonly GpuRecord[]): string {
     ...[r.case, String(r.B * r.H), String(r.ours_ms), r.ratio!.toFixed(2)],
     (r.workspace_bytes / 1e6).toFixed(1),
   ]);
+  const plain = all
+    .filter(isPlain)
+    .map((r) => [
+      ...[r.case, String(r.B * r.H), String(r.ours_ms), String(r.peer_ms)],
+      (1 / r.ratio!).toFixed(2),
+    ]);
   return [
     `Medians of device time, spectrum of the kernel included. ${gpuLine(first)}.`,
     ...(rows.length > 0
@@ -163,6 +176,9 @@ export function gpuTable(all: readonly GpuRecord[]): string {
       : []),
     ...(savings.length > 0
       ? [markdown(["case", "B·H", "ms", "× whole kernel", "work memory, MB"], savings)]
+      : []),
+    ...(plain.length > 0
+      ? [markdown(["case", "B·H", "ms", "all features, ms", "times as long"], plain)]
       : []),
     ...(short.length > 0
       ? [markdown(["case", "B·H", "ms", "× one copy", "× Conv1d"], short.map(shortCells))]

@@ -48,6 +48,7 @@ import {
   gpuSparseCases,
   runGpuCase,
 } from "./webgpu.ts";
+import { gpuDefaultCases, runGpuDefaults } from "./webgpu-defaults.ts";
 import { gpuShortCases, runGpuShort, shortName } from "./webgpu-short.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
@@ -203,6 +204,9 @@ async function runGpu(only: RegExp, quick: boolean, json: string | undefined): P
     ];
     const jobs = [
       ...long.map((c) => ({ name: caseName(c), measured: () => runGpuCase(c, run) })),
+      ...(quick ? [] : gpuDefaultCases()).map((c) => ({
+        ...{ name: `${caseName(c)}, default limits`, measured: () => runGpuDefaults(c, run) },
+      })),
       ...(quick ? [] : gpuShortCases()).map((c) => ({
         ...{ name: shortName(c), measured: () => runGpuShort(c, run) },
       })),
