@@ -1,6 +1,5 @@
 /** The text of a kernel, put together for one pass of a plan: loads, stages, product, stages, stores. */
 import { Graph } from "../../math/expr.ts";
-import type { Scales } from "./ends.ts";
 import { Ends } from "./ends.ts";
 import type { Gradient, Kernel, KernelSpec, Path, Scaling, Source } from "./kernels.ts";
 import { declarations, entry, rowFunctions } from "./kernels.ts";
@@ -8,6 +7,7 @@ import { accumulators, scaleFunctions, squares } from "./norms.ts";
 import { pointFunctions } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
+import type { Scales } from "./rows.ts";
 import { roundingFunctions, tensorFunctions } from "./tensors.ts";
 
 /**
