@@ -38,6 +38,15 @@ interface Samples {
   readonly own: Share;
 }
 
+/** A word of the user's samples that is loaded into a variable. */
+interface Fetch {
+  readonly name: string;
+  readonly tensor: TensorName;
+  readonly place: Place;
+  /** The part of the points that it belongs to. */
+  readonly which: 0 | 1;
+}
+
 /** A place of one result or of two neighbours, and the text of their values. */
 interface Spot {
   readonly place: Place;
@@ -51,6 +60,16 @@ interface Spot {
 /** Names of the scales of the rows that share a transform. */
 export type Scales = readonly [string, string];
 
+/** Statements on a condition, or others; the others alone where it never holds. */
+function branch(
+  condition: string | undefined,
+  then: readonly string[],
+  otherwise: readonly string[],
+): string[] {
+  if (!condition) return [...otherwise];
+  return [`if (${condition}) {`, ...then, "} else {", ...otherwise, "}"];
+}
+
 /** What a kernel does with the user's rows: which samples lie where, how they are loaded and stored. */
 export class Rows {
   readonly spec: KernelSpec;
@@ -61,7 +80,7 @@ export class Rows {
   readonly tensors: Map<TensorName, TensorAccess> = new Map();
   readonly bindings: Map<string, Binding> = new Map();
   readonly sharedSize: number;
-  /** Names of samples that are fetched ahead, by tensor and place. */
+  /** Names of words that are fetched before they are asked for, by tensor and place. */
   readonly #fetched = new Map<string, string>();
   /** Code before the loop over turns. */
   readonly before: string[] = [];
@@ -176,20 +195,13 @@ export class Rows {
     return sum({ base, offset: place.offset + at.shift });
   }
 
-  /** Which sample of its row a position holds; below the row's first, a huge number. */
-  #sampleAt(place: Place, shift: number): string {
-    const position = sum({ ...place, offset: place.offset + shift });
-    return this.cut ? `${position} + start` : position;
-  }
-
   /** Conditions that a position lies in the row, and is one of the block's own, where that is not known. */
   #conditions(place: Place, { shift, row, own }: Samples, width: number): string[] {
     const { lead, hop } = this.cut ?? { lead: 0, hop: 0 };
+    const position = sum({ ...place, offset: place.offset + shift });
     return [
-      ...(row === "some" ? [`${this.#sampleAt(place, shift)} < ${width}u`] : []),
-      ...(own === "some"
-        ? [`${sum({ ...place, offset: place.offset + shift })} - ${lead}u < ${hop}u`]
-        : []),
+      ...(row === "some" ? [`${this.cut ? `${position} + start` : position} < ${width}u`] : []),
+      ...(own === "some" ? [`${position} - ${lead}u < ${hop}u`] : []),
     ];
   }
 
@@ -200,13 +212,18 @@ export class Rows {
     at: { shift: number; width: number; which: 0 | 1 },
     samples: 1 | 2,
   ): string {
-    const position = this.#sampleAt(place, at.shift);
+    const position = sum({ ...place, offset: place.offset + at.shift });
     const inside = this.tile.held("n", `min(${position}, ${at.width - samples}u)`);
     const row = this.tile.held("i", `${this.#row(at.which)} * ${at.width}u + p.${tensor}`);
     return `${inside} + ${row}`;
   }
 
   loadSamples(source: Source & { kind: "samples" }): Value[][] {
+    if (this.cut && !this.#fetchesAhead) {
+      const fetches = this.#fetches(source);
+      this.#declare(fetches);
+      this.#fetchBlock(fetches, source.width, "row", "start");
+    }
     const part = (which: 0 | 1): (string | 0)[][] => {
       const values: (string | 0)[][] = [];
       const places = this.ends(false);
@@ -215,7 +232,9 @@ export class Rows {
         row.forEach((place, q) => {
           if (values[i]![q] !== undefined) return;
           const samples = this.#samples(which, q, source.width);
-          const { shift, row: inRow } = samples;
+          const { shift } = samples;
+          // Words of blocks have been fetched, as zeros where they lie beyond the row.
+          const inRow = this.cut ? "all" : samples.row;
           const own = source.own ? samples.own : "all";
           if (inRow === "none" || own === "none") {
             values[i]![q] = 0;
@@ -236,7 +255,9 @@ export class Rows {
               return `${f}_one(${word}, ${half})`;
             })
             .join(" * ");
-          const guard = this.#conditions(place, { ...samples, own }, source.width).join(" && ");
+          const guard = this.#conditions(place, { shift, row: inRow, own }, source.width).join(
+            " && ",
+          );
           const zero = pair ? "vec2f()" : "0.0f";
           const value = this.text.hold("s", guard ? `select(${zero}, ${read}, ${guard})` : read);
           values[i]![q] = pair ? `${value}.x` : value;
@@ -250,50 +271,123 @@ export class Rows {
     return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
   }
 
+  /** Names for the words of a source, but those that all threads or only some have no samples for. */
+  #fetches(source: Source & { kind: "samples" }): Fetch[] {
+    const neighbours = this.#neighbours && source.width % 2 === 0;
+    const fetches: Fetch[] = [];
+    this.ends(false).forEach((places, i) => {
+      if (neighbours && i % 2 === 1) return;
+      places.forEach((at, q) => {
+        for (const which of [0, 1] as const) {
+          const { row, own, shift } = this.#samples(which, q, source.width);
+          if (this.cut ? source.own && own === "none" : row !== "all") continue;
+          const place = { ...at, offset: at.offset + shift };
+          for (const tensor of source.factors) {
+            const name = this.text.fresh("f");
+            this.#fetched.set(`${tensor} ${i} ${q} ${which}`, name);
+            fetches.push({ name, tensor, place, which });
+          }
+        }
+      });
+    });
+    return fetches;
+  }
+
+  /** What a word of a tensor is where there is none: its samples are zeros. */
+  #noWord(tensor: TensorName): string {
+    const { dtype, paired } = this.tensors.get(tensor)!;
+    if (dtype !== "float32") return "0u";
+    return paired ? "vec2f()" : "0.0f";
+  }
+
+  #declare(fetches: readonly Fetch[]): void {
+    for (const { name, tensor } of fetches)
+      this.text.line(`var ${name} = ${this.#noWord(tensor)};`);
+  }
+
+  /**
+   * Where a word of a tensor lies, in a row that is cut: every address is one base, which must not be below 0, and a
+   * constant.
+   */
+  #wordAt(tensor: TensorName, { base, offset }: Place, most?: string): string {
+    const { paired } = this.tensors.get(tensor)!;
+    const half = (x: string): string => (paired ? this.tile.held("i", `${x} >> 1u`) : x);
+    const index = sum({ base: half(base), offset: paired ? offset / 2 : offset });
+    const safe = most ? `min(${index}, ${half(most)})` : index;
+    return paired ? `${tensor}[${safe}]` : `${tensor}_word(${safe})`;
+  }
+
+  /** An index that never leaves the row, of a sample of a block that may. `at` is its place in the row. */
+  #safeIndex(at: Place, rowBase: string, width: number): string {
+    return `min(${sum(at)}, ${width - 1}u) + ${rowBase}`;
+  }
+
+  /**
+   * Fetches words of the block that begins at sample `start` of a row. Most blocks lie wholly inside of their rows, which
+   * one look tells: they are loaded without a condition for each word.
+   */
+  #fetchBlock(fetches: readonly Fetch[], width: number, row: string, start: string): void {
+    const { tile } = this;
+    const plain: string[] = [];
+    const guarded: string[] = [];
+    for (const { name, tensor, place } of fetches) {
+      const rowBase = tile.held("i", `${row} * ${width}u + p.${tensor}`);
+      const at = { base: tile.held("n", `${place.base} + ${start}`), offset: place.offset };
+      const base = tile.held("i", `${at.base} + ${rowBase}`);
+      plain.push(`${name} = ${this.#wordAt(tensor, { base, offset: at.offset })};`);
+      const word = `${tensor}_word(${this.#safeIndex(at, rowBase, width)})`;
+      // Before the row's beginning, positions are huge numbers.
+      guarded.push(`${name} = select(${this.#noWord(tensor)}, ${word}, ${sum(at)} < ${width}u);`);
+    }
+    const room = width - 2 * this.spec.plan.points;
+    const inside = room < 0 ? undefined : tile.held("l", `${start} <= ${room}u`);
+    for (const line of branch(inside, plain, guarded)) this.text.line(line);
+  }
+
+  /** Where the block of a unit begins in its row, or before it. */
+  startOf(unit: string): string {
+    const { hop, lead } = this.cut!;
+    return `${unit} % ${this.spec.blocks}u * ${hop}u - ${lead}u`;
+  }
+
+  get #fetchesAhead(): boolean {
+    return this.turns > 1 && this.spec.plan.passes.length === 1;
+  }
+
   /**
    * Where tiles come in turn, a tile's samples are fetched, as they are stored, while the one before is on its way back.
    * Returns the code that fetches those of the next tile; the first tile's are fetched before the loop.
    */
   fetchAhead(source: Source): () => void {
     const { pass, tile, text } = this;
-    if (this.turns === 1 || this.spec.plan.passes.length > 1 || source.kind !== "samples")
-      return () => {};
-    const fetches: { name: string; word: (rows: readonly [string, string]) => string }[] = [];
-    const neighbours = this.#neighbours && source.width % 2 === 0;
+    if (!this.#fetchesAhead || source.kind !== "samples") return () => {};
     const mark = text.lines.length;
-    this.ends(false).forEach((row, i) => {
-      if (neighbours && i % 2 === 1) return;
-      row.forEach((place, q) => {
-        for (const which of [0, 1] as const) {
-          const { row, shift } = this.#samples(which, q, source.width);
-          if (row !== "all") continue;
-          for (const f of source.factors) {
-            const name = text.fresh("f");
-            this.#fetched.set(`${f} ${i} ${q} ${which}`, name);
-            const offset = place.offset + shift;
-            const word = (rows: readonly [string, string]): string => {
-              const row = rows[this.paired ? which : 0];
-              const base = tile.held("i", `${place.base} + ${row} * ${source.width}u + p.${f}`);
-              return `${f}_word(${sum({ base, offset })})`;
-            };
-            fetches.push({ name, word });
-          }
-        }
-      });
-    });
-    const first = `(group.y * groups.x + group.x) * ${this.turns * pass.tiles}u + sub`;
+    const fetches = this.#fetches(source);
     const rowsOf = (unit: string): [string, string] => {
       const row = tile.held("n", `row_of(${unit})`);
       return [row, this.paired ? tile.held("n", `partner_of(${unit})`) : row];
     };
-    const firstRows = rowsOf(`min(${first}, p.tiles - 1u)`);
-    for (const { name, word } of fetches) text.line(`var ${name} = ${word(firstRows)};`);
+    const fetch = (unit: string, variable: string): void => {
+      const rows = rowsOf(unit);
+      if (this.cut) {
+        const start = tile.held("n", this.startOf(`(p.first + ${unit})`));
+        this.#fetchBlock(fetches, source.width, rows[0], start);
+        return;
+      }
+      for (const { name, tensor, place, which } of fetches) {
+        const row = rows[this.paired ? which : 0];
+        const base = tile.held("i", `${place.base} + ${row} * ${source.width}u + p.${tensor}`);
+        text.line(`${variable}${name} = ${tensor}_word(${sum({ base, offset: place.offset })});`);
+      }
+    };
+    const first = `(group.y * groups.x + group.x) * ${this.turns * pass.tiles}u + sub`;
+    if (this.cut) this.#declare(fetches);
+    fetch(`min(${first}, p.tiles - 1u)`, "var ");
     this.before.push(...text.lines.splice(mark));
     return () => {
       const last = `turn == ${this.turns - 1}u`;
       const next = `wanted + select(${pass.tiles}u, 0u, ${last})`;
-      const rows = rowsOf(`min(${next}, p.tiles - 1u)`);
-      for (const { name, word } of fetches) text.line(`${name} = ${word(rows)};`);
+      fetch(`min(${next}, p.tiles - 1u)`, "");
     };
   }
 
@@ -303,10 +397,45 @@ export class Rows {
       for (const name of [...gates, ...(skipped ? [skipped] : [])]) {
         for (const { place, samples, which } of this.#spots(tensor, sink.width)) {
           const at = { ...sink, shift: 0, which };
-          if (samples.row === "all") this.#word(name, this.#sampleIndex(name, place, at));
+          if (this.cut) this.#blockWord(name, place, samples.own, sink.width);
+          else if (samples.row === "all") this.#word(name, this.#sampleIndex(name, place, at));
         }
       }
     }
+  }
+
+  /**
+   * A gate's word for a place of a block. What lies beyond the row is not used: something in the row is loaded for it, on no
+   * condition, so that these loads may wait beside those of the next tile.
+   */
+  #blockWord(name: TensorName, place: Place, own: Share, width: number): string {
+    const { tile } = this;
+    const rowBase = tile.held("i", `row * ${width}u + p.${name}`);
+    if (own === "all") {
+      // A block's own samples never lie before the row.
+      const most = tile.held("i", `${rowBase} + ${width - 1}u`);
+      return tile.held("r", this.#wordAt(name, this.#ownIndex(name, place, width), most));
+    }
+    const at = { base: tile.held("n", `${place.base} + start`), offset: place.offset };
+    return tile.held("r", `${name}_word(${this.#safeIndex(at, rowBase, width)})`);
+  }
+
+  /** The first of a block's own samples: never before the row. */
+  #ownStart(): string {
+    return this.tile.held("n", `start + ${this.cut!.lead}u`);
+  }
+
+  /** Whether all of a block's own samples lie in the row, as in most blocks; undefined where they never do. */
+  #ownInside(width: number): string | undefined {
+    const { hop } = this.cut!;
+    return width < hop ? undefined : this.tile.held("l", `${this.#ownStart()} <= ${width - hop}u`);
+  }
+
+  /** Index of one of a block's own samples, from a base that is no less than 0, so that it may be halved. */
+  #ownIndex(tensor: TensorName, place: Place, width: number): Place {
+    const rowBase = this.tile.held("i", `row * ${width}u + p.${tensor}`);
+    const base = this.tile.held("i", `${place.base} + ${this.#ownStart()} + ${rowBase}`);
+    return { base, offset: place.offset - this.cut!.lead };
   }
 
   /** What a tensor holds at an index, as it is stored: one load, where it is first asked for. */
@@ -378,6 +507,12 @@ export class Rows {
   ): void {
     // What is stored on the same condition is stored together: SwiftShader compiles kernels of many branches for seconds.
     const stores = new Map<string, string[]>();
+    // The same for blocks whose own samples all lie in the row.
+    const inside = new Map<string, string[]>();
+    const add = (to: Map<string, string[]>, conditions: readonly string[], store: string): void => {
+      const condition = conditions.join(" && ");
+      to.set(condition, [...(to.get(condition) ?? []), store]);
+    };
     for (const { tensor, gates, skipped } of sink.outputs) {
       const { paired } = this.tensors.get(tensor)!;
       if (skipped) this.bind({ name: "skip", access: "read", element: "f32" });
@@ -385,24 +520,48 @@ export class Rows {
         const at = { shift: 0, width: sink.width, which };
         const read = (name: TensorName): string => {
           const index = this.#sampleIndex(name, place, at);
-          const word = samples.row === "all" ? this.#word(name, index) : `${name}_word(${index})`;
+          const word = this.cut
+            ? this.#blockWord(name, place, samples.own, sink.width)
+            : samples.row === "all"
+              ? this.#word(name, index)
+              : `${name}_word(${index})`;
           return `${name}_${paired ? `pair(${word})` : `one(${word}, ${index})`}`;
         };
         const own = scales ? [`${scales[which]}.y`] : [];
         const gated = [value(values), ...own, ...gates.map(read)].join(" * ");
         const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
         const index = this.#sampleIndex(tensor, place, at);
-        const condition = [
+        const conditions = (row: Share): string[] => [
           ...(this.paired && which === 1 ? ["partnered"] : []),
-          ...this.#conditions(place, samples, sink.width),
-        ].join(" && ");
-        const alike = stores.get(condition) ?? [];
-        alike.push(`${tensor}_put${paired ? "_pair" : ""}(${index}, ${whole});`);
-        stores.set(condition, alike);
+          ...this.#conditions(place, { ...samples, row }, sink.width),
+        ];
+        if (this.cut) {
+          // Rounded once, for both ways to store it.
+          const stored = this.text.hold("y", this.#rounded(tensor, whole));
+          const store = paired
+            ? `${this.#wordAt(tensor, this.#ownIndex(tensor, place, sink.width))} = ${stored};`
+            : `${tensor}_put(${index}, ${stored});`;
+          add(stores, conditions(samples.row), store);
+          add(inside, conditions("all"), store);
+        } else {
+          const put = `${tensor}_put${paired ? "_pair" : ""}`;
+          add(stores, conditions(samples.row), `${put}(${index}, ${whole});`);
+        }
       }
     }
-    for (const [condition, alike] of stores) {
-      this.text.line(condition ? `if (${condition}) { ${alike.join(" ")} }` : alike.join("\n"));
-    }
+    const lines = (all: Map<string, string[]>): string[] =>
+      [...all].map(([condition, alike]) =>
+        condition ? `if (${condition}) { ${alike.join(" ")} }` : alike.join("\n"),
+      );
+    const written = this.cut
+      ? branch(this.#ownInside(sink.width), lines(inside), lines(stores))
+      : lines(stores);
+    for (const line of written) this.text.line(line);
+  }
+
+  /** What a place of a tensor is set to: a pair of samples as it is stored, or one sample. */
+  #rounded(tensor: TensorName, value: string): string {
+    const { dtype, paired } = this.tensors.get(tensor)!;
+    return paired && dtype !== "float32" ? `pack_pair(${value})` : value;
   }
 }

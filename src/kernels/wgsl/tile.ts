@@ -54,6 +54,7 @@ const isPower = (n: number): boolean => (n & (n - 1)) === 0;
 
 /** Text of base + offset. */
 export function sum({ base, offset }: Place): string {
+  if (offset < 0) return `${base} - ${-offset}u`;
   return offset === 0 ? base : `${base} + ${offset}u`;
 }
 

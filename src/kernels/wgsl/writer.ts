@@ -49,8 +49,10 @@ class Writer extends Ends {
     if (product !== "none") v = this.multiply(v, product);
     if (path.inverse)
       v = this.tile.inverse(v, () => {
+        // A branch between gates and their use would make them wait for all that is fetched in it.
+        if (this.cut) fetch();
         if (sink.kind === "samples") this.gatesAhead(sink);
-        fetch();
+        if (!this.cut) fetch();
       });
     this.store(sink, v, path.inverse, scales);
   }
@@ -120,8 +122,7 @@ class Writer extends Ends {
       }),
     );
     for (const line of this.paired ? pairLoop : rowLoop(this.spec.blocks)) text.line(line);
-    if (this.cut)
-      text.line(`let start = item % ${this.spec.blocks}u * ${this.cut.hop}u - ${this.cut.lead}u;`);
+    if (this.cut) text.line(`let start = ${this.startOf("item")};`);
     tile.enterLoop();
     const [u, scales] = this.#transformed(work.u);
     if (work.y) this.store(work.y, tile.inverse(this.multiply(u, "kernel")), true, scales);
@@ -198,11 +199,7 @@ class Writer extends Ends {
         ...(this.paired
           ? ["let partner = partner_of(unit);", "let partnered = partner != row;"]
           : []),
-        ...(this.cut
-          ? [
-              `let start = (p.first + unit) % ${spec.blocks}u * ${this.cut.hop}u - ${this.cut.lead}u;`,
-            ]
-          : []),
+        ...(this.cut ? [`let start = ${this.startOf("(p.first + unit)")};`] : []),
       );
     }
     if (this.bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
