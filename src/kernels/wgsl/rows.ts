@@ -271,7 +271,10 @@ export class Rows {
     return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
   }
 
-  /** Names for the words of a source, but those that all threads or only some have no samples for. */
+  /**
+   * Names for the words of a source: of whole rows those that lie in the row for all threads, of blocks all that a thread
+   * may have samples in.
+   */
   #fetches(source: Source & { kind: "samples" }): Fetch[] {
     const neighbours = this.#neighbours && source.width % 2 === 0;
     const fetches: Fetch[] = [];
