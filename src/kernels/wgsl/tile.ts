@@ -59,6 +59,7 @@ const part = (name: string | 0): string => (name === 0 ? "0.0f" : name);
 
 /** Text of base + offset. */
 export function sum({ base, offset }: Place): string {
+  if (offset < 0) return `${base} - ${-offset}u`;
   return offset === 0 ? base : `${base} + ${offset}u`;
 }
 

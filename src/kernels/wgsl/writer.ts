@@ -1,6 +1,5 @@
 /** The text of a kernel, put together for one pass of a plan: loads, stages, product, stages, stores. */
 import { Graph } from "../../math/expr.ts";
-import type { Scales } from "./ends.ts";
 import { Ends } from "./ends.ts";
 import type { Gradient, Kernel, KernelSpec, Path, Scaling, Source } from "./kernels.ts";
 import { declarations, entry, rowFunctions } from "./kernels.ts";
@@ -8,6 +7,7 @@ import { accumulators, scaleFunctions, squares } from "./norms.ts";
 import { pointFunctions } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
+import type { Scales } from "./rows.ts";
 import { roundingFunctions, tensorFunctions } from "./tensors.ts";
 
 /**
@@ -49,8 +49,10 @@ class Writer extends Ends {
     if (product !== "none") v = this.multiply(v, product);
     if (path.inverse)
       v = this.tile.inverse(v, () => {
+        // A branch between gates and their use would make them wait for all that is fetched in it.
+        if (this.cut) fetch();
         if (sink.kind === "samples") this.gatesAhead(sink);
-        fetch();
+        if (!this.cut) fetch();
       });
     this.store(sink, v, path.inverse, scales);
   }
@@ -120,8 +122,7 @@ class Writer extends Ends {
       }),
     );
     for (const line of this.paired ? pairLoop : rowLoop(this.spec.blocks)) text.line(line);
-    if (this.cut)
-      text.line(`let start = item % ${this.spec.blocks}u * ${this.cut.hop}u - ${this.cut.lead}u;`);
+    if (this.cut) text.line(`let start = ${this.startOf("item")};`);
     tile.enterLoop();
     const [u, scales] = this.#transformed(work.u);
     if (work.y) this.store(work.y, tile.inverse(this.multiply(u, "kernel")), true, scales);
@@ -198,11 +199,7 @@ class Writer extends Ends {
         ...(this.paired
           ? ["let partner = partner_of(unit);", "let partnered = partner != row;"]
           : []),
-        ...(this.cut
-          ? [
-              `let start = (p.first + unit) % ${spec.blocks}u * ${this.cut.hop}u - ${this.cut.lead}u;`,
-            ]
-          : []),
+        ...(this.cut ? [`let start = ${this.startOf("(p.first + unit)")};`] : []),
       );
     }
     if (this.bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
