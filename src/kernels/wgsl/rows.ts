@@ -184,15 +184,16 @@ export class Rows {
     return { shift, row: "some", own: within(lead, lead + hop) };
   }
 
-  #sampleIndex(
+  /** Where a tensor has the sample of a place. */
+  #sample(
     tensor: TensorName,
     place: Place,
     at: { shift: number; width: number; which: 0 | 1 },
-  ): string {
+  ): Place {
     const row = this.#row(at.which);
     const start = this.cut ? " + start" : "";
     const base = this.tile.held("i", `${place.base} + ${row} * ${at.width}u + p.${tensor}${start}`);
-    return sum({ base, offset: place.offset + at.shift });
+    return { base, offset: place.offset + at.shift };
   }
 
   /** Conditions that a position lies in the row, and is one of the block's own, where that is not known. */
@@ -244,14 +245,15 @@ export class Rows {
           const read = source.factors
             .map((f) => {
               const at = { shift, width: source.width, which };
-              const index =
-                inRow === "all"
-                  ? this.#sampleIndex(f, place, at)
-                  : this.#clampedIndex(f, place, at, pair ? 2 : 1);
-              const word = this.#fetched.get(`${f} ${i} ${q} ${which}`) ?? `${f}_word(${index})`;
+              const sample = this.#sample(f, place, at);
+              const clamped =
+                inRow === "all" ? undefined : this.#clampedIndex(f, place, at, pair ? 2 : 1);
+              const word =
+                this.#fetched.get(`${f} ${i} ${q} ${which}`) ??
+                (clamped ? `${f}_word(${clamped})` : this.#wordAt(f, sample));
               if (pair) return `${f}_pair(${word})`;
               // Which half of its word a sample is depends on the thread alone.
-              const half = this.meets && source.width % 2 === 0 ? "t" : index;
+              const half = this.meets && source.width % 2 === 0 ? "t" : (clamped ?? sum(sample));
               return `${f}_one(${word}, ${half})`;
             })
             .join(" * ");
@@ -309,8 +311,8 @@ export class Rows {
   }
 
   /**
-   * Where a word of a tensor lies, in a row that is cut: every address is one base, which must not be below 0, and a
-   * constant.
+   * Where a word of a tensor lies. Words of two samples have one base, which is halved once and must not be below 0, and
+   * constants beside it: halving every index took a tenth of a kernel's instructions.
    */
   #wordAt(tensor: TensorName, { base, offset }: Place, most?: string): string {
     const { paired } = this.tensors.get(tensor)!;
@@ -380,7 +382,8 @@ export class Rows {
       for (const { name, tensor, place, which } of fetches) {
         const row = rows[this.paired ? which : 0];
         const base = tile.held("i", `${place.base} + ${row} * ${source.width}u + p.${tensor}`);
-        text.line(`${variable}${name} = ${tensor}_word(${sum({ base, offset: place.offset })});`);
+        const word = this.#wordAt(tensor, { base, offset: place.offset });
+        text.line(`${variable}${name} = ${word};`);
       }
     };
     const first = `(group.y * groups.x + group.x) * ${this.turns * pass.tiles}u + sub`;
@@ -401,7 +404,7 @@ export class Rows {
         for (const { place, samples, which } of this.#spots(tensor, sink.width)) {
           const at = { ...sink, shift: 0, which };
           if (this.cut) this.#blockWord(name, place, samples.own, sink.width);
-          else if (samples.row === "all") this.#word(name, this.#sampleIndex(name, place, at));
+          else if (samples.row === "all") this.#word(name, this.#sample(name, place, at));
         }
       }
     }
@@ -441,9 +444,9 @@ export class Rows {
     return { base, offset: place.offset - this.cut!.lead };
   }
 
-  /** What a tensor holds at an index, as it is stored: one load, where it is first asked for. */
-  #word(name: TensorName, index: string): string {
-    return this.tile.held("r", `${name}_word(${index})`);
+  /** What a tensor holds at a place, as it is stored: one load, where it is first asked for. */
+  #word(name: TensorName, place: Place): string {
+    return this.tile.held("r", this.#wordAt(name, place));
   }
 
   /** Where this thread stores results: one sample at a time, or two. */
@@ -522,34 +525,32 @@ export class Rows {
       for (const { place, samples, which, value } of this.#spots(tensor, sink.width)) {
         const at = { shift: 0, width: sink.width, which };
         const read = (name: TensorName): string => {
-          const index = this.#sampleIndex(name, place, at);
+          const sample = this.#sample(name, place, at);
           const word = this.cut
             ? this.#blockWord(name, place, samples.own, sink.width)
             : samples.row === "all"
-              ? this.#word(name, index)
-              : `${name}_word(${index})`;
-          return `${name}_${paired ? `pair(${word})` : `one(${word}, ${index})`}`;
+              ? this.#word(name, sample)
+              : this.#wordAt(name, sample);
+          return `${name}_${paired ? `pair(${word})` : `one(${word}, ${sum(sample)})`}`;
         };
         const own = scales ? [`${scales[which]}.y`] : [];
         const gated = [value(values), ...own, ...gates.map(read)].join(" * ");
         const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
-        const index = this.#sampleIndex(tensor, place, at);
         const conditions = (row: Share): string[] => [
           ...(this.paired && which === 1 ? ["partnered"] : []),
           ...this.#conditions(place, { ...samples, row }, sink.width),
         ];
-        if (this.cut) {
-          // Rounded once, for both ways to store it.
-          const stored = this.text.hold("y", this.#rounded(tensor, whole));
-          const store = paired
-            ? `${this.#wordAt(tensor, this.#ownIndex(tensor, place, sink.width))} = ${stored};`
-            : `${tensor}_put(${index}, ${stored});`;
-          add(stores, conditions(samples.row), store);
-          add(inside, conditions("all"), store);
-        } else {
-          const put = `${tensor}_put${paired ? "_pair" : ""}`;
-          add(stores, conditions(samples.row), `${put}(${index}, ${whole});`);
-        }
+        const sample = this.#sample(tensor, place, at);
+        const store = (x: string): string => {
+          if (!paired) return `${tensor}_put(${sum(sample)}, ${x});`;
+          const word = this.cut ? this.#ownIndex(tensor, place, sink.width) : sample;
+          return `${this.#wordAt(tensor, word)} = ${x};`;
+        };
+        const rounded = this.#rounded(tensor, whole);
+        // For both ways to store a block it is rounded once.
+        const stored = store(this.cut ? this.text.hold("y", rounded) : rounded);
+        add(stores, conditions(samples.row), stored);
+        if (this.cut) add(inside, conditions("all"), stored);
       }
     }
     const lines = (all: Map<string, string[]>): string[] =>

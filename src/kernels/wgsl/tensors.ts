@@ -81,15 +81,11 @@ export function tensorBinding({ name, dtype, writes, paired }: TensorAccess): Bi
 
 /**
  * Functions of a tensor, as far as the access allows: `NAME_word` loads what is stored at an index, `NAME_pair` and `NAME_one`
- * make samples of it, `NAME_get` does both; `NAME_put` and `NAME_put_pair` store.
+ * make samples of it, `NAME_get` does both; `NAME_put` stores one. Stores of pairs need no function.
  */
 export function tensorFunctions({ name, dtype, writes, paired }: TensorAccess): string[] {
   if (dtype === "float32") {
-    if (writes) {
-      return paired
-        ? [`fn ${name}_put_pair(i: u32, x: vec2f) { ${name}[i >> 1u] = x; }`]
-        : [`fn ${name}_put(i: u32, x: f32) { ${name}[i] = x; }`];
-    }
+    if (writes) return paired ? [] : [`fn ${name}_put(i: u32, x: f32) { ${name}[i] = x; }`];
     return paired
       ? [
           `fn ${name}_word(i: u32) -> vec2f { return ${name}[i >> 1u]; }`,
@@ -111,9 +107,7 @@ export function tensorFunctions({ name, dtype, writes, paired }: TensorAccess): 
       `fn ${name}_get(i: u32) -> f32 { return ${name}_one(${name}_word(i), i); }`,
     ];
   }
-  if (paired) {
-    return [`fn ${name}_put_pair(i: u32, x: vec2f) { ${name}[i >> 1u] = pack_pair(x); }`];
-  }
+  if (paired) return [];
   return [
     `fn ${name}_put(i: u32, x: f32) {
   let shift = (i & 1u) * 16u;
