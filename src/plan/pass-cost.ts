@@ -42,7 +42,9 @@ function crowding(pass: PassLayout, plan: PassPlan): number {
   const turns = pass.turns ? (pass.tilePoints >= 2048 ? 0.93 : 1.05) : 1;
   // A fourth stage was dearer than its exchange: 1.0 to 1.5 times the best of three.
   const deep = pass.radices.length > 3 ? 1.3 : 1;
-  return memory * registers * meeting * turns * deep;
+  // Between device memory and device memory in one launch: what a pass reads and writes hides behind what it computes.
+  const alone = single ? 0.77 : 1;
+  return memory * registers * meeting * turns * deep * alone;
 }
 
 /** Seconds a point that measuring the rows of pairs takes, on chip or in a pass of its own: the same fit. */
