@@ -15,6 +15,8 @@ const samples: Float32Array<ArrayBuffer> = new Float32Array([
 ]).slice(0, 128);
 
 const threads = 64;
+/** Distances that lanes are asked to shuffle over. */
+const distances = [1, 2, 4, 8, 16, 32] as const;
 
 const text = (subgroups: boolean): string => `${subgroups ? "enable subgroups;\n" : ""}
 @group(0) @binding(0) var<storage, read> x: array<vec2f>;
@@ -22,15 +24,31 @@ const text = (subgroups: boolean): string => `${subgroups ? "enable subgroups;\n
 @compute @workgroup_size(${threads})
 fn main(@builtin(local_invocation_index) lane: u32) {
   y[lane] = pack2x16float(x[lane]);
-  y[lane + ${threads}u] = ${subgroups ? "subgroupShuffleXor(lane, 1u)" : "0u"};
+${distances.map((d, i) => (subgroups ? `  y[lane + ${(i + 1) * threads}u] = subgroupShuffleXor(lane, ${d}u);` : "")).join("\n")}
 }
 `;
 
+/** How many threads in a row are lanes of one subgroup in their order, by what each thread got over each distance. */
+function lanesOf(got: Uint32Array, smallest: number): number {
+  let lanes = 1;
+  distances.forEach((d, i) => {
+    const words = got.subarray(i * threads, (i + 1) * threads);
+    // Over a distance beyond the smallest subgroup threads may get anything, the right number too.
+    const right = 2 * d <= smallest && words.every((other, lane) => other === (lane ^ d));
+    if (right && lanes === d) lanes = 2 * d;
+  });
+  return lanes;
+}
+
 /** Runs the kernel; a device that fails at it has none of the traits. */
-export async function findTraits(device: GPUDevice): Promise<Pick<Machine, "packs" | "shuffles">> {
-  const none = { packs: false, shuffles: false };
+export async function findTraits(
+  device: GPUDevice,
+): Promise<Pick<Machine, "packs" | "shuffles" | "lanes">> {
+  const none = { packs: false, shuffles: false, lanes: 1 };
   const subgroups = device.features.has("subgroups" as GPUFeatureName);
-  const bytes = 8 * threads;
+  // Any device with subgroups has at least four lanes to each.
+  const { subgroupMinSize = 4 } = (device.adapterInfo ?? {}) as { subgroupMinSize?: number };
+  const bytes = 4 * threads * (1 + distances.length);
   const buffers = [0x80 | 0x8, 0x80 | 0x4, 0x1 | 0x8].map((usage) =>
     device.createBuffer({ size: bytes, usage }),
   );
@@ -60,10 +78,9 @@ export async function findTraits(device: GPUDevice): Promise<Pick<Machine, "pack
     const packs = samples.every((x, i) =>
       Number.isNaN(x) ? isNaN16(halves[i]!) : halves[i] === toFloat16(x),
     );
-    const lanes = words.subarray(threads);
-    const shuffles = subgroups && lanes.every((other, lane) => other === (lane ^ 1));
+    const lanes = subgroups ? lanesOf(words.subarray(threads), subgroupMinSize) : 1;
     result.unmap();
-    return { packs, shuffles };
+    return { packs, shuffles: lanes > 1, lanes };
   } catch {
     return none;
   } finally {

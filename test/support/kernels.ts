@@ -29,7 +29,7 @@ export async function expectCompiled(
   makesPipelines: boolean,
 ): Promise<void> {
   const adapter = await gpu.requestAdapter();
-  const device = await adapter!.requestDevice();
+  const device = await adapter!.requestDevice({ requiredFeatures: ["subgroups"] });
   for (const { code, bindings } of kernels) {
     const module = device.createShaderModule({ code });
     const { messages } = await module.getCompilationInfo();

@@ -92,6 +92,27 @@ export interface Gradient {
   readonly du: Sink | undefined;
 }
 
+/** Tensors that a source or sink touches. */
+export function tensorsOf(
+  end: Source | Sink,
+): { name: TensorName; writes: boolean; width: number }[] {
+  if (end.kind === "taps") return [{ name: "u", writes: false, width: 1 }];
+  if (end.kind !== "samples") return [];
+  const { width } = end;
+  if ("factors" in end) return end.factors.map((name) => ({ name, writes: false, width }));
+  return end.outputs.flatMap((o) => [
+    { name: o.tensor, writes: true, width },
+    ...o.gates.map((name) => ({ name, writes: false, width })),
+    ...(o.skipped ? [{ name: o.skipped, writes: false, width }] : []),
+  ]);
+}
+
+/** Sources and sinks of a kernel. */
+export const endsOf = (work: Path | Gradient): (Source | Sink)[] =>
+  work.kind === "path"
+    ? [work.source, work.sink]
+    : [work.u, work.dy, work.again, work.y, work.du].filter((end) => end !== undefined);
+
 /** A kernel to be generated. */
 export interface KernelSpec {
   readonly plan: PassPlan;
@@ -118,6 +139,8 @@ export interface Machine {
   readonly packs?: boolean;
   /** Whether there are subgroups, and threads 2n and 2n + 1 of a workgroup are lanes 2m and 2m + 1 of one. */
   readonly shuffles?: boolean;
+  /** How many threads of a workgroup, from any multiple of this on, are lanes of one subgroup in their order; or 1. */
+  readonly lanes?: number;
   /** Whether fma is worse than a product and a sum, as where a processor plays the GPU: twice the time to compile. */
   readonly slowFma?: boolean;
 }
@@ -181,12 +204,17 @@ export function declarations(
 export const entry =
   "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {";
 
-/** Adds up the sums of all threads, in `partial`. */
-export function reduction(threads: number): readonly string[] {
+/** Adds up the sums of all threads, to `partial[0]`: by shuffles as far as `lanes` reach (see Machine), then in `partial`. */
+export function reduction(threads: number, lanes = 1): readonly string[] {
+  const shuffles: string[] = [];
+  for (let d = 1; d < lanes; d *= 2) shuffles.push(`sum += subgroupShuffleXor(sum, ${d}u);`);
   return [
-    "partial[lane] = sum;",
+    ...shuffles,
+    lanes === 1
+      ? "partial[lane] = sum;"
+      : `if (lane % ${lanes}u == 0u) { partial[lane / ${lanes}u] = sum; }`,
     "workgroupBarrier();",
-    `for (var half = ${threads / 2}u; half > 0u; half /= 2u) {`,
+    `for (var half = ${threads / lanes / 2}u; half > 0u; half /= 2u) {`,
     "if (lane < half) { partial[lane] += partial[lane + half]; }",
     "workgroupBarrier();",
     "}",

@@ -5,7 +5,7 @@
  */
 import type { Dtype } from "../../dtype.ts";
 import type { Packing } from "../../plan/passes.ts";
-import type { Kernel, ScaleBuffer } from "./kernels.ts";
+import type { Kernel, Machine, ScaleBuffer } from "./kernels.ts";
 import { declarations, entry, reduction, rowFunctions } from "./kernels.ts";
 import type { Text } from "./print.ts";
 import { literal } from "./print.ts";
@@ -93,11 +93,13 @@ function kernelText(
   bindings: readonly Binding[],
   functions: readonly string[],
   sum: "vec2f" | "vec4f",
+  lanes: number,
   body: readonly string[],
 ): string {
   return [
+    ...(lanes > 1 ? ["enable subgroups;"] : []),
     ...declarations(bindings),
-    `var<workgroup> partial: array<${sum}, ${threads}>;`,
+    `var<workgroup> partial: array<${sum}, ${threads / lanes}>;`,
     ...rowFunctions(packing),
     ...functions,
     `@compute @workgroup_size(${threads})`,
@@ -112,7 +114,12 @@ function kernelText(
 }
 
 /** Sums of squares of parts of rows: a tile for each part of each row of a pair, to `norms`. */
-export function partialNorms(factors: readonly TensorName[], width: number, dtype: Dtype): Kernel {
+export function partialNorms(
+  factors: readonly TensorName[],
+  width: number,
+  dtype: Dtype,
+  { lanes = 1 }: Pick<Machine, "lanes">,
+): Kernel {
   const paired = width % 2 === 0;
   const tensors = factors.map((name) => ({ name, dtype, writes: false, paired }));
   const bindings: Binding[] = [
@@ -126,7 +133,7 @@ export function partialNorms(factors: readonly TensorName[], width: number, dtyp
   };
   const step = paired ? 2 : 1;
   const scaled = prescales[dtype].map((e) => `dot(x * ${literal(2 ** e)}, x * ${literal(2 ** e)})`);
-  const code = kernelText(bindings, tensors.flatMap(tensorFunctions), "vec2f", [
+  const code = kernelText(bindings, tensors.flatMap(tensorFunctions), "vec2f", lanes, [
     `let unit = tile / ${2 * parts}u;`,
     `let row = select(row_of(unit), partner_of(unit), tile / ${parts}u % 2u == 1u);`,
     `let begin = tile % ${parts}u * ${chunk}u;`,
@@ -134,25 +141,30 @@ export function partialNorms(factors: readonly TensorName[], width: number, dtyp
     `let x = ${factors.map(read).join(" * ")};`,
     `sum += vec2f(${scaled[0]}, ${scaled[1] ?? "0.0f"});`,
     "}",
-    ...reduction(threads),
+    ...reduction(threads, lanes),
     "if (lane == 0u && index < p.tiles) { norms[index] = partial[0]; }",
   ]);
   return { code, bindings, tiles: 1, tilesPerUnit: 2 * parts };
 }
 
 /** Partial sums of squares → scales: a tile for each pair. */
-export function rowScales(width: number, dtype: Dtype, to: ScaleBuffer): Kernel {
+export function rowScales(
+  width: number,
+  dtype: Dtype,
+  to: ScaleBuffer,
+  { lanes = 1 }: Pick<Machine, "lanes">,
+): Kernel {
   const bindings: Binding[] = [
     { name: "norms", access: "read", element: "vec2f" },
     { name: to, access: "read_write", element: "vec2f" },
   ];
   const parts = normParts(width);
-  const code = kernelText(bindings, scaleFunctions(dtype), "vec4f", [
+  const code = kernelText(bindings, scaleFunctions(dtype), "vec4f", lanes, [
     `for (var n = lane; n < ${parts}u; n += ${threads}u) {`,
     `let at = tile * ${2 * parts}u + n;`,
     `sum += vec4f(norms[at], norms[at + ${parts}u]);`,
     "}",
-    ...reduction(threads),
+    ...reduction(threads, lanes),
     "if (lane == 0u && index < p.tiles) {",
     "let found = scales_of(partial[0].xy, partial[0].zw);",
     `${to}[2u * index] = found.xy;`,

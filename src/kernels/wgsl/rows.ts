@@ -1,32 +1,17 @@
 import type { PassLayout } from "../../plan/passes.ts";
 import { passLayouts } from "../../plan/passes.ts";
-import type { Cut, Gradient, KernelSpec, Path, Sink, Source } from "./kernels.ts";
+import type { Cut, KernelSpec, Sink, Source } from "./kernels.ts";
+import { endsOf, tensorsOf } from "./kernels.ts";
 import { accumulators } from "./norms.ts";
 import type { Value } from "./print.ts";
 import { Text } from "./print.ts";
+import type { TileSums } from "./sums.ts";
+import { tileSums } from "./sums.ts";
 import type { Binding, TensorAccess, TensorName } from "./tensors.ts";
 import { tensorBinding } from "./tensors.ts";
 import type { Place, Stage } from "./tile.ts";
 import { stagesOf, sum, Tile, widened } from "./tile.ts";
 import { rootQuarters, stageTables } from "./twiddles.ts";
-
-/** Tensors that a source or sink touches. */
-function tensorsOf(end: Source | Sink): { name: TensorName; writes: boolean; width: number }[] {
-  if (end.kind === "taps") return [{ name: "u", writes: false, width: 1 }];
-  if (end.kind !== "samples") return [];
-  const { width } = end;
-  if ("factors" in end) return end.factors.map((name) => ({ name, writes: false, width }));
-  return end.outputs.flatMap((o) => [
-    { name: o.tensor, writes: true, width },
-    ...o.gates.map((name) => ({ name, writes: false, width })),
-    ...(o.skipped ? [{ name: o.skipped, writes: false, width }] : []),
-  ]);
-}
-
-const endsOf = (work: Path | Gradient): (Source | Sink)[] =>
-  work.kind === "path"
-    ? [work.source, work.sink]
-    : [work.u, work.dy, work.again, work.y, work.du].filter((end) => end !== undefined);
 
 /** How many of the samples of all threads. */
 type Share = "all" | "some" | "none";
@@ -79,7 +64,8 @@ export class Rows {
   readonly vector: number;
   readonly tensors: Map<TensorName, TensorAccess> = new Map();
   readonly bindings: Map<string, Binding> = new Map();
-  readonly sharedSize: number;
+  /** How threads add up the norms of rows that are packed in pairs; and how many elements of shared memory a tile has. */
+  readonly norms: TileSums;
   /** Names of words that are fetched before they are asked for, by tensor and place. */
   readonly #fetched = new Map<string, string>();
   /** Code before the loop over turns. */
@@ -103,8 +89,9 @@ export class Rows {
     const tables = stageTables(plan)[spec.pass]!;
     const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, this.vector);
     this.tile = new Tile(this.text, pass, stages, spec.machine.sharedBytes);
-    const sums = this.paired ? accumulators(spec.dtype) * 2 * pass.threads : 0;
-    this.sharedSize = pass.threads > 1 ? Math.max(this.tile.shared.stride, sums) : 0;
+    const points = pass.threads > 1 ? this.tile.shared.stride : 0;
+    const parts = this.paired ? 2 * accumulators(spec.dtype) : 0;
+    this.norms = tileSums(parts, pass, points, spec.machine);
     this.#neighbours = stages[0]!.vector === 2;
     this.meets = !this.#neighbours && tensors.length > 0 && this.#lanesMeet(stages[0]!);
     for (const { name, writes, width } of tensors) {

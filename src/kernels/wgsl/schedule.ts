@@ -189,15 +189,17 @@ export class Scheduler {
 
   /** Scales of rows that are packed in pairs, where more than one pass needs them. */
   #scale(at: Units, source: Source, buffer: ScaleBuffer): Scaling | undefined {
-    const { plan, problem } = this.convolution;
+    const { plan, problem, limits } = this.convolution;
     if (plan.packing !== "rows" || plan.passes.length === 1 || source.kind !== "samples")
       return undefined;
     const { factors, width } = source;
     const { dtype } = problem;
-    const partial = this.#remembered(`norms ${factors}`, () => partialNorms(factors, width, dtype));
+    const partial = this.#remembered(`norms ${factors}`, () =>
+      partialNorms(factors, width, dtype, limits),
+    );
     this.#run(partial, at);
     this.#run(
-      this.#remembered(buffer, () => rowScales(width, dtype, buffer)),
+      this.#remembered(buffer, () => rowScales(width, dtype, buffer, limits)),
       at,
     );
     return { buffer, inverse: false };

@@ -13,6 +13,8 @@ import type { SharedLayout } from "./banks.ts";
 import { folded, foldedText, foldOf, padded, paddedText, place, sharedLayout } from "./banks.ts";
 import type { Text, Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
+import type { TileSums } from "./sums.ts";
+import { addUp } from "./sums.ts";
 import type { StageTable } from "./twiddles.ts";
 import { expandPowers } from "./twiddles.ts";
 
@@ -42,13 +44,6 @@ export interface Place {
 interface Butterfly {
   readonly at: Place;
   readonly block: Place;
-}
-
-/** The least divisor of n that is not below its square root. */
-function nearestDivisor(n: number): number {
-  let d = Math.ceil(Math.sqrt(n));
-  while (n % d !== 0) d++;
-  return d;
 }
 
 /** Which half of a block's points: known, or the text of a condition for the second one, where it depends on the thread. */
@@ -390,32 +385,23 @@ export class Tile {
     }
   }
 
-  /** Sums of numbers over the tile's threads, in two steps: as many threads together, then as many sums. */
-  sums(parts: readonly string[]): string[] {
-    const { threads } = this.pass;
-    const { text } = this;
-    const at = (c: number, place: string): string =>
-      `shared_x[${c * threads}u + ${place} + shared_base]`;
+  /** Sums of numbers over the tile's threads. Where they have elements of their own, an exchange lies between any two. */
+  sums(values: readonly string[], shape: TileSums): string[] {
+    const { first } = shape;
     const whole = this.pass.exchange === "whole";
-    const together = (size: number, count: number, values: readonly string[], first: string) => {
-      if (count === 1) return values;
-      this.#begin();
-      values.forEach((v, c) => {
-        text.line(`${at(c, "t")} = ${whole ? `vec2f(${v}, 0.0f)` : v};`);
-      });
-      this.#barrier();
-      const names = values.map(() => text.fresh("n"));
-      for (const name of names) text.line(`var ${name} = 0.0f;`);
-      text.line(`for (var j = 0u; j < ${count}u; j++) {`);
-      names.forEach((name, c) => {
-        text.line(`${name} += ${at(c, `${first} + j * ${size}u`)}${whole ? ".x" : ""};`);
-      });
-      text.line("}");
-      return names;
-    };
-    const size = nearestDivisor(threads);
-    const some = together(1, size, parts, `t / ${size}u * ${size}u`);
-    return [...together(size, threads / size, some, "0u")];
+    const at = (index: string): string =>
+      `shared_x[${index} + ${first === 0 ? "" : `${first}u + `}shared_base]`;
+    return addUp(this.text, values, shape, {
+      put: (index, x) => this.text.line(`${at(index)} = ${whole ? `vec2f(${x}, 0.0f)` : x};`),
+      get: (index) => `${at(index)}${whole ? ".x" : ""}`,
+      claim: () => {
+        if (this.#busy && first === 0) this.#barrier();
+      },
+      meet: () => {
+        this.#barrier();
+        this.#busy = first === 0;
+      },
+    });
   }
 
   /** Forget held names and start as busy: code that follows is in another scope and may run again. */

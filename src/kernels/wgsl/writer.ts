@@ -39,6 +39,9 @@ const pairLoop = [
 
 /** Builds the text of one kernel. */
 class Writer extends Ends {
+  /** Whether norms are added up by shuffles. */
+  #shuffles = false;
+
   #path(path: Path): void {
     const { source, product, sink } = path;
     const fetch = this.fetchAhead(source);
@@ -70,7 +73,8 @@ class Writer extends Ends {
     const partial = ([(v: Value) => v.re, (v: Value) => v.im] as const).map((part) =>
       squares(dtype, text, samples.map(part)),
     );
-    const sums = this.tile.sums(partial.flat());
+    const sums = this.tile.sums(partial.flat(), this.norms);
+    this.#shuffles ||= this.norms.span > 1;
     const each = accumulators(dtype);
     const own = (which: number): string =>
       `vec2f(${sums[which * each]}, ${each === 2 ? sums[which * each + 1] : "0.0f"})`;
@@ -171,7 +175,7 @@ class Writer extends Ends {
     const lines = [
       `let t = ${pass.tiles === 1 ? "lane" : `lane % ${pass.threads}u`};`,
       `let sub = ${pass.tiles === 1 ? "0u" : `lane / ${pass.threads}u`};`,
-      `let shared_base = ${pass.tiles === 1 ? "0u" : `sub * ${this.sharedSize}u`};`,
+      `let shared_base = ${pass.tiles === 1 ? "0u" : `sub * ${this.norms.elements}u`};`,
       ...(turns > 1
         ? [
             ...this.before,
@@ -214,13 +218,13 @@ class Writer extends Ends {
     else this.#gradient(work);
     const bindings = [...this.bindings.values()];
     const element = pass.exchange === "whole" ? "vec2f" : "f32";
-    const shared = this.sharedSize
-      ? [`var<workgroup> shared_x: array<${element}, ${this.sharedSize * pass.tiles}>;`]
+    const shared = this.norms.elements
+      ? [`var<workgroup> shared_x: array<${element}, ${this.norms.elements * pass.tiles}>;`]
       : [];
     const works = ["work", "other", "again"].some((name) => this.bindings.has(name));
     const writes = [...this.tensors.values()].some((t) => t.writes);
     const code = [
-      ...(this.meets ? ["enable subgroups;"] : []),
+      ...(this.meets || this.#shuffles ? ["enable subgroups;"] : []),
       ...declarations(bindings),
       ...shared,
       ...rowFunctions(spec.plan.packing, spec.blocks),

@@ -27,6 +27,7 @@ const profiles: Readonly<Record<string, GpuLimits>> = {
   NVIDIA: {
     ...common,
     ...{ sharedBytes: 49_152, threads: 1024, bindingBytes: 2_147_483_644, bindings: 16 },
+    ...{ packs: true, shuffles: true, lanes: 32 },
   },
 };
 
@@ -34,6 +35,8 @@ const profiles: Readonly<Record<string, GpuLimits>> = {
 const problems: readonly ProblemOptions[] = [
   ...[33, 3000, 8192, 65_536].map((length) => ({ length })),
   ...modes.map((mode) => ({ mode, length: 700 })),
+  // Pairs of rows, which share a subgroup or do not; in one pass and in two.
+  ...[256, 4096, 32_768].map((length) => ({ length, mode: "circular" as const })),
   ...dtypes.flatMap((dtype) => [1024, 1023].map((length) => ({ dtype, length }))),
   { length: 1_048_576, dtype: "float16" },
   { length: 16_777_216 },
