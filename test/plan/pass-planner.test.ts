@@ -116,14 +116,17 @@ describe("plans as text", () => {
 
 describe("transforms of one pass", () => {
   test.each([
-    [16_384, 256, 8192],
-    [49_152, 1024, 16_384],
-  ])("%i bytes and %i threads hold %i points", (sharedBytes, threads, points) => {
+    [16_384, 256, 4096, "split"],
+    [16_896, 256, 8192, "quarter"],
+    [49_152, 1024, 16_384, "quarter"],
+  ])("%i bytes and %i threads hold %i points", (sharedBytes, threads, points, exchange) => {
     const small = { sharedBytes, threads, values: 32 };
-    const problem = createProblem({ length: points, dtype: "float16" }, "test");
-    const [best] = passCandidates(problem, defaultGpu, small, workload);
-    expect(best!.plan.passes).toHaveLength(1);
-    expect(best!.plan.passes[0]!.exchange).toBe("quarter");
+    const best = (length: number) => {
+      const problem = createProblem({ length, dtype: "float16" }, "test");
+      return passCandidates(problem, defaultGpu, small, workload)[0]!.plan.passes;
+    };
+    expect(best(points).map((p) => p.exchange)).toEqual([exchange]);
+    expect(best(2 * points).length).toBeGreaterThan(1);
   });
 
   test("say by which parts points are exchanged, and only powers of two have such halves", () => {
