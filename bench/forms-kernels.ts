@@ -1,7 +1,7 @@
 /**
  * Kernels of `bench forms`: stages of a transform repeated on a tile that stays on chip, as butterflies in registers, as
  * dense products of subgroup matrices, or by turns. One round goes through all stages that the tile's radices make and ends
- * where it began: thread t holds points t, t + threads, t + 2·threads, … before and after it.
+ * where it began: thread t holds points t, t + threads, t + 2·threads, … before and after it, or pairs of neighbours likewise.
  *
  * A dense stage takes the r × (points / r) matrix X of its butterflies' inputs, times twiddles, real parts above imaginary
  * ones, and multiplies it from the left with the real form of the DFT, [Re F, −Im F; Im F, Re F]: one kind of product for
@@ -35,6 +35,8 @@ export interface Dense {
   readonly shape: MatrixShape;
   /** Whether results go to the threads at once, or real and imaginary parts one after the other in half the memory. */
   readonly results: "whole" | "split";
+  /** Points side by side that a thread takes: with two, a compiler may join their loads and stores. 1 in the mix. */
+  readonly neighbours: 1 | 2;
   /** Threads of a subgroup. */
   readonly lanes: number;
 }
@@ -179,8 +181,12 @@ class FormWriter {
 
   /** The points of a thread between rounds. */
   get #linear(): Place[] {
-    const { points, threads } = this.spec;
-    return Array.from({ length: points / threads }, (_, j) => ({ base: "t", offset: j * threads }));
+    const { points, threads, dense } = this.spec;
+    const n = dense?.neighbours ?? 1;
+    const base = this.tile.held("t", n === 1 ? "t" : `t * ${n}u`);
+    return Array.from({ length: points / threads }, (_, j) => {
+      return { base, offset: Math.floor(j / n) * n * threads + (j % n) };
+    });
   }
 
   /** The inputs of a stage; rounds begin with a stage whose butterflies' inputs are a thread's own points. */
@@ -346,12 +352,14 @@ class FormWriter {
       Array.from({ length: stage.each }, (_, i) =>
         values.slice(i * stage.radix, (i + 1) * stage.radix),
       );
-    const first = this.#places(0).map(({ offset }) => state[offset / spec.threads]!);
+    const first = this.#kinds[0]
+      ? state
+      : this.#places(0).map(({ offset }) => state[offset / spec.threads]!);
     if (spec.form === "butterflies") {
       tile.enterLoop();
       return tile.forward(byButterfly(this.#stage(0), first)).flat();
     }
-    let values = first;
+    let values: Value[] = [...first];
     this.#kinds.forEach((dense, s) => {
       const stage = this.#stage(s);
       if (dense) values = this.#denseStage(s, this.#from(s), values, this.#places(s + 1));

@@ -21,9 +21,10 @@ export interface FormRecord {
   readonly radix: number;
   readonly points: number;
   readonly threads: number | null;
-  /** M×N×K of the products, and how results come back. */
+  /** M×N×K of the products, and how threads and results meet. */
   readonly shape: string | null;
   readonly results: Dense["results"] | null;
+  readonly neighbours: Dense["neighbours"] | null;
   readonly ps: number | null;
   readonly ps_min: number | null;
   readonly rel_error_stage: number | null;
@@ -146,9 +147,12 @@ function specsOf(
   return tried.flatMap((shape) =>
     (shape.result === "f16" ? (["whole"] as const) : (["split", "whole"] as const)).flatMap(
       (results) =>
-        (form === "mix" ? threads([16]) : [points / 8, points / 16]).map((t) => {
-          return { ...common, threads: t, dense: { shape, results, lanes } };
-        }),
+        (form === "mix" || shape !== first ? ([1] as const) : ([1, 2] as const)).flatMap(
+          (neighbours) =>
+            (form === "mix" ? threads([16]) : [points / 8, points / 16]).map((t) => {
+              return { ...common, threads: t, dense: { shape, results, neighbours, lanes } };
+            }),
+        ),
     ),
   );
 }
@@ -313,13 +317,15 @@ async function runCase(which: Case, opened: Opened, effort: Effort): Promise<For
   const buffers = new Buffers(device);
   const blank: Omit<FormRecord, "form" | "reason"> = {
     ...{ suite: "forms", radix, points, threads: null, shape: null, results: null },
+    neighbours: null,
     ...{ ps: null, ps_min: null, rel_error_stage: null, tflops: null, workgroup_bytes: null },
     ...{ groups: null, rounds: null, adapter: name, node: process.version },
   };
   const described = ({ form, threads, dense }: FormSpec) => {
     const { M, N, K, result } = dense?.shape ?? {};
     const shape = dense ? `${M}×${N}×${K} f16→${result}` : null;
-    return { ...blank, form, threads, shape, results: dense?.results ?? null };
+    const { results = null, neighbours = null } = dense ?? {};
+    return { ...blank, form, threads, shape, results, neighbours };
   };
   const unable: FormRecord[] = [];
   const able: Candidate[] = [];
@@ -392,8 +398,9 @@ async function time(
 const nameOf = ([radix, points]: Case): string => `radix ${radix} of ${points}`;
 
 function lineOf(r: FormRecord): string {
-  const how = [r.threads && `${r.threads} threads`, r.shape, r.results].filter(Boolean).join(", ");
-  const title = `${nameOf([r.radix, r.points])}  ${r.form.padEnd(11)}  ${how}`;
+  const pairs = r.neighbours === 2 && "pairs";
+  const how = [r.threads && `${r.threads} threads`, r.shape, r.results, pairs];
+  const title = `${nameOf([r.radix, r.points])}  ${r.form.padEnd(11)}  ${how.filter(Boolean).join(", ")}`;
   if (r.ps === null) return `${title}: not run, ${r.reason}`;
   const error = `error ${r.rel_error_stage!.toExponential(1)} a stage`;
   return `${title}: ${r.ps} ps (least ${r.ps_min}), ${error}, ${r.tflops} TFLOP/s, ${r.workgroup_bytes} bytes`;
