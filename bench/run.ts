@@ -7,6 +7,7 @@
  *   webgpu        ours on the GPU against the time of copying, PyTorch and flash-fft-conv; short kernels and masked
  *                 frequencies against whole ones; short depthwise convolutions against Conv1d
  *   sparse        frequency-sparse convolutions against dense ones
+ *   forms         one stage of a transform on a GPU: butterflies, subgroup matrices, both by turns
  *   partial       kernels shorter than the input: time over K, work memory over L
  *   table FILE    README's table from a file of records
  *   plot FILE     the figure from a file of records
@@ -21,6 +22,7 @@ import { parseArgs } from "node:util";
 import { FlashFFTConv } from "../src/index.ts";
 import { judge } from "./bars.ts";
 import { cpuGroups, type Group, partialGroups, planShapes } from "./cases.ts";
+import { type FormRecord, formsTable, runForms } from "./forms.ts";
 import { gpuPlot, gpuTable } from "./gpu-report.ts";
 import { type Effort, fullEffort, measure, quickEffort } from "./harness.ts";
 import { candidatePlans, instructionsInUse, openOurs } from "./ours.ts";
@@ -53,7 +55,7 @@ import { gpuShortCases, runGpuShort, shortName } from "./webgpu-short.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
-  "npm run bench -- cpu | webgpu | short | plans | partial | sparse | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
+  "npm run bench -- cpu | webgpu | short | plans | partial | sparse | forms | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
 
 const measurements = ["cpu", "short", "plans", "partial", "sparse"] as const;
 
@@ -241,7 +243,10 @@ async function main(): Promise<void> {
   if (command === "table" && file) {
     const records = readRecords(file);
     const gpu = ofGpu(records);
-    console.log(gpu ? gpuTable(gpu) : markdownTable(records, judge(records)));
+    const [first] = records as readonly object[];
+    if (first && "suite" in first)
+      console.log(formsTable(records as readonly object[] as FormRecord[]));
+    else console.log(gpu ? gpuTable(gpu) : markdownTable(records, judge(records)));
   } else if (command === "plot" && file) {
     const records = readRecords(file);
     const gpu = ofGpu(records);
@@ -250,6 +255,8 @@ async function main(): Promise<void> {
     else writeFile(values.svg, svg);
   } else if (command === "webgpu") {
     await runGpu(new RegExp(values.only), values.quick, values.json);
+  } else if (command === "forms") {
+    await runForms(new RegExp(values.only), values.quick, values.json);
   } else if (isMeasurement(command)) {
     const threads = parseThreads(values.threads);
     const machine = describeMachine(await instructionsInUse());

@@ -41,7 +41,7 @@ const wantedLimits = [
 const wantedFeatures = ["shader-f16", "subgroups", "timestamp-query"] as const;
 
 /** WebGPU of this runtime: the browser's, or Dawn's in Node where the package `webgpu` is installed. */
-async function findGpu(call: string): Promise<GPU> {
+export async function findGpu(call: string): Promise<GPU> {
   const own = (globalThis.navigator as { gpu?: GPU } | undefined)?.gpu;
   if (own) return own;
   const name = "webgpu";
@@ -399,7 +399,7 @@ export class WebGpuBackend {
 }
 
 /** Browsers of before 2025 do not say whose a device is. */
-function adapterName(info: GPUAdapterInfo | undefined): string {
+export function adapterName(info: GPUAdapterInfo | undefined): string {
   if (!info) return "an adapter without a name";
   const name = info.device || [info.vendor, info.architecture].join(" ").trim();
   // Some name the chip in one, some in the other.

@@ -163,7 +163,7 @@ export class Tile {
   }
 
   /** Loads what a stage needs of its table, by butterfly: text that stands before an exchange hides the loads behind it. */
-  #loadTwiddles(stage: Stage): Value[][] {
+  loadTwiddles(stage: Stage): Value[][] {
     const { table } = stage;
     if (!table) return [];
     return Array.from({ length: stage.each }, (_, i) => {
@@ -192,9 +192,9 @@ export class Tile {
   }
 
   /** A forward stage: twiddles, then butterflies. */
-  #forwardStage(stage: Stage, values: readonly Value[][], early?: Value[][]): Value[][] {
+  forwardStage(stage: Stage, values: readonly Value[][], early?: Value[][]): Value[][] {
     const { radix, table } = stage;
-    const loaded = early ?? this.#loadTwiddles(stage);
+    const loaded = early ?? this.loadTwiddles(stage);
     return values.map((inputs, i) => {
       const g = new Graph();
       const x = inputs.map((v) => ({ ...nodes(g, v), factor: 1 }));
@@ -218,7 +218,7 @@ export class Tile {
   /** An inverse stage: butterflies, then conjugate twiddles. */
   #inverseStage(stage: Stage, values: readonly Value[][], early?: Value[][]): Value[][] {
     const { radix, table } = stage;
-    const loaded = early ?? this.#loadTwiddles(stage);
+    const loaded = early ?? this.loadTwiddles(stage);
     return values.map((inputs, i) => {
       const g = new Graph();
       const t =
@@ -248,9 +248,9 @@ export class Tile {
     let early: Value[][] | undefined;
     const last = this.stages.length - 1;
     this.stages.forEach((stage, s) => {
-      v = this.#forwardStage(stage, v, early);
+      v = this.forwardStage(stage, v, early);
       if (s === last) return;
-      early = this.#early(s + 1) ? this.#loadTwiddles(this.stages[s + 1]!) : undefined;
+      early = this.#early(s + 1) ? this.loadTwiddles(this.stages[s + 1]!) : undefined;
       if (s === last - 1) ahead?.();
       v = this.#exchange(v, s, s + 1);
     });
@@ -264,7 +264,7 @@ export class Tile {
     for (let s = this.stages.length - 1; s >= 0; s--) {
       v = this.#inverseStage(this.stages[s]!, v, early);
       if (s === 0) break;
-      early = this.#early(s - 1) ? this.#loadTwiddles(this.stages[s - 1]!) : undefined;
+      early = this.#early(s - 1) ? this.loadTwiddles(this.stages[s - 1]!) : undefined;
       if (s === 1) ahead?.();
       v = this.#exchange(v, s, s - 1);
     }
