@@ -482,10 +482,13 @@ export class Ends {
       if (m % 2 === 1) return [];
       // The last of an odd number meets itself: both threads store the same word.
       const b = singles[m + 1] ?? a;
-      const offset = this.tile.held(
-        "n",
-        `${a.place.base} + select(${a.place.offset}u, ${b.place.offset}u, ${odd}) - (t & 1u)`,
-      );
+      // Places have a base each where bit fields meet, as with an odd radix.
+      const [p, q] = [a.place, b.place];
+      const either =
+        p.base === q.base
+          ? `${p.base} + select(${p.offset}u, ${q.offset}u, ${odd})`
+          : `select(${sum(p)}, ${sum(q)}, ${odd})`;
+      const offset = this.tile.held("n", `${either} - (t & 1u)`);
       const value = (values: readonly Value[][]): string => {
         const [x, y] = [a.value(values), b.value(values)];
         const got = this.text.hold("g", `subgroupShuffleXor(select(${y}, ${x}, ${odd}), 1u)`);
