@@ -11,7 +11,7 @@ import type { DeviceSpec } from "./device.ts";
 import type { KeptFrequencies } from "./frequencies.ts";
 import { keptShares } from "./pass-pattern.ts";
 import type { PassLayout, PassPlan } from "./passes.ts";
-import { passLayouts, pointBytes, pointFormat } from "./passes.ts";
+import { gradientValues, passLayouts, pointBytes, pointFormat, widened } from "./passes.ts";
 
 /** What besides the plan decides a row's cost. */
 export interface RowWork {
@@ -21,20 +21,26 @@ export interface RowWork {
   readonly dtype: Dtype;
   /** Frequencies that are kept; blocks of the other ones are left out. */
   readonly frequencies?: KeptFrequencies | undefined;
+  /** For gradients, the most threads of a workgroup, which share a tile where one thread would hold too many values. */
+  readonly gradientThreads?: number | undefined;
 }
+
+/** How much longer a gradient kernel takes than with 16 values a thread, where its registers have no room for all values. */
+const spilling = 3;
+/** Threads of a workgroup that leave each enough registers for gradients: compilers give those of 512 half as many. */
+const gradientThreadsMost = 256;
 
 /**
  * How much longer a pass's own work takes than with 16 values a thread, exchanged by halves: fitted to 268 timings of 128 to
  * 4M points on an H200 (docs/cost-model.md). More registers or shared memory a thread leave fewer threads to hide latency.
  */
-function crowding(pass: PassLayout, plan: PassPlan): number {
+function crowding(pass: PassLayout, plan: PassPlan, spills: boolean): number {
   const values = pass.tilePoints / pass.threads;
   const whole = pass.exchange === "whole" && pass.radices.length > 1;
   const memory = whole ? (values > 16 ? 2.55 : 1.21) : 1;
   const single = plan.passes.length === 1;
-  // Forward passes of several do not mind 32 values; gradients spill, and take three times as long.
   const many = single ? (pass.tilePoints >= 4096 ? 1.2 : 1.4) : 1.8;
-  const registers = values > 16 ? many : values < 16 ? 0.84 : 1;
+  const registers = values > 16 ? (spills ? 1 : many) : values < 16 ? 0.84 : 1;
   const meeting = pass.threads * pass.tiles > 256 ? 1.55 : 1;
   // Taking tiles in turn keeps the spectrum at hand, where a tile is long enough to be worth it.
   const turns = pass.turns ? (pass.tilePoints >= 2048 ? 0.93 : 1.05) : 1;
@@ -66,6 +72,7 @@ function passCost(
   traffic: Traffic,
   share: number,
   device: DeviceSpec,
+  gradient: boolean,
 ): Cost {
   const points = plan.points * share;
   const flops =
@@ -75,12 +82,20 @@ function passCost(
   // Each boundary between stages is written and read, each way.
   const exchanged = (pass.radices.length - 1) * 4 * points * pointBytes.float32;
   const own = flops / device.generalFlops + points * device.pointSeconds;
-  const arithmetic = own * crowding(pass, plan);
-  const exchange = (exchanged / shared!.bandwidth) * crowding(pass, plan);
+  const crowds =
+    pass.tilePoints / pass.threads > gradientValues ||
+    pass.threads * pass.tiles > gradientThreadsMost;
+  const spills = gradient && pass.rest === 1 && crowds;
+  const longer = spills ? spilling : 1;
+  const crowded = crowding(pass, plan, spills) * longer;
+  const arithmetic = own * crowded;
+  const exchange = (exchanged / shared!.bandwidth) * crowded;
+  // What spills goes the way of all other traffic.
   const io =
-    traffic.io / memory!.bandwidth +
-    traffic.work / cache!.bandwidth +
-    points * distance(pass, plan);
+    longer *
+    (traffic.io / memory!.bandwidth +
+      traffic.work / cache!.bandwidth +
+      points * distance(pass, plan));
   return {
     seconds: arithmetic + exchange + io,
     ...{ arithmetic, memory: exchange + io, overhead: 0, flops },
@@ -92,7 +107,11 @@ export type PassCost = Cost & { readonly bytes: number };
 
 /** Costs of a plan's passes, for one row, or two where they are packed together, on the whole device. */
 function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[] {
-  const layouts = passLayouts(plan);
+  const { gradientThreads } = work;
+  const gradient = gradientThreads !== undefined;
+  const layouts = passLayouts(plan).map((pass) =>
+    gradient && pass.rest === 1 ? widened(pass, gradientThreads) : pass,
+  );
   const rows = plan.packing === "rows" ? 2 : 1;
   const io = rows * (work.length + work.outputLength) * bytesPerSample(work.dtype);
   const workBytes = pointBytes[pointFormat(plan, work.dtype)];
@@ -107,7 +126,7 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
       work: plan.points * (trips * workBytes + spectrum),
     };
     const cost = {
-      ...passCost(pass, plan, traffic, shares[i]!, device),
+      ...passCost(pass, plan, traffic, shares[i]!, device, gradient),
       bytes: traffic.io + traffic.work,
     };
     if (i > 0 || rows === 1) return cost;

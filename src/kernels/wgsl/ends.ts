@@ -1,7 +1,7 @@
 /** The ends of a kernel's tile: which samples, taps or points each thread loads and stores, and how. */
 import { Graph } from "../../math/expr.ts";
 import type { PassLayout } from "../../plan/passes.ts";
-import { passLayouts } from "../../plan/passes.ts";
+import { passLayouts, widened } from "../../plan/passes.ts";
 import type { Cut, KernelSpec, Sink, Source } from "./kernels.ts";
 import { endsOf, tensorsOf } from "./kernels.ts";
 import { accumulators } from "./norms.ts";
@@ -9,12 +9,13 @@ import { isLeft } from "./pattern.ts";
 import { pointElement, readPoint, writePoint } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues, Text } from "./print.ts";
+import { spectrumPlace } from "./spectra.ts";
 import type { TileSums } from "./sums.ts";
 import { tileSums } from "./sums.ts";
 import type { Binding, TensorAccess, TensorName } from "./tensors.ts";
 import { tensorBinding } from "./tensors.ts";
 import type { Place, Stage } from "./tile.ts";
-import { stagesOf, sum, Tile, widened } from "./tile.ts";
+import { stagesOf, sum, Tile } from "./tile.ts";
 import { rootQuarters, stageTables } from "./twiddles.ts";
 
 /** How many of the samples of all threads. */
@@ -144,20 +145,17 @@ export class Ends {
     return sum({ base, offset: place.offset });
   }
 
-  /** Where spectra have output q of the last stage's butterfly i, whatever the number of threads that share them. */
-  #slot(i: number, q: number): number {
-    const { radix } = this.tile.stages.at(-1)!;
-    return q * (this.pass.tilePoints / radix) + i * this.pass.threads;
+  /** Where output q of the last stage's butterfly i lies in its spectrum. */
+  #inSpectrum(i: number, q: number): Place {
+    const place = this.#ends(true)[i]![q]!;
+    return spectrumPlace(this.spec.plan, this.pass, place, (text) => this.tile.held("k", text));
   }
 
-  /** Index of a point in spectra: threads next to each other, so that loads are whole lines. */
-  spectrumIndex(channel: string, i: number, q: number): string {
-    const { plan } = this.spec;
-    const base = this.tile.held(
-      "k",
-      `(${channel}) * ${plan.points}u + block * ${this.pass.size}u + t`,
-    );
-    return sum({ base, offset: this.#slot(i, q) });
+  /** Index of output q of the last stage's butterfly i in the `which`-th of some spectra. */
+  spectrumIndex(which: string, i: number, q: number): string {
+    const { base, offset } = this.#inSpectrum(i, q);
+    const from = this.tile.held("k", `(${which}) * ${this.spec.plan.points}u + ${base}`);
+    return sum({ base: from, offset });
   }
 
   /**
@@ -383,14 +381,12 @@ export class Ends {
       Array.from({ length: last.radix }, () => text.fresh("z")),
     );
     for (const name of names.flat()) text.line(`var ${name} = vec2f();`);
+    const adds = names.flatMap((row, i) =>
+      row.map((name, q) => `${name} += sums[at + ${sum(this.#inSpectrum(i, q))}];`),
+    );
     text.line("for (var c = 0u; c < p.chunks; c++) {");
-    const { plan } = this.spec;
-    text.line(`let at = (unit * p.chunks + c) * ${plan.points}u + block * ${this.pass.size}u + t;`);
-    names.forEach((row, i) => {
-      row.forEach((name, q) => {
-        text.line(`${name} += sums[at + ${this.#slot(i, q)}u];`);
-      });
-    });
+    text.line(`let at = (unit * p.chunks + c) * ${this.spec.plan.points}u;`);
+    for (const line of adds) text.line(line);
     text.line("}");
     // Frequencies that are not kept have no gradient.
     const places = this.#ends(true);
