@@ -10,6 +10,7 @@ import { passPlanCost } from "../plan/pass-cost.ts";
 import type { PassCandidate } from "../plan/pass-planner.ts";
 import { blocksOf } from "../plan/pass-planner.ts";
 import type { PassPlan } from "../plan/passes.ts";
+import { formatPasses } from "../plan/passes.ts";
 import type { Candidate, Workload } from "../plan/planner.ts";
 import { candidates, named, wholeWork, workOf } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
@@ -74,6 +75,11 @@ export interface Explanation {
   readonly reason: string;
   /** The plan in use. */
   readonly chosen: PlanPrediction;
+  /**
+   * The plan of gradients on WebGPU, where it is another one. A plan that `create` is given serves all calls;
+   * `"plan; gradients plan"` names both.
+   */
+  readonly gradientPlan?: string;
   /** All plans considered, cheapest first. */
   readonly candidates: readonly PlanPrediction[];
   /** What the frequencies that are not kept save, where the problem has a pattern. */
@@ -162,11 +168,11 @@ export function choosePlan(
   return { explanation, device, candidate };
 }
 
-/** The explanation of a choice among pass plans, on the adapter of that name. */
+/** The explanation of a choice among pass plans, and for gradients, on the adapter of that name. */
 export function explainPasses(
   problem: Problem,
   { rows, adapter, reason }: { rows: number; adapter: string; reason: string },
-  chosen: PassCandidate,
+  { chosen, gradients }: { readonly chosen: PassCandidate; readonly gradients: PassPlan },
   all: readonly PassCandidate[],
 ): Explanation {
   const predicted = ({ text, cost, seconds, plan, part }: PassCandidate): PlanPrediction =>
@@ -183,6 +189,7 @@ export function explainPasses(
     ...{ backend: "webgpu", reason },
     device: { ...defaultGpu, name: `${defaultGpu.name}, on ${adapter}` },
     chosen: predicted(chosen),
+    ...(gradients !== chosen.plan && { gradientPlan: formatPasses(gradients) }),
     candidates: all.map(predicted),
     ...(problem.frequencies && {
       leftOut: leftOutOf(
@@ -242,6 +249,7 @@ function render(e: Explanation): string {
     `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${e.device.name}`,
     `backend ${e.backend}: ${e.reason}`,
     ...(saved ?? []),
+    ...(e.gradientPlan ? [`gradients: ${e.gradientPlan}`] : []),
     "",
     `  ${"plan".padEnd(width)} ${"call".padStart(10)} ${"row".padStart(10)} ${"arithmetic".padStart(11)} ${"memory".padStart(10)} ${"overhead".padStart(10)}`,
   ];

@@ -8,7 +8,8 @@ import type { BufferName, GpuCall, GpuLimits, Schedule } from "../kernels/wgsl/s
 import { twiddleValues } from "../kernels/wgsl/twiddles.ts";
 import { defaultGpu } from "../plan/device.ts";
 import type { PassCandidate } from "../plan/pass-planner.ts";
-import { namedPasses, passCandidates } from "../plan/pass-planner.ts";
+import { gradientPlan, namedPlans, passCandidates } from "../plan/pass-planner.ts";
+import type { PassPlan } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer } from "../plan/problem.ts";
 import type { Samples } from "./arguments.ts";
@@ -86,6 +87,12 @@ function refusePeriod({ frequencies }: Problem, call: string): never {
   });
 }
 
+/** Plans of an object: of forward and spectra, and of gradients. */
+interface Plans {
+  readonly chosen: PassCandidate;
+  readonly gradients: PassPlan;
+}
+
 /** A runner on WebGPU. */
 export async function openGpuRunner(
   problem: Problem,
@@ -106,13 +113,17 @@ export async function openGpuRunner(
   const workload = { batch, channels };
   const candidates = passCandidates(problem, defaultGpu, limits, workload);
   if (candidates.length === 0) refusePeriod(problem, call);
-  const chosen =
+  const best = (chosen: PassCandidate): Plans => ({
+    chosen,
+    gradients: gradientPlan(chosen, candidates, problem, defaultGpu, limits, workload),
+  });
+  const plans =
     options.plan === undefined
-      ? candidates[0]
+      ? best(candidates[0]!)
       : typeof options.plan === "string"
-        ? namedPasses(options.plan, problem, defaultGpu, limits, workload)
+        ? namedPlans(options.plan, problem, defaultGpu, limits, workload)
         : undefined;
-  if (!chosen) {
+  if (!plans) {
     throw new InvalidArgumentError({
       call,
       requirement:
@@ -121,6 +132,7 @@ export async function openGpuRunner(
       remedy: "Take one from explain().candidates, or leave plan out.",
     });
   }
+  const { chosen } = plans;
   const bytes = chosen.plan.points * 8;
   if (bytes > limits.bindingBytes) {
     throw new UnsupportedError({
@@ -133,10 +145,10 @@ export async function openGpuRunner(
   const explanation = explainPasses(
     problem,
     { rows: batch * channels, adapter: backend.name, reason: whyGpu(options, backend) },
-    chosen,
+    plans,
     candidates,
   );
-  const runner = new GpuRunner(problem, backend, limits, chosen, explanation);
+  const runner = new GpuRunner(problem, backend, limits, plans, explanation);
   await runner.start(call);
   return runner;
 }
@@ -149,6 +161,8 @@ export class GpuRunner implements Runner {
   readonly #explanation: Explanation;
   readonly #candidate: PassCandidate;
   readonly #scheduler: Scheduler;
+  /** Of gradients: the same, or one with another plan for the same spectra. */
+  readonly #gradients: Scheduler;
   readonly #calls: GpuCalls;
   readonly #workspaceBytes: number;
   readonly #kernels = new Map<PreparedKernel, { buffer: GPUBuffer; channels: number }>();
@@ -157,26 +171,40 @@ export class GpuRunner implements Runner {
     problem: Problem,
     backend: WebGpuBackend,
     limits: GpuLimits,
-    candidate: PassCandidate,
+    { chosen, gradients }: Plans,
     explanation: Explanation,
   ) {
     this.#backend = backend;
-    this.#candidate = candidate;
+    this.#candidate = chosen;
     this.#explanation = explanation;
-    const { part, plan } = candidate;
+    const { part, plan } = chosen;
     this.#scheduler = new Scheduler({ problem, part, plan, limits });
+    this.#gradients =
+      gradients === plan
+        ? this.#scheduler
+        : new Scheduler({ problem, part, plan: gradients, limits });
     this.#calls = new GpuCalls(backend);
     this.#workspaceBytes = limits.workspaceBytes;
   }
 
   /** Upload what every call needs. */
   async start(call: string): Promise<void> {
-    const values = twiddleValues(this.#candidate.plan);
-    const buffer = await this.#calls.own.get("twiddles", values.byteLength, call);
-    this.#backend.write(buffer, 0, values);
-    const words = this.#scheduler.pattern?.words;
-    if (words)
-      this.#backend.write(await this.#calls.own.get("pattern", words.byteLength, call), 0, words);
+    for (const scheduler of new Set([this.#scheduler, this.#gradients])) {
+      const tables = {
+        twiddles: twiddleValues(scheduler.convolution.plan),
+        pattern: scheduler.pattern?.words,
+      };
+      for (const [name, values] of Object.entries(tables)) {
+        if (!values) continue;
+        const own = this.#tableOf(scheduler, name);
+        this.#backend.write(await this.#calls.own.get(own, values.byteLength, call), 0, values);
+      }
+    }
+  }
+
+  /** Our name of a table that a plan's kernels read. */
+  #tableOf(scheduler: Scheduler, name: string): string {
+    return scheduler === this.#scheduler ? name : `${name} of gradients`;
   }
 
   get device(): GPUDevice {
@@ -326,9 +354,10 @@ export class GpuRunner implements Runner {
     buffers: Buffers,
     encoder: GPUCommandEncoder | undefined,
     call: string,
+    scheduler = this.#scheduler,
   ): Promise<void> {
     const tables = ["twiddles", "pattern"].flatMap((name) => {
-      const buffer = this.#calls.own.known(name);
+      const buffer = this.#calls.own.known(this.#tableOf(scheduler, name));
       return buffer ? [[name, buffer]] : [];
     });
     const all: Buffers = { ...buffers, ...Object.fromEntries(tables) };
@@ -404,7 +433,7 @@ export class GpuRunner implements Runner {
       const key = `backward ${JSON.stringify(scheduled)}`;
       const recording = await this.#calls.recording(
         key,
-        () => this.#scheduler.backward(scheduled),
+        () => this.#gradients.backward(scheduled),
         call,
       );
       made = request.skip && (await this.#newSums(shape.channels, onGpu, call));
@@ -423,7 +452,7 @@ export class GpuRunner implements Runner {
             ? samples.buffer
             : await this.#calls.own.get(name, samples.length * 4, call);
       }
-      await this.#run(recording, buffers, request.encoder, call);
+      await this.#run(recording, buffers, request.encoder, call, this.#gradients);
       await this.#download(outputs, buffers, call);
       await this.#download([{ field: "dk", data: dk }], buffers, call);
       if (dskip) await this.#download([{ field: "dskip", data: dskip }], buffers, call);

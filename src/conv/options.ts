@@ -27,7 +27,10 @@ export interface FlashFFTConvOptions extends ProblemOptions {
   readonly batch?: number;
   /** H of the calls to come, 16 by default: a hint, as `batch` is. */
   readonly channels?: number;
-  /** Use this plan, as `explain()` prints it, instead of the planner's choice. */
+  /**
+   * Use this plan, as `explain()` prints it, instead of the planner's choice. On WebGPU it serves gradients too;
+   * `"plan; gradients plan"` names another one for them, of as many points.
+   */
   readonly plan?: string;
 }
 

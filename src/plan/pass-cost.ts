@@ -11,7 +11,7 @@ import type { DeviceSpec } from "./device.ts";
 import type { KeptFrequencies } from "./frequencies.ts";
 import { keptShares } from "./pass-pattern.ts";
 import type { PassLayout, PassPlan } from "./passes.ts";
-import { passLayouts, pointBytes, pointFormat } from "./passes.ts";
+import { gradientValues, passLayouts, pointBytes, pointFormat, widened } from "./passes.ts";
 
 /** What besides the plan decides a row's cost. */
 export interface RowWork {
@@ -21,6 +21,26 @@ export interface RowWork {
   readonly dtype: Dtype;
   /** Frequencies that are kept; blocks of the other ones are left out. */
   readonly frequencies?: KeptFrequencies | undefined;
+  /** For gradients, the most threads of a workgroup, which share a tile where one thread would hold too many values. */
+  readonly gradientThreads?: number | undefined;
+}
+
+/** Threads of a workgroup that leave each enough registers for gradients: compilers give those of 512 half as many. */
+const gradientThreadsMost = 256;
+
+/**
+ * How much longer a gradient kernel takes than others do, where registers have no room for all its values: gradients of 8,192
+ * points took 21.5 ps a point on an H200 (28 in two passes), of 16,384 in one pass 55 (29), of 2M with last passes of 8,192
+ * 101. Where they have room, gradients take 2.5 to 2.7 times the forward pass, whatever the plan.
+ */
+const spilling = { single: 1.35, large: 2.2, several: 3.4 };
+
+/** How much longer a gradient kernel takes for what its registers have no room for. */
+function spilled(pass: PassLayout, plan: PassPlan): number {
+  const large = pass.threads * pass.tiles > gradientThreadsMost;
+  if (pass.tilePoints / pass.threads <= gradientValues && !large) return 1;
+  if (plan.passes.length > 1) return spilling.several;
+  return large ? spilling.large : spilling.single;
 }
 
 /**
@@ -32,7 +52,6 @@ function crowding(pass: PassLayout, plan: PassPlan): number {
   const whole = pass.exchange === "whole" && pass.radices.length > 1;
   const memory = whole ? (values > 16 ? 2.55 : 1.21) : 1;
   const single = plan.passes.length === 1;
-  // Forward passes of several do not mind 32 values; gradients spill, and take three times as long.
   const many = single ? (pass.tilePoints >= 4096 ? 1.2 : 1.4) : 1.8;
   const registers = values > 16 ? many : values < 16 ? 0.84 : 1;
   // Large workgroups wait for one another; by halves of halves they do so four times as often (9.8 ps a point at 16,384).
@@ -70,6 +89,7 @@ function passCost(
   traffic: Traffic,
   share: number,
   device: DeviceSpec,
+  gradient: boolean,
 ): Cost {
   const points = plan.points * share;
   const flops =
@@ -79,12 +99,16 @@ function passCost(
   // Each boundary between stages is written and read, each way.
   const exchanged = (pass.radices.length - 1) * 4 * points * pointBytes.float32;
   const own = flops / device.generalFlops + points * device.pointSeconds;
-  const arithmetic = own * crowding(pass, plan);
-  const exchange = (exchanged / shared!.bandwidth) * crowding(pass, plan);
+  const longer = gradient && pass.rest === 1 ? spilled(pass, plan) : 1;
+  const crowded = crowding(pass, plan) * longer;
+  const arithmetic = own * crowded;
+  const exchange = (exchanged / shared!.bandwidth) * crowded;
+  // What spills goes the way of all other traffic.
   const io =
-    traffic.io / memory!.bandwidth +
-    traffic.work / cache!.bandwidth +
-    points * distance(pass, plan);
+    longer *
+    (traffic.io / memory!.bandwidth +
+      traffic.work / cache!.bandwidth +
+      points * distance(pass, plan));
   return {
     seconds: arithmetic + exchange + io,
     ...{ arithmetic, memory: exchange + io, overhead: 0, flops },
@@ -96,7 +120,11 @@ export type PassCost = Cost & { readonly bytes: number };
 
 /** Costs of a plan's passes, for one row, or two where they are packed together, on the whole device. */
 function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[] {
-  const layouts = passLayouts(plan);
+  const { gradientThreads } = work;
+  const gradient = gradientThreads !== undefined;
+  const layouts = passLayouts(plan).map((pass) =>
+    gradient && pass.rest === 1 ? widened(pass, gradientThreads) : pass,
+  );
   const rows = plan.packing === "rows" ? 2 : 1;
   const io = rows * (work.length + work.outputLength) * bytesPerSample(work.dtype);
   const workBytes = pointBytes[pointFormat(plan, work.dtype)];
@@ -111,7 +139,7 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
       work: plan.points * (trips * workBytes + spectrum),
     };
     const cost = {
-      ...passCost(pass, plan, traffic, shares[i]!, device),
+      ...passCost(pass, plan, traffic, shares[i]!, device, gradient),
       bytes: traffic.io + traffic.work,
     };
     if (i > 0 || rows === 1) return cost;

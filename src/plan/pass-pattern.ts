@@ -1,11 +1,12 @@
 /**
  * What a pattern of frequencies leaves of a plan's passes. Modulo x^N − 1 the stages of radices r₁, r₂, … sort the N bins
- * by residues: block j₁·r₂·r₃⋯ + j₂·r₃⋯ + … has the bins f ≡ j₁ + r₁·(j₂ + r₂·(j₃ + …)), as fine as the radices go.
+ * by residues: block p₁·r₂·r₃⋯ + p₂·r₃⋯ + … has the bins f ≡ j₁ + r₁·(j₂ + r₂·(j₃ + …)), as fine as the radices go, where j
+ * is the digit at place p.
  */
 import type { KeptFrequencies } from "./frequencies.ts";
 import { keptBins } from "./frequencies.ts";
 import type { PassPlan } from "./passes.ts";
-import { passLayouts } from "./passes.ts";
+import { digitAt, passLayouts } from "./passes.ts";
 import { product } from "./plan.ts";
 
 /** The residue of the bins of a block that these radices have left. */
@@ -14,7 +15,7 @@ function residueOf(block: number, radices: readonly number[]): number {
   let rest = block;
   for (let s = radices.length - 1; s >= 0; s--) {
     const radix = radices[s]!;
-    residue = residue * radix + (rest % radix);
+    residue = residue * radix + digitAt(rest % radix, radix);
     rest = Math.floor(rest / radix);
   }
   return residue;

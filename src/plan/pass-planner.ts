@@ -95,12 +95,13 @@ function priced(
   plan: PassPlan,
   device: DeviceSpec,
   { batch, channels }: GpuWorkload,
+  gradientThreads?: number,
 ): PassCandidate {
   const blocks = blocksOf(problem, plan);
   const { dtype } = problem;
   // All positions of a block hold samples.
   const row = plan.hop ? { length: 2 * plan.points, outputLength: plan.hop, dtype } : problem;
-  const cost = passPlanCost(plan, row, device);
+  const cost = passPlanCost(plan, { ...row, gradientThreads }, device);
   const units = channels * blocks * Math.ceil(batch / (plan.packing === "rows" ? 2 : 1));
   const waiting = Math.max(1, enoughThreads / threadsOf(plan, units));
   const seconds =
@@ -145,6 +146,70 @@ export function passCandidates(
     }
   }
   return [...seen.values()].sort((a, b) => a.seconds - b.seconds);
+}
+
+/** How little of the chosen plan's price another plan must have, for gradients to have kernels and spectra of their own. */
+const gradientShare = 0.9;
+
+/**
+ * The plan for gradients of a chosen plan, out of the candidates: gradient kernels hold three times the values of others, so
+ * that fewer to a thread may win. It has the same points in the same packing, whose spectra both plans share.
+ */
+export function gradientPlan(
+  { plan: chosen, part }: PassCandidate,
+  candidates: readonly PassCandidate[],
+  problem: Problem,
+  device: DeviceSpec,
+  limits: WorkgroupLimits,
+  workload: GpuWorkload,
+): PassPlan {
+  const plans = candidates
+    .map((c) => c.plan)
+    .filter(
+      ({ points, packing, hop }) =>
+        points === chosen.points && packing === chosen.packing && hop === chosen.hop,
+    );
+  const work = { ...problem, gradientThreads: limits.threads };
+  for (const alike of byRows(plans)) plans.push(cheapestPasses(alike, work, device));
+  const price = (plan: PassPlan): number =>
+    priced(problem, part, plan, device, workload, limits.threads).seconds;
+  let best = chosen;
+  let least = gradientShare * price(chosen);
+  for (const plan of plans) {
+    const seconds = price(plan);
+    if (seconds < least) [best, least] = [plan, seconds];
+  }
+  return best;
+}
+
+/** Between the plan of a text and the one that it names for gradients. */
+const gradientsAfter = "; gradients ";
+
+/** Whether plans find the points of spectra at the same places: an odd factor belongs to the first radix of all. */
+function shareSpectra(a: PassPlan, b: PassPlan): boolean {
+  const inOrder = ({ passes }: PassPlan): boolean =>
+    passes
+      .flatMap((p) => p.radices)
+      .slice(1)
+      .every((r) => (r & (r - 1)) === 0);
+  const alike = a.points === b.points && a.packing === b.packing && a.hop === b.hop;
+  return alike && inOrder(a) && inOrder(b);
+}
+
+/** The plans that a text names, "plan" for all calls or "plan; gradients plan", if they fit the problem and the device. */
+export function namedPlans(
+  text: string,
+  problem: Problem,
+  device: DeviceSpec,
+  limits: WorkgroupLimits,
+  workload: GpuWorkload,
+): { readonly chosen: PassCandidate; readonly gradients: PassPlan } | undefined {
+  const [own = "", ...others] = text.split(gradientsAfter);
+  const chosen = namedPasses(own, problem, device, limits, workload);
+  if (!chosen || others.length === 0) return chosen && { chosen, gradients: chosen.plan };
+  const gradients = namedPasses(others.join(gradientsAfter), problem, device, limits, workload);
+  if (!gradients || !shareSpectra(chosen.plan, gradients.plan)) return undefined;
+  return { chosen, gradients: gradients.plan };
 }
 
 /** The plan that a text names, if it fits the problem and the device. */

@@ -80,6 +80,23 @@ export function pointFormat(plan: PassPlan, dtype: Dtype): PointFormat {
 /** Bytes of a complex point. */
 export const pointBytes = { float32: 8, word: 4 } as const;
 
+/**
+ * Which output of a butterfly stands at a place: its digit of the frequency. Digits stand in bit-reversed order, an odd factor
+ * of the radix outermost. Then so do all points of a transform, whatever the radices that it is taken apart by, as long as an
+ * odd factor belongs to the first of them; and plans of one length share their spectra.
+ */
+export function digitAt(place: number, radix: number): number {
+  let odd = radix;
+  while (odd % 2 === 0) odd /= 2;
+  let reversed = 0;
+  let rest = place;
+  for (let n = radix / odd; n > 1; n /= 2) {
+    reversed = 2 * reversed + (rest & 1);
+    rest >>= 1;
+  }
+  return rest + odd * reversed;
+}
+
 /** Sizes of every pass, outermost first. */
 export function passLayouts(plan: PassPlan): PassLayout[] {
   let blocks = 1;
@@ -151,4 +168,16 @@ export function runnable(plan: PassPlan): boolean {
         (p.exchange !== "quarter" || [p.tilePoints, p.threads].every(isPower)),
     ) && layouts.length > 0
   );
+}
+
+/** Values that a thread should hold at most where it computes gradients: with more, U, G and the sums spill. */
+export const gradientValues = 16;
+
+/** The pass as gradients take it: with more threads, where one would hold too many values and the radices allow it. */
+export function widened(pass: PassLayout, most: number): PassLayout {
+  const threads = 2 * pass.threads;
+  const fits = pass.radices.every((r) => pass.tilePoints % (threads * r) === 0);
+  const values = pass.tilePoints / pass.threads;
+  if (values <= gradientValues || !fits || threads * pass.tiles > most) return pass;
+  return widened({ ...pass, threads }, most);
 }

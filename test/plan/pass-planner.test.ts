@@ -3,8 +3,15 @@ import { describe, expect, test } from "vitest";
 import { defaultGpu } from "../../src/plan/device.ts";
 import { keptBins } from "../../src/plan/frequencies.ts";
 import { keptBlocks } from "../../src/plan/pass-pattern.ts";
-import { namedPasses, passCandidates } from "../../src/plan/pass-planner.ts";
-import { formatPasses, parsePasses } from "../../src/plan/passes.ts";
+import { gradientPlan, namedPasses, passCandidates } from "../../src/plan/pass-planner.ts";
+import {
+  digitAt,
+  formatPasses,
+  gradientValues,
+  parsePasses,
+  passLayouts,
+  widened,
+} from "../../src/plan/passes.ts";
 import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
 
 const limits = { sharedBytes: 49_152, threads: 1024, values: 32 };
@@ -40,6 +47,32 @@ describe("kernels shorter than the input", () => {
   });
 });
 
+describe("gradients", () => {
+  const gpu = { sharedBytes: 49_152, threads: 1024, values: 32 };
+
+  test.each([4096, 16_384, 65_536, 2 ** 20, 2 ** 21])(
+    "of %i samples have no more values a thread than registers",
+    (length) => {
+      const problem = createProblem({ length, dtype: "float16" }, "test");
+      const workload = { batch: 16, channels: 768 };
+      const all = passCandidates(problem, defaultGpu, gpu, workload);
+      const plan = gradientPlan(all[0]!, all, problem, defaultGpu, gpu, workload);
+      const { points, packing, hop } = all[0]!.plan;
+      expect([plan.points, plan.packing, plan.hop]).toEqual([points, packing, hop]);
+      expect(parsePasses(formatPasses(plan))).toEqual(plan);
+      const last = widened(passLayouts(plan).at(-1)!, gpu.threads);
+      expect(last.tilePoints / last.threads).toBeLessThanOrEqual(gradientValues);
+    },
+  );
+
+  test.each([2048, 8192])("of %i samples keep the plan of other calls", (length) => {
+    const problem = createProblem({ length, dtype: "float16" }, "test");
+    const workload = { batch: 16, channels: 768 };
+    const all = passCandidates(problem, defaultGpu, gpu, workload);
+    expect(gradientPlan(all[0]!, all, problem, defaultGpu, gpu, workload)).toBe(all[0]!.plan);
+  });
+});
+
 describe("frequencies", () => {
   const digits = [8, 8, 8, 4];
   const frequencies = { digits, dropped: [4, 4, 4, 1], period: 2048 };
@@ -48,9 +81,9 @@ describe("frequencies", () => {
     const radices = [4, 8, 2, 16, 2];
     const bins = keptBins(frequencies);
     let phases = [0];
-    // A stage takes a ring x^M − e^{2πiφ} apart into those of phases (φ + q)/r.
+    // Halving takes a ring x^M − e^{2πiφ} apart into those of phases φ/2 and (φ + 1)/2; all radices come to halvings.
     for (const [s, r] of radices.entries()) {
-      phases = phases.flatMap((phase) => Array.from({ length: r }, (_, q) => (phase + q) / r));
+      for (let n = r; n > 1; n /= 2) phases = phases.flatMap((p) => [p / 2, (p + 1) / 2]);
       const kept = keptBlocks(frequencies, radices.slice(0, s + 1));
       const expected = phases.map((phase) => {
         for (let f = phase * phases.length; f < 2048; f += phases.length) {
@@ -61,6 +94,39 @@ describe("frequencies", () => {
       expect([...kept]).toEqual(expected);
     }
     expect(phases.length).toBe(2048);
+  });
+
+  test.each([
+    [
+      [4, 4, 16],
+      [2, 8, 4, 4],
+      [16, 16],
+    ],
+    [
+      [6, 4, 16],
+      [12, 32],
+      [3, 8, 16],
+      [24, 16],
+    ],
+    [
+      [5, 32],
+      [10, 16],
+      [40, 4],
+    ],
+  ])("points stand in one order, whatever the radices: %j", (...plans) => {
+    // Stage by stage: output `place` of radix r in a block of residues f mod n has those f + n·digit mod n·r.
+    const orders = plans.map((radices) => {
+      let residues = [0];
+      for (const r of radices) {
+        const n = residues.length;
+        residues = residues.flatMap((f) =>
+          Array.from({ length: r }, (_, place) => f + n * digitAt(place, r)),
+        );
+      }
+      return residues;
+    });
+    for (const order of orders) expect(order).toEqual(orders[0]);
+    expect(new Set(orders[0]).size).toBe(orders[0]!.length);
   });
 
   test("cost less, the fewer are kept", () => {

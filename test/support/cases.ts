@@ -116,7 +116,8 @@ const wordGradients = 1.5;
 
 /** The bar for y that words allow; 0 where there are none. */
 function wordBar(conv: FlashFFTConv, { dtype }: Problem): number {
-  const words = conv.device !== undefined && conv.explain().chosen.plan.includes("|");
+  const { chosen, gradientPlan = "" } = conv.explain();
+  const words = conv.device !== undefined && `${chosen.plan}${gradientPlan}`.includes("|");
   return words ? wordBars[dtype] : 0;
 }
 

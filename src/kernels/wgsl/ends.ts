@@ -7,6 +7,7 @@ import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import type { Scales } from "./rows.ts";
 import { Rows } from "./rows.ts";
+import { spectrumPlace } from "./spectra.ts";
 import type { Place } from "./tile.ts";
 import { sum } from "./tile.ts";
 
@@ -23,20 +24,17 @@ export class Ends extends Rows {
     return sum({ base, offset: place.offset });
   }
 
-  /** Where spectra have output q of the last stage's butterfly i, whatever the number of threads that share them. */
-  #slot(i: number, q: number): number {
-    const { radix } = this.tile.stages.at(-1)!;
-    return q * (this.pass.tilePoints / radix) + i * this.pass.threads;
+  /** Where output q of the last stage's butterfly i lies in its spectrum. */
+  #inSpectrum(i: number, q: number): Place {
+    const place = this.ends(true)[i]![q]!;
+    return spectrumPlace(this.spec.plan, this.pass, place, (text) => this.tile.held("k", text));
   }
 
-  /** Index of a point in spectra: threads next to each other, so that loads are whole lines. */
-  spectrumIndex(channel: string, i: number, q: number): string {
-    const { plan } = this.spec;
-    const base = this.tile.held(
-      "k",
-      `(${channel}) * ${plan.points}u + block * ${this.pass.size}u + t`,
-    );
-    return sum({ base, offset: this.#slot(i, q) });
+  /** Index of output q of the last stage's butterfly i in the `which`-th of some spectra. */
+  spectrumIndex(which: string, i: number, q: number): string {
+    const { base, offset } = this.#inSpectrum(i, q);
+    const from = this.tile.held("k", `(${which}) * ${this.spec.plan.points}u + ${base}`);
+    return sum({ base: from, offset });
   }
 
   /** Taps at their positions: sums over the runs that reach a place. */
@@ -107,14 +105,12 @@ export class Ends extends Rows {
       Array.from({ length: last.radix }, () => text.fresh("z")),
     );
     for (const name of names.flat()) text.line(`var ${name} = vec2f();`);
+    const adds = names.flatMap((row, i) =>
+      row.map((name, q) => `${name} += sums[at + ${sum(this.#inSpectrum(i, q))}];`),
+    );
     text.line("for (var c = 0u; c < p.chunks; c++) {");
-    const { plan } = this.spec;
-    text.line(`let at = (unit * p.chunks + c) * ${plan.points}u + block * ${this.pass.size}u + t;`);
-    names.forEach((row, i) => {
-      row.forEach((name, q) => {
-        text.line(`${name} += sums[at + ${this.#slot(i, q)}u];`);
-      });
-    });
+    text.line(`let at = (unit * p.chunks + c) * ${this.spec.plan.points}u;`);
+    for (const line of adds) text.line(line);
     text.line("}");
     // Frequencies that are not kept have no gradient.
     const places = this.ends(true);

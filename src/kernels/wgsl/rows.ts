@@ -1,5 +1,5 @@
 import type { PassLayout } from "../../plan/passes.ts";
-import { passLayouts } from "../../plan/passes.ts";
+import { passLayouts, widened } from "../../plan/passes.ts";
 import type { Cut, KernelSpec, Sink, Source } from "./kernels.ts";
 import { endsOf, tensorsOf } from "./kernels.ts";
 import { accumulators } from "./norms.ts";
@@ -10,7 +10,7 @@ import { tileSums } from "./sums.ts";
 import type { Binding, TensorAccess, TensorName } from "./tensors.ts";
 import { tensorBinding } from "./tensors.ts";
 import type { Place, Stage } from "./tile.ts";
-import { stagesOf, sum, Tile, widened } from "./tile.ts";
+import { stagesOf, sum, Tile } from "./tile.ts";
 import { rootQuarters, stageTables } from "./twiddles.ts";
 
 /** How many of the samples of all threads. */
@@ -472,10 +472,13 @@ export class Rows {
       if (m % 2 === 1) return [];
       // The last of an odd number meets itself: both threads store the same word.
       const b = singles[m + 1] ?? a;
-      const offset = this.tile.held(
-        "n",
-        `${a.place.base} + select(${a.place.offset}u, ${b.place.offset}u, ${odd}) - (t & 1u)`,
-      );
+      // Places have a base each where bit fields meet, as with an odd radix.
+      const [p, q] = [a.place, b.place];
+      const either =
+        p.base === q.base
+          ? `${p.base} + select(${p.offset}u, ${q.offset}u, ${odd})`
+          : `select(${sum(p)}, ${sum(q)}, ${odd})`;
+      const offset = this.tile.held("n", `${either} - (t & 1u)`);
       const value = (values: readonly Value[][]): string => {
         const [x, y] = [a.value(values), b.value(values)];
         const got = this.text.hold("g", `subgroupShuffleXor(select(${y}, ${x}, ${odd}), 1u)`);

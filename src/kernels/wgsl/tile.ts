@@ -1,14 +1,15 @@
 /**
  * One tile on chip: which points each thread holds at each stage, and the code of the stages and of the exchanges between
  * them. A tile is ρ rows of `columns` points; a stage of radix r takes blocks of S points apart into r sub-blocks. Butterfly
- * g of a stage lies in block ⌊g/S'⌋ at position g mod S', S' = S/r, and its input q stands q·S' further on; threads take
+ * g of a stage lies in block ⌊g/S'⌋ at position g mod S', S' = S/r, and its input q stands q·S' further on, as does its
+ * output of digit `digitAt(q, r)`; threads take
  * butterflies in turn. At the ends a thread takes `vector` neighbours at a time, for wider loads and stores.
  */
 import { Graph } from "../../math/expr.ts";
+import type { Scaled } from "../../math/fused.ts";
 import { fusedDft, settled, turn } from "../../math/fused.ts";
 import type { PassLayout } from "../../plan/passes.ts";
-import { isPower } from "../../plan/passes.ts";
-import { product } from "../../plan/plan.ts";
+import { digitAt, isPower } from "../../plan/passes.ts";
 import type { SharedLayout } from "./banks.ts";
 import { folded, foldedText, foldOf, padded, paddedText, place, sharedLayout } from "./banks.ts";
 import type { Text, Value } from "./print.ts";
@@ -208,9 +209,10 @@ export class Tile {
         );
         turned = x.map((v, j) => ({ ...g.cmul(v, t[j]!), factor: 1 }));
       } else turned = x.map((v, j) => turn(g, v, this.#turns(stage) * j, 4 * radix));
+      const y = fusedDft(g, turned, 1).map((v) => settled(g, v));
       return printValues(
         this.text,
-        fusedDft(g, turned, 1).map((v) => settled(g, v)),
+        y.map((_, q) => y[digitAt(q, radix)]!),
       );
     });
   }
@@ -229,7 +231,10 @@ export class Tile {
           loaded[i]!.map((v) => nodes(g, v)),
           radix,
         );
-      const x = inputs.map((v) => ({ ...nodes(g, v), factor: 1 }));
+      const x = new Array<Scaled>(radix);
+      inputs.forEach((v, q) => {
+        x[digitAt(q, radix)] = { ...nodes(g, v), factor: 1 };
+      });
       const y = fusedDft(g, x, -1).map((v, j) =>
         t
           ? g.cmulConj(settled(g, v), t[j]!)
@@ -430,20 +435,4 @@ export function stagesOf(
       phase,
     };
   });
-}
-
-/** Values that one thread holds. */
-export function valuesEach(pass: PassLayout): number {
-  return (product(pass.radices) * pass.columns) / pass.threads;
-}
-
-/** Values that a thread should hold at most where it computes gradients: with more, U, G and the sums spill. */
-const gradientValues = 16;
-
-/** The pass as gradients take it: with more threads, where one would hold too many values and the radices allow it. */
-export function widened(pass: PassLayout, most: number): PassLayout {
-  const threads = 2 * pass.threads;
-  const fits = pass.radices.every((r) => pass.tilePoints % (threads * r) === 0);
-  if (valuesEach(pass) <= gradientValues || !fits || threads * pass.tiles > most) return pass;
-  return widened({ ...pass, threads }, most);
 }

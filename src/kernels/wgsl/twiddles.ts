@@ -5,6 +5,7 @@
 import type { Complex, Graph } from "../../math/expr.ts";
 import { root } from "../../math/twiddle.ts";
 import type { PassPlan } from "../../plan/passes.ts";
+import { digitAt } from "../../plan/passes.ts";
 
 /** One stage's table: powers 2p and 2p + 1 of those kept, of block b, in element offset + p·blocks + b. */
 export interface StageTable {
@@ -92,7 +93,8 @@ export function twiddleValues(plan: PassPlan): Float32Array<ArrayBuffer> {
     });
     const next = new Float64Array(blocks * radix);
     for (let b = 0; b < blocks; b++) {
-      for (let q = 0; q < radix; q++) next[b * radix + q] = numerators[b]! + 4 * blocks * q;
+      for (let q = 0; q < radix; q++)
+        next[b * radix + q] = numerators[b]! + 4 * blocks * digitAt(q, radix);
     }
     numerators = next;
   });

@@ -8,7 +8,7 @@ import { dtypes } from "../../../src/dtype.ts";
 import { Scheduler } from "../../../src/kernels/wgsl/schedule.ts";
 import type { GpuLimits, Schedule } from "../../../src/kernels/wgsl/steps.ts";
 import { defaultGpu } from "../../../src/plan/device.ts";
-import { passCandidates } from "../../../src/plan/pass-planner.ts";
+import { gradientPlan, passCandidates } from "../../../src/plan/pass-planner.ts";
 import { formatPasses } from "../../../src/plan/passes.ts";
 import { createProblem, modes, type ProblemOptions } from "../../../src/plan/problem.ts";
 import { expectCompiled, kernelsOf } from "../../support/kernels.ts";
@@ -57,11 +57,13 @@ function schedulesOf(
   limits: GpuLimits,
 ): { text: string; all: Schedule[] } {
   const problem = createProblem(options, "test");
-  const { part, plan } = passCandidates(problem, defaultGpu, limits, {
-    batch: 2,
-    channels: 32,
-  })[0]!;
+  const workload = { batch: 2, channels: 32 };
+  const candidates = passCandidates(problem, defaultGpu, limits, workload);
+  const [best] = candidates;
+  const { part, plan } = best!;
   const scheduler = new Scheduler({ problem, part, plan, limits });
+  const other = gradientPlan(best!, candidates, problem, defaultGpu, limits, workload);
+  const gradients = new Scheduler({ problem, part, plan: other, limits });
   const skip = problem.length === problem.outputLength;
   const calls = [
     { pregate: false, postgate: false, skip: false, taps: undefined },
@@ -69,9 +71,10 @@ function schedulesOf(
   ].map((call) => ({ batch: 2, channels: 3, ...call, offsets: {} }));
   const all = [
     scheduler.spectra(3, problem.dtype, 0),
-    ...calls.flatMap((call) => [scheduler.forward(call), scheduler.backward(call)]),
+    ...calls.flatMap((call) => [scheduler.forward(call), gradients.backward(call)]),
   ];
-  return { text: formatPasses(plan), all };
+  const text = [plan, ...(other === plan ? [] : [other])].map(formatPasses).join(" and ");
+  return { text, all };
 }
 
 describe.each(Object.entries(profiles))("%s", (name, limits) => {
