@@ -26,15 +26,14 @@ import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
   DepthwiseGradients,
-  FlashDepthwiseConv1dOptions,
+  DepthwiseOptions,
 } from "./depthwise-options.ts";
 import type { DepthwiseRequest, DepthwiseRunner } from "./depthwise-runner.ts";
 
-/** A class as its messages name it, and where it may run. */
+/** A class as its messages name it. */
 interface Names {
   readonly type: string;
   readonly object: string;
-  readonly backends: readonly string[];
 }
 
 /** A call's operands, checked. */
@@ -73,18 +72,17 @@ export class DepthwiseCore {
   /** Compile, start threads or open the GPU; `order` as in DepthwiseEngine. */
   static async create(
     problem: DepthwiseProblem,
-    options: FlashDepthwiseConv1dOptions,
+    options: DepthwiseOptions,
     names: Names,
     order: readonly number[],
   ): Promise<DepthwiseCore> {
     const call = `${names.type}.create`;
     const { backend = "auto", device } = options;
-    oneOf(call, "backend", backend, names.backends);
+    oneOf(call, "backend", backend, ["auto", "cpu", "webgpu"]);
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
-    const takesDevice = names.backends.includes("webgpu") && device !== undefined;
-    const onGpu = backend === "webgpu" || (backend === "auto" && takesDevice);
+    const onGpu = backend === "webgpu" || (backend === "auto" && device !== undefined);
     const runner = onGpu
-      ? await DepthwiseGpuRunner.open(problem, device, call)
+      ? await DepthwiseGpuRunner.open(problem, device, order, call)
       : await DepthwiseCpuRunner.open(problem, options, order, call);
     return new DepthwiseCore(problem, names, batch, runner);
   }
