@@ -1,16 +1,22 @@
 /**
- * Short depthwise convolutions on a GPU, with everything in GPU buffers, against the time that their tensors need to be
+ * Short depthwise convolutions and fused projections on a GPU, with everything in GPU buffers, against the time that their tensors need to be
  * copied once and against PyTorch's Conv1d(groups = D), for the layout that it has.
  */
 import { type Dtype, decode } from "../src/dtype.ts";
-import { FlashDepthwiseConv1d, type GpuTensor, type Layout } from "../src/index.ts";
+import {
+  FlashDepthwiseConv1d,
+  FlashHyenaProjections,
+  type GpuTensor,
+  type Layout,
+} from "../src/index.ts";
 import { depthwiseOracleForward } from "../src/math/depthwise-oracle.ts";
 import { relativeError } from "../src/math/oracle.ts";
 import { round } from "./records.ts";
 import { deviceTimes, fill, type GpuRecord, type GpuRun, median, storedPool } from "./webgpu.ts";
 
-/** One measurement: B = 16, bias, no activation. */
+/** One measurement: B = 16, bias, no activation; D channels of an output, of which the projections read three times as many. */
 export interface GpuShortCase {
+  readonly form: "linear" | "projections";
   readonly layout: Layout;
   readonly dtype: Dtype;
   readonly pass: "forward" | "backward";
@@ -21,7 +27,10 @@ export interface GpuShortCase {
 
 const batch = 16;
 
-/** K = 3 and 5, D and L at both ends and between, both layouts, both types; backward at K = 3 in half precision too. */
+/**
+ * K = 3 and 5, D and L at both ends and between, both layouts, both types; backward at K = 3 in half precision too. Beside
+ * them, in half precision, the projections of a Hyena operator.
+ */
 export function gpuShortCases(): GpuShortCase[] {
   const shapes = [
     { channels: 768, length: 8192 },
@@ -32,18 +41,22 @@ export function gpuShortCases(): GpuShortCase[] {
     (["BHL", "BLH"] as const).flatMap((layout) =>
       (["float16", "float32"] as const).flatMap((dtype) =>
         [
-          { kernelLength: 3, pass: "forward" } as const,
-          { kernelLength: 5, pass: "forward" } as const,
-          { kernelLength: 3, pass: "backward" } as const,
-        ].map((rest) => ({ ...shape, layout, dtype, ...rest })),
+          { kernelLength: 3, pass: "forward", form: "linear" } as const,
+          { kernelLength: 5, pass: "forward", form: "linear" } as const,
+          { kernelLength: 3, pass: "backward", form: "linear" } as const,
+          { kernelLength: 3, pass: "forward", form: "projections" } as const,
+          { kernelLength: 3, pass: "backward", form: "projections" } as const,
+        ]
+          .filter(({ form }) => form === "linear" || dtype === "float16")
+          .map((rest) => ({ ...shape, layout, dtype, ...rest })),
       ),
     ),
   );
 }
 
 export function shortName(c: GpuShortCase): string {
-  const { layout, dtype, pass, channels, length, kernelLength } = c;
-  return `short ${layout} ${pass} D=${channels} L=${length} K=${kernelLength} ${dtype}`;
+  const { form, layout, dtype, pass, channels, length, kernelLength } = c;
+  return `${form === "linear" ? "short" : "projections"} ${layout} ${pass} D=${channels} L=${length} K=${kernelLength} ${dtype}`;
 }
 
 /** Wrong answers have no speed: twice what rounding once errs. */
@@ -67,17 +80,74 @@ async function firstRow(device: GPUDevice, y: GpuTensor, c: GpuShortCase): Promi
   return decode(row, dtype);
 }
 
+/** Channels of x for one of an output. */
+const packing = ({ form }: GpuShortCase): number => (form === "projections" ? 3 : 1);
+
 /** That row in float64, of tensors that are filled from the pool. */
-function exactRow(conv: FlashDepthwiseConv1d, c: GpuShortCase): Float64Array {
+function exactRow({ problem }: Opened, c: GpuShortCase): Float64Array {
   const { layout, length, channels, dtype, kernelLength } = c;
   const pool = decode(storedPool(dtype), dtype);
   const taps = storedPool("float32");
-  const stride = layout === "BHL" ? 1 : channels;
-  const x = Float64Array.from({ length }, (_, n) => pool[(n * stride) % pool.length]!);
-  const problem = { ...conv.problem, channels: 1, layout: "BHL" as const };
-  const weight = Float64Array.from(taps.subarray(0, kernelLength));
-  const inputs = { batch: 1, length, x, weight, bias: Float64Array.of(taps[0]!) };
-  return depthwiseOracleForward(problem, inputs)[0]!;
+  const packed = packing(c);
+  const [step, third] = layout === "BHL" ? [1, channels * length] : [packed * channels, channels];
+  const from = (values: Float64Array | Float32Array, count: number, each: number, apart: number) =>
+    Float64Array.from({ length: packed * count }, (_, i) => {
+      const at = Math.floor(i / count) * apart + (i % count) * each;
+      return values[at % values.length]!;
+    });
+  const inputs = {
+    ...{ batch: 1, length, x: from(pool, length, step, third) },
+    weight: from(taps as Float32Array, kernelLength, 1, channels * kernelLength),
+    bias: from(taps as Float32Array, 1, 1, channels),
+  };
+  const alone = { ...problem, channels: 1, layout: "BHL" as const };
+  return depthwiseOracleForward(alone, inputs)[0]!;
+}
+
+/** An object of either class, with its outputs and their gradients as lists. */
+interface Opened {
+  readonly problem: FlashDepthwiseConv1d["problem"];
+  forward(x: GpuTensor, y: readonly GpuTensor[], options: Recorded): Promise<unknown>;
+  /** @returns the new buffers. */
+  backward(x: GpuTensor, dy: readonly GpuTensor[], options: Recorded): Promise<GpuTensor[]>;
+  dispose(): void;
+}
+
+interface Recorded {
+  readonly weight: GpuTensor;
+  readonly bias: GpuTensor;
+  readonly encoder?: GPUCommandEncoder;
+  /** Where dx goes. */
+  readonly out?: GpuTensor;
+}
+
+async function openShort(c: GpuShortCase, device: GPUDevice, batch: number): Promise<Opened> {
+  const { form, layout, dtype, channels, kernelLength } = c;
+  const options = { layout, dtype, channels, kernelLength, device, batch };
+  if (form === "projections") {
+    const conv = await FlashHyenaProjections.create(options);
+    return {
+      problem: conv.problem,
+      forward: (x, [gated, postgate], { weight, ...rest }) =>
+        conv.forward(x, weight, { ...rest, out: { gated: gated!, postgate: postgate! } }),
+      async backward(x, [dgated, dpostgate], { weight, ...rest }) {
+        const upstream = { dgated: dgated!, dpostgate: dpostgate! };
+        const { dweight, dbias } = await conv.backward(upstream, x, weight, rest);
+        return [dweight, dbias!];
+      },
+      dispose: () => conv.dispose(),
+    };
+  }
+  const conv = await FlashDepthwiseConv1d.create(options);
+  return {
+    problem: conv.problem,
+    forward: (x, [out], { weight, ...rest }) => conv.forward(x, weight, { ...rest, out }),
+    async backward(x, [dy], { weight, ...rest }) {
+      const { dweight, dbias } = await conv.backward(dy!, x, weight, rest);
+      return [dweight, dbias!];
+    },
+    dispose: () => conv.dispose(),
+  };
 }
 
 /** Measure one case: ours, and PyTorch where it is there. */
@@ -85,40 +155,40 @@ export async function runGpuShort(c: GpuShortCase, run: GpuRun): Promise<GpuReco
   const { device, rounds, torch } = run;
   const { layout, dtype, pass, length, kernelLength } = c;
   const each = dtype === "float32" ? 4 : 2;
-  const B = Math.max(1, Math.min(batch, Math.floor(run.mostBytes / (c.channels * length * each))));
-  const most = Math.floor(run.mostBytes / (length * each));
+  const packed = packing(c);
+  const outputs = packed === 3 ? 2 : 1;
+  const row = packed * length * each;
+  const B = Math.max(1, Math.min(batch, Math.floor(run.mostBytes / (c.channels * row))));
+  const most = Math.floor(run.mostBytes / row);
   const channels = B > 1 ? c.channels : Math.max(1, Math.min(c.channels, most));
-  const shape = layout === "BHL" ? [B, channels, length] : [B, length, channels];
-  const problem = { layout, dtype, channels, kernelLength };
-  const conv = await FlashDepthwiseConv1d.create({ ...problem, device, batch: B });
-  const tensors = {
-    x: fill(device, shape, dtype),
-    y: fill(device, shape, dtype),
-    weight: fill(device, [channels, kernelLength], "float32"),
-    bias: fill(device, [channels], "float32"),
-    ...(pass === "backward" && { dy: fill(device, shape, dtype) }),
-  };
-  const { x, y, weight, bias } = tensors;
+  const actual = { ...c, channels };
+  const conv = await openShort(actual, device, B);
+  const tensor = (count: number): GpuTensor =>
+    fill(device, layout === "BHL" ? [B, count, length] : [B, length, count], dtype);
+  const several = (): GpuTensor[] => Array.from({ length: outputs }, () => tensor(channels));
+  const x = tensor(packed * channels);
+  const y = several();
+  const dy = pass === "backward" ? several() : [];
+  const dx = pass === "backward" ? [tensor(packed * channels)] : [];
+  const weight = fill(device, [packed * channels, kernelLength], "float32");
+  const bias = fill(device, [packed * channels], "float32");
   const results: GpuTensor[] = [];
   try {
-    await conv.forward(x, weight, { bias, out: y });
-    const actual = { ...c, channels };
+    await conv.forward(x, y, { weight, bias });
     const rel = relativeError(
-      Float32Array.from(await firstRow(device, y, actual)),
+      Float32Array.from(await firstRow(device, y[0]!, actual)),
       exactRow(conv, actual),
     );
     if (!(rel < largestError[dtype])) throw new Error(`the answer is wrong, relative error ${rel}`);
     const record = async (encoder: GPUCommandEncoder): Promise<void> => {
-      if (pass === "forward") await conv.forward(x, weight, { bias, out: y, encoder });
-      else {
-        const all = await conv.backward(tensors.dy!, x, weight, { bias, out: y, encoder });
-        results.push(all.dweight, all.dbias!);
-      }
+      if (pass === "forward") await conv.forward(x, y, { weight, bias, encoder });
+      else results.push(...(await conv.backward(x, dy, { weight, bias, encoder, out: dx[0]! })));
     };
     const times = await deviceTimes(device, record, rounds);
     const ms = median(times);
-    const floor =
-      (((pass === "forward" ? 2 : 3) * B * channels * length * each) / run.bandwidth) * 1e3;
+    // What is read and written once: x and the outputs, or x, their gradients and dx.
+    const moved = pass === "forward" ? packed + outputs : 2 * packed + outputs;
+    const floor = ((moved * B * channels * length * each) / run.bandwidth) * 1e3;
     const ours = {
       ...{ case: shortName(c), mode: layout, pass, gated: false },
       ...{ B, H: channels, L: length, K: kernelLength, N: length, dtype },
@@ -129,7 +199,7 @@ export async function runGpuShort(c: GpuShortCase, run: GpuRun): Promise<GpuReco
       ...{ rounds, adapter: run.adapter, node: process.version },
     };
     const answer =
-      typeof torch === "string" || layout !== "BHL"
+      typeof torch === "string" || layout !== "BHL" || c.form !== "linear"
         ? {}
         : await torch.measure({
             ...{ peer: "conv1d", B, H: channels, L: length, N: kernelLength },
@@ -147,7 +217,8 @@ export async function runGpuShort(c: GpuShortCase, run: GpuRun): Promise<GpuReco
       },
     ];
   } finally {
-    await conv.dispose();
-    for (const t of [...Object.values(tensors), ...results]) (t.data as GPUBuffer).destroy();
+    conv.dispose();
+    for (const t of [x, ...y, ...dy, ...dx, weight, bias, ...results])
+      (t.data as GPUBuffer).destroy();
   }
 }

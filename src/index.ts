@@ -17,6 +17,8 @@ export type {
   FlashDepthwiseConv1dOptions,
   FlashHyenaProjectionsOptions,
   GpuDepthwiseGradients,
+  GpuHyenaProjections,
+  GpuProjectionsUpstream,
   HyenaProjections,
   ProjectionsBackwardOptions,
   ProjectionsForwardOptions,

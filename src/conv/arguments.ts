@@ -44,6 +44,31 @@ export function destroyBuffers(results: Iterable<unknown>): void {
   for (const r of results) if (r instanceof GpuSamples) r.buffer.destroy();
 }
 
+/** An object of promises → an object of what they give; where one of them fails, the buffers of the others are destroyed. */
+export async function settled<T>(
+  promises: Readonly<Record<string, T | Promise<T>>>,
+): Promise<Record<string, T>> {
+  const names = Object.keys(promises);
+  const values = await Promise.allSettled(Object.values(promises));
+  const failed = values.find((v) => v.status === "rejected");
+  const made = values.map((v) => (v.status === "fulfilled" ? v.value : undefined));
+  if (!failed) return Object.fromEntries(names.map((name, i) => [name, made[i]!]));
+  destroyBuffers(
+    Object.values(promises).map((p, i) => (p instanceof Promise ? made[i] : undefined)),
+  );
+  throw failed.reason;
+}
+
+/** What a call gives; where it fails, the buffers that were made for its results are destroyed. */
+export async function orDestroyed<T>(running: Promise<T>, results: readonly Samples[]): Promise<T> {
+  try {
+    return await running;
+  } catch (error) {
+    destroyBuffers(results);
+    throw error;
+  }
+}
+
 /** Samples of a tensor, wherever they are. */
 export type Samples = SampleArray | GpuSamples;
 

@@ -12,14 +12,15 @@ import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts
 import {
   apart,
   checkOptions,
-  destroyBuffers,
   exactly,
   GpuSamples,
   handed,
   isGpuTensor,
   newArray,
+  orDestroyed,
   rowsOf,
   samplesOf,
+  settled,
 } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
 import { openRunner } from "./open.ts";
@@ -483,30 +484,5 @@ export class FlashFFTConv {
   /** The same as `dispose`, for `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.dispose();
-  }
-}
-
-/** An object of promises → an object of what they give. */
-async function settled<T>(
-  promises: Readonly<Record<string, T | Promise<T>>>,
-): Promise<Record<string, T>> {
-  const names = Object.keys(promises);
-  const values = await Promise.allSettled(Object.values(promises));
-  const failed = values.find((v) => v.status === "rejected");
-  const made = values.map((v) => (v.status === "fulfilled" ? v.value : undefined));
-  if (!failed) return Object.fromEntries(names.map((name, i) => [name, made[i]!]));
-  destroyBuffers(
-    Object.values(promises).map((p, i) => (p instanceof Promise ? made[i] : undefined)),
-  );
-  throw failed.reason;
-}
-
-/** What a call gives; where it fails, the buffers that were made for its results are destroyed. */
-async function orDestroyed<T>(running: Promise<T>, results: readonly Samples[]): Promise<T> {
-  try {
-    return await running;
-  } catch (error) {
-    destroyBuffers(results);
-    throw error;
   }
 }

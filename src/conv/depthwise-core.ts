@@ -1,5 +1,5 @@
 /** What the short convolutions have in common: the choice of a backend, the checks of what they are given, the calls. */
-import type { Dtype, SampleArray } from "../dtype.ts";
+import type { SampleArray } from "../dtype.ts";
 import { decode } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { GpuCommandEncoder } from "../gpu.ts";
@@ -15,7 +15,9 @@ import {
   handed,
   isGpuTensor,
   newArray,
+  orDestroyed,
   samplesOf,
+  settled,
   zeros,
 } from "./arguments.ts";
 import { DepthwiseCpuRunner } from "./depthwise-cpu.ts";
@@ -24,15 +26,14 @@ import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
   DepthwiseGradients,
-  FlashDepthwiseConv1dOptions,
+  DepthwiseOptions,
 } from "./depthwise-options.ts";
 import type { DepthwiseRequest, DepthwiseRunner } from "./depthwise-runner.ts";
 
-/** A class as its messages name it, and where it may run. */
+/** A class as its messages name it. */
 interface Names {
   readonly type: string;
   readonly object: string;
-  readonly backends: readonly string[];
 }
 
 /** A call's operands, checked. */
@@ -71,18 +72,17 @@ export class DepthwiseCore {
   /** Compile, start threads or open the GPU; `order` as in DepthwiseEngine. */
   static async create(
     problem: DepthwiseProblem,
-    options: FlashDepthwiseConv1dOptions,
+    options: DepthwiseOptions,
     names: Names,
     order: readonly number[],
   ): Promise<DepthwiseCore> {
     const call = `${names.type}.create`;
     const { backend = "auto", device } = options;
-    oneOf(call, "backend", backend, names.backends);
+    oneOf(call, "backend", backend, ["auto", "cpu", "webgpu"]);
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
-    const takesDevice = names.backends.includes("webgpu") && device !== undefined;
-    const onGpu = backend === "webgpu" || (backend === "auto" && takesDevice);
+    const onGpu = backend === "webgpu" || (backend === "auto" && device !== undefined);
     const runner = onGpu
-      ? await DepthwiseGpuRunner.open(problem, device, call)
+      ? await DepthwiseGpuRunner.open(problem, device, order, call)
       : await DepthwiseCpuRunner.open(problem, options, order, call);
     return new DepthwiseCore(problem, names, batch, runner);
   }
@@ -228,17 +228,16 @@ export class DepthwiseCore {
     return { x: data, batch, length: positions, outputLength, weight: taps, bias, state, given };
   }
 
-  /** Memory for a result: what was given, checked, or an array of x's kind, or a new buffer where x is in one. */
-  #result(
+  /** What the caller gave for a result, checked. */
+  #given(
     given: SampleArray | GpuTensor | undefined,
     name: string,
     size: number,
     inputs: readonly Named[],
-    like: Samples,
     call: string,
-  ): Samples | Promise<Samples> {
+  ): Samples | undefined {
+    if (given === undefined) return undefined;
     const { dtype } = this.problem;
-    if (given === undefined) return this.#fresh(like, size, dtype, call);
     const dimensions = isGpuTensor(given) ? given.shape.map(() => "samples") : ["samples"];
     const expected = { call, name, dtype, dimensions, device: this.runner.device };
     const { data } = samplesOf(given, expected);
@@ -247,8 +246,9 @@ export class DepthwiseCore {
     return data;
   }
 
-  #fresh(like: Samples, size: number, dtype: Dtype, call: string): Samples | Promise<Samples> {
-    if (like instanceof GpuSamples) return this.runner.allocate(size, dtype, call);
+  /** An array of x's kind for a result, or a new buffer where x is in one: when nothing is left that could be refused. */
+  #fresh(like: Samples, size: number, call: string): Samples | Promise<Samples> {
+    if (like instanceof GpuSamples) return this.runner.allocate(size, this.problem.dtype, call);
     return newArray(like.constructor as new (n: number) => SampleArray, size, call);
   }
 
@@ -291,9 +291,9 @@ export class DepthwiseCore {
     const { channels } = this.problem;
     const inputs = [...operands.given];
     const size = batch * channels * outputLength;
-    const results = out.map(({ name, array }) => {
-      const data = this.#result(array, name, size, inputs, operands.x, call);
-      if (array && !(data instanceof Promise)) inputs.push({ name, data });
+    const given = out.map(({ name, array }) => {
+      const data = this.#given(array, name, size, inputs, call);
+      if (data) inputs.push({ name, data, isOutput: true });
       return data;
     });
     const taken: Named[] = [];
@@ -305,13 +305,16 @@ export class DepthwiseCore {
       apart(taken[0]!, others, call);
     }
     const request = this.#request(operands, options.encoder, call);
-    // Arrays are there at once, so that calls on them take their turns in the order in which they were made.
-    const waits = results.some((r) => r instanceof Promise);
-    const made = waits ? await Promise.all(results) : (results as Samples[]);
-    const outputs = made.map((data, o): Named => ({ name: out[o]!.name, data }));
+    const results = out.map(
+      ({ name }, o) => [name, given[o] ?? this.#fresh(operands.x, size, call)] as const,
+    );
+    const wanted = Object.fromEntries(results);
+    const made = atOnce(wanted) ? wanted : await settled(wanted);
+    const outputs = Object.entries(made).map(([name, data]): Named => ({ name, data }));
     const running = this.runner.forward({ ...request, outputs, stateOut });
-    if (running) await running;
-    return made.map((data) => handed(data, this.#shape(batch, channels, outputLength)));
+    const own = outputs.filter((_, o) => !given[o]).map(({ data }) => data);
+    if (running) await orDestroyed(running, own);
+    return outputs.map(({ data }) => handed(data, this.#shape(batch, channels, outputLength)));
   }
 
   /** Gradients of a forward call with the same operands. */
@@ -324,7 +327,7 @@ export class DepthwiseCore {
     const call = this.#name("backward");
     const operands = this.#operands(x, weight, options, call);
     const { batch, length, outputLength, state } = operands;
-    const { channels, kernelLength, dtype } = this.problem;
+    const { channels, kernelLength } = this.problem;
     const inputs: Named[] = [...operands.given];
     const upstream = dy.map(({ name, tensor }): Named => {
       const expected = this.#expected(call, name, "H", "Lout");
@@ -334,21 +337,25 @@ export class DepthwiseCore {
       return { name, data };
     });
     const dstateOut = this.#state(options.dstateOut, "dstateOut", batch, call, inputs);
-    const dx = this.#result(options.out, "dx", operands.x.length, inputs, operands.x, call);
-    const dstate = state && this.#fresh(operands.x, state.length, dtype, call);
+    const given = this.#given(options.out, "dx", operands.x.length, inputs, call);
     const request = this.#request(operands, options.encoder, call);
-    const results = {
-      dx: dx instanceof Promise ? await dx : dx,
-      dstate: dstate instanceof Promise ? await dstate : dstate,
+    const wanted = {
+      dx: given ?? this.#fresh(operands.x, operands.x.length, call),
+      ...(state && { dstate: this.#fresh(operands.x, state.length, call) }),
     };
-    const sums = await this.runner.backward({ ...request, ...results, dy: upstream, dstateOut });
+    const made = atOnce(wanted) ? wanted : await settled(wanted);
+    const { dx, dstate } = made as { dx: Samples; dstate?: Samples };
+    const sums = await orDestroyed(
+      this.runner.backward({ ...request, dx, dstate, dy: upstream, dstateOut }),
+      [...(given ? [] : [dx]), ...(dstate ? [dstate] : [])],
+    );
     const packed = this.inputChannels;
     return {
-      dx: handed(results.dx, this.#shape(batch, packed, length)),
+      dx: handed(dx, this.#shape(batch, packed, length)),
       dweight: handed(sums.dweight, [packed, kernelLength]),
       ...(sums.dbias && { dbias: handed(sums.dbias, [packed]) }),
-      ...(results.dstate && {
-        dstate: handed(results.dstate, this.#shape(batch, packed, kernelLength - 1)),
+      ...(dstate && {
+        dstate: handed(dstate, this.#shape(batch, packed, kernelLength - 1)),
       }),
     } as DepthwiseGradients;
   }
@@ -368,6 +375,13 @@ export class DepthwiseCore {
     this.#disposed = true;
     this.runner.leave();
   }
+}
+
+/** Whether nothing must be waited for: calls on arrays take their turns in the order in which they were made. */
+function atOnce(
+  results: Readonly<Record<string, Samples | Promise<Samples>>>,
+): results is Readonly<Record<string, Samples>> {
+  return Object.values(results).every((r) => !(r instanceof Promise));
 }
 
 /** Whether two operands are the same samples: one array, or one place in a buffer. */

@@ -31,6 +31,10 @@ interface Operand {
   readonly use: "in" | "kept" | "out";
 }
 
+/** Buffers of results and of their gradients, in the order in which requests have them. */
+const outputBuffers = ["y", "postgate"] as const;
+const upstreamBuffers = ["dy", "dpostgate"] as const;
+
 /** One short convolution on one GPU. */
 export class DepthwiseGpuRunner implements DepthwiseRunner {
   readonly threads = 1;
@@ -41,20 +45,24 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
   readonly #scheduler: DepthwiseScheduler;
   readonly #calls: GpuCalls;
 
-  private constructor(problem: DepthwiseProblem, gpu: WebGpuBackend) {
+  private constructor(problem: DepthwiseProblem, order: readonly number[], gpu: WebGpuBackend) {
     this.#gpu = gpu;
     this.#dtype = problem.dtype;
-    this.#scheduler = new DepthwiseScheduler(problem, gpu.limits(workspaceBytes));
+    this.#scheduler = new DepthwiseScheduler(problem, gpu.limits(workspaceBytes), order);
     this.#calls = new GpuCalls(gpu);
   }
 
-  /** @throws UnsupportedError where there is no GPU. */
+  /**
+   * `order` as in DepthwiseScheduler.
+   * @throws UnsupportedError where there is no GPU.
+   */
   static async open(
     problem: DepthwiseProblem,
     device: GPUDevice | undefined,
+    order: readonly number[],
     call: string,
   ): Promise<DepthwiseGpuRunner> {
-    return new DepthwiseGpuRunner(problem, await backendFor(device, call));
+    return new DepthwiseGpuRunner(problem, order, await backendFor(device, call));
   }
 
   get device(): GPUDevice {
@@ -72,7 +80,8 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
   forward(request: DepthwiseForward): Promise<void> {
     const { outputs, state, stateOut } = request;
     const operands = operandsOf(request);
-    for (const { name, data } of outputs) operands.push({ buffer: "y", name, data, use: "out" });
+    for (const [o, { name, data }] of outputs.entries())
+      operands.push({ buffer: outputBuffers[o]!, name, data, use: "out" });
     if (stateOut)
       operands.push({ buffer: "stateOut", name: "stateOut", data: stateOut, use: "out" });
     // One buffer cannot be read and written by one kernel.
@@ -87,7 +96,8 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
   backward(request: DepthwiseBackward): Promise<DepthwiseSums> {
     const { name: call, dy, dx, dstate, dstateOut, weight, bias } = request;
     const operands = operandsOf(request);
-    for (const { name, data } of dy) operands.push({ buffer: "dy", name, data, use: "in" });
+    for (const [o, { name, data }] of dy.entries())
+      operands.push({ buffer: upstreamBuffers[o]!, name, data, use: "in" });
     if (dstateOut)
       operands.push({ buffer: "dstateOut", name: "dstateOut", data: dstateOut, use: "in" });
     operands.push({ buffer: "dx", name: "dx", data: dx, use: "out" });

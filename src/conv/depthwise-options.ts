@@ -9,8 +9,10 @@ import type { GpuTensor, Tensor } from "./arguments.ts";
 export interface DepthwiseOptions extends DepthwiseProblemOptions {
   /** B of tensors that come as flat arrays; 1 by default. Tensors with a shape may have any. */
   readonly batch?: number;
-  /** Where to compute: `auto` takes the best backend of the runtime, which is the CPU's. */
-  readonly backend?: "auto" | "cpu";
+  /** Where to compute: `auto` takes WebGPU where you pass a `device` and the CPU elsewhere. */
+  readonly backend?: "auto" | "cpu" | "webgpu";
+  /** A WebGPU device of yours, for tensors in its buffers; by default the library opens one. */
+  readonly device?: GpuDevice;
   /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
   readonly threads?: number;
   /** Instruction set of the kernels; by default the best that the runtime has. */
@@ -18,11 +20,7 @@ export interface DepthwiseOptions extends DepthwiseProblemOptions {
 }
 
 /** What a FlashDepthwiseConv1d is made from. */
-export interface FlashDepthwiseConv1dOptions extends Omit<DepthwiseOptions, "backend"> {
-  /** Where to compute: `auto` takes WebGPU where you pass a `device` and the CPU elsewhere. */
-  readonly backend?: "auto" | "cpu" | "webgpu";
-  /** A WebGPU device of yours, for tensors in its buffers; by default the library opens one. */
-  readonly device?: GpuDevice;
+export interface FlashDepthwiseConv1dOptions extends DepthwiseOptions {
   /** What follows the filter: nothing (the default), or SiLU, z/(1 + e^−z). */
   readonly activation?: "none" | "silu";
 }
@@ -94,28 +92,38 @@ export interface HyenaProjections {
   readonly postgate: SampleArray;
 }
 
-/** Optional operands of a call of the fused projections, arrays all of them; x and state have 3H channels. */
+/** The same of a call whose tensors are in GPU buffers; buffers that the caller did not give are the caller's to destroy. */
+export interface GpuHyenaProjections {
+  /** v ⊙ pregate behind their filters. */
+  readonly gated: GpuTensor;
+  /** The other gate behind its filter. */
+  readonly postgate: GpuTensor;
+}
+
+/** Optional operands of a call of the fused projections; x and state have 3H channels. */
 interface ProjectionsOperands {
-  /** (3H), float32 or the dtype. */
-  readonly bias?: SampleArray | undefined;
+  /** (3H), float32 or the dtype, in a GPU buffer float32. */
+  readonly bias?: SampleArray | GpuTensor | undefined;
   /** The K − 1 samples before the first, as in `DepthwiseForwardOptions`. */
-  readonly state?: SampleArray | undefined;
+  readonly state?: SampleArray | GpuTensor | undefined;
+  /** Record the work here instead of submitting it; for samples and states that are all in GPU buffers. */
+  readonly encoder?: GpuCommandEncoder | undefined;
 }
 
 /** Optional operands of a forward call of the fused projections. */
 export interface ProjectionsForwardOptions extends ProjectionsOperands {
   /** Takes the last K − 1 samples of state and x; may be `state` itself. */
-  readonly stateOut?: SampleArray | undefined;
-  /** Where the results go, instead of new arrays. */
-  readonly out?: HyenaProjections | undefined;
+  readonly stateOut?: SampleArray | GpuTensor | undefined;
+  /** Where the results go, instead of new arrays or buffers. */
+  readonly out?: HyenaProjections | GpuHyenaProjections | undefined;
 }
 
 /** Optional operands of a backward call: those of the forward call that it belongs to. */
 export interface ProjectionsBackwardOptions extends ProjectionsOperands {
   /** ∂loss/∂stateOut, where the loss depends on it. */
-  readonly dstateOut?: SampleArray | undefined;
-  /** Where dx goes, instead of a new array. */
-  readonly out?: SampleArray | undefined;
+  readonly dstateOut?: SampleArray | GpuTensor | undefined;
+  /** Where dx goes, instead of a new array or buffer. */
+  readonly out?: SampleArray | GpuTensor | undefined;
 }
 
 /** Gradients with respect to what the fused projections return. */
@@ -124,4 +132,12 @@ export interface ProjectionsUpstream {
   readonly dgated: Tensor;
   /** ∂loss/∂postgate. */
   readonly dpostgate: Tensor;
+}
+
+/** The same in GPU buffers. */
+export interface GpuProjectionsUpstream {
+  /** ∂loss/∂gated. */
+  readonly dgated: GpuTensor;
+  /** ∂loss/∂postgate. */
+  readonly dpostgate: GpuTensor;
 }

@@ -2,14 +2,18 @@
 import type { CpuBackend } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
 import type { SampleArray } from "../dtype.ts";
+import type { GpuDevice } from "../gpu.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
 import { oneOf } from "../plan/problem.ts";
-import type { Tensor } from "./arguments.ts";
+import type { GpuTensor, Tensor } from "./arguments.ts";
 import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
   DepthwiseGradients,
   FlashHyenaProjectionsOptions,
+  GpuDepthwiseGradients,
+  GpuHyenaProjections,
+  GpuProjectionsUpstream,
   HyenaProjections,
   ProjectionsBackwardOptions,
   ProjectionsForwardOptions,
@@ -30,15 +34,11 @@ export class FlashHyenaProjections {
   }
 
   /**
-   * Compile, start threads. `channels` is H: the packed tensor has 3H.
+   * Compile and start threads, or open the GPU. `channels` is H: the packed tensor has 3H.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
   static async create(options: FlashHyenaProjectionsOptions): Promise<FlashHyenaProjections> {
-    const names = {
-      type: "FlashHyenaProjections",
-      object: "projections",
-      backends: ["auto", "cpu"],
-    };
+    const names = { type: "FlashHyenaProjections", object: "projections" };
     const call = `${names.type}.create`;
     const pregate = options?.pregate ?? "second";
     oneOf(call, "pregate", pregate, ["first", "second"]);
@@ -57,9 +57,14 @@ export class FlashHyenaProjections {
     return this.#core.runner.threads;
   }
 
-  /** Instruction set in use. */
-  get instructions(): Instructions {
-    return this.#core.runner.instructions as Instructions;
+  /** In what the kernels are written: an instruction set of the CPU, or WebGPU's language. */
+  get instructions(): Instructions | "wgsl" {
+    return this.#core.runner.instructions;
+  }
+
+  /** The GPU device in use, for buffers and commands of your own; undefined on the CPU. */
+  get device(): GpuDevice | undefined {
+    return this.#core.runner.device;
   }
 
   /** @internal For tests: the CPU's memory and threads. */
@@ -72,7 +77,7 @@ export class FlashHyenaProjections {
     return this.#core.outputLength(length);
   }
 
-  /** A zeroed array (B, 3H, L) or (B, L, 3H) that calls use without copying; it lives until `dispose`. */
+  /** A zeroed array (B, 3H, L) or (B, L, 3H) that calls on the CPU use without copying; it lives until `dispose`. */
   allocateInput(batch: number, length: number): SampleArray {
     return this.#core.lend(this.#core.inputChannels, batch, length, "allocateInput");
   }
@@ -91,14 +96,25 @@ export class FlashHyenaProjections {
   /**
    * Both results for all rows.
    * @param x (B, 3H, L) or (B, L, 3H): the packed projections, in the object's dtype.
-   * @param weight (3H, K) taps, float32 or the dtype.
+   * @param weight (3H, K) taps, float32 or the dtype; float32 where they are in a GPU buffer.
+   * @returns `out`, or arrays of x's kind; new buffers that are the caller's where x is in one.
    * @throws InvalidArgumentError, BackendError.
    */
-  async forward(
+  forward(
+    x: GpuTensor,
+    weight: Tensor | GpuTensor,
+    options?: ProjectionsForwardOptions,
+  ): Promise<GpuHyenaProjections>;
+  forward(
     x: Tensor,
-    weight: Tensor,
+    weight: Tensor | GpuTensor,
+    options?: ProjectionsForwardOptions,
+  ): Promise<HyenaProjections>;
+  async forward(
+    x: Tensor | GpuTensor,
+    weight: Tensor | GpuTensor,
     options: ProjectionsForwardOptions = {},
-  ): Promise<HyenaProjections> {
+  ): Promise<HyenaProjections | GpuHyenaProjections> {
     const { out, ...rest } = options;
     const results = [
       { name: "out.gated", array: out?.gated },
@@ -114,11 +130,23 @@ export class FlashHyenaProjections {
    * @throws InvalidArgumentError, BackendError.
    */
   backward(
+    upstream: GpuProjectionsUpstream,
+    x: GpuTensor,
+    weight: Tensor | GpuTensor,
+    options?: ProjectionsBackwardOptions,
+  ): Promise<GpuDepthwiseGradients>;
+  backward(
     upstream: ProjectionsUpstream,
     x: Tensor,
-    weight: Tensor,
+    weight: Tensor | GpuTensor,
+    options?: ProjectionsBackwardOptions,
+  ): Promise<DepthwiseGradients>;
+  backward(
+    upstream: ProjectionsUpstream | GpuProjectionsUpstream,
+    x: Tensor | GpuTensor,
+    weight: Tensor | GpuTensor,
     options: ProjectionsBackwardOptions = {},
-  ): Promise<DepthwiseGradients> {
+  ): Promise<DepthwiseGradients | GpuDepthwiseGradients> {
     const dy = [
       { name: "dgated", tensor: upstream.dgated },
       { name: "dpostgate", tensor: upstream.dpostgate },

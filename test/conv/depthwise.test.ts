@@ -15,8 +15,7 @@ import {
 } from "../support/depthwise.ts";
 import { normal } from "../support/signals.ts";
 
-/** The projections run on the CPU alone. */
-const forms: readonly Form[] = ["linear", "silu", ...(onGpu ? [] : ["projections" as const])];
+const forms: readonly Form[] = ["linear", "silu", "projections"];
 
 /** Random cases, of which each compiles kernels. */
 const numRuns = onGpu ? 10 : 60;
@@ -99,12 +98,7 @@ const large: readonly Partial<DepthwiseCase>[] = [
 
 describeBackends("larger than one piece", (_, configuration) => {
   const { options } = configuration;
-  test.each(
-    share(
-      large.filter((part) => forms.includes(part.form ?? "linear")),
-      2,
-    ),
-  )("%o", async (part) => {
+  test.each(share(large, 2))("%o", async (part) => {
     const c = { ...base, ...part };
     const inputs = drawCase(c, 7);
     using conv = await openCase(c, options);
@@ -184,46 +178,46 @@ describe("streams", () => {
     "gradients through the state",
     (_, configuration) => {
       const { options } = configuration;
-      test.each(layouts)(
-        "%s: block by block, last to first, they are those of the whole",
-        async (layout) => {
+      test.each(
+        (["silu", "projections"] as const).flatMap((form) =>
+          layouts.map((layout) => [layout, form] as const),
+        ),
+      )(
+        "%s %s: block by block, last to first, they are those of the whole",
+        async (layout, form) => {
           const c: DepthwiseCase = {
-            ...{ ...base, layout, form: "silu", channels: 5, batch: 2 },
-            ...{ length: 23, kernelLength: 8, state: true },
+            ...{ ...base, layout, form, channels: 5, batch: 2 },
+            ...{ length: 23, kernelLength: form === "silu" ? 8 : 4, state: true },
           };
           const inputs = drawCase(c, 3);
-          using conv = await FlashDepthwiseConv1d.create({
-            ...{ layout, channels: 5, batch: 2, kernelLength: 8, activation: "silu" },
-            ...options,
-          });
+          using conv = await openCase(c, options);
           const { x, weight, dy } = inputs;
           const { bias, state } = inputs.options;
-          const whole = await conv.backward(dy[0]!, x, weight, { bias, state });
+          const whole = await conv.backward(inputs);
+          const packed = form === "silu" ? 5 : 15;
           const edges = [0, 3, 16, 21, 23];
           const states = [state!];
           for (let i = 1; i < edges.length; i++) {
-            const stateOut = conv.createState(2);
-            const block = cut(x, c, 5, [edges[i - 1]!, edges[i]!]);
-            await conv.forward(block, weight, { bias, state: states[i - 1]!, stateOut });
+            const stateOut = new Float32Array(state!.length);
+            const block = cut(x, c, packed, [edges[i - 1]!, edges[i]!]);
+            const carried = { bias, state: states[i - 1]!, stateOut };
+            await conv.forward({ ...inputs, x: block, options: carried as never });
             states.push(stateOut);
           }
           let dstateOut: SampleArray | undefined;
           const dweight = new Float64Array(weight.length);
           for (let i = edges.length - 1; i > 0; i--) {
             const range = [edges[i - 1]!, edges[i]!] as const;
-            const part = await conv.backward(
-              cut(dy[0]!, c, 5, range),
-              cut(x, c, 5, range),
-              weight,
-              {
-                ...{ bias, state: states[i - 1]!, dstateOut },
-              },
-            );
+            const carried = { bias, state: states[i - 1]!, dstateOut };
+            const part = await conv.backward({
+              ...{ ...inputs, x: cut(x, c, packed, range), options: carried as never },
+              dy: dy.map((d) => cut(d, c, 5, range)),
+            });
             dstateOut = part.dstate!;
             part.dweight.forEach((v, n) => {
               dweight[n] = dweight[n]! + v;
             });
-            const want = Float64Array.from(cut(whole.dx, c, 5, range) as Float32Array);
+            const want = Float64Array.from(cut(whole.dx, c, packed, range) as Float32Array);
             expectClose(part.dx, want, { rowLength: want.length, bound: 6e-7 });
           }
           const exact = Float64Array.from(whole.dstate as Float32Array);
@@ -269,7 +263,7 @@ describeBackends(
       },
     );
 
-    test.skipIf(onGpu)("projections feed it: the Hyena operator in two calls", async () => {
+    test("projections feed it: the Hyena operator in two calls", async () => {
       const [channels, length] = [3, 100];
       const c: DepthwiseCase = { ...base, form: "projections", channels, length, kernelLength: 3 };
       const inputs = drawCase(c, 11);

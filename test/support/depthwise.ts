@@ -58,9 +58,7 @@ export async function openCase(
   const { form, layout, dtype, batch, channels, kernelLength, padding } = c;
   const settings = { layout, dtype, batch, channels, kernelLength, padding, ...options };
   if (form === "projections") {
-    const { backend } = options;
-    if (backend !== "cpu") throw new Error(`projections on ${backend}`);
-    const conv = await FlashHyenaProjections.create({ ...settings, backend, pregate: c.pregate });
+    const conv = await FlashHyenaProjections.create({ ...settings, pregate: c.pregate });
     return {
       ...wrap(conv),
       async forward({ x, weight, options }, out) {

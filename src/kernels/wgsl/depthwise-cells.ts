@@ -35,6 +35,8 @@ export interface Lines {
   /** Of positions in layout BHL, of channels in BLH. */
   readonly width: Width;
   readonly writes?: boolean;
+  /** Whether items have three times the channels of a call, and which third is meant cannot be said by the offset alone. */
+  readonly packed?: boolean;
 }
 
 /** Widest access: 16 bytes, and in layout BLH no more channels than a cell has. */
@@ -83,9 +85,21 @@ function element({ name, layout, width }: Lines, at: string, position: string): 
   return width === 1 ? `${at} + ${position}` : `${at} + ${position} / ${width}u`;
 }
 
-/** Where a line begins, from the names of the line and, in layout BLH, the cell. */
-export const lineStart = ({ name, layout }: Lines, line: string, cell: string): string =>
-  `${line} * p.${name}_line + p.${name}${layout === "BLH" ? ` + ${cell}` : ""}`;
+/** Where a line begins, from the names of the line and, in layout BLH, the cell; of packed channels, in that third. */
+export function lineStart(
+  { name, layout, packed }: Lines,
+  line: string,
+  cell: string,
+  third = 0,
+): string {
+  if (layout === "BLH") {
+    const beside = packed ? ` + ${third}u * p.third` : "";
+    return `${line} * p.${name}_line + p.${name} + ${cell}${beside}`;
+  }
+  // An item's other two thirds lie between its lines and those of the next one.
+  const among = packed ? `(${line} + (${line} / p.span * 2u + ${third}u) * p.third)` : line;
+  return `${among} * p.${name}_line + p.${name}`;
+}
 
 function stored({ name, dtype, width }: Lines, index: string): string {
   if (dtype === "float32" || width > 1) return `${name}[${index}]`;

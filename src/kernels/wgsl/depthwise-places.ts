@@ -3,7 +3,7 @@ import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import { show, UnsupportedError } from "../../errors.ts";
 import type { DepthwiseProblem } from "../../plan/depthwise.ts";
-import { outputLengthOf } from "../../plan/depthwise.ts";
+import { outputLengthOf, widths } from "../../plan/depthwise.ts";
 import type { Width } from "./depthwise-cells.ts";
 import { widthFor } from "./depthwise-cells.ts";
 import type { OwnParameters } from "./kernels.ts";
@@ -52,7 +52,15 @@ export interface Operand {
   readonly pitch?: number;
   /** Whether the buffer holds no more than the piece. */
   readonly own?: boolean;
+  /** Which channels of an item with three times as many it has, where it is packed. */
+  readonly part?: Part;
 }
+
+/**
+ * Of an item's packed channels, a step takes one third, all three side by side, each for itself, or all as if there were
+ * no thirds.
+ */
+export type Part = 0 | 1 | 2 | "thirds" | "all";
 
 /** The positions that a step reads or writes. */
 export type Span = readonly [from: number, to: number];
@@ -80,6 +88,8 @@ export class Places {
   readonly across: boolean;
   /** Channels of a cell. */
   readonly cell: Width;
+  /** Whether a step may take all thirds of packed channels: where an item, and its taps, can be bound at once. */
+  readonly together: boolean;
   readonly bytes: Partial<Record<BufferName, number>> = {};
   readonly #limits: GpuLimits;
 
@@ -96,6 +106,20 @@ export class Places {
     this.cell = this.across
       ? (Math.min(...[0, ...offsets].map((o) => widthFor(dtype, "BLH", channels, o))) as Width)
       : 1;
+    const item = { batchFrom: 0, batch: 1, channelFrom: 0, channels, from: 0, to: pieceStep };
+    this.together =
+      this.#packs &&
+      this.#boundBytes(item, "thirds") <= this.#room &&
+      3 * channels * problem.kernelLength * 4 <= this.#room;
+  }
+
+  get #packs(): boolean {
+    return widths(this.problem.form).branches > 1;
+  }
+
+  /** Bytes of a tensor that one binding has room for, wherever it begins. */
+  get #room(): number {
+    return this.#limits.bindingBytes - this.#limits.alignment - 64;
   }
 
   /** Where a tensor begins in the user's buffer. */
@@ -111,9 +135,9 @@ export class Places {
   }
 
   /** A state, whose positions are taken one by one. */
-  state(name: string, buffer: BufferName, writes = false): Operand {
+  state(name: string, buffer: BufferName, part: Part | undefined, writes = false): Operand {
     const state = this.tensor(name, buffer, this.problem.kernelLength - 1, writes);
-    return this.across ? state : { ...state, width: 1 };
+    return this.#packed(this.across ? state : { ...state, width: 1 }, part);
   }
 
   /** Bytes of a user's buffer, bound at an allowed offset. */
@@ -129,16 +153,45 @@ export class Places {
     return { range: { buffer, offset, size }, first: (from - offset) / elementBytes };
   }
 
+  /** The same of x or its gradient, whose channels may be packed. */
+  input(name: string, buffer: BufferName, part: Part | undefined, writes = false): Operand {
+    return this.#packed(this.tensor(name, buffer, this.call.length, writes), part);
+  }
+
+  #packed(tensor: Operand, part: Part | undefined): Operand {
+    return part === undefined ? tensor : { ...tensor, part };
+  }
+
+  /** Channels of an item of a tensor, the first that a piece from channel 0 on binds, and how many it binds beyond its own. */
+  channels(part: Part | undefined): { all: number; first: number; beyond: number } {
+    const { channels } = this.problem;
+    if (part === undefined) return { all: channels, first: 0, beyond: 0 };
+    return {
+      all: 3 * channels,
+      first: typeof part === "number" ? part * channels : 0,
+      beyond: part === "thirds" ? 2 * channels : 0,
+    };
+  }
+
+  /** Whether a kernel must be told how far the thirds are from each other. */
+  apart(part: Part | undefined): boolean {
+    return part === "thirds" || (typeof part === "number" && !this.across);
+  }
+
   /** Samples of a tensor that a piece has between positions, and the first of them in the buffer. */
   #samples(
     o: Operand,
     piece: Piece,
     [low, high]: Span,
   ): { begin: number; count: number; from: number } {
-    const { channels: all } = this.problem;
     const { batch, channels, batchFrom, channelFrom } = piece;
     const { first = 0, size, pitch = size, own = false } = o;
-    const lines = this.across ? batch : batch * channels;
+    const {
+      all,
+      first: skipped,
+      beyond,
+    } = own ? { all: channels, first: 0, beyond: 0 } : this.channels(o.part);
+    const lines = this.across ? batch : (batch - 1) * all + beyond + channels;
     const positions = own ? pitch : size;
     const clip = (n: number): number => Math.min(first + positions, Math.max(first, n));
     const inLine = this.across ? 1 : o.width;
@@ -152,15 +205,14 @@ export class Places {
         ? first + positions
         : Math.max(from + inLine, clip(roundUp(high - first, inLine) + first));
     if (this.across) {
-      const step = own ? channels : all;
       const line = own ? 0 : batchFrom * pitch;
       return {
-        begin: (line + from - first) * step + (own ? 0 : channelFrom),
-        count: ((lines - 1) * pitch + to - from - 1) * step + channels,
+        begin: (line + from - first) * all + (own ? 0 : skipped + channelFrom),
+        count: ((lines - 1) * pitch + to - from - 1) * all + beyond + channels,
         from,
       };
     }
-    const line = own ? 0 : batchFrom * all + channelFrom;
+    const line = own ? 0 : batchFrom * all + skipped + channelFrom;
     return { begin: line * pitch + from - first, count: (lines - 1) * pitch + to - from, from };
   }
 
@@ -179,7 +231,8 @@ export class Places {
       count * bytes,
       width * bytes,
     );
-    const step = (own ? piece.channels : this.problem.channels) / width;
+    const { all } = this.channels(o.part);
+    const step = (own ? piece.channels : all) / width;
     const parameters: Record<string, number> = {
       [name]: element - (this.across ? from * step : from / width),
       [`${name}_from`]: first,
@@ -203,10 +256,11 @@ export class Places {
   }
 
   #split(piece: Piece, work: (piece: Piece) => number): Piece[] {
-    const { bindingBytes, alignment, workspaceBytes } = this.#limits;
+    const { bindingBytes, workspaceBytes } = this.#limits;
     const { kernelLength } = this.problem;
-    const room = bindingBytes - alignment - 64;
-    const tooLong = this.#boundBytes(piece) > room;
+    const room = this.#room;
+    const bytes = this.#boundBytes(piece, this.together ? "thirds" : this.#packs ? 0 : undefined);
+    const tooLong = bytes > room;
     const tooMuch =
       work(piece) > Math.min(bindingBytes, workspaceBytes / 2) ||
       piece.channels * kernelLength * 4 > room;
@@ -216,7 +270,7 @@ export class Places {
     throw new UnsupportedError({
       call: this.call.name,
       requirement: "a GPU that binds the samples around a few positions at once",
-      value: `${show(this.#boundBytes(piece))} bytes of ${show(piece.channels)} channels where ${show(bindingBytes)} can be bound`,
+      value: `${show(bytes)} bytes of ${show(piece.channels)} channels where ${show(bindingBytes)} can be bound`,
       remedy: "Use layout 'BHL', fewer channels a call, or backend: 'cpu'.",
     });
   }
@@ -247,10 +301,10 @@ export class Places {
   }
 
   /** Bytes of the longest tensor's part in a piece. */
-  #boundBytes(piece: Piece): number {
+  #boundBytes(piece: Piece, part: Part | undefined): number {
     const { dtype, kernelLength, left } = this.problem;
     const size = Math.max(this.call.length, this.outputLength, kernelLength);
-    const longest = this.tensor("x", "x", size);
+    const longest = this.#packed(this.tensor("x", "x", size), part);
     const reach = Math.max(kernelLength, Math.abs(left)) + kernelLength + 2 * pieceStep;
     const span: Span = [piece.from - reach, piece.to + reach];
     return this.#samples(longest, piece, span).count * bytesPerSample(dtype);

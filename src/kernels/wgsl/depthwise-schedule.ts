@@ -1,9 +1,9 @@
 /** Calls of short convolutions as lists of steps: which kernels, on which pieces of which buffers. */
-import type { DepthwiseProblem } from "../../plan/depthwise.ts";
-import type { Filter, Gradient, Spread } from "./depthwise.ts";
+import type { DepthwiseProblem, Form } from "../../plan/depthwise.ts";
+import { widths } from "../../plan/depthwise.ts";
+import type { Filter, Gradient } from "./depthwise.ts";
 import {
   biasShift,
-  depthwiseThreads,
   filterKernel,
   gradientKernel,
   sumsBeside,
@@ -11,13 +11,17 @@ import {
   totalsKernel,
 } from "./depthwise.ts";
 import type { Lines } from "./depthwise-cells.ts";
-import type { Bound, DepthwiseGpuCall, Operand, Piece, Span } from "./depthwise-places.ts";
+import type { Bound, DepthwiseGpuCall, Operand, Part, Piece, Span } from "./depthwise-places.ts";
 import { Places, pieceStep, roundUp } from "./depthwise-places.ts";
-import type { Kernel } from "./kernels.ts";
+import type { Spread } from "./depthwise-writer.ts";
+import { depthwiseThreads } from "./depthwise-writer.ts";
+import type { Kernel, OwnParameters } from "./kernels.ts";
 import type { BufferRange, GpuLimits, Schedule, Step } from "./steps.ts";
 
 /** Filters of so many taps have their gradients in one pass; others keep dz in work memory and take taps in turns. */
 const fusedTaps = 8;
+/** The same for two filters whose outputs are multiplied: what both hold must fit a thread's registers. */
+const pairedTaps = { BHL: 8, BLH: 4 } as const;
 /** Outputs of a thread, forward, and samples of one that sums gradients. */
 const forwardSamples = 16;
 const gradientSamples = 64;
@@ -34,15 +38,27 @@ function lanesAcross(cells: number): number {
   );
 }
 
+/** One filter in a backward call: where its output's gradient comes from. */
+interface Branch {
+  /** The third of packed channels that it filters. */
+  readonly part: Part | undefined;
+  readonly upstream: "dy" | "dpostgate";
+  /** What dz is: the upstream gradient itself, times the SiLU's slope, or times the output of another third's filter. */
+  readonly dz: "upstream" | "slope" | { readonly times: Part };
+}
+
 /** Makes schedules for one short convolution, and remembers kernels. */
 export class DepthwiseScheduler {
   readonly problem: DepthwiseProblem;
   readonly limits: GpuLimits;
+  /** Of packed channels, the thirds that are the gate before, the gate behind, and v. */
+  readonly order: readonly number[];
   readonly #kernels = new Map<string, Kernel>();
 
-  constructor(problem: DepthwiseProblem, limits: GpuLimits) {
+  constructor(problem: DepthwiseProblem, limits: GpuLimits, order: readonly number[] = [0]) {
     this.problem = problem;
     this.limits = limits;
+    this.order = order;
   }
 
   /** y, and the state that the call leaves behind. */
@@ -75,46 +91,94 @@ class Call {
     this.#places = new Places(scheduler.problem, scheduler.limits, call);
   }
 
-  get #history(): Operand | undefined {
-    return this.#places.call.state ? this.#places.state("state", "state") : undefined;
+  get #packs(): boolean {
+    return this.#places.problem.form === "projections";
+  }
+
+  /** Which thirds of packed channels a step takes by itself where it cannot take all; without packed channels, what there is. */
+  get #parts(): readonly (Part | undefined)[] {
+    return this.#packs ? [0, 1, 2] : [undefined];
+  }
+
+  #x(part: Part | undefined): Operand {
+    return this.#places.input("x", "x", part);
+  }
+
+  #history(part: Part | undefined): Operand | undefined {
+    return this.#places.call.state ? this.#places.state("state", "state", part) : undefined;
+  }
+
+  #output(name: string, buffer: "y" | "postgate"): Operand {
+    return this.#places.tensor(name, buffer, this.#places.outputLength, true);
   }
 
   forward(): Schedule {
     const { length, stateOut } = this.#places.call;
-    const { left, form } = this.#places.problem;
-    const y = this.#places.tensor("y", "y", this.#places.outputLength, true);
-    for (const piece of this.#places.pieces(
-      0,
-      Math.max(length, this.#places.outputLength),
-      () => 0,
-    )) {
-      const span: Span = [piece.from, Math.min(piece.to, this.#places.outputLength)];
-      this.#filter(piece, span, {
-        ...{ taps: "forward", left, bias: this.#places.call.bias },
-        result: form === "silu" ? "silu" : "sum",
-        ...{ source: this.#places.tensor("x", "x", length), history: this.#history, target: y },
-      });
+    const { outputLength, together } = this.#places;
+    const end = Math.max(length, outputLength);
+    const work = (piece: Piece): number =>
+      this.#packs && !together ? bytesOf(piece, piece.from, Math.min(piece.to, outputLength)) : 0;
+    for (const piece of this.#places.pieces(0, end, work)) {
+      const span: Span = [piece.from, Math.min(piece.to, outputLength)];
+      if (span[0] < span[1]) this.#outputs(piece, span);
       if (stateOut !== "none" && piece.to >= length) this.#carry(piece);
     }
     return this.#finish();
   }
 
-  /** The last K − 1 samples of state and x. Where they go to the buffer that the state is read from, by way of another. */
+  #outputs(piece: Piece, span: Span): void {
+    const { form } = this.#places.problem;
+    const y = this.#output("y", "y");
+    if (!this.#packs) {
+      this.#filter(piece, span, { ...this.#forwards(undefined, y), result: resultOf(form) });
+      return;
+    }
+    if (this.#places.together) {
+      const postgate = this.#output("postgate", "postgate");
+      this.#filter(piece, span, { ...this.#forwards("thirds", y), result: "gated", postgate });
+      return;
+    }
+    // One third after the other; the first waits in work memory for the one that multiplies it.
+    const [pre, post, v] = this.#scheduler.order as [Part, Part, Part];
+    const z = this.#places.work("y", span[0], span[1] - span[0]);
+    this.#filter(piece, span, this.#forwards(v, { ...z, writes: true }));
+    const product = { result: "product", upstream: { ...z, name: "dy" } } as const;
+    this.#filter(piece, span, { ...this.#forwards(pre, y), ...product });
+    this.#filter(piece, span, this.#forwards(post, this.#output("y", "postgate")));
+  }
+
+  /** A filter's outputs as they are. */
+  #forwards(part: Part | undefined, target: Operand): FilterOptions {
+    return {
+      ...{ taps: "forward", left: this.#places.problem.left, bias: this.#places.call.bias },
+      ...{ result: "sum", source: this.#x(part), history: this.#history(part), target },
+    };
+  }
+
+  /** The last K − 1 samples of state and x, of all channels at once where they can be bound. */
   #carry(piece: Piece): void {
+    const { channels } = this.#places.problem;
+    if (this.#places.together && piece.channels === channels)
+      this.#carryPart({ ...piece, channels: 3 * channels }, "all");
+    else for (const part of this.#parts) this.#carryPart(piece, part);
+  }
+
+  /** Where the samples go to the buffer that the state is read from, they go by way of another. */
+  #carryPart(piece: Piece, part: Part | undefined): void {
     const { length, stateOut } = this.#places.call;
     const history = this.#places.problem.kernelLength - 1;
-    const target = this.#places.state("y", "stateOut", true);
+    const target = this.#places.state("y", "stateOut", part, true);
     const first = length - history;
     const copy = { taps: "none", left: 0, bias: false, result: "sum" } as const;
-    const x = this.#places.tensor("x", "x", length);
+    const x = this.#x(part);
     const source: Operand = this.#places.across ? x : { ...x, width: 1 };
-    const kept = { ...target, first };
     const own = { own: true, pitch: roundUp(history, 2) };
-    const through = stateOut === "same" ? { ...kept, ...own, buffer: "carried" as const } : kept;
+    const carried = { ...this.#places.state("x", "carried", undefined), ...own };
+    const through = { ...carried, name: "y", writes: true, first };
+    const kept = stateOut === "same" ? through : { ...target, first };
     const span: Span = [first, length];
-    this.#filter(piece, span, { ...copy, source, history: this.#history, target: through });
+    this.#filter(piece, span, { ...copy, source, history: this.#history(part), target: kept });
     if (stateOut !== "same") return;
-    const carried = { ...this.#places.state("x", "carried"), ...own };
     this.#filter(piece, [0, history], { ...copy, source: carried, target });
   }
 
@@ -129,40 +193,77 @@ class Call {
     return 0 - roundUp(Math.max(this.#biasShift, history), pieceStep);
   }
 
+  /** Whether the two thirds that are multiplied have their gradients in one pass. */
+  get #paired(): boolean {
+    const { kernelLength, layout } = this.#places.problem;
+    return this.#packs && this.#places.together && kernelLength <= pairedTaps[layout];
+  }
+
+  get #branches(): readonly Branch[] {
+    const { form } = this.#places.problem;
+    if (form === "linear") return [{ part: undefined, upstream: "dy", dz: "upstream" }];
+    if (form === "silu") return [{ part: undefined, upstream: "dy", dz: "slope" }];
+    const [pre, post, v] = this.#scheduler.order as [Part, Part, Part];
+    return [
+      { part: pre, upstream: "dy", dz: { times: v } },
+      { part: v, upstream: "dy", dz: { times: pre } },
+      { part: post, upstream: "dpostgate", dz: "upstream" },
+    ];
+  }
+
   backward(): Schedule {
-    const { length, state } = this.#places.call;
-    const { kernelLength, form } = this.#places.problem;
+    const { length, dstateOut, state } = this.#places.call;
+    const { kernelLength } = this.#places.problem;
     const end = Math.max(length, this.#places.outputLength - this.#biasShift);
-    const slope = form === "silu";
-    const fused = kernelLength <= fusedTaps;
+    const few = kernelLength <= fusedTaps;
+    const branches = this.#branches;
+    /** Whether the kernel that sums a branch's gradients makes dz on the way. */
+    const onTheWay = ({ dz }: Branch): boolean => (dz === "slope" ? few : this.#paired);
+    const stored = branches.some((b) => b.dz !== "upstream" && !onTheWay(b));
     const pieces = this.#places.pieces(this.#begin, end, (piece) => {
-      const sums = this.#sumsBytes(piece);
-      return !fused && slope ? Math.max(sums, this.#workBytes(piece)) : sums;
+      const sums = branches.length * this.#sumsBytes(piece);
+      return stored ? Math.max(sums, bytesOf(piece, ...this.#reached(piece))) : sums;
     });
     for (const piece of pieces) {
-      let d = this.#places.tensor("dy", "dy", this.#places.outputLength);
-      if (slope && !fused) d = { ...this.#slopes(piece, this.#reached(piece)), name: "dy" };
-      const last = this.#places.call.dstateOut && piece.to >= length - kernelLength + 1;
-      const tail = last ? this.#places.state("dstateOut", "dstateOut") : undefined;
-      const dx = this.#places.tensor("y", "dx", length, true);
-      if (!fused) this.#transposed(piece, [Math.max(0, piece.from), piece.to], d, dx, tail);
-      this.#sums(piece, d, slope && fused, fused ? dx : undefined, fused ? tail : undefined);
-      // The piece with position 0 has what the state's gradient is made of.
-      if (state && piece.from <= 0 && piece.to > 0) this.#stateGradient(piece, d, slope && fused);
+      const last = dstateOut && piece.to >= length - kernelLength + 1;
+      const sums = (part: Part | undefined, form: Gradient["form"], d: Operand): void => {
+        const tail = last ? this.#places.state("dstateOut", "dstateOut", part) : undefined;
+        const dx = this.#places.input("y", "dx", part, true);
+        if (!few) this.#transposed(piece, [Math.max(0, piece.from), piece.to], d, dx, tail);
+        this.#sums(piece, part, form, d, few ? dx : undefined, few ? tail : undefined);
+      };
+      if (this.#paired) sums("thirds", "gated", this.#upstream("dy"));
+      for (const branch of branches) {
+        const { part, dz, upstream } = branch;
+        const inKernel = dz !== "upstream" && onTheWay(branch);
+        const d =
+          dz === "upstream" || inKernel
+            ? this.#upstream(upstream)
+            : { ...this.#dz(piece, branch, this.#reached(piece)), name: "dy" };
+        if (dz === "upstream" || !this.#paired) sums(part, inKernel ? "silu" : "linear", d);
+        // The piece with position 0 has what the state's gradient is made of.
+        if (state && piece.from <= 0 && piece.to > 0)
+          this.#stateGradient(piece, branch, inKernel ? undefined : d);
+      }
       this.#totals(piece);
     }
     return this.#finish();
   }
 
+  #upstream(buffer: "dy" | "dpostgate"): Operand {
+    return this.#places.tensor("dy", buffer, this.#places.outputLength);
+  }
+
   /** Gradient of the state: what the first outputs owe to it, and what is left of it in the state that was left behind. */
-  #stateGradient(piece: Piece, d: Operand, slope: boolean): void {
+  #stateGradient(piece: Piece, branch: Branch, d: Operand | undefined): void {
+    const { part } = branch;
     const history = this.#places.problem.kernelLength - 1;
     const first = Math.min(history, this.#places.outputLength);
-    const source = slope ? this.#slopes(piece, [0, first]) : d;
-    const target = this.#places.state("y", "dstate", true);
+    const source = d ?? this.#dz(piece, branch, [0, first]);
+    const target = this.#places.state("y", "dstate", part, true);
     const tail =
       this.#places.call.dstateOut && this.#places.call.length < history
-        ? this.#places.state("dstateOut", "dstateOut")
+        ? this.#places.state("dstateOut", "dstateOut", part)
         : undefined;
     this.#transposed(piece, [0, history], source, target, tail);
   }
@@ -177,28 +278,13 @@ class Call {
     return [aligned, clip(to + left, aligned + 1)];
   }
 
-  #workBytes(piece: Piece): number {
-    const [from, to] = this.#reached(piece);
-    return piece.batch * piece.channels * roundUp(to - from, 8) * 4;
-  }
-
-  /** dz = dy times the slope, at positions of a piece, in work memory. */
-  #slopes(piece: Piece, [from, to]: Span): Operand {
+  /** What dy becomes before a filter whose output went on through an activation or a product, at positions of a piece. */
+  #dz(piece: Piece, { part, upstream, dz }: Branch, [from, to]: Span): Operand {
     const target = { ...this.#places.work("y", from, to - from), writes: true };
-    this.#filter(piece, [from, to], {
-      ...{
-        taps: "forward",
-        left: this.#places.problem.left,
-        bias: this.#places.call.bias,
-        result: "slope",
-      },
-      ...{
-        source: this.#places.tensor("x", "x", this.#places.call.length),
-        history: this.#history,
-        target,
-      },
-      upstream: this.#places.tensor("dy", "dy", this.#places.outputLength),
-    });
+    const [filter, result] =
+      typeof dz === "object" ? ([dz.times, "product"] as const) : ([part, "slope"] as const);
+    const options = { ...this.#forwards(filter, target), upstream: this.#upstream(upstream) };
+    this.#filter(piece, [from, to], { ...options, result });
     return { ...target, name: "x", writes: false };
   }
 
@@ -224,23 +310,13 @@ class Call {
     return Math.min(this.#places.problem.kernelLength, fusedTaps);
   }
 
-  #filter(
-    piece: Piece,
-    [from, to]: Span,
-    options: Pick<Filter, "taps" | "left" | "bias" | "result"> & {
-      readonly source: Operand;
-      readonly history?: Operand | undefined;
-      readonly upstream?: Operand | undefined;
-      readonly target: Operand;
-      readonly tail?: Operand | undefined;
-      readonly tailShift?: number;
-    },
-  ): void {
+  #filter(piece: Piece, [from, to]: Span, options: FilterOptions): void {
     if (from >= to) return;
-    const { source, history, upstream, target, tail, tailShift = 0, ...rest } = options;
+    const { source, history, upstream, target, postgate, tail, tailShift = 0, ...rest } = options;
     const { kernelLength, layout } = this.#places.problem;
     const few = kernelLength <= tapsAtOnce[layout];
-    const run = this.#run(few ? 16 : 8, [source, target], to - from);
+    const most = few && !postgate ? 16 : 8;
+    const run = this.#run(most, [source, target, ...(postgate ? [postgate] : [])], to - from);
     const runs = Math.ceil((to - from) / run);
     const strips = this.#places.across ? 1 : forwardSamples / run;
     const spread = this.#spread(piece, run, runs, strips);
@@ -250,7 +326,9 @@ class Call {
         ...{ source: this.#lines(source), target: this.#lines(target) },
         ...(history && { history: this.#lines(history) }),
         ...(upstream && { upstream: this.#lines(upstream) }),
+        ...(postgate && { postgate: this.#lines(postgate) }),
         ...(tail && { tail: this.#lines(tail) }),
+        ...(postgate && { thirds: [0, 2, 1].map((i) => this.#scheduler.order[i]!) }),
         wideTaps: this.#wideTaps && few,
         whole: ((target.first ?? 0) + target.size - from) % run === 0,
       },
@@ -261,11 +339,13 @@ class Call {
     const bound = [
       this.#places.bind(source, piece, reads),
       this.#places.bind(target, piece, [from, to]),
+      ...(postgate ? [this.#places.bind(postgate, piece, [from, to])] : []),
       ...(history ? [this.#places.bind(history, piece, [0, kernelLength])] : []),
       ...(upstream ? [this.#places.bind(upstream, piece, [from, end])] : []),
       ...(tail ? [this.#places.bind(tail, piece, [0, kernelLength])] : []),
     ];
-    this.#step(kernel, piece, spread, { begin: from, runs, tail_shift: tailShift }, bound);
+    const parameters = { begin: from, runs, tail_shift: tailShift };
+    this.#step(kernel, piece, spread, source.part ?? target.part, parameters, bound);
   }
 
   /**
@@ -282,9 +362,9 @@ class Call {
 
   /** How the runs of a gradient's piece go to threads. */
   #gradientSpread(piece: Piece): { spread: Spread; runs: number; begin: number } {
-    const x = this.#places.tensor("x", "x", this.#places.call.length);
+    const x = this.#x(undefined);
     // Along a row, runs of eight float32 meet the ends of their windows half as often.
-    const run = this.#places.across ? this.#run(8, [x], 8) : 8;
+    const run = this.#places.across ? this.#run(this.#paired ? 4 : 8, [x], 8) : 8;
     const begin = piece.from;
     const runs = Math.ceil((piece.to - begin) / run);
     const most = gradientSamples / run;
@@ -296,37 +376,51 @@ class Call {
   }
 
   /** Workgroups that have sums of the same channels. */
-  #parts(piece: Piece): number {
+  #workgroups(piece: Piece): number {
     const { spread, runs } = this.#gradientSpread(piece);
     const { pieces, chunks } = this.#counts(piece, spread, runs);
     if (!this.#places.across) return piece.batch * chunks;
     return Math.ceil((piece.batch * pieces) / (depthwiseThreads / spread.lanes));
   }
 
+  /** Bytes of the sums of one filter for each channel; those of another third begin at the next multiple. */
   #sumsBytes(piece: Piece): number {
-    return this.#parts(piece) * (this.#places.problem.kernelLength + 1) * piece.channels * 4;
+    const { kernelLength } = this.#places.problem;
+    const bytes = this.#workgroups(piece) * (kernelLength + 1) * piece.channels * 4;
+    return this.#packs ? roundUp(bytes, this.#scheduler.limits.alignment) : bytes;
+  }
+
+  /** Where the sums of a third are, or of all. */
+  #sumsRange(piece: Piece, part: Part | undefined): BufferRange {
+    const bytes = this.#sumsBytes(piece);
+    return typeof part === "number"
+      ? { buffer: "sums", offset: part * bytes, size: bytes }
+      : { buffer: "sums", offset: 0, size: bytes * widths(this.#places.problem.form).branches };
   }
 
   #sums(
     piece: Piece,
+    part: Part | undefined,
+    form: Gradient["form"],
     d: Operand,
-    slope: boolean,
     target: Operand | undefined,
     tail: Operand | undefined,
   ): void {
     const { kernelLength, left } = this.#places.problem;
     const { spread, runs, begin } = this.#gradientSpread(piece);
-    const history = this.#history;
-    const x = this.#places.tensor("x", "x", this.#places.call.length);
+    const history = this.#history(part);
+    const x = this.#x(part);
     const taps = this.#tapsSummed;
+    const [pre, , v] = this.#scheduler.order;
     const kernel = this.#scheduler.remembered<Gradient>(
       {
-        ...{ kind: "gradient", kernelLength, left, taps, slope, spread, machine: this.#machine },
+        ...{ kind: "gradient", kernelLength, left, taps, form, spread, machine: this.#machine },
         ...{ source: this.#lines(x), upstream: this.#lines(d) },
         ...(history && { history: this.#lines(history) }),
         ...(target && { target: this.#lines(target) }),
         ...(tail && { tail: this.#lines(tail) }),
-        bias: slope && this.#places.call.bias,
+        ...(form === "gated" && { thirds: [pre!, v!] }),
+        bias: form !== "linear" && this.#places.call.bias,
         wideTaps: this.#wideTaps && kernelLength <= fusedTaps,
         whole: (x.size - begin) % spread.run === 0,
       },
@@ -334,8 +428,8 @@ class Call {
     );
     const end = begin + runs * spread.run;
     const around: Span = [begin - kernelLength, end + kernelLength];
-    const bytes = this.#sumsBytes(piece);
-    this.#places.need("sums", bytes);
+    const sums = this.#sumsRange(piece, part);
+    this.#places.need("sums", sums.offset + sums.size);
     const bound = [
       this.#places.bind(x, piece, around),
       this.#places.bind(d, piece, [around[0] + left, end + left]),
@@ -343,46 +437,57 @@ class Call {
       ...(target ? [this.#places.bind(target, piece, [begin, end])] : []),
       ...(tail ? [this.#places.bind(tail, piece, [0, kernelLength])] : []),
     ];
-    const sums: BufferRange = { buffer: "sums", offset: 0, size: bytes };
     const shift = kernelLength - 1 - this.#places.call.length;
-    const parameters = { begin, runs, tail_shift: shift };
+    const apart = this.#sumsBytes(piece) / (4 * this.#places.cell);
+    const parameters = { begin, runs, tail_shift: shift, sums_third: apart };
     const blocks = Math.ceil(kernelLength / taps);
-    this.#step(kernel, piece, spread, parameters, bound, { sums }, blocks);
+    this.#step(kernel, piece, spread, part, parameters, bound, { sums }, blocks);
   }
 
   /** Sums of a piece's workgroups, added up; later pieces of the same channels add theirs. */
   #totals(piece: Piece): void {
-    const { kernelLength } = this.#places.problem;
+    const { kernelLength, channels } = this.#places.problem;
     const { bias } = this.#places.call;
-    const parts = this.#parts(piece);
+    const parts = this.#workgroups(piece);
     const items = (kernelLength + 1) * piece.channels;
-    const bytes = parts * items * 4;
-    const w = this.#places.range(
-      "dweight",
-      piece.channelFrom * kernelLength * 4,
-      piece.channels * kernelLength * 4,
-      4,
-    );
-    const b = this.#places.range("dbias", piece.channelFrom * 4, piece.channels * 4, 4);
-    const first = piece.batchFrom === 0 && piece.from === this.#begin;
-    this.#steps.push({
-      kernel: this.#scheduler.remembered({ kernelLength, bias }, totalsOf),
-      tiles: Math.ceil(items / sumsBeside),
-      parameters: {
-        ...{ parts, items, span: piece.channels, clear: first ? 1 : 0 },
-        ...{ dweight: w.first, dbias: b.first },
-      },
-      ranges: {
-        sums: { buffer: "sums", offset: 0, size: bytes },
-        dweight: w.range,
-        ...(bias && { dbias: b.range }),
-      },
-    });
+    const clear = piece.batchFrom === 0 && piece.from === this.#begin ? 1 : 0;
+    const tiles = Math.ceil(items / sumsBeside);
+    const together = this.#packs && this.#places.together;
+    const thirds = together ? 3 : 1;
+    for (const part of together ? (["thirds"] as const) : this.#parts) {
+      const w = this.#parameterRange("dweight", piece, part, kernelLength);
+      const b = this.#parameterRange("dbias", piece, part, 1);
+      const sums = this.#sumsRange(piece, part);
+      this.#steps.push({
+        kernel: this.#scheduler.remembered({ kernelLength, bias, thirds }, totalsOf),
+        tiles: thirds * tiles,
+        parameters: {
+          ...{ parts, items, span: piece.channels, clear, dweight: w.first, dbias: b.first },
+          ...(together && { tiles, sums_third: this.#sumsBytes(piece) / 4, third: channels }),
+        },
+        ranges: { sums, dweight: w.range, ...(bias && { dbias: b.range }) },
+      });
+    }
   }
 
-  #lines({ name, dtype, width, writes }: Operand): Lines {
+  /** Taps or biases of a piece's channels, `each` for a channel. */
+  #parameterRange(
+    buffer: "weight" | "bias" | "dweight" | "dbias",
+    piece: Piece,
+    part: Part | undefined,
+    each: number,
+    elementBytes = 4,
+  ) {
+    const { first, beyond } = this.#places.channels(part);
+    const begin = (first + piece.channelFrom) * each * 4;
+    const bytes = (beyond + piece.channels) * each * 4;
+    return this.#places.range(buffer, begin, bytes, elementBytes);
+  }
+
+  #lines({ name, dtype, width, writes, part }: Operand): Lines {
     const { layout } = this.#places.problem;
-    return { name, dtype, layout, width, ...(writes && { writes }) };
+    const packed = this.#places.apart(part);
+    return { name, dtype, layout, width, ...(writes && { writes }), ...(packed && { packed }) };
   }
 
   /** The part of a device that texts depend on. */
@@ -417,21 +522,18 @@ class Call {
     kernel: Kernel,
     piece: Piece,
     spread: Spread,
-    parameters: { readonly begin: number; readonly runs: number; readonly tail_shift: number },
+    part: Part | undefined,
+    parameters: OwnParameters & { readonly runs: number },
     bound: readonly Bound[],
     more: Record<string, BufferRange> = {},
     blocks = 1,
   ): void {
     const { kernelLength } = this.#places.problem;
     const counts = this.#counts(piece, spread, parameters.runs);
-    const { channelFrom, channels } = piece;
-    const taps = this.#places.range(
-      "weight",
-      channelFrom * kernelLength * 4,
-      channels * kernelLength * 4,
-      kernel.bindings.some((b) => b.name === "weight" && b.element === "vec4f") ? 16 : 4,
-    );
-    const bias = this.#places.range("bias", channelFrom * 4, channels * 4, 4);
+    const wide = kernel.bindings.some((b) => b.name === "weight" && b.element === "vec4f");
+    const taps = this.#parameterRange("weight", piece, part, kernelLength, wide ? 16 : 4);
+    const bias = this.#parameterRange("bias", piece, part, 1);
+    const third = this.#places.problem.channels / this.#places.cell;
     const named: Record<string, BufferRange> = { weight: taps.range, bias: bias.range, ...more };
     for (const { ranges } of bound) Object.assign(named, ranges);
     const groups = this.#places.across ? counts.lines * counts.pieces : counts.lines;
@@ -440,7 +542,8 @@ class Call {
       kernel,
       tiles,
       parameters: Object.assign(
-        { ...parameters, ...counts, span: channels, weight: taps.first, bias: bias.first },
+        { ...parameters, ...counts, third, span: piece.channels },
+        { weight: taps.first, bias: bias.first },
         ...bound.map((b) => b.parameters),
       ),
       ranges: Object.fromEntries(kernel.bindings.map(({ name }) => [name, named[name]!])),
@@ -452,7 +555,29 @@ class Call {
   }
 }
 
+/** What a filter is made of: its kernel's properties, and tensors. */
+type FilterOptions = Pick<Filter, "taps" | "left" | "bias" | "result"> & {
+  readonly source: Operand;
+  readonly history?: Operand | undefined;
+  readonly upstream?: Operand | undefined;
+  readonly target: Operand;
+  readonly postgate?: Operand | undefined;
+  readonly tail?: Operand | undefined;
+  readonly tailShift?: number;
+};
+
+/** What a lone filter's outputs go through. */
+const resultOf = (form: Form): "silu" | "sum" => (form === "silu" ? "silu" : "sum");
+
+/** Bytes of work memory for positions of a piece. */
+const bytesOf = ({ batch, channels }: Piece, from: number, to: number): number =>
+  batch * channels * roundUp(Math.max(0, to - from), 8) * 4;
+
 /** The last step of sums, by what decides its text. */
-function totalsOf(spec: { readonly kernelLength: number; readonly bias: boolean }): Kernel {
-  return totalsKernel(spec.kernelLength, spec.bias);
+function totalsOf(spec: {
+  readonly kernelLength: number;
+  readonly bias: boolean;
+  readonly thirds: number;
+}): Kernel {
+  return totalsKernel(spec.kernelLength, spec.bias, spec.thirds);
 }

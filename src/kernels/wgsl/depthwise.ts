@@ -3,80 +3,37 @@
  * taps meet them. In layout BHL threads stand side by side along a row, in BLH along the channels; the arithmetic on cells
  * is the same.
  */
-import { silu, siluSlope } from "../../math/activation.ts";
-import { Graph } from "../../math/expr.ts";
-import type { Layout } from "../../plan/depthwise.ts";
 import type { Lines, Width } from "./depthwise-cells.ts";
-import {
-  cellType,
-  lineStart,
-  linesBinding,
-  linesParameters,
-  loadFunctions,
-  storeFunctions,
-  storeRun,
-  window,
-} from "./depthwise-cells.ts";
-import type { Kernel, Machine } from "./kernels.ts";
+import { window } from "./depthwise-cells.ts";
+import type { Common, Spread } from "./depthwise-writer.ts";
+import { activation, depthwiseThreads, operands, tensorTexts, Writer } from "./depthwise-writer.ts";
+import type { Kernel } from "./kernels.ts";
 import { declarations, entry } from "./kernels.ts";
-import { named, printValues, Text } from "./print.ts";
 import type { Binding } from "./tensors.ts";
-import { roundingFunctions } from "./tensors.ts";
-
-/** Threads of a workgroup. */
-export const depthwiseThreads = 256;
-
-/** How the positions and channels of a call go to threads. */
-export interface Spread {
-  readonly layout: Layout;
-  /** Channels of a cell. */
-  readonly cell: Width;
-  /** Consecutive positions that a thread holds at once. */
-  readonly run: number;
-  /** Threads side by side along a row (BHL) or along the channels (BLH): a power of two. */
-  readonly lanes: number;
-  /** Runs that a thread takes, one after the other. */
-  readonly strips: number;
-}
-
-/** What every kernel of a short convolution needs to know. */
-interface Common {
-  readonly spread: Spread;
-  /** K. */
-  readonly kernelLength: number;
-  /** Positions of zeros, or of history, before the first of the source. */
-  readonly left: number;
-  readonly source: Lines;
-  /** The carried state before the source. */
-  readonly history?: Lines | undefined;
-  readonly bias: boolean;
-  /** Whether four taps of neighbouring channels come in one access: layout BLH. */
-  readonly wideTaps: boolean;
-  /** Added to what is stored: the gradient of the state that the call left behind. */
-  readonly tail?: Lines | undefined;
-  /** Whether the target has all positions of a run or none. */
-  readonly whole: boolean;
-  readonly machine: Pick<Machine, "packs" | "slowFma">;
-}
 
 /** y = act(bias + Σ_j w[j]·x[n + j − left]), and what has the same form: gradients of samples, and copies. */
 export interface Filter extends Common {
   readonly kind: "filter";
   readonly taps: "forward" | "reversed" | "none";
-  /** What becomes of a sum: itself, its SiLU, or the SiLU's slope there times dy. */
-  readonly result: "sum" | "silu" | "slope";
+  /**
+   * What becomes of a sum: itself, its SiLU, the SiLU's slope there times dy, or the sum times dy. `gated` is the product of
+   * the sums of the first two thirds, with those of the last as they are in `postgate`.
+   */
+  readonly result: "sum" | "silu" | "slope" | "product" | "gated";
   readonly upstream?: Lines | undefined;
   readonly target: Lines;
+  readonly postgate?: Lines | undefined;
 }
 
 /**
  * Sums of dw[j] = Σ x[m]·dz[m + left − j] and of dbias, workgroup by workgroup, for `taps` taps at a time; where that is all of
- * them, dx[m] = Σ_j w[j]·dz[m + left − j] on the way. dz is `upstream`, times the SiLU's slope where `slope` asks for it.
+ * them, dx[m] = Σ_j w[j]·dz[m + left − j] on the way. dz is `upstream`, of a `silu` times its slope; of `gated`, two thirds
+ * whose product was taken, times the other one's sums.
  */
 export interface Gradient extends Common {
   readonly kind: "gradient";
   readonly taps: number;
-  readonly slope: boolean;
+  readonly form: "linear" | "silu" | "gated";
   readonly upstream: Lines;
   readonly target?: Lines | undefined;
 }
@@ -89,257 +46,101 @@ export function biasShift({ left, taps }: Pick<Gradient, "left" | "taps">): numb
   return Math.max(0, left - (taps - 1));
 }
 
-/** A kernel under construction. */
-class Writer {
-  readonly text: Text;
-  readonly spread: Spread;
-  readonly common: Common;
-  readonly type: string;
-
-  constructor(common: Common) {
-    this.common = common;
-    this.spread = common.spread;
-    this.text = new Text(common.machine.slowFma !== true);
-    this.type = cellType(common.spread.cell);
-  }
-
-  get across(): boolean {
-    return this.spread.layout === "BLH";
-  }
-
-  line(text: string): void {
-    this.text.line(text);
-  }
-
-  at(lines: Lines): string {
-    return this.text.hold("at", lineStart(lines, "line", "cell"));
-  }
-
-  /** Where the lines of the source begin, and of its history: the first arguments of its loads. */
-  sourceAt(): string {
-    const { source, history } = this.common;
-    return history ? `${this.at(source)}, ${this.at(history)}` : this.at(source);
-  }
-
-  /** a·b + c. */
-  add(a: string, b: string, c: string): string {
-    return this.text.fuses ? `fma(${a}, ${b}, ${c})` : `(${a} * ${b} + ${c})`;
-  }
-
-  /** Σ a·b, in order. */
-  dot(a: readonly string[], b: readonly string[]): string {
-    return a.slice(1).reduce((sum, x, i) => this.add(x, b[i + 1]!, sum), `${a[0]} * ${b[0]}`);
-  }
-
-  /** Which line, cell and runs a thread has, then `setup` once and `body` for each run, whose first position is `n0`. */
-  walk(setup: () => void, body: () => void): void {
-    const { lanes, strips, run } = this.spread;
-    const log = Math.log2(lanes);
-    const beside = `(lane & ${lanes - 1}u)`;
-    const behind = `tile / p.chunks * ${depthwiseThreads / lanes}u + (lane >> ${log}u)`;
-    if (this.across) {
-      this.line(`let cell = tile % p.chunks * ${lanes}u + ${beside};`);
-      this.line(`let down = ${behind};`);
-      this.line("let line = down / p.pieces;");
-      this.line("let own = line < p.lines && cell < p.cells;");
-    } else {
-      this.line("let chunk = tile % p.chunks;");
-      this.line(`let line = ${behind};`);
-      this.line("let channel = line % p.span;");
-      this.line("let own = line < p.lines;");
-    }
-    this.line("if (own) {");
-    setup();
-    this.line(`for (var strip = 0u; strip < ${strips}u; strip++) {`);
-    this.line(
-      this.across
-        ? `let run = down % p.pieces * ${strips}u + strip;`
-        : `let run = (chunk * ${strips}u + strip) * ${lanes}u + ${beside};`,
-    );
-    this.line("if (run < p.runs) {");
-    this.line(`let n0 = i32(p.begin) + i32(run * ${run}u);`);
-    body();
-    this.line("}\n}\n}");
-  }
-
-  /** Weights of the taps at the given places, the first of them behind `offset`. */
-  weights(taps: readonly number[], offset = ""): string[] {
-    const { kernelLength, wideTaps } = this.common;
-    const { cell } = this.spread;
-    if (wideTaps) {
-      const loaded = Array.from({ length: kernelLength }, (_, k) =>
-        this.text.hold("w", `weight[cell * ${kernelLength}u + ${k}u + p.weight]`),
-      );
-      const one = (flat: number): string => `${loaded[flat >> 2]}.${"xyzw"[flat & 3]}`;
-      return taps.map((j) =>
-        this.text.hold("w", `vec4f(${[0, 1, 2, 3].map((c) => one(c * kernelLength + j))})`),
-      );
-    }
-    const first = this.across ? `cell * ${cell * kernelLength}u` : `channel * ${kernelLength}u`;
-    const base = this.text.hold("at", `${first} + p.weight${offset}`);
-    return taps.map((j) => {
-      const each = Array.from(
-        { length: cell },
-        (_, c) => `weight[${base} + u32(${j + c * kernelLength})]`,
-      );
-      return this.text.hold("w", cell === 1 ? each[0]! : `${this.type}(${each.join(", ")})`);
-    });
-  }
-
-  bias(): string | undefined {
-    if (!this.common.bias) return undefined;
-    const { cell } = this.spread;
-    if (!this.across) return this.text.hold("b", "bias[channel + p.bias]");
-    const each = Array.from({ length: cell }, (_, c) => `bias[cell * ${cell}u + ${c}u + p.bias]`);
-    return this.text.hold("b", cell === 1 ? each[0]! : `${this.type}(${each.join(", ")})`);
-  }
-
-  /** Store cells from position n0 on. */
-  store(target: Lines, at: string, values: readonly string[]): void {
-    const { tail, whole } = this.common;
-    if (!tail) return storeRun(this.text, target, at, "n0", values, whole);
-    const from = this.at(tail);
-    const sums = values.map((v, r) => {
-      const [more] = window(this.text, tail, from, `(n0 + i32(p.tail_shift) + ${r})`, 0, 1);
-      return this.text.hold("z", `${v} + ${more}`);
-    });
-    storeRun(this.text, target, at, "n0", sums, whole);
-  }
-
-  /** The whole text. */
-  kernel(
-    parameters: readonly string[],
-    bindings: readonly Binding[],
-    functions: readonly string[],
-    shared: readonly string[] = [],
-  ): Kernel {
-    const declared = ["lines", "span", "cells", "chunks", "pieces", "runs", "begin", ...parameters];
-    const code = [
-      ...declarations(bindings, declared),
-      ...shared,
-      ...functions,
-      `@compute @workgroup_size(${depthwiseThreads})`,
-      entry,
-      "let index = group.y * groups.x + group.x;",
-      ...this.text.lines,
-      "}",
-      "",
-    ].join("\n");
-    return { code, bindings, parameters: declared, tiles: 1, tilesPerUnit: 1 };
-  }
-}
-
-/** A function of one float32, and of a cell of several. */
-function activation(name: "silu" | "slope", cell: Width, fuses: boolean): string[] {
-  const g = new Graph();
-  const z = named(g, "z");
-  const result = name === "silu" ? silu(g, z) : siluSlope(g, z);
-  const text = new Text(fuses);
-  const [value] = printValues(text, [{ re: result, im: g.constant(0) }]);
-  const one = `fn ${name}_one(z: f32) -> f32 {\n${text.lines.join("\n")}\nreturn ${value!.re};\n}`;
-  const type = cellType(cell);
-  const each = [..."xyzw"].slice(0, cell).map((a) => `${name}_one(z.${a})`);
-  const body = cell === 1 ? `${name}_one(z)` : `${type}(${each.join(", ")})`;
-  return [one, `fn ${name}(z: ${type}) -> ${type} { return ${body}; }`];
-}
-
-/** Bindings of taps and bias. */
-function operands(common: Common, taps: boolean): Binding[] {
-  const element = common.wideTaps ? "vec4f" : "f32";
-  return [
-    ...(taps ? [{ name: "weight", access: "read", element } as const] : []),
-    ...(common.bias ? [{ name: "bias", access: "read", element: "f32" } as const] : []),
-  ];
-}
-
-/** What a kernel says of its tensors: bindings, parameters and functions. */
-function tensorTexts(common: Common, read: readonly (Lines | undefined)[], written?: Lines) {
-  const { source, history, tail, machine } = common;
-  const reads = read.filter((t) => t !== undefined);
-  const all = [source, history, ...reads, tail, written].filter((t) => t !== undefined);
-  return {
-    bindings: all.map(linesBinding),
-    parameters: [...all.flatMap(linesParameters), ...(tail ? ["tail_shift"] : [])],
-    functions: [
-      ...loadFunctions(source, history),
-      ...[...reads, ...(tail ? [tail] : [])].flatMap((t) => loadFunctions(t)),
-      ...(written ? roundingFunctions(written.dtype, machine.packs) : []),
-      ...(written ? storeFunctions(written) : []),
-    ],
-  };
-}
-
 const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+
+/** One filter of a kernel: where its samples begin, and what it holds of its taps and bias. */
+interface Branch {
+  readonly third: number | undefined;
+  readonly at: string;
+  readonly held: readonly string[];
+  readonly bias: string | undefined;
+}
+
+/** The sums of one filter for the positions of a run. */
+function filtered(w: Writer, filter: Filter, { third, at, held, bias }: Branch): string[] {
+  const { kernelLength, left, taps, source, spread } = filter;
+  const { text } = w;
+  const { run } = spread;
+  const most = tapsAtOnce[spread.layout];
+  if (taps === "none") return window(text, source, at, "n0", -left, run);
+  if (kernelLength <= most) {
+    const x = window(text, source, at, "n0", -left, run + kernelLength - 1);
+    return upTo(run).map((r) => {
+      const sum = w.dot(held, x.slice(r));
+      return text.hold("z", bias ? `${sum} + ${bias}` : sum);
+    });
+  }
+  // Sums of some taps each, which are added up: closer to the truth than one long sum.
+  const sums = upTo(run).map((r) => `total${third === undefined ? "" : `${third}_`}${r}`);
+  for (const s of sums) w.line(`var ${s} = ${bias ?? `${w.type}()`};`);
+  const block = (count: number): void => {
+    const sign = taps === "reversed" ? " - j" : " + j";
+    const weights = w.weights(tapsOf(filter, count), sign, third);
+    const x = window(text, source, at, "(n0 + i32(j))", -left, run + count - 1);
+    sums.forEach((s, r) => {
+      w.line(`${s} += ${w.dot(weights, x.slice(r))};`);
+    });
+  };
+  const rest = kernelLength % most;
+  w.line(`for (var j = 0u; j < ${kernelLength - rest}u; j += ${most}u) {`);
+  block(most);
+  w.line("}");
+  if (rest > 0) {
+    w.line(`{\nlet j = ${kernelLength - rest}u;`);
+    block(rest);
+    w.line("}");
+  }
+  return sums;
+}
+
+/** The first `count` taps in the order in which samples meet them. */
+const tapsOf = ({ taps, kernelLength }: Filter, count: number): number[] =>
+  upTo(count).map((j) => (taps === "reversed" ? kernelLength - 1 - j : j));
 
 /** The text of a filter. */
 export function filterKernel(filter: Filter): Kernel {
-  const { kernelLength, left, taps, result, source, upstream, target, spread } = filter;
+  const { kernelLength, taps, result, upstream, target, postgate, spread, thirds } = filter;
   const w = new Writer(filter);
   const { text } = w;
-  const { run, layout } = spread;
-  const most = tapsAtOnce[layout];
-  const place = (j: number): number => (taps === "reversed" ? kernelLength - 1 - j : j);
-  let [at, dyAt, yAt] = ["", "", ""];
-  let held: string[] = [];
-  let bias: string | undefined;
+  const { run, cell } = spread;
+  let [dyAt, yAt, postgateAt] = ["", "", ""];
+  let branches: Branch[] = [];
   w.line("let tile = index;");
   w.walk(
     () => {
-      at = w.sourceAt();
+      const starts = (thirds ?? [undefined]).map((third) => ({ third, at: w.sourceAt(third) }));
       yAt = w.at(target);
+      if (postgate) postgateAt = w.at(postgate);
       if (upstream) dyAt = w.at(upstream);
-      if (taps !== "none") {
-        bias = w.bias();
-        if (kernelLength <= most) held = w.weights(upTo(kernelLength).map(place));
-      }
+      const holds = taps !== "none" && kernelLength <= tapsAtOnce[spread.layout];
+      branches = starts.map(({ third, at }) => {
+        const bias = taps === "none" ? undefined : w.bias(third);
+        const held = holds ? w.weights(tapsOf(filter, kernelLength), "", third) : [];
+        return { third, at, held, bias };
+      });
     },
     () => {
-      let sums: string[];
-      if (taps === "none") sums = window(text, source, at, "n0", -left, run);
-      else if (kernelLength <= most) {
-        const x = window(text, source, at, "n0", -left, run + kernelLength - 1);
-        sums = upTo(run).map((r) => {
-          const sum = w.dot(held, x.slice(r));
-          return text.hold("z", bias ? `${sum} + ${bias}` : sum);
-        });
-      } else {
-        // Sums of some taps each, which are added up: closer to the truth than one long sum.
-        sums = upTo(run).map((r) => `total${r}`);
-        for (const s of sums) w.line(`var ${s} = ${bias ?? `${w.type}()`};`);
-        const block = (count: number): void => {
-          const sign = taps === "reversed" ? " - j" : " + j";
-          const weights = w.weights(upTo(count).map(place), sign);
-          const x = window(text, source, at, "(n0 + i32(j))", -left, run + count - 1);
-          sums.forEach((s, r) => {
-            w.line(`${s} += ${w.dot(weights, x.slice(r))};`);
-          });
-        };
-        const rest = kernelLength % most;
-        w.line(`for (var j = 0u; j < ${kernelLength - rest}u; j += ${most}u) {`);
-        block(most);
-        w.line("}");
-        if (rest > 0) {
-          w.line(`{\nlet j = ${kernelLength - rest}u;`);
-          block(rest);
-          w.line("}");
-        }
-      }
+      let sums = filtered(w, filter, branches[0]!);
       if (result === "silu") sums = sums.map((s) => text.hold("y", `silu(${s})`));
+      if (result === "gated") {
+        const gates = filtered(w, filter, branches[1]!);
+        sums = sums.map((s, r) => text.hold("y", `${s} * ${gates[r]}`));
+      }
       if (upstream) {
         const dy = window(text, upstream, dyAt, "n0", 0, run);
-        sums = sums.map((s, r) => text.hold("y", `${dy[r]} * slope(${s})`));
+        const factor = (s: string): string => (result === "slope" ? `slope(${s})` : s);
+        sums = sums.map((s, r) => text.hold("y", `${dy[r]} * ${factor(s)}`));
       }
       w.store(target, yAt, sums);
+      if (postgate) w.store(postgate, postgateAt, filtered(w, filter, branches[2]!));
     },
   );
-  const tensors = tensorTexts(filter, [upstream], target);
+  const tensors = tensorTexts(filter, [upstream], [target, postgate]);
+  const activated = result === "silu" || result === "slope";
   return w.kernel(
     [...tensors.parameters, "weight", "bias"],
     [...tensors.bindings, ...operands(filter, taps !== "none")],
-    [
-      ...tensors.functions,
-      ...(result === "sum" ? [] : activation(result, spread.cell, text.fuses)),
-    ],
+    [...tensors.functions, ...(activated ? activation(result, cell, text.fuses) : [])],
   );
 }
 
@@ -348,31 +149,35 @@ const sharedBytes = 16_384;
 
 /** The text of a gradient. */
 export function gradientKernel(gradient: Gradient): Kernel {
-  const { kernelLength, left, taps, slope, source, upstream, target, spread } = gradient;
+  const { kernelLength, left, taps, form, source, upstream, target, spread, thirds } = gradient;
   const w = new Writer(gradient);
   const { text, type } = w;
   const { run, cell } = spread;
   const blocks = Math.ceil(kernelLength / taps);
-  const totals = upTo(taps + 1).map((j) => `total${j}`);
-  for (const t of totals) w.line(`var ${t} = ${type}();`);
+  const totals = (thirds ?? [undefined]).map((third) =>
+    upTo(taps + 1).map((j) => `total${third === undefined ? "" : `${third}_`}${j}`),
+  );
+  for (const t of totals.flat()) w.line(`var ${t} = ${type}();`);
   w.line(`let block = index % ${blocks}u;`);
   w.line(`let tile = index / ${blocks}u;`);
-  let [at, dyAt, dxAt] = ["", "", ""];
-  let weights: string[] = [];
-  let bias: string | undefined;
+  let branches: (Branch & { readonly dxAt: string })[] = [];
+  let dyAt = "";
   w.walk(
     () => {
-      at = w.sourceAt();
+      const starts = (thirds ?? [undefined]).map((third) => ({ third, at: w.sourceAt(third) }));
       dyAt = w.at(upstream);
-      if (target || slope) weights = w.weights(upTo(kernelLength));
-      if (target) dxAt = w.at(target);
-      if (slope) bias = w.bias();
+      branches = starts.map(({ third, at }) => {
+        const filters = target !== undefined || form !== "linear";
+        const held = filters ? w.weights(upTo(kernelLength), "", third) : [];
+        const dxAt = target ? w.at(target, third) : "";
+        const bias = form === "linear" ? undefined : w.bias(third);
+        return { third, at, held, bias, dxAt };
+      });
     },
     () => {
       // The window of dz, of which x[m0 + r] meets the places r … r + taps − 1, the last tap first.
       const width = run + taps - 1;
-      let x: string[];
-      let d = window(
+      const dy = window(
         text,
         upstream,
         dyAt,
@@ -380,54 +185,68 @@ export function gradientKernel(gradient: Gradient): Kernel {
         left - (taps - 1),
         width,
       );
-      if (slope) {
-        const around = window(text, source, at, "n0", -(taps - 1), width + taps - 1);
-        d = d.map((dy, i) => {
-          const sum = w.dot(weights, around.slice(i));
-          return text.hold("d", `${dy} * slope(${bias ? `${sum} + ${bias}` : sum})`);
+      const around = branches.map(({ at }) =>
+        form === "linear"
+          ? window(text, source, at, "n0", 0, run)
+          : window(text, source, at, "n0", -(taps - 1), width + taps - 1),
+      );
+      /** The filter's output at a place of the window. */
+      const z = (b: number, i: number): string => {
+        const { held, bias } = branches[b]!;
+        const sum = w.dot(held, around[b]!.slice(i));
+        return bias ? `${sum} + ${bias}` : sum;
+      };
+      branches.forEach(({ held, dxAt, third }, b) => {
+        const d = dy.map((upstream, i) => {
+          if (form === "linear") return upstream;
+          const factor = form === "silu" ? `slope(${z(b, i)})` : `(${z(1 - b, i)})`;
+          return text.hold("d", `${upstream} * ${factor}`);
         });
-        x = around.slice(taps - 1, taps - 1 + run);
-      } else x = window(text, source, at, "n0", 0, run);
-      for (const j of upTo(taps)) {
-        w.line(`total${j} += ${w.dot(x, d.slice(taps - 1 - j))};`);
-      }
-      const counted = biasShift(gradient) - left + taps - 1;
-      w.line(`total${taps} += ${d.slice(counted, counted + run).join(" + ")};`);
-      if (target) {
-        const backwards = [...weights].reverse();
+        const x = form === "linear" ? around[b]! : around[b]!.slice(taps - 1, taps - 1 + run);
+        for (const j of upTo(taps)) {
+          w.line(`${totals[b]![j]} += ${w.dot(x, d.slice(taps - 1 - j))};`);
+        }
+        const counted = biasShift(gradient) - left + taps - 1;
+        w.line(`${totals[b]![taps]} += ${d.slice(counted, counted + run).join(" + ")};`);
+        if (!target) return;
+        const backwards = [...held].reverse();
         const dx = upTo(run).map((r) => text.hold("z", w.dot(backwards, d.slice(r))));
-        w.store(target, dxAt, dx);
-      }
+        w.store(target, dxAt, dx, third);
+      });
     },
   );
-  reduceTotals(w, totals);
+  reduceTotals(w, totals.flat());
   const place = (tap: string): string =>
     w.across
       ? `(tile / p.chunks * ${kernelLength + 1}u + ${tap}) * p.cells + cell`
       : `((line / p.span * p.chunks + chunk) * ${kernelLength + 1}u + ${tap}) * p.span + channel`;
   w.line("if (first && own) {");
-  totals.forEach((t, j) => {
-    const tap = blocks === 1 ? `${j}u` : `(block * ${taps}u + ${j}u)`;
-    const store = `sums[${place(j === taps ? `${kernelLength}u` : tap)}] = ${t};`;
-    if (blocks === 1) w.line(store);
-    else if (j === taps) w.line(`if (block == 0u) { ${store} }`);
-    else w.line(`if (${tap} < ${kernelLength}u) { ${store} }`);
+  totals.forEach((some, b) => {
+    const beside = thirds ? `${thirds[b]}u * p.sums_third + ` : "";
+    some.forEach((t, j) => {
+      const tap = blocks === 1 ? `${j}u` : `(block * ${taps}u + ${j}u)`;
+      const store = `sums[${beside}${place(j === taps ? `${kernelLength}u` : tap)}] = ${t};`;
+      if (blocks === 1) w.line(store);
+      else if (j === taps) w.line(`if (block == 0u) { ${store} }`);
+      else w.line(`if (${tap} < ${kernelLength}u) { ${store} }`);
+    });
   });
   w.line("}");
-  const tensors = tensorTexts(gradient, [upstream], target);
+  const tensors = tensorTexts(gradient, [upstream], [target]);
   const bindings: Binding[] = [
     ...tensors.bindings,
-    ...operands(gradient, target !== undefined || slope),
+    ...operands(gradient, target !== undefined || form !== "linear"),
     { name: "sums", access: "read_write", element: type },
   ];
+  const count = totals.flat().length;
   const shared =
     sharers(spread) === 1
       ? []
-      : [`var<workgroup> partial: array<${type}, ${depthwiseThreads * atOnce(cell, taps + 1)}>;`];
+      : [`var<workgroup> partial: array<${type}, ${depthwiseThreads * atOnce(cell, count)}>;`];
   return w.kernel(
-    [...tensors.parameters, "weight", "bias"],
+    [...tensors.parameters, "weight", "bias", ...(thirds ? ["sums_third"] : [])],
     bindings,
-    [...tensors.functions, ...(slope ? activation("slope", cell, text.fuses) : [])],
+    [...tensors.functions, ...(form === "silu" ? activation("slope", cell, text.fuses) : [])],
     shared,
   );
 }
@@ -476,31 +295,46 @@ function reduceTotals(w: Writer, totals: readonly string[]): void {
 export const sumsBeside = 8;
 
 /**
- * The sums of all workgroups → dweight (H, K) and dbias (H). Several threads share a sum, each with the rounding error of every
- * addition carried along (Kahan 1965), in an order that nothing but the call's size decides.
+ * The sums of all workgroups → dweight (H, K) and dbias (H), of one filter for each channel or of three, whose sums lie one
+ * after the other. Several threads share a sum, each with the rounding error of every addition carried along (Kahan 1965), in
+ * an order that nothing but the call's size decides.
  */
-export function totalsKernel(kernelLength: number, bias: boolean): Kernel {
+export function totalsKernel(kernelLength: number, bias: boolean, thirds: number): Kernel {
   const bindings: Binding[] = [
     { name: "sums", access: "read", element: "f32" },
     { name: "dweight", access: "read_write", element: "f32" },
     ...(bias ? [{ name: "dbias", access: "read_write", element: "f32" } as const] : []),
   ];
-  const parameters = ["parts", "items", "span", "clear", "dweight", "dbias"];
+  const alone = thirds === 1;
+  const parameters = [
+    ...["parts", "items", "span", "clear", "dweight", "dbias"],
+    ...(alone ? [] : ["tiles", "sums_third", "third"]),
+  ];
   const behind = depthwiseThreads / sumsBeside;
   const put = (array: string, at: string): string =>
     `let at = ${at};\nif (p.clear == 1u) { ${array}[at] = sum; } else { ${array}[at] += sum; }`;
+  const beside = `${sumsBeside}u + lane % ${sumsBeside}u`;
+  const which = alone
+    ? [`let item = index * ${beside};`]
+    : [
+        "let third = index / p.tiles;",
+        `let item = select(p.items, index % p.tiles * ${beside}, third < ${thirds}u);`,
+      ];
+  const [sumsFrom, channelFrom] = alone
+    ? ["", ""]
+    : ["third * p.sums_third + ", "third * p.third + "];
   const code = [
     ...declarations(bindings, parameters),
     `var<workgroup> partial: array<f32, ${depthwiseThreads}>;`,
     `@compute @workgroup_size(${depthwiseThreads})`,
     entry,
     "let index = group.y * groups.x + group.x;",
-    `let item = index * ${sumsBeside}u + lane % ${sumsBeside}u;`,
+    ...which,
     "var sum = 0.0f;",
     "var lost = 0.0f;",
     "if (item < p.items) {",
     `for (var part = lane / ${sumsBeside}u; part < p.parts; part += ${behind}u) {`,
-    "let term = sums[part * p.items + item] - lost;",
+    `let term = sums[${sumsFrom}part * p.items + item] - lost;`,
     "let next = sum + term;",
     "lost = (next - sum) - term;",
     "sum = next;",
@@ -515,7 +349,7 @@ export function totalsKernel(kernelLength: number, bias: boolean): Kernel {
     `if (lane < ${sumsBeside}u && item < p.items) {`,
     "sum = partial[lane];",
     "let tap = item / p.span;",
-    "let channel = item % p.span;",
+    `let channel = ${channelFrom}item % p.span;`,
     `if (tap < ${kernelLength}u) {`,
     put("dweight", `channel * ${kernelLength}u + tap + p.dweight`),
     ...(bias ? ["} else {", put("dbias", "channel + p.dbias")] : []),

@@ -36,6 +36,7 @@ const profiles: Readonly<Record<string, GpuLimits>> = {
 /** Few taps and many, odd rows, one row and many, in either layout and every storage type. */
 const problems: readonly (DepthwiseProblemOptions & {
   readonly activation?: "silu";
+  readonly form?: "projections";
   readonly length: number;
   readonly batch: number;
 })[] = layouts.flatMap((layout) => [
@@ -49,14 +50,22 @@ const problems: readonly (DepthwiseProblemOptions & {
   { layout, channels: 4, kernelLength: 256, length: 300, batch: 2, activation: "silu" },
   { layout, channels: 12, kernelLength: 7, length: 50, batch: 2, padding: "same" },
   { layout, channels: 3, kernelLength: 20, length: 50, batch: 2, padding: [40, 0] },
+  ...dtypes.map((dtype) => ({
+    ...{ layout, dtype, channels: 768, kernelLength: 3, length: 4096, batch: 16 },
+    form: "projections" as const,
+  })),
+  // Gradients of all three filters by themselves; taps in blocks; thirds that cannot be bound at once.
+  { layout, channels: 5, kernelLength: 7, length: 37, batch: 3, form: "projections" },
+  { layout, channels: 4, kernelLength: 20, length: 50, batch: 2, form: "projections" },
+  { layout, channels: 1024, kernelLength: 3, length: 16_384, batch: 2, form: "projections" },
 ]);
 
 /** Everything that an object of these options may run on such a device. */
 function schedulesOf(options: (typeof problems)[number], limits: GpuLimits): Schedule[] {
-  const { batch, length, activation, ...rest } = options;
-  const form = activation === "silu" ? "silu" : "linear";
+  const { batch, length, activation, form = activation ?? "linear", ...rest } = options;
   const problem = createDepthwiseProblem(rest, form, "test");
-  const scheduler = new DepthwiseScheduler(problem, limits);
+  const order = form === "projections" ? [1, 0, 2] : [0];
+  const scheduler = new DepthwiseScheduler(problem, limits, order);
   const plain: DepthwiseGpuCall = {
     ...{ name: "test", batch, length, bias: false, state: false, stateOut: "none" },
     ...{ dstateOut: false, offsets: {} },
@@ -116,4 +125,14 @@ describe("what models ask for", () => {
       expect(backward!.bytes.sums! / bytes).toBeLessThan(0.06);
     },
   );
+
+  test.each(layouts)("%s: the projections, one kernel forward, three backward", (layout) => {
+    const options = { ...model, kernelLength: 3, layout, form: "projections" as const };
+    const [forward, backward, , streamed] = schedulesOf(options, profiles.NVIDIA!);
+    expect(forward!.steps.length).toBe(1);
+    expect(backward!.steps.length).toBe(3);
+    // The default limits have eight storage buffers for a kernel.
+    const counts = streamed!.steps.map(({ kernel }) => kernel.bindings.length);
+    expect(Math.max(...counts)).toBe(8);
+  });
 });
