@@ -8,6 +8,9 @@ import type { FlashFFTConvOptions } from "./options.ts";
 import { pickInstructions, pickThreads } from "./options.ts";
 import type { Runner } from "./runner.ts";
 
+/** Rows that plans are made for where nobody says how many: on a GPU so many that all of it is busy, in pairs. */
+const usualRows = { cpu: { batch: 1, channels: 16 }, gpu: { batch: 8, channels: 1024 } } as const;
+
 /** The runner of a problem on the backend that the options ask for. */
 export async function openRunner(
   problem: Problem,
@@ -16,11 +19,11 @@ export async function openRunner(
 ): Promise<Runner> {
   const wanted = options.backend ?? "auto";
   oneOf(call, "backend", wanted, ["auto", "cpu", "webgpu"]);
-  const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
-  const channels = integer(call, "channels", options.channels ?? 16, 1, 2 ** 31);
-  if (wanted === "webgpu" || (wanted === "auto" && options.device)) {
-    return openGpuRunner(problem, { ...options, batch, channels }, call);
-  }
+  const gpu = wanted === "webgpu" || (wanted === "auto" && options.device !== undefined);
+  const usual = gpu ? usualRows.gpu : usualRows.cpu;
+  const batch = integer(call, "batch", options.batch ?? usual.batch, 1, 2 ** 31);
+  const channels = integer(call, "channels", options.channels ?? usual.channels, 1, 2 ** 31);
+  if (gpu) return openGpuRunner(problem, { ...options, batch, channels }, call);
   const instructions = pickInstructions(options.instructions ?? "auto", call);
   const threads = pickThreads(options.threads, instructions, call);
   const workload = { rows: batch * channels, threads };

@@ -23,9 +23,9 @@ export interface FlashFFTConvOptions extends ProblemOptions {
   readonly threads?: number;
   /** Instruction set of the CPU's kernels; by default the best that the runtime has. WebGPU ignores it. */
   readonly instructions?: "auto" | Instructions;
-  /** B of the calls to come, 1 by default: a hint for the planner; calls may have any. */
+  /** B of the calls to come, by default 1, on WebGPU 8: a hint for the planner; calls may have any. */
   readonly batch?: number;
-  /** H of the calls to come, 16 by default: a hint, as `batch` is. */
+  /** H of the calls to come, by default 16, on WebGPU 1,024: a hint, as `batch` is. */
   readonly channels?: number;
   /**
    * Use this plan, as `explain()` prints it, instead of the planner's choice. On WebGPU it serves gradients too;
