@@ -96,7 +96,7 @@ export interface GpuConvolution {
   readonly limits: GpuLimits;
 }
 
-/** Share of the work memory for spectra and for sums of gradients, each; the rest is for rows. */
+/** Share of the work memory for spectra and for sums of gradients; the rest is for rows. */
 const spectraShare = 0.25;
 
 /** Threads that keep a large GPU busy: 132 multiprocessors with about a thousand each. */
@@ -120,8 +120,6 @@ export class Build {
   readonly #bytes: Partial<Record<BufferName, number>> = {};
 
   readonly #workBuffers: 1 | 2 | 3;
-  /** The share of the work memory that is for rows: long slices are fewer launches to wait for. */
-  #rowsShare = 1 - spectraShare;
 
   /** `workBuffers`: how many work memories there are at once, each as large as the others. */
   constructor(convolution: GpuConvolution, call: GpuCall, workBuffers: 1 | 2 | 3) {
@@ -184,7 +182,7 @@ export class Build {
   rowsFor(bytes: number, bound: number): number {
     const { workspaceBytes, bindingBytes, alignment } = this.#convolution.limits;
     const fit = Math.min(
-      (workspaceBytes * this.#rowsShare) / (this.#workBuffers * bytes),
+      (workspaceBytes * (1 - 2 * spectraShare)) / (this.#workBuffers * bytes),
       bindingBytes / bytes,
       bound > 0 ? (bindingBytes - alignment) / bound : Number.POSITIVE_INFINITY,
     );
@@ -196,7 +194,6 @@ export class Build {
     const { limits } = this.#convolution;
     const { taps, channels } = this.call;
     const budget = limits.workspaceBytes * spectraShare;
-    this.#rowsShare = 1 - ((taps ? 1 : 0) + sums) * spectraShare;
     const limit = taps || sums ? Math.min(budget, limits.bindingBytes) : limits.bindingBytes;
     const count = Math.min(channels, Math.max(1, Math.floor(limit / this.#transformBytes)));
     const groups = [];
