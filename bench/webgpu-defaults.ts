@@ -8,7 +8,7 @@ import { type GpuCase, type GpuRecord, type GpuRun, runGpuCase } from "./webgpu.
 /** What a device of default limits is compared with. */
 export const allFeatures = "ours, all features";
 
-/** Gated causal convolutions that such a device computes in one pass. */
+/** Gated causal convolutions that such a device computes in one pass, and the first that takes two. */
 export function gpuDefaultCases(): GpuCase[] {
   const half = { mode: "causal", pass: "forward", gated: true, dtype: "float16" } as const;
   return [8, 10, 12, 13, 14].map((e) => ({ ...half, N: 2 ** e }));

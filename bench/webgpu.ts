@@ -4,6 +4,7 @@
  * flash-fft-conv where they are there. The work is the paper's, B·H = 49,152 rows, cut where tensors would grow too
  * large; `scaled_ms` says what all rows would take.
  */
+import { planOf } from "../src/cli/accuracy.ts";
 import { type Dtype, decode, encode } from "../src/dtype.ts";
 import { FlashFFTConv, type GpuTensor, sparsifyKernel } from "../src/index.ts";
 import { oracleForward, relativeError } from "../src/math/oracle.ts";
@@ -341,7 +342,7 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
       scaled_ms: round((ms * allRows) / (B * H)),
       ...{ floor_ms: round(floor), over_floor: round(ms / floor) },
       copy_gb_per_s: round(run.bandwidth / 1e9),
-      ...{ rel_error: round(rel), plan: conv.explain().chosen.plan },
+      ...{ rel_error: round(rel), plan: planOf(c.pass === "forward" ? "y" : "du", conv.explain()) },
       predicted_ms: round(conv.explain().chosen.predictedMs),
       workspace_bytes: conv.memory().workspaceBytes,
       ...{ rounds, adapter: run.adapter, node: process.version },

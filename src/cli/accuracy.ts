@@ -36,6 +36,17 @@ const wordBounds = { float32: 0, float16: 5e-4, bfloat16: 2e-3 } as const;
 /** Gradients pass through words more often. */
 const wordGradients = 1.5;
 
+/** The plan that a quantity comes from: gradients may have one of their own. */
+export function planOf(
+  quantity: Quantity,
+  {
+    chosen,
+    gradientPlan = chosen.plan,
+  }: { readonly chosen: { readonly plan: string }; readonly gradientPlan?: string },
+): string {
+  return quantity === "y" ? chosen.plan : gradientPlan;
+}
+
 /**
  * Largest relative L2 error that the arithmetic of a plan may leave in a row, for random samples of unit scale: float32's,
  * or more where the plan is one of passes whose work memory holds words.

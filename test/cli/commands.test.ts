@@ -1,7 +1,7 @@
 /** plan, bench, verify, tune and info: what they print, as text and as JSON, and when they fail. */
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { compare, float32Bound, planBound } from "../../src/cli/accuracy.ts";
+import { compare, float32Bound, planBound, planOf } from "../../src/cli/accuracy.ts";
 import { FlashFFTConv } from "../../src/conv/conv.ts";
 import { encode } from "../../src/dtype.ts";
 import { type DeviceSpec, defaultCpu } from "../../src/plan/device.ts";
@@ -158,6 +158,14 @@ describe("verify", () => {
     expect(planBound("y", half, 1, three)).toBe(3e-7);
     expect(planBound("y", problem, 1, two)).toBe(3e-7);
     expect(planBound("y", half, 1, "1024: 4·4·4·4·4")).toBe(3e-7);
+  });
+
+  test("that of the plan that a quantity comes from", () => {
+    const chosen = { plan: "halves 16384: 16·32·32 ×512 quarter @4" };
+    expect(planOf("du", { chosen })).toBe(chosen.plan);
+    const gradientPlan = "halves 16384: 8 /64 ×32·2 | 8·16·16 ×128 split";
+    expect(planOf("y", { chosen, gradientPlan })).toBe(chosen.plan);
+    expect(planOf("dk", { chosen, gradientPlan })).toBe(gradientPlan);
   });
 });
 

@@ -3,7 +3,14 @@
 import { type Dtype, decode, dtypes, encode } from "../../dtype.ts";
 import { oracleBackward, oracleForward } from "../../math/oracle.ts";
 import { maxLength, modes, type Problem } from "../../plan/problem.ts";
-import { type Comparison, compare, leastRow, planBound, type Quantity } from "../accuracy.ts";
+import {
+  type Comparison,
+  compare,
+  leastRow,
+  planBound,
+  planOf,
+  type Quantity,
+} from "../accuracy.ts";
 import {
   type Command,
   type Context,
@@ -143,7 +150,6 @@ async function verify(one: Case): Promise<Result[]> {
   };
   const skip = one.skip && { skip: draw(channels, "float32") as Float32Array };
   using conv = await openConv(problem, batch, channels, one.how, one.call);
-  const engine = { backend: backendOf(conv), plan: conv.explain().chosen.plan };
   const inputs = {
     ...{ batch, channels, u: decode(u, dtype), k: Float64Array.from(k) },
     ...(gates && {
@@ -162,13 +168,14 @@ async function verify(one: Case): Promise<Result[]> {
     squares: Float64Array | undefined,
   ): void => {
     const summed = quantity === "dk" || quantity === "dskip";
-    const bound = planBound(quantity, problem, batch, engine.plan);
+    const plan = planOf(quantity, conv.explain());
+    const bound = planBound(quantity, problem, batch, plan);
     const storage = summed ? "float32" : dtype;
     const rowLength = rowLengthOf(quantity, problem);
     const scale = isShort(quantity) && squares ? { scale: rowScales(squares, rowLength) } : {};
     results.push({
       ...compare({ quantity, actual, exact, rowLength, dtype: storage, bound, ...scale }),
-      ...engine,
+      ...{ backend: backendOf(conv), plan },
     });
   };
   const y = await conv.forward(u, k, { ...gates, ...skip });

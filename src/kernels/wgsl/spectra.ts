@@ -8,12 +8,11 @@
  * second point of 512 bytes, and the others with their next load.
  */
 import type { PassLayout, PassPlan } from "../../plan/passes.ts";
+import { isPower } from "../../plan/passes.ts";
 import type { Place } from "./tile.ts";
 
 const mostRows = 32;
 const mostColumns = 16;
-
-const isPower = (n: number): boolean => (n & (n - 1)) === 0;
 
 /** Rows and columns of the runs that are transposed: powers of two whose product divides the points. */
 function runOf(points: number): { rows: number; columns: number } {

@@ -415,7 +415,7 @@ export class Tile {
   }
 }
 
-/** Stages of a pass. `first` is whether the pass stands at the user's tensors, where neighbours go together. */
+/** Stages of a pass. At the user's tensors `vector` neighbours go together. */
 export function stagesOf(
   pass: PassLayout,
   tables: readonly (StageTable | undefined)[],
