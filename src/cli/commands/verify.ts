@@ -159,6 +159,10 @@ async function verify(one: Case): Promise<Result[]> {
     ...(skip && { skip: Float64Array.from(skip.skip) }),
   };
   const results: Result[] = [];
+  const engineOf = (quantity: Quantity) => ({
+    backend: backendOf(conv),
+    plan: planOf(quantity, conv.explain()),
+  });
   // Where a row is a few sums, terms of either sign may cancel: errors are then relative to the size of the terms.
   const isShort = (quantity: Quantity) => rowLengthOf(quantity, problem) < leastRow;
   const check = (
@@ -168,14 +172,14 @@ async function verify(one: Case): Promise<Result[]> {
     squares: Float64Array | undefined,
   ): void => {
     const summed = quantity === "dk" || quantity === "dskip";
-    const plan = planOf(quantity, conv.explain());
-    const bound = planBound(quantity, problem, batch, plan);
+    const engine = engineOf(quantity);
+    const bound = planBound(quantity, problem, batch, engine.plan);
     const storage = summed ? "float32" : dtype;
     const rowLength = rowLengthOf(quantity, problem);
     const scale = isShort(quantity) && squares ? { scale: rowScales(squares, rowLength) } : {};
     results.push({
       ...compare({ quantity, actual, exact, rowLength, dtype: storage, bound, ...scale }),
-      ...{ backend: backendOf(conv), plan },
+      ...engine,
     });
   };
   const y = await conv.forward(u, k, { ...gates, ...skip });
@@ -190,7 +194,10 @@ async function verify(one: Case): Promise<Result[]> {
   for (const quantity of present) {
     const got = actual[quantity];
     if (got) check(quantity, got, exact[quantity]!, squares?.[quantity]);
-    else results.push({ quantity, error: Number.NaN, bound: 0, passed: false, ...engine });
+    else {
+      const engine = engineOf(quantity);
+      results.push({ quantity, error: Number.NaN, bound: 0, passed: false, ...engine });
+    }
   }
   return results;
 }
