@@ -29,5 +29,7 @@ export default defineConfig({
     // A processor that plays a GPU compiles a kernel for seconds.
     testTimeout: process.env.TEST_BACKENDS === "webgpu" ? 240_000 : 120_000,
     hookTimeout: 120_000,
+    // And takes its time to end.
+    teardownTimeout: 60_000,
   },
 });
