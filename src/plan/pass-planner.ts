@@ -7,7 +7,7 @@ import type { WorkgroupLimits } from "./pass-candidates.ts";
 import { leastPassPoints, passPlans, passSizes } from "./pass-candidates.ts";
 import { cheapestPasses, passPlanCost } from "./pass-cost.ts";
 import type { Packing, PassPlan } from "./passes.ts";
-import { exchangeBytes, formatPasses, parsePasses, passLayouts } from "./passes.ts";
+import { exchangeBytes, formatPasses, isPower, parsePasses, passLayouts } from "./passes.ts";
 import { product } from "./plan.ts";
 import type { Problem } from "./problem.ts";
 
@@ -191,7 +191,7 @@ function shareSpectra(a: PassPlan, b: PassPlan): boolean {
     passes
       .flatMap((p) => p.radices)
       .slice(1)
-      .every((r) => (r & (r - 1)) === 0);
+      .every(isPower);
   const alike = a.points === b.points && a.packing === b.packing && a.hop === b.hop;
   return alike && inOrder(a) && inOrder(b);
 }
@@ -209,7 +209,7 @@ export function namedPlans(
   if (!chosen || others.length === 0) return chosen && { chosen, gradients: chosen.plan };
   const gradients = namedPasses(others.join(gradientsAfter), problem, device, limits, workload);
   if (!gradients || !shareSpectra(chosen.plan, gradients.plan)) return undefined;
-  return { chosen, gradients: gradients.plan };
+  return { chosen, gradients: gradients.text === chosen.text ? chosen.plan : gradients.plan };
 }
 
 /** The plan that a text names, if it fits the problem and the device. */

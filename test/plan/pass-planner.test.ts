@@ -3,7 +3,12 @@ import { describe, expect, test } from "vitest";
 import { defaultGpu } from "../../src/plan/device.ts";
 import { keptBins } from "../../src/plan/frequencies.ts";
 import { keptBlocks } from "../../src/plan/pass-pattern.ts";
-import { gradientPlan, namedPasses, passCandidates } from "../../src/plan/pass-planner.ts";
+import {
+  gradientPlan,
+  namedPasses,
+  namedPlans,
+  passCandidates,
+} from "../../src/plan/pass-planner.ts";
 import {
   digitAt,
   formatPasses,
@@ -64,6 +69,16 @@ describe("gradients", () => {
       expect(last.tilePoints / last.threads).toBeLessThanOrEqual(gradientValues);
     },
   );
+
+  test("that a text names as they are are no plan of their own", () => {
+    const problem = createProblem({ length: 1024 }, "test");
+    const text = "halves 1024: 8·8·16 ×64 split";
+    const named = (plan: string) => namedPlans(plan, problem, defaultGpu, gpu, workload)!;
+    const { chosen, gradients } = named(`${text}; gradients ${text}`);
+    expect(gradients).toBe(chosen.plan);
+    const other = "halves 1024: 4·16·16 ×64 split";
+    expect(formatPasses(named(`${text}; gradients ${other}`).gradients)).toBe(other);
+  });
 
   test.each([2048, 8192])("of %i samples keep the plan of other calls", (length) => {
     const problem = createProblem({ length, dtype: "float16" }, "test");
