@@ -282,28 +282,13 @@ export class Tile {
 
   /** Values at one stage's places → the same points at another's. */
   #exchange(values: readonly Value[][], from: number, to: number): Value[][] {
-    if (this.pass.exchange === "quarter") return this.#exchangeByHalves(values, from, to);
-    const source = this.#indices(from, Math.min(from, to));
-    const target = this.#indices(to, Math.min(from, to));
-    const put = (text: (v: Value) => string): void => {
-      this.#begin();
-      values.forEach((row, i) => {
-        row.forEach((v, q) => {
-          this.text.line(`shared_x[${source[i]![q]}] = ${text(v)};`);
-        });
-      });
-      this.#barrier();
-    };
-    const get = (): string[][] =>
-      target.map((row) => row.map((at) => this.text.hold("x", `shared_x[${at}]`)));
+    const move = this.#mover(values, from, to);
     if (this.pass.exchange === "whole") {
-      put((v) => `vec2f(${part(v.re)}, ${part(v.im)})`);
-      return get().map((row) => row.map((x) => ({ re: `${x}.x`, im: `${x}.y` })));
+      const both = move((v) => `vec2f(${part(v.re)}, ${part(v.im)})`);
+      return both.map((row) => row.map((x) => ({ re: `${x}.x`, im: `${x}.y` })));
     }
-    put((v) => part(v.re));
-    const re = get();
-    put((v) => part(v.im));
-    const im = get();
+    const re = move((v) => part(v.re));
+    const im = move((v) => part(v.im));
     return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
   }
 
@@ -319,17 +304,23 @@ export class Tile {
   }
 
   /**
-   * The same where each part of the values goes by halves. Which half a point belongs to is known here where it does not
-   * depend on the thread, as on the side of the stage whose blocks have the halves; on the other side it may.
+   * Moves what `of` takes of each value: all points at once, or one half of every block after the other. Which half a point
+   * belongs to is known here where it does not depend on the thread, as on the side of the stage whose blocks have the halves;
+   * on the other side it may.
    */
-  #exchangeByHalves(values: readonly Value[][], from: number, to: number): Value[][] {
+  #mover(
+    values: readonly Value[][],
+    from: number,
+    to: number,
+  ): (of: (v: Value) => string) => string[][] {
+    const { text } = this;
     const boundary = Math.min(from, to);
     const source = this.#indices(from, boundary);
     const target = this.#indices(to, boundary);
     const sourceHalves = this.#halves(from, boundary);
     const targetHalves = this.#halves(to, boundary);
-    const { text } = this;
-    const move = (of: (v: Value) => string): string[][] => {
+    const rounds = this.pass.exchange === "quarter" ? ([0, 1] as const) : ([0] as const);
+    return (of) => {
       const got = targetHalves.map((row) =>
         row.map((half) => {
           const name = text.fresh("x");
@@ -337,7 +328,7 @@ export class Tile {
           return name;
         }),
       );
-      for (const round of [0, 1] as const) {
+      for (const round of rounds) {
         this.#begin();
         this.#inHalf(
           sourceHalves,
@@ -352,17 +343,15 @@ export class Tile {
       }
       return got;
     };
-    const re = move((v) => part(v.re));
-    const im = move((v) => part(v.im));
-    return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
   }
 
-  /** The half of each of this thread's points at a stage. */
+  /** The half of each of this thread's points at a stage; the first where there are none. */
   #halves(stage: number, boundary: number): Half[][] {
-    const half = foldOf(this.pass, this.stages[boundary]!)!;
+    const half = foldOf(this.pass, this.stages[boundary]!);
     const s = this.stages[stage]!;
     return this.places(s).map((row, i) =>
       row.map(({ base }, q) => {
+        if (half === undefined) return 0;
         const of = (t: number): number => Math.floor(place(this.pass, s, t, i, q) / half) % 2;
         const first = of(0);
         const same = Array.from({ length: this.pass.threads }, (_, t) => of(t) === first);
