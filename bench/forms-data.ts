@@ -1,5 +1,6 @@
 /** What kernels of `bench forms` work on, and in float64 what they must answer. */
 import { toFloat16 } from "../src/dtype.ts";
+import { digitAt } from "../src/plan/passes.ts";
 import { type FormSpec, factorOffset, stagesOfForm, tiles } from "./forms-kernels.ts";
 
 /** Complex numbers, real and imaginary parts in turn. */
@@ -12,9 +13,11 @@ const turnOf = (fraction: number): [number, number] => [
 
 /** Phases of a stage's blocks, as fractions of a turn; exact, since radices are powers of two. */
 function phases(tile: number, radix: number, stage: number): number[] {
-  let all = [tile / tiles];
+  let all = [digitAt(tile, tiles) / tiles];
   for (let s = 0; s < stage; s++)
-    all = all.flatMap((f) => Array.from({ length: radix }, (_, q) => (f + q) / radix));
+    all = all.flatMap((f) =>
+      Array.from({ length: radix }, (_, q) => (f + digitAt(q, radix)) / radix),
+    );
   return all;
 }
 
@@ -33,13 +36,13 @@ export function factorValues(spec: FormSpec): Float32Array<ArrayBuffer> {
   return values;
 }
 
-/** [Re F, −Im F; Im F, Re F] by rows, times `scale`, in float16. */
+/** [Re F, −Im F; Im F, Re F] by rows, in the order of butterflies' outputs, times `scale`, in float16. */
 export function matrixValues(radix: number, scale: number): Uint16Array<ArrayBuffer> {
   const side = 2 * radix;
   const values = new Uint16Array(side * side);
   for (let q = 0; q < radix; q++) {
     for (let j = 0; j < radix; j++) {
-      const [c, d] = turnOf(((q * j) % radix) / radix);
+      const [c, d] = turnOf(((digitAt(q, radix) * j) % radix) / radix);
       values[q * side + j] = toFloat16(c * scale);
       values[q * side + radix + j] = toFloat16(-d * scale);
       values[(radix + q) * side + j] = toFloat16(d * scale);
@@ -69,10 +72,11 @@ function transformed(spec: FormSpec, tile: number, input: Complexes): Complexes 
     const y = new Float64Array(x.length);
     const scale = 1 / Math.sqrt(radix);
     phases(tile, radix, s).forEach((f, b) => {
-      // Output q of a block is the sum of its inputs times e^{2πi·(f + q)·j/r}.
+      // The output of digit d in a block is the sum of its inputs times e^{2πi·(f + d)·j/r}.
       for (let q = 0; q < radix; q++) {
+        const digit = digitAt(q, radix);
         for (let j = 0; j < radix; j++) {
-          const [c, d] = turnOf((((f + q) * j) / radix) % 1);
+          const [c, d] = turnOf((((f + digit) * j) / radix) % 1);
           for (let n = 0; n < rest; n++) {
             const from = 2 * (b * size + j * rest + n);
             const to = 2 * (b * size + q * rest + n);
