@@ -10,6 +10,7 @@ import { relativeError } from "../src/math/oracle.ts";
 import { exactAnswer, factorValues, inputValues, matrixValues } from "./forms-data.ts";
 import type { Dense, Form, FormKernel, FormSpec, MatrixShape } from "./forms-kernels.ts";
 import { formKernel, forms, planOf, tiles } from "./forms-kernels.ts";
+import { readBytes, timedSubmission } from "./gpu-device.ts";
 import { appendRecords, round } from "./records.ts";
 import { markdown } from "./table.ts";
 import { median } from "./webgpu.ts";
@@ -175,7 +176,7 @@ interface Candidate {
   groups: number;
 }
 
-const usage = { storage: 0x80, uniform: 0x40, copyTo: 0x8, copyFrom: 0x4, mapRead: 0x1 } as const;
+const usage = { storage: 0x80, uniform: 0x40, copyTo: 0x8, copyFrom: 0x4 } as const;
 
 /** The buffers of a case, and parameters. */
 class Buffers {
@@ -241,24 +242,7 @@ async function launch(device: GPUDevice, candidate: Candidate, rounds: number): 
   pass.setBindGroup(0, candidate.group(rounds));
   pass.dispatchWorkgroups(candidate.groups);
   pass.end();
-  const commands = encoder.finish();
-  await device.queue.onSubmittedWorkDone();
-  const start = performance.now();
-  device.queue.submit([commands]);
-  await device.queue.onSubmittedWorkDone();
-  return performance.now() - start;
-}
-
-async function read(device: GPUDevice, buffer: GPUBuffer): Promise<Float32Array> {
-  const staging = device.createBuffer({ size: buffer.size, usage: usage.mapRead | usage.copyTo });
-  const encoder = device.createCommandEncoder();
-  encoder.copyBufferToBuffer(buffer, 0, staging, 0, buffer.size);
-  device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(usage.mapRead);
-  const values = new Float32Array(staging.getMappedRange().slice(0));
-  staging.unmap();
-  staging.destroy();
-  return values;
+  return timedSubmission(device, encoder);
 }
 
 /** A kernel written and compiled, or why there is none. */
@@ -302,9 +286,9 @@ async function checked(
   const candidate = { spec, kernel, pipeline, error: 0, group, groups: tiles };
   await launch(device, candidate, checkedRounds);
   const stages = checkedRounds * kernel.stages;
-  const answer = (await read(device, buffers.output(spec.points))).map(
-    (v) => v / kernel.gain ** checkedRounds,
-  );
+  const output = buffers.output(spec.points);
+  const stored = new Float32Array(await readBytes(device, output, output.size));
+  const answer = stored.map((v) => v / kernel.gain ** checkedRounds);
   const error = relativeError(answer, exactAnswer(spec, stages)) / Math.sqrt(stages);
   const most = largestError[spec.dense ? "float16" : "float32"];
   return error < most ? { ...candidate, error } : `answers wrong, relative error ${error} a stage`;

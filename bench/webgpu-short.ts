@@ -11,6 +11,7 @@ import {
 } from "../src/index.ts";
 import { depthwiseOracleForward } from "../src/math/depthwise-oracle.ts";
 import { relativeError } from "../src/math/oracle.ts";
+import { readBytes } from "./gpu-device.ts";
 import { round } from "./records.ts";
 import { deviceTimes, fill, type GpuRecord, type GpuRun, median, storedPool } from "./webgpu.ts";
 
@@ -68,13 +69,7 @@ async function firstRow(device: GPUDevice, y: GpuTensor, c: GpuShortCase): Promi
   const each = storedPool(dtype).BYTES_PER_ELEMENT;
   const stride = layout === "BHL" ? 1 : channels;
   const size = Math.ceil(((length - 1) * stride + 1) * (each / 4)) * 4;
-  const staging = device.createBuffer({ size, usage: 0x9 });
-  const encoder = device.createCommandEncoder();
-  encoder.copyBufferToBuffer(y.data as GPUBuffer, 0, staging, 0, size);
-  device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(1);
-  const copy = staging.getMappedRange().slice(0);
-  staging.destroy();
+  const copy = await readBytes(device, y.data as GPUBuffer, size);
   const stored = dtype === "float32" ? new Float32Array(copy) : new Uint16Array(copy);
   const row = stored.filter((_, i) => i % stride === 0).subarray(0, length);
   return decode(row, dtype);

@@ -10,6 +10,7 @@ import { FlashFFTConv, type GpuTensor, sparsifyKernel } from "../src/index.ts";
 import { oracleForward, relativeError } from "../src/math/oracle.ts";
 import type { FrequencyBlocks } from "../src/plan/frequencies.ts";
 import { createProblem, type Problem } from "../src/plan/problem.ts";
+import { readBytes, timedSubmission } from "./gpu-device.ts";
 import { round } from "./records.ts";
 import type { TorchCase, TorchGpu } from "./torch-gpu.ts";
 
@@ -199,14 +200,7 @@ const destroy = (t: GpuTensor): void => (t.data as GPUBuffer).destroy();
 async function readRow(device: GPUDevice, tensor: GpuTensor, dtype: Dtype): Promise<Float64Array> {
   const width = tensor.shape.at(-1)!;
   const bytes = Math.ceil((width * storedPool(dtype).BYTES_PER_ELEMENT) / 4) * 4;
-  const staging = device.createBuffer({ size: bytes, usage: 0x9 });
-  const encoder = device.createCommandEncoder();
-  encoder.copyBufferToBuffer(tensor.data as GPUBuffer, 0, staging, 0, bytes);
-  device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(1);
-  const copy = staging.getMappedRange().slice(0);
-  staging.unmap();
-  staging.destroy();
+  const copy = await readBytes(device, tensor.data as GPUBuffer, bytes);
   const values = dtype === "float32" ? new Float32Array(copy) : new Uint16Array(copy);
   return decode(values.subarray(0, width), dtype);
 }
@@ -225,12 +219,7 @@ export async function deviceTimes(
   const submit = async (calls: number): Promise<number> => {
     const encoder = device.createCommandEncoder();
     for (let i = 0; i < calls; i++) await record(encoder);
-    const commands = encoder.finish();
-    await device.queue.onSubmittedWorkDone();
-    const start = performance.now();
-    device.queue.submit([commands]);
-    await device.queue.onSubmittedWorkDone();
-    return performance.now() - start;
+    return timedSubmission(device, encoder);
   };
   // An idle GPU runs at a fraction of its clock: an H200 takes a quarter of a second of work to wake up.
   for (const start = performance.now(); performance.now() - start < wakingMs; ) await submit(4);
