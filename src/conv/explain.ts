@@ -10,7 +10,7 @@ import { passPlanCost } from "../plan/pass-cost.ts";
 import type { PassCandidate } from "../plan/pass-planner.ts";
 import { blocksOf } from "../plan/pass-planner.ts";
 import type { PassPlan } from "../plan/passes.ts";
-import { formatPasses } from "../plan/passes.ts";
+import { formatPasses, workPoints } from "../plan/passes.ts";
 import type { Candidate, Workload } from "../plan/planner.ts";
 import { candidates, named, wholeWork, workOf } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
@@ -181,7 +181,7 @@ export function explainPasses(
       cost,
       seconds,
       geometry: [part],
-      plan: [{ points: plan.points, levels: [] }],
+      plan: [{ points: workPoints(plan), levels: [] }],
       blocks: blocksOf(problem, plan),
     });
   const explanation: Explanation = {

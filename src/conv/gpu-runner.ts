@@ -10,6 +10,7 @@ import { defaultGpu } from "../plan/device.ts";
 import type { PassCandidate } from "../plan/pass-planner.ts";
 import { gradientPlan, namedPlans, passCandidates } from "../plan/pass-planner.ts";
 import type { PassPlan } from "../plan/passes.ts";
+import { workPoints } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer } from "../plan/problem.ts";
 import type { Samples } from "./arguments.ts";
@@ -133,7 +134,7 @@ export async function openGpuRunner(
     });
   }
   const { chosen } = plans;
-  const bytes = chosen.plan.points * 8;
+  const bytes = workPoints(chosen.plan) * 8;
   if (bytes > limits.bindingBytes) {
     throw new UnsupportedError({
       call,
@@ -216,7 +217,7 @@ export class GpuRunner implements Runner {
   }
 
   get #spectrumBytes(): number {
-    return this.#candidate.plan.points * 8;
+    return workPoints(this.#candidate.plan) * 8;
   }
 
   memory(): MemoryUse {

@@ -83,8 +83,31 @@ function exchanges(
   return fits("quarter", roomForPads) ? ["quarter"] : [];
 }
 
+/**
+ * Lists of radices for `rows` rows whose points hold neighbours: words come with both, so that the first radix may take all
+ * values of a thread; the last of several leaves it two butterflies, whose blocks are each other's mirror.
+ */
+function mirroredLists(rows: number, each: number): number[][] {
+  const odd = oddPart(rows);
+  if (each % odd !== 0) return [];
+  const most = bits(each / odd);
+  const total = bits(rows / odd);
+  if (total <= most) return [[rows]];
+  if (odd > 1) return [];
+  const lists: number[][] = [];
+  for (let last = 1; last < most; last++) {
+    lists.push([...evenly(total - last, most).map((b) => 2 ** b), 2 ** last]);
+  }
+  return lists;
+}
+
 /** Passes that split `rows` rows of `columns` columns on chip. */
-function tilePasses(rows: number, columns: number, limits: WorkgroupLimits): Pass[] {
+function tilePasses(
+  rows: number,
+  columns: number,
+  limits: WorkgroupLimits,
+  lists = radixLists,
+): Pass[] {
   const points = rows * columns;
   const odd = oddPart(rows);
   const passes: Pass[] = [];
@@ -93,7 +116,7 @@ function tilePasses(rows: number, columns: number, limits: WorkgroupLimits): Pas
     const threads = points / each;
     if (!Number.isInteger(threads) || threads > limits.threads) continue;
     const tiles = threads >= leastThreads ? 1 : Math.ceil(leastThreads / threads);
-    for (const radices of radixLists(rows, each)) {
+    for (const radices of lists(rows, each)) {
       for (const exchange of exchanges(points, tiles, radices.length, limits)) {
         passes.push({
           radices,
@@ -109,11 +132,16 @@ function tilePasses(rows: number, columns: number, limits: WorkgroupLimits): Pas
 }
 
 /** Passes before the last one for `rows` rows of blocks whose sub-blocks have `rest` points. */
-function columnPasses(rows: number, rest: number, limits: WorkgroupLimits): Pass[] {
+function columnPasses(
+  rows: number,
+  rest: number,
+  limits: WorkgroupLimits,
+  lists = radixLists,
+): Pass[] {
   return columnTiles.flatMap((tile) => {
     const columns = Math.min(rest, 2 ** Math.floor(Math.log2(tile / rows)));
     if (columns < Math.min(leastColumns, rest)) return [];
-    return tilePasses(rows, columns, limits);
+    return tilePasses(rows, columns, limits, lists);
   });
 }
 
@@ -136,7 +164,8 @@ export function passPlans(
     const plan = { points, packing, passes };
     if (runnable(plan)) plans.push(plan);
   };
-  if (points <= most) {
+  const neighbours = packing === "neighbours";
+  if (points <= most && !neighbours) {
     for (const pass of tilePasses(points, 1, limits)) {
       add([pass]);
       add([{ ...pass, turns: rowsInTurn }]);
@@ -145,13 +174,15 @@ export function passPlans(
   if (plans.length > 0 && points < most) return plans;
   for (let inner = most; inner >= finest; inner /= 2) {
     const rows = points / inner;
-    if (!Number.isInteger(rows) || rows < 2) continue;
+    if (!Number.isInteger(rows) || rows < 2 || (neighbours && rows % 2 !== 0)) continue;
     const last = tilePasses(inner, 1, limits);
     for (const outer of splitRows(rows)) {
       let rest = points;
-      const options = outer.map((r) => {
+      const options = outer.map((r, i) => {
         rest /= r;
-        return columnPasses(r, rest, limits);
+        return neighbours && i === 0
+          ? columnPasses(r, rest / 2, limits, mirroredLists)
+          : columnPasses(r, rest, limits);
       });
       // Passes are priced apart: the planner sees every one of them with one partner, and puts the best together.
       const count = Math.max(last.length, ...options.map((o) => o.length));

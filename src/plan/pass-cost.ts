@@ -11,7 +11,14 @@ import type { DeviceSpec } from "./device.ts";
 import type { KeptFrequencies } from "./frequencies.ts";
 import { keptShares } from "./pass-pattern.ts";
 import type { PassLayout, PassPlan } from "./passes.ts";
-import { gradientValues, passLayouts, pointBytes, pointFormat, widened } from "./passes.ts";
+import {
+  gradientValues,
+  passLayouts,
+  pointBytes,
+  pointFormat,
+  widened,
+  workPoints,
+} from "./passes.ts";
 
 /** What besides the plan decides a row's cost. */
 export interface RowWork {
@@ -69,10 +76,17 @@ function crowding(pass: PassLayout, plan: PassPlan): number {
 /** Seconds a point that measuring the rows of pairs takes, on chip or in a pass of its own: the same fit. */
 const measuring = { single: 1.5e-12, several: 3.15e-12 };
 
+/** What fewer than this many words of neighbours side by side, a line of 128 bytes, cost a point more: the same fit. */
+const wholeLine = { words: 32, short: 0.4e-12 };
+
 /** What the same fit adds, in seconds a point, to columns of many rows and to long last passes of several: far strides. */
 function distance(pass: PassLayout, plan: PassPlan): number {
   if (plan.passes.length === 1) return 0;
-  if (pass.rest > 1) return pass.tilePoints / pass.columns >= 128 ? 1.38e-12 : 0;
+  if (pass.rest > 1) {
+    const words = plan.packing === "neighbours" && pass.blocks === 1;
+    const short = words && pass.columns < wholeLine.words ? wholeLine.short : 0;
+    return short + (pass.tilePoints / pass.columns >= 128 ? 1.38e-12 : 0);
+  }
   return pass.tilePoints >= 4096 ? 2.93e-12 : 0;
 }
 
@@ -91,7 +105,7 @@ function passCost(
   device: DeviceSpec,
   gradient: boolean,
 ): Cost {
-  const points = plan.points * share;
+  const points = pass.blocks * pass.size * share;
   const flops =
     pass.radices.reduce((sum, r) => sum + stageFlops(points, r, "butterfly"), 0) +
     (pass.rest === 1 ? 8 * points : 0);
@@ -136,7 +150,7 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
     const spectrum = last ? shares[i]! * pointBytes.float32 : 0;
     const traffic = {
       io: i === 0 ? io : 0,
-      work: plan.points * (trips * workBytes + spectrum),
+      work: workPoints(plan) * (trips * workBytes + spectrum),
     };
     const cost = {
       ...passCost(pass, plan, traffic, shares[i]!, device, gradient),

@@ -6,7 +6,7 @@
 import type { KeptFrequencies } from "./frequencies.ts";
 import { keptBins } from "./frequencies.ts";
 import type { PassPlan } from "./passes.ts";
-import { digitAt, passLayouts } from "./passes.ts";
+import { digitAt, placeOfSlot } from "./passes.ts";
 import { product } from "./plan.ts";
 
 /** The residue of the bins of a block that these radices have left. */
@@ -77,13 +77,30 @@ export function keptBlocks(kept: KeptFrequencies, radices: readonly number[]): U
   return flags.map((_, block) => flags[residueOf(block, radices)]!);
 }
 
-/** The radices of the passes before each pass, and of all passes at last. */
-export function radicesBefore({ passes }: PassPlan): number[][] {
-  return [...passes, undefined].map((_, i) => passes.slice(0, i).flatMap((p) => p.radices));
+/** For the blocks of each pass, and for the points of a transform in work memory, 1 where they keep a bin. */
+export function keptByPass(kept: KeptFrequencies, plan: PassPlan): Uint8Array[] {
+  const { passes, packing } = plan;
+  const radices = passes.map((p) => p.radices);
+  return [...passes, undefined].map((_, i) => {
+    const all = keptBlocks(kept, radices.slice(0, i).flat());
+    if (packing !== "neighbours" || i === 0) return all;
+    const rows = product(radices[0]!);
+    const within = all.length / rows;
+    const slots = Array.from({ length: rows / 2 + 1 }, (_, slot) => {
+      const from = placeOfSlot(slot, rows) * within;
+      return [...all.subarray(from, from + within)];
+    });
+    return Uint8Array.from(slots.flat());
+  });
 }
 
-/** The share of the blocks of each pass that keep a bin; 1 without a pattern. */
+/** The share of the blocks of each pass that keep a bin; 1 without a pattern. Blocks and their mirrors keep alike. */
 export function keptShares(plan: PassPlan, kept: KeptFrequencies | undefined): number[] {
   if (!kept) return plan.passes.map(() => 1);
-  return passLayouts(plan).map(({ blocks }) => keptResidues(kept, blocks).share);
+  let blocks = 1;
+  return plan.passes.map(({ radices }) => {
+    const { share } = keptResidues(kept, blocks);
+    blocks *= product(radices);
+    return share;
+  });
 }

@@ -7,7 +7,14 @@ import type { WorkgroupLimits } from "./pass-candidates.ts";
 import { leastPassPoints, passPlans, passSizes } from "./pass-candidates.ts";
 import { cheapestPasses, passPlanCost } from "./pass-cost.ts";
 import type { Packing, PassPlan } from "./passes.ts";
-import { exchangeBytes, formatPasses, isPower, parsePasses, passLayouts } from "./passes.ts";
+import {
+  exchangeBytes,
+  formatPasses,
+  isPower,
+  parsePasses,
+  passLayouts,
+  workPoints,
+} from "./passes.ts";
 import { product } from "./plan.ts";
 import type { Problem } from "./problem.ts";
 
@@ -38,13 +45,12 @@ interface Way {
 
 function partsOf(problem: Problem): Way[] {
   // A pattern's bins are those of x^N − 1.
-  if (problem.frequencies) return [{ packing: "rows", part: cyclicPart(problem) }];
+  const cyclic = (["rows", "neighbours"] as const).map((packing) => ({
+    ...{ packing, part: cyclicPart(problem) },
+  }));
+  if (problem.frequencies) return cyclic;
   const part = onePart(problem)[0]!;
-  if (problem.mode === "circular")
-    return [
-      { packing: "halves", part },
-      { packing: "rows", part: cyclicPart(problem) },
-    ];
+  if (problem.mode === "circular") return [{ packing: "halves", part }, ...cyclic];
   const ways: Way[] = [{ packing: "halves", part }];
   for (let positions = 2 * leastPassPoints; positions < part.positions; positions *= 2) {
     const most = mostOutputs(problem, positions);
@@ -148,6 +154,12 @@ export function passCandidates(
   return [...seen.values()].sort((a, b) => a.seconds - b.seconds);
 }
 
+/** Whether two plans have transforms of the same points: of neighbours, those that first passes of as many rows keep. */
+function compatible(a: PassPlan, b: PassPlan): boolean {
+  const alike = a.points === b.points && a.packing === b.packing && a.hop === b.hop;
+  return alike && workPoints(a) === workPoints(b);
+}
+
 /** How little of the chosen plan's price another plan must have, for gradients to have kernels and spectra of their own. */
 const gradientShare = 0.9;
 
@@ -163,12 +175,7 @@ export function gradientPlan(
   limits: WorkgroupLimits,
   workload: GpuWorkload,
 ): PassPlan {
-  const plans = candidates
-    .map((c) => c.plan)
-    .filter(
-      ({ points, packing, hop }) =>
-        points === chosen.points && packing === chosen.packing && hop === chosen.hop,
-    );
+  const plans = candidates.map((c) => c.plan).filter((plan) => compatible(plan, chosen));
   const work = { ...problem, gradientThreads: limits.threads };
   for (const alike of byRows(plans)) plans.push(cheapestPasses(alike, work, device));
   const price = (plan: PassPlan): number =>
@@ -192,8 +199,7 @@ function shareSpectra(a: PassPlan, b: PassPlan): boolean {
       .flatMap((p) => p.radices)
       .slice(1)
       .every(isPower);
-  const alike = a.points === b.points && a.packing === b.packing && a.hop === b.hop;
-  return alike && inOrder(a) && inOrder(b);
+  return compatible(a, b) && inOrder(a) && inOrder(b);
 }
 
 /** The plans that a text names, "plan" for all calls or "plan; gradients plan", if they fit the problem and the device. */
@@ -228,7 +234,7 @@ export function namedPasses(
   if (way?.packing !== plan.packing) return undefined;
   const { part } = way;
   const { exact, positions } = part;
-  const needed = plan.packing === "rows" ? positions : positions / 2;
+  const needed = plan.packing === "halves" ? positions / 2 : positions;
   if (exact ? plan.points !== needed : plan.points < needed) return undefined;
   const fits = passLayouts(plan).every((p) => {
     const exchanged = p.radices.length > 1 ? p.tilePoints * p.tiles : 0;

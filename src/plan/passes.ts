@@ -33,12 +33,14 @@ export interface Pass {
 }
 
 /**
- * What a complex point holds: sample n and sample n + M of one row, modulo x^M − i (negacyclic, as on the CPU); or sample n
- * of two rows that share a kernel, modulo x^M − 1 (circular).
+ * What a complex point holds: sample n and sample n + M of one row, modulo x^M − i (negacyclic, as on the CPU); sample n of
+ * two rows that share a kernel, modulo x^M − 1 (circular); or, in the first of several passes, samples 2n and 2n + 1 of one
+ * row, modulo x^M − 1 over the reals. That pass splits the ring into R blocks for both columns of its samples at once and takes
+ * the two apart; of a real row it keeps the blocks of frequencies 0 … R/2, whose mirrors are their conjugates.
  */
-export type Packing = "halves" | "rows";
+export type Packing = "halves" | "rows" | "neighbours";
 
-/** A transform of `points` = Π radices complex points. */
+/** A transform of `points` = Π radices points, complex ones, or real ones where neighbours are packed. */
 export interface PassPlan {
   readonly points: number;
   readonly packing: Packing;
@@ -99,10 +101,11 @@ export function digitAt(place: number, radix: number): number {
 
 /** Sizes of every pass, outermost first. */
 export function passLayouts(plan: PassPlan): PassLayout[] {
+  const neighbours = plan.packing === "neighbours";
   let blocks = 1;
-  return plan.passes.map((pass) => {
+  let size = neighbours ? plan.points / 2 : plan.points;
+  return plan.passes.map((pass, i) => {
     const rows = product(pass.radices);
-    const size = plan.points / blocks;
     const rest = size / rows;
     const layout = {
       ...pass,
@@ -110,9 +113,66 @@ export function passLayouts(plan: PassPlan): PassLayout[] {
       tilePoints: rows * pass.columns,
       tilesPerBlock: rest / pass.columns,
     };
-    blocks *= rows;
+    const apart = neighbours && i === 0;
+    blocks *= apart ? rows / 2 + 1 : rows;
+    size = apart ? 2 * rest : rest;
     return layout;
   });
+}
+
+/** Complex points of a transform in work memory, and of its spectrum. */
+export function workPoints(plan: PassPlan): number {
+  const { blocks, size } = passLayouts(plan).at(-1)!;
+  return blocks * size;
+}
+
+/**
+ * Where, among the R blocks that a pass splits a ring into, the `slot`-th stands that is kept of a real row: even places, whose
+ * frequencies are less than R/2, and at last that of R/2.
+ */
+export const placeOfSlot = (slot: number, rows: number): number =>
+  slot === rows / 2 ? 1 : 2 * slot;
+
+/** The place whose digit is the negative of that at a place, of `radix` places. */
+export function mirrorPlace(place: number, radix: number): number {
+  const digit = (radix - digitAt(place, radix)) % radix;
+  for (let p = 0; p < radix; p++) if (digitAt(p, radix) === digit) return p;
+  throw new RangeError(`there is no place ${place} of ${radix}`);
+}
+
+/**
+ * How the last of several stages that take neighbours apart is shared: blocks that are each other's mirror go to one thread,
+ * and places 0 and 1, which are their own mirrors, to the first thread of each column.
+ */
+export interface Mirrored {
+  /** Pairs of blocks: the first lies below its mirror. */
+  readonly pairs: readonly (readonly [number, number])[];
+  /** Threads that share a column; thread n takes pairs n, n + across, … */
+  readonly across: number;
+}
+
+/** That of a pass; undefined where it has one stage. */
+export function mirrored({ radices, threads, columns }: Pass): Mirrored | undefined {
+  if (radices.length === 1) return undefined;
+  const blocks = product(radices.slice(0, -1));
+  const pairs: (readonly [number, number])[] = [[0, 1]];
+  for (let place = 2; place < blocks; place++) {
+    const mirror = mirrorPlace(place, blocks);
+    if (place < mirror) pairs.push([place, mirror]);
+  }
+  return { pairs, across: threads / columns };
+}
+
+/** Whether a pass can take neighbours apart: with a mirror of each frequency in the same thread. */
+function takesApart(pass: Pass): boolean {
+  const found = mirrored(pass);
+  if (!found) return pass.radices[0]! % 2 === 0;
+  const { pairs, across } = found;
+  const blocks = product(pass.radices.slice(0, -1));
+  const shared = Number.isInteger(across) && pairs.length % across === 0;
+  return (
+    isPower(pass.radices.at(-1)!) && blocks % 2 === 0 && shared && (across === 1 || isPower(blocks))
+  );
 }
 
 /** "rows 1048576: 32 /64 ×64·2 split | 16·16·16 ×256": columns after /, threads and tiles after ×, turns after @; outputs of a block last. */
@@ -130,7 +190,7 @@ export function formatPasses(plan: PassPlan): string {
 
 /** Inverse of formatPasses; undefined where the text is no plan that can run. */
 export function parsePasses(text: string): PassPlan | undefined {
-  const match = /^(halves|rows) (\d+): (.+?)(?:, hop (\d+))?$/.exec(text.trim());
+  const match = /^(halves|rows|neighbours) (\d+): (.+?)(?:, hop (\d+))?$/.exec(text.trim());
   if (!match) return undefined;
   const passes: Pass[] = [];
   for (const part of match[3]!.split(" | ")) {
@@ -159,6 +219,8 @@ export const isPower = (n: number): boolean => (n & (n - 1)) === 0;
 /** Whether every tile divides its block and every stage its threads, and what goes by halves has halves. */
 export function runnable(plan: PassPlan): boolean {
   const layouts = passLayouts(plan);
+  if (plan.packing === "neighbours" && (layouts.length < 2 || !takesApart(layouts[0]!)))
+    return false;
   return (
     layouts.every(
       (p, i) =>

@@ -13,9 +13,13 @@ import {
   digitAt,
   formatPasses,
   gradientValues,
+  mirrored,
+  mirrorPlace,
   parsePasses,
   passLayouts,
+  placeOfSlot,
   widened,
+  workPoints,
 } from "../../src/plan/passes.ts";
 import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
 
@@ -166,8 +170,45 @@ describe("frequencies", () => {
     const candidates = passCandidates(problem, defaultGpu, limits, workload);
     expect(candidates.length).toBeGreaterThan(0);
     for (const { plan } of candidates) {
-      expect([plan.packing, plan.points, plan.hop]).toEqual(["rows", 2048, undefined]);
+      expect(["rows", "neighbours"]).toContain(plan.packing);
+      expect([plan.points, plan.hop]).toEqual([2048, undefined]);
     }
+  });
+});
+
+describe("neighbours", () => {
+  const plan = parsePasses("neighbours 4096: 4·8 /16 ×32 | 8·16 ×8")!;
+
+  test("keep R/2 + 1 of R blocks", () => {
+    const [first, last] = passLayouts(plan);
+    expect([first!.size, first!.rest, first!.tilesPerBlock]).toEqual([2048, 64, 4]);
+    expect([last!.blocks, last!.size, last!.rest]).toEqual([17, 128, 1]);
+    expect(workPoints(plan)).toBe(17 * 128);
+  });
+
+  test("keep frequencies 0 … R/2, and mirrors meet in pairs of blocks", () => {
+    const kept = Array.from({ length: 17 }, (_, slot) => digitAt(placeOfSlot(slot, 32), 32));
+    expect(kept.sort((a, b) => a - b)).toEqual(Array.from({ length: 17 }, (_, f) => f));
+    for (const radix of [2, 8, 12, 20, 32]) {
+      for (let place = 0; place < radix; place++) {
+        const mirror = digitAt(mirrorPlace(place, radix), radix);
+        expect((digitAt(place, radix) + mirror) % radix).toBe(0);
+      }
+    }
+    const { pairs, across } = mirrored({ ...plan.passes[0]!, radices: [16, 4], threads: 64 })!;
+    expect(across).toBe(4);
+    expect(pairs.flat().sort((a, b) => a - b)).toEqual(Array.from({ length: 16 }, (_, b) => b));
+    for (const [a, b] of pairs.slice(1)) expect(mirrorPlace(a, 16)).toBe(b);
+  });
+
+  test.each([
+    ["one pass", "neighbours 512: 8·8·8 ×64"],
+    ["an odd number of rows", "neighbours 192: 3 /32 ×32 | 8·8 ×8"],
+    ["mirrors in two threads", "neighbours 1024: 8·8 /8 ×64 | 16 ×1"],
+    ["threads that share no column evenly", "neighbours 2048: 8·8 /16 ×48 | 4·8 ×4"],
+    ["an odd last radix", "neighbours 1536: 8·6 /16 ×16 | 32 ×1"],
+  ])("%s cannot run", (_, text) => {
+    expect(parsePasses(text)).toBeUndefined();
   });
 });
 

@@ -3,7 +3,7 @@
  * them apart, and which is best depends on how the stages on both sides read and write. Numbers small enough to count: what
  * one subgroup of 32 threads does on 32 banks of four bytes, which is what GPUs have; on others the answer is a good guess.
  */
-import type { PassLayout } from "../../plan/passes.ts";
+import type { Mirrored, PassLayout } from "../../plan/passes.ts";
 
 /** How a stage's points lie in a tile. */
 export interface Spread {
@@ -12,6 +12,8 @@ export interface Spread {
   readonly rest: number;
   readonly each: number;
   readonly vector: number;
+  /** Where mirrors meet in a thread: how its blocks are shared. */
+  readonly mirrored?: Mirrored | undefined;
 }
 
 /** Elements left out: one after every `near`, and `gap` more after every `far`; 0 for none. */
@@ -69,6 +71,11 @@ export const foldedText = (x: string, half: number | undefined): string =>
 
 /** Place in the tile of input q of butterfly i of thread t. */
 export function place(pass: PassLayout, s: Spread, t: number, i: number, q: number): number {
+  if (s.mirrored) {
+    const { pairs, across } = s.mirrored;
+    const block = pairs[Math.floor(t / s.rest) + across * (i >> 1)]![i & 1]!;
+    return block * s.size + (t % s.rest) + q * s.rest;
+  }
   const g = Math.floor(i / s.vector) * s.vector * pass.threads + t * s.vector + (i % s.vector);
   return Math.floor(g / s.rest) * s.size + (g % s.rest) + q * s.rest;
 }

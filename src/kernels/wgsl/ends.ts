@@ -1,13 +1,14 @@
 /** The ends of a kernel's tile: which samples, taps or points each thread loads and stores, and the product with the spectrum. */
 import { Graph } from "../../math/expr.ts";
 import type { Sink, Source } from "./kernels.ts";
+import { Neighbours } from "./neighbours.ts";
 import { isLeft } from "./pattern.ts";
 import { pointElement, readPoint, writePoint } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import type { Scales } from "./rows.ts";
-import { Rows } from "./rows.ts";
 import { spectrumPlace } from "./spectra.ts";
+import { inverseScale, tapsAt } from "./taps.ts";
 import type { Place } from "./tile.ts";
 import { sum } from "./tile.ts";
 
@@ -15,11 +16,11 @@ import { sum } from "./tile.ts";
 const mostAhead = 16;
 
 /** What a kernel does at both ends of a tile: places, loads, the product with the spectrum, stores. */
-export class Ends extends Rows {
+export class Ends extends Neighbours {
   #workIndex(place: Place): string {
     const base = this.tile.held(
       "m",
-      `${place.base} + slot * ${this.spec.plan.points}u + block * ${this.pass.size}u`,
+      `${place.base} + slot * ${this.workPoints}u + block * ${this.pass.size}u`,
     );
     return sum({ base, offset: place.offset });
   }
@@ -33,28 +34,19 @@ export class Ends extends Rows {
   /** Index of output q of the last stage's butterfly i in the `which`-th of some spectra. */
   spectrumIndex(which: string, i: number, q: number): string {
     const { base, offset } = this.#inSpectrum(i, q);
-    const from = this.tile.held("k", `(${which}) * ${this.spec.plan.points}u + ${base}`);
+    const from = this.tile.held("k", `(${which}) * ${this.workPoints}u + ${base}`);
     return sum({ base: from, offset });
   }
 
-  /** Taps at their positions: sums over the runs that reach a place. */
-  #loadTaps({ runs, taps }: Source & { kind: "taps" }): Value[][] {
+  /** Taps at their positions. */
+  #loadTaps(source: Source & { kind: "taps" }): Value[][] {
     const { plan } = this.spec;
     const run = plan.points / this.tile.stages[0]!.radix;
-    const part = (place: Place, q: number, shift: number): string | 0 => {
-      const first = shift + q * run;
-      const terms = runs.flatMap(({ index, count, position, sign }) => {
-        if (first >= position + count || first + run <= position) return [];
-        const n = sum({ ...place, offset: place.offset + shift });
-        const at = this.text.hold("n", `${n} - ${position}u`);
-        const base = this.tile.held("i", `row * ${taps}u + p.u`);
-        // Below the position, the difference is a huge number.
-        const inside = `${at} < ${count}u`;
-        const read = `u_get(${base} + ${index}u + min(${at}, ${count - 1}u))`;
-        return [`select(0.0f, ${sign > 0 ? "" : "-"}${read}, ${inside})`];
+    const part = (place: Place, q: number, shift: number): string | 0 =>
+      tapsAt(this.tile, source, sum({ ...place, offset: place.offset + shift }), {
+        first: shift + q * run,
+        run,
       });
-      return terms.length > 0 ? this.text.hold("s", terms.join(" + ")) : 0;
-    };
     return this.ends(false).map((row) =>
       row.map((place, q) => ({
         re: part(place, q, 0),
@@ -65,6 +57,7 @@ export class Ends extends Rows {
 
   /** Values at the first stage's places, or at the last one's for a path that has inverse stages alone. */
   load(source: Source, forward: boolean): Value[][] {
+    if (this.apart) return this.loadMixed(source);
     if (source.kind === "samples") return this.loadSamples(source);
     if (source.kind === "taps") return this.#loadTaps(source);
     if (source.buffer === "sums") return this.#loadSums();
@@ -109,7 +102,7 @@ export class Ends extends Rows {
       row.map((name, q) => `${name} += sums[at + ${sum(this.#inSpectrum(i, q))}];`),
     );
     text.line("for (var c = 0u; c < p.chunks; c++) {");
-    text.line(`let at = (unit * p.chunks + c) * ${this.spec.plan.points}u;`);
+    text.line(`let at = (unit * p.chunks + c) * ${this.workPoints}u;`);
     for (const line of adds) text.line(line);
     text.line("}");
     // Frequencies that are not kept have no gradient.
@@ -152,10 +145,11 @@ export class Ends extends Rows {
   /** Stores, for live tiles alone. */
   store(sink: Sink, values: readonly Value[][], inverse: boolean, scales?: Scales): void {
     const { text } = this;
-    if (sink.kind === "samples") {
+    if (sink.kind === "samples" || this.apart) {
       // Indices are held outside of the condition, where later code sees them too.
       const inner = this.text.lines.length;
-      this.storeSamples(sink, values, scales);
+      if (this.apart) this.storeApart(sink, values);
+      else if (sink.kind === "samples") this.storeSamples(sink, values, scales);
       const stores = this.text.lines.splice(inner);
       const isStore = (l: string): boolean => !l.startsWith("let ");
       for (const l of stores.filter((l) => !isStore(l))) text.line(l);
@@ -167,7 +161,7 @@ export class Ends extends Rows {
     const name = sink.kind === "spectrum" ? "spectrum" : sink.buffer;
     const format = sink.kind === "spectrum" ? "float32" : this.spec.format;
     this.bind({ name, access: "read_write", element: pointElement[format] });
-    const scale = sink.kind === "spectrum" ? ` * ${1 / this.spec.plan.points}f` : "";
+    const scale = sink.kind === "spectrum" ? ` * ${inverseScale(this.spec.plan)}f` : "";
     const lines: string[] = [];
     const apart = new Map<string, string[]>();
     this.ends(!inverse).forEach((row, i) => {

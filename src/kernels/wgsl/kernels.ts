@@ -223,7 +223,7 @@ export function reduction(threads: number, lanes = 1): readonly string[] {
 
 /** The user's rows of a unit: units of a channel stand one after the other; a pair may lack its second row. */
 export function rowFunctions(packing: Packing, blocks = 1): readonly string[] {
-  if (packing === "halves") {
+  if (packing !== "rows") {
     const row = blocks === 1 ? "(p.first + unit)" : `((p.first + unit) / ${blocks}u)`;
     return [
       `fn channel_of(unit: u32) -> u32 { return ${row} / p.batch; }`,

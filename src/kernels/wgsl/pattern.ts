@@ -3,7 +3,7 @@
  * the blocks that keep a bin, then a bit for each block, and last a bit for each point.
  */
 import type { KeptFrequencies } from "../../plan/frequencies.ts";
-import { keptBlocks, radicesBefore } from "../../plan/pass-pattern.ts";
+import { keptByPass } from "../../plan/pass-pattern.ts";
 import type { PassPlan } from "../../plan/passes.ts";
 
 /** Where the blocks of a pass, or the points, stand in the table, in words. */
@@ -32,8 +32,7 @@ export function patternTable(plan: PassPlan, kept: KeptFrequencies): PatternTabl
     size += more.length;
     return size - more.length;
   };
-  const sections = radicesBefore(plan).map((radices, i, all): Section => {
-    const blocks = keptBlocks(kept, radices);
+  const sections = keptByPass(kept, plan).map((blocks, i, all): Section => {
     const left = [...blocks.keys()].filter((b) => blocks[b] === 1);
     // Points are never listed, and the first pass has one block.
     const list = i > 0 && i < all.length - 1 ? add(left) : size;

@@ -43,3 +43,17 @@ export function readPoint(format: PointFormat, stored: string): string {
 export function writePoint(format: PointFormat, point: string): string {
   return format === "word" ? `to_word(${point})` : point;
 }
+
+/** WGSL type of two neighbouring points in a buffer. */
+export const neighbourElement = { float32: "vec4f", word: "vec2u" } as const;
+
+/** Both points of what a buffer holds of two. */
+export function readNeighbours(format: PointFormat, stored: string): readonly [string, string] {
+  const [a, b] = format === "word" ? ["x", "y"] : ["xy", "zw"];
+  return [readPoint(format, `${stored}.${a}`), readPoint(format, `${stored}.${b}`)];
+}
+
+/** What a buffer holds of two neighbouring points. */
+export function writeNeighbours(format: PointFormat, first: string, second: string): string {
+  return `${neighbourElement[format]}(${writePoint(format, first)}, ${writePoint(format, second)})`;
+}

@@ -1,5 +1,5 @@
 import type { PassLayout } from "../../plan/passes.ts";
-import { passLayouts, widened } from "../../plan/passes.ts";
+import { passLayouts, widened, workPoints } from "../../plan/passes.ts";
 import type { Cut, KernelSpec, Sink, Source } from "./kernels.ts";
 import { endsOf, tensorsOf } from "./kernels.ts";
 import { accumulators } from "./norms.ts";
@@ -14,7 +14,7 @@ import { stagesOf, sum, Tile } from "./tile.ts";
 import { rootQuarters, stageTables } from "./twiddles.ts";
 
 /** How many of the samples of all threads. */
-type Share = "all" | "some" | "none";
+export type Share = "all" | "some" | "none";
 
 /** Samples that stand at one place of each thread. */
 interface Samples {
@@ -85,17 +85,18 @@ export class Rows {
     const ends = endsOf(work);
     const tensors = ends.flatMap(tensorsOf);
     this.cut = ends.flatMap((end) => (end.kind === "samples" && end.cut ? [end.cut] : []))[0];
-    this.vector = tensors.length > 0 ? 2 : 1;
+    this.vector = tensors.length > 0 && !this.apart ? 2 : 1;
     const tables = stageTables(plan)[spec.pass]!;
-    const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, this.vector);
+    const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, this);
     this.tile = new Tile(this.text, pass, stages, spec.machine.sharedBytes);
     const points = pass.threads > 1 ? this.tile.shared.stride : 0;
     const parts = this.paired ? 2 * accumulators(spec.dtype) : 0;
     this.norms = tileSums(parts, pass, points, spec.machine);
     this.#neighbours = stages[0]!.vector === 2;
-    this.meets = !this.#neighbours && tensors.length > 0 && this.#lanesMeet(stages[0]!);
+    this.meets =
+      !this.#neighbours && !this.apart && tensors.length > 0 && this.#lanesMeet(stages[0]!);
     for (const { name, writes, width } of tensors) {
-      const paired = (this.#neighbours || this.meets) && width % 2 === 0;
+      const paired = (this.#neighbours || this.meets || this.apart) && width % 2 === 0;
       const access = { name, dtype: spec.dtype, writes, paired };
       this.tensors.set(name, access);
       this.bind(tensorBinding(access));
@@ -108,6 +109,16 @@ export class Rows {
 
   /** How rows are cut into blocks where this kernel has samples of them. */
   readonly cut: Cut | undefined;
+
+  /** Whether the pass's points hold neighbours of a row, which it takes apart. */
+  get apart(): boolean {
+    return this.spec.plan.packing === "neighbours" && this.spec.pass === 0;
+  }
+
+  /** Points of a transform in work memory. */
+  get workPoints(): number {
+    return workPoints(this.spec.plan);
+  }
 
   /** Whether two rows share a transform. */
   get paired(): boolean {
@@ -156,7 +167,7 @@ export class Rows {
    * Which samples a part of a point holds: complex part 0 or 1, of input q of the first stage; whether all or none of them
    * lie in the row, and in the block's own.
    */
-  #samples(part: 0 | 1, q: number, width: number): Samples {
+  samplesOf(part: 0 | 1, q: number, width: number): Samples {
     const { plan } = this.spec;
     const shift = plan.packing === "halves" ? part * plan.points : 0;
     const run = plan.points / this.tile.stages[0]!.radix;
@@ -219,7 +230,7 @@ export class Rows {
       places.forEach((row, i) => {
         row.forEach((place, q) => {
           if (values[i]![q] !== undefined) return;
-          const samples = this.#samples(which, q, source.width);
+          const samples = this.samplesOf(which, q, source.width);
           const { shift } = samples;
           // Words of blocks have been fetched, as zeros where they lie beyond the row.
           const inRow = this.cut ? "all" : samples.row;
@@ -271,7 +282,7 @@ export class Rows {
       if (neighbours && i % 2 === 1) return;
       places.forEach((at, q) => {
         for (const which of [0, 1] as const) {
-          const { row, own, shift } = this.#samples(which, q, source.width);
+          const { row, own, shift } = this.samplesOf(which, q, source.width);
           if (this.cut ? source.own && own === "none" : row !== "all") continue;
           const place = { ...at, offset: at.offset + shift };
           for (const tensor of source.factors) {
@@ -447,7 +458,7 @@ export class Rows {
       ends.forEach((row, i) => {
         if (paired && this.#neighbours && i % 2 === 1) return;
         row.forEach((at, q) => {
-          const samples = this.#samples(which, q, width);
+          const samples = this.samplesOf(which, q, width);
           if (samples.row === "none" || samples.own === "none") return;
           const value = (values: readonly Value[][]): string =>
             paired && this.#neighbours
@@ -536,7 +547,7 @@ export class Rows {
           const word = this.cut ? this.#ownIndex(tensor, place, sink.width) : sample;
           return `${this.#wordAt(tensor, word)} = ${x};`;
         };
-        const rounded = this.#rounded(tensor, whole);
+        const rounded = this.rounded(tensor, whole);
         // For both ways to store a block it is rounded once.
         const stored = store(this.cut ? this.text.hold("y", rounded) : rounded);
         add(stores, conditions(samples.row), stored);
@@ -554,7 +565,7 @@ export class Rows {
   }
 
   /** What a place of a tensor is set to: a pair of samples as it is stored, or one sample. */
-  #rounded(tensor: TensorName, value: string): string {
+  rounded(tensor: TensorName, value: string): string {
     const { dtype, paired } = this.tensors.get(tensor)!;
     return paired && dtype !== "float32" ? `pack_pair(${value})` : value;
   }

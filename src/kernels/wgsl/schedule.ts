@@ -366,11 +366,18 @@ export class Scheduler {
     const { plan, part, problem } = this.convolution;
     const last = plan.passes.length - 1;
     const taps = problem.kernelLength;
+    const neighbours = plan.packing === "neighbours";
     const taken = { dtype: "float32", format: "float32" } as const;
     const group = build.rowsFor(build.workBytes("float32"), 4 * taps);
     const collect = this.#remembered("collect", () => collectTaps(plan, part, taps));
     for (let c = 0; c < count; c += group) {
       const n = Math.min(group, count - c);
+      // The first pass of neighbours leaves rows of samples, beside the points that it reads.
+      const samples: Sink = {
+        kind: "samples",
+        outputs: [{ tensor: "y", gates: [] }],
+        width: plan.points,
+      };
       const inverse = (pass: number, buffer: "sums" | "work"): Kernel =>
         this.#kernel(
           pass,
@@ -378,7 +385,7 @@ export class Scheduler {
             kind: "path",
             source: { kind: "work", buffer },
             ...{ forward: false, product: "none", inverse: true },
-            sink: { kind: "work", buffer: "work" },
+            sink: neighbours && pass === 0 ? samples : { kind: "work", buffer: "work" },
           },
           taken,
         );
@@ -389,11 +396,12 @@ export class Scheduler {
         { batch: 1, chunks: build.chunks },
         { work, sums: build.sumsRange(c, n) },
       );
+      const rows = neighbours ? build.work("other", n, "float32") : work;
       for (let pass = last - 1; pass >= 0; pass--)
-        build.units(inverse(pass, "work"), n, { batch: 1 }, { work });
+        build.units(inverse(pass, "work"), n, { batch: 1 }, { work, y: rows });
       const begin = (build.call.offsets.dk ?? 0) + (from + c) * taps * 4;
       const dk = build.bound("dk", begin, n * taps * 4, 4);
-      build.step(collect, n * taps, { y: dk.first }, { work, y: dk.range });
+      build.step(collect, n * taps, { y: dk.first }, { work: rows, y: dk.range });
     }
   }
 }

@@ -8,7 +8,7 @@
  * second point of 512 bytes, and the others with their next load.
  */
 import type { PassLayout, PassPlan } from "../../plan/passes.ts";
-import { isPower } from "../../plan/passes.ts";
+import { isPower, workPoints } from "../../plan/passes.ts";
 import type { Place } from "./tile.ts";
 
 const mostRows = 32;
@@ -28,7 +28,7 @@ export function spectrumPlace(
   place: Place,
   hold: (text: string) => string,
 ): Place {
-  const { rows, columns } = runOf(plan.points);
+  const { rows, columns } = runOf(workPoints(plan));
   const column = Math.log2(columns);
   const row = Math.log2(rows);
   // Row r and column c of a run swap their bits.

@@ -5,7 +5,7 @@ import type { Part } from "../../plan/geometry.ts";
 import { blockMargins } from "../../plan/geometry.ts";
 import { blocksOf } from "../../plan/pass-planner.ts";
 import type { PassPlan, PointFormat } from "../../plan/passes.ts";
-import { passLayouts, pointBytes, pointFormat } from "../../plan/passes.ts";
+import { passLayouts, pointBytes, pointFormat, workPoints } from "../../plan/passes.ts";
 import type { Problem } from "../../plan/problem.ts";
 import type { DepthwiseBuffer } from "./depthwise-cells.ts";
 import type {
@@ -134,7 +134,7 @@ export class Build {
 
   /** Bytes of a spectrum, and of the sums of one. */
   get #transformBytes(): number {
-    return this.#convolution.plan.points * pointBytes.float32;
+    return workPoints(this.#convolution.plan) * pointBytes.float32;
   }
 
   /** How points lie in work memory. */
@@ -145,7 +145,7 @@ export class Build {
 
   /** Bytes of a transform in work memory. */
   workBytes(format: PointFormat = this.format): number {
-    return this.#convolution.plan.points * pointBytes[format];
+    return workPoints(this.#convolution.plan) * pointBytes[format];
   }
 
   /** Rows that share a transform. */

@@ -8,8 +8,8 @@
 import { Graph } from "../../math/expr.ts";
 import type { Scaled } from "../../math/fused.ts";
 import { fusedDft, settled, turn } from "../../math/fused.ts";
-import type { PassLayout } from "../../plan/passes.ts";
-import { digitAt, isPower } from "../../plan/passes.ts";
+import type { Mirrored, PassLayout } from "../../plan/passes.ts";
+import { digitAt, isPower, mirrored } from "../../plan/passes.ts";
 import type { SharedLayout } from "./banks.ts";
 import { folded, foldedText, foldOf, padded, paddedText, place, sharedLayout } from "./banks.ts";
 import type { Text, Value } from "./print.ts";
@@ -33,6 +33,8 @@ export interface Stage {
   readonly table: StageTable | undefined;
   /** The phase of that one block, as a fraction of a turn. */
   readonly phase: number;
+  /** Where neighbours are taken apart, at the last of several stages: how blocks are shared, so that mirrors meet. */
+  readonly mirrored?: Mirrored | undefined;
 }
 
 /** A number known up to the thread: `base` is text, `offset` a constant. */
@@ -105,6 +107,7 @@ export class Tile {
   /** Butterfly i of this thread. */
   butterfly(stage: Stage, i: number): Butterfly {
     const { size, rest, vector } = stage;
+    if (stage.mirrored) return this.#mirroredButterfly(stage, stage.mirrored, i);
     const step = vector * this.pass.threads;
     const turn = Math.floor(i / vector) * step;
     const lane = i % vector;
@@ -125,6 +128,35 @@ export class Tile {
     const g = this.held("g", sum({ base: first, offset: turn + lane }));
     const block = this.held("b", `${g} / ${rest}u`);
     const at = this.held("p", `${block} * ${size}u + ${g} % ${rest}u`);
+    return { at: { base: at, offset: 0 }, block: { base: block, offset: 0 } };
+  }
+
+  /** Butterfly i of a thread that takes blocks by twos, each with its mirror. */
+  #mirroredButterfly({ size, rest }: Stage, { pairs, across }: Mirrored, i: number): Butterfly {
+    const column = this.held("t", `t % ${rest}u`);
+    const first = across * (i >> 1);
+    if (across === 1) {
+      const block = pairs[first]![i & 1]!;
+      return {
+        at: { base: column, offset: block * size },
+        block: { base: "0u", offset: block },
+      };
+    }
+    // Pair n is that of places n + h and 5h - 1 - n, h the highest power of two in n.
+    const pair = this.held("b", `t / ${rest}u`);
+    const second = i % 2 === 1;
+    const text = (): string => {
+      if (first > 0) {
+        const [low, high] = pairs[first]!;
+        return second ? `${high}u - ${pair}` : `${pair} + ${low}u`;
+      }
+      const power = this.held("h", `1u << firstLeadingBit(max(${pair}, 1u))`);
+      return second
+        ? `select(5u * ${power} - 1u - ${pair}, 1u, ${pair} == 0u)`
+        : `select(${pair} + ${power}, 0u, ${pair} == 0u)`;
+    };
+    const block = this.held("b", text());
+    const at = this.held("p", `${block} * ${size}u + ${column}`);
     return { at: { base: at, offset: 0 }, block: { base: block, offset: 0 } };
   }
 
@@ -404,12 +436,12 @@ export class Tile {
   }
 }
 
-/** Stages of a pass. At the user's tensors `vector` neighbours go together. */
+/** Stages of a pass. At the user's tensors `vector` neighbours go together; `apart`: it takes neighbours of one row apart. */
 export function stagesOf(
   pass: PassLayout,
   tables: readonly (StageTable | undefined)[],
   phase: number,
-  vector: number,
+  { vector, apart }: { readonly vector: number; readonly apart: boolean },
 ): Stage[] {
   let size = pass.tilePoints;
   return pass.radices.map((radix, s) => {
@@ -422,6 +454,7 @@ export function stagesOf(
       vector: fits ? vector : 1,
       table: tables[s],
       phase,
+      mirrored: apart && s === pass.radices.length - 1 ? mirrored(pass) : undefined,
     };
   });
 }

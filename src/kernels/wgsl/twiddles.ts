@@ -5,7 +5,7 @@
 import type { Complex, Graph } from "../../math/expr.ts";
 import { root } from "../../math/twiddle.ts";
 import type { PassPlan } from "../../plan/passes.ts";
-import { digitAt } from "../../plan/passes.ts";
+import { digitAt, passLayouts, placeOfSlot } from "../../plan/passes.ts";
 
 /** One stage's table: powers 2p and 2p + 1 of those kept, of block b, in element offset + p·blocks + b. */
 export interface StageTable {
@@ -57,8 +57,8 @@ export function rootQuarters(plan: PassPlan): 0 | 1 {
 /** Tables of every pass and stage; the first stage of all has one block, whose factors are constants. */
 export function stageTables(plan: PassPlan): (StageTable | undefined)[][] {
   let offset = 0;
-  let blocks = 1;
-  return plan.passes.map((pass) => {
+  return passLayouts(plan).map((pass) => {
+    let { blocks } = pass;
     let local = 1;
     return pass.radices.map((radix) => {
       const powers = keptPowers(radix);
@@ -71,6 +71,12 @@ export function stageTables(plan: PassPlan): (StageTable | undefined)[][] {
   });
 }
 
+/** The phases of the blocks that are kept of a real row, out of those of all R blocks. */
+function keptOf(all: Float64Array): Float64Array<ArrayBuffer> {
+  const rows = all.length;
+  return Float64Array.from({ length: rows / 2 + 1 }, (_, slot) => all[placeOfSlot(slot, rows)]!);
+}
+
 /** The tables' contents: complex float32, real and imaginary parts in turn, two to an element. */
 export function twiddleValues(plan: PassPlan): Float32Array<ArrayBuffer> {
   const tables = stageTables(plan).flat();
@@ -78,14 +84,16 @@ export function twiddleValues(plan: PassPlan): Float32Array<ArrayBuffer> {
   const last = tables.at(-1);
   const size = last ? last.offset + elements(last.powers) * last.blocks : 1;
   const values = new Float32Array(4 * size);
-  // Phases are (quarter + 4·n) / (4·blocks) turns: integers n stand for them exactly.
+  // Phases are (quarter + 4·n) / (4·all) turns, of all blocks, kept or not: integers n stand for them exactly.
   let numerators = new Float64Array([rootQuarters(plan)]);
+  let all = 1;
+  const apart = plan.packing === "neighbours" ? plan.passes[0]!.radices.length - 1 : undefined;
   radices.forEach((radix, s) => {
     const table = tables[s];
     const blocks = numerators.length;
     table?.powers.forEach((power, p) => {
       for (let b = 0; b < blocks; b++) {
-        const w = root(power * numerators[b]!, 4 * blocks * radix);
+        const w = root(power * numerators[b]!, 4 * all * radix);
         const at = 4 * (table.offset + (p >> 1) * blocks + b) + 2 * (p & 1);
         values[at] = w.re;
         values[at + 1] = w.im;
@@ -94,9 +102,10 @@ export function twiddleValues(plan: PassPlan): Float32Array<ArrayBuffer> {
     const next = new Float64Array(blocks * radix);
     for (let b = 0; b < blocks; b++) {
       for (let q = 0; q < radix; q++)
-        next[b * radix + q] = numerators[b]! + 4 * blocks * digitAt(q, radix);
+        next[b * radix + q] = numerators[b]! + 4 * all * digitAt(q, radix);
     }
-    numerators = next;
+    numerators = s === apart ? keptOf(next) : next;
+    all *= radix;
   });
   return values;
 }
