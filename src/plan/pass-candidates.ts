@@ -51,23 +51,29 @@ function evenly(total: number, most: number): number[] {
   return Array.from({ length: count }, (_, i) => Math.floor((total + i) / count));
 }
 
-/**
- * Lists of radices for `points` with `each` values a thread: the first radix leaves a thread an even number of butterflies, so
- * that neighbours are loaded together; an odd factor goes there.
- */
-function radixLists(points: number, each: number): number[][] {
+/** Lists of radices for `points` with `each` values a thread. */
+type RadixLists = (points: number, each: number) => number[][];
+
+/** Lists whose first radix takes at most all values of a thread but `spare` bits; an odd factor goes there. */
+function listsFrom(points: number, each: number, spare: 0 | 1): number[][] {
   const odd = oddPart(points);
   if (each % odd !== 0) return [];
   const total = bits(points / odd);
   const most = bits(each / odd);
   const lists: number[][] = [];
-  for (let first = odd > 1 ? 0 : 1; first < most; first++) {
+  for (let first = odd > 1 ? 0 : 1; first <= most - spare; first++) {
     const rest = total - first;
     if (rest < 0) continue;
     lists.push([odd * 2 ** first, ...evenly(rest, Math.min(5, most)).map((b) => 2 ** b)]);
   }
   return lists;
 }
+
+/** Where a pass meets the user's tensors, the first radix leaves a thread two butterflies: neighbours are loaded together. */
+const pairedLists: RadixLists = (points, each) => listsFrom(points, each, 1);
+
+/** Where points come from work memory, one is enough. */
+const lastLists: RadixLists = (points, each) => listsFrom(points, each, 0);
 
 function exchanges(
   points: number,
@@ -87,7 +93,7 @@ function exchanges(
  * Lists of radices for `rows` rows whose points hold neighbours: words come with both, so that the first radix may take all
  * values of a thread; the last of several leaves it two butterflies, whose blocks are each other's mirror.
  */
-function mirroredLists(rows: number, each: number): number[][] {
+const mirroredLists: RadixLists = (rows, each) => {
   const odd = oddPart(rows);
   if (each % odd !== 0) return [];
   const most = bits(each / odd);
@@ -99,14 +105,14 @@ function mirroredLists(rows: number, each: number): number[][] {
     lists.push([...evenly(total - last, most).map((b) => 2 ** b), 2 ** last]);
   }
   return lists;
-}
+};
 
 /** Passes that split `rows` rows of `columns` columns on chip. */
 function tilePasses(
   rows: number,
   columns: number,
   limits: WorkgroupLimits,
-  lists = radixLists,
+  lists = pairedLists,
 ): Pass[] {
   const points = rows * columns;
   const odd = oddPart(rows);
@@ -136,7 +142,7 @@ function columnPasses(
   rows: number,
   rest: number,
   limits: WorkgroupLimits,
-  lists = radixLists,
+  lists = pairedLists,
 ): Pass[] {
   return columnTiles.flatMap((tile) => {
     const columns = Math.min(rest, 2 ** Math.floor(Math.log2(tile / rows)));
@@ -175,7 +181,7 @@ export function passPlans(
   for (let inner = most; inner >= finest; inner /= 2) {
     const rows = points / inner;
     if (!Number.isInteger(rows) || rows < 2 || (neighbours && rows % 2 !== 0)) continue;
-    const last = tilePasses(inner, 1, limits);
+    const last = tilePasses(inner, 1, limits, lastLists);
     for (const outer of splitRows(rows)) {
       let rest = points;
       const options = outer.map((r, i) => {

@@ -40,12 +40,18 @@ const gradientThreadsMost = 256;
  * points took 21.5 ps a point on an H200 (28 in two passes), of 16,384 in one pass 55 (29), of 2M with last passes of 8,192
  * 101. Where they have room, gradients take 2.5 to 2.7 times the forward pass, whatever the plan.
  */
-const spilling = { single: 1.35, large: 2.2, several: 3.4 };
+const spilling = { single: 1.35, large: 2.2, several: 3.4, waiting: 1.15 };
+
+/** Values of a thread that leave room for gradients whatever the threads. */
+const fewValues = 8;
 
 /** How much longer a gradient kernel takes for what its registers have no room for. */
 function spilled(pass: PassLayout, plan: PassPlan): number {
+  const values = pass.tilePoints / pass.threads;
   const large = pass.threads * pass.tiles > gradientThreadsMost;
-  if (pass.tilePoints / pass.threads <= gradientValues && !large) return 1;
+  // Eight values have room in large workgroups too, but few of these run at once.
+  if (values <= fewValues) return large ? spilling.waiting : 1;
+  if (values <= gradientValues && !large) return 1;
   if (plan.passes.length > 1) return spilling.several;
   return large ? spilling.large : spilling.single;
 }
@@ -54,7 +60,7 @@ function spilled(pass: PassLayout, plan: PassPlan): number {
  * How much longer a pass's own work takes than with 16 values a thread, exchanged by halves: fitted to 268 timings of 128 to
  * 4M points on an H200 (docs/cost-model.md). More registers or shared memory a thread leave fewer threads to hide latency.
  */
-function crowding(pass: PassLayout, plan: PassPlan): number {
+function crowding(pass: PassLayout, plan: PassPlan, gradient: boolean): number {
   const values = pass.tilePoints / pass.threads;
   const whole = pass.exchange === "whole" && pass.radices.length > 1;
   const memory = whole ? (values > 16 ? 2.55 : 1.21) : 1;
@@ -66,8 +72,12 @@ function crowding(pass: PassLayout, plan: PassPlan): number {
   const meeting = pass.exchange === "quarter" ? 1.9 : large;
   // Taking tiles in turn keeps the spectrum at hand, where a tile is long enough to be worth it.
   const turns = pass.turns ? (pass.tilePoints >= 2048 ? 0.93 : 1.05) : 1;
-  // A fourth stage was dearer than its exchange: 1.0 to 1.5 times the best of three.
-  const deep = pass.radices.length > 3 ? 1.3 : 1;
+  // Gradients of 8 values a thread have half the registers and instructions of those of 16, which pays where workgroups are small:
+  // 512 and 1,024 points took 0.77 and 0.88 of the time of 1,024 with 16.
+  const small = values <= fewValues && pass.threads <= 128 && pass.tiles === 1;
+  const light = gradient && !single && small;
+  // Elsewhere a fourth stage was dearer than its exchange: 1.0 to 1.5 times the best of three.
+  const deep = light ? 0.78 : pass.radices.length > 3 ? 1.3 : 1;
   // Between device memory and device memory in one launch: what a pass reads and writes hides behind what it computes.
   const alone = single ? 0.77 : 1;
   return memory * registers * meeting * turns * deep * alone;
@@ -76,16 +86,17 @@ function crowding(pass: PassLayout, plan: PassPlan): number {
 /** Seconds a point that measuring the rows of pairs takes, on chip or in a pass of its own: the same fit. */
 const measuring = { single: 1.5e-12, several: 3.15e-12 };
 
-/** What fewer than this many words of neighbours side by side, a line of 128 bytes, cost a point more: the same fit. */
-const wholeLine = { words: 32, short: 0.4e-12 };
+/** What fewer columns than these cost a point more, whose samples are part of a line of 128 bytes: the same fit. */
+const wholeLine = { columns: 32, neighbours: 0.4e-12, others: 0.15e-12 };
 
 /** What the same fit adds, in seconds a point, to columns of many rows and to long last passes of several: far strides. */
 function distance(pass: PassLayout, plan: PassPlan): number {
   if (plan.passes.length === 1) return 0;
   if (pass.rest > 1) {
-    const words = plan.packing === "neighbours" && pass.blocks === 1;
-    const short = words && pass.columns < wholeLine.words ? wholeLine.short : 0;
-    return short + (pass.tilePoints / pass.columns >= 128 ? 1.38e-12 : 0);
+    const { columns, neighbours, others } = wholeLine;
+    const short = plan.packing === "neighbours" ? neighbours : others;
+    const line = pass.blocks === 1 && pass.columns < columns ? short : 0;
+    return line + (pass.tilePoints / pass.columns >= 128 ? 1.38e-12 : 0);
   }
   return pass.tilePoints >= 4096 ? 2.93e-12 : 0;
 }
@@ -114,7 +125,7 @@ function passCost(
   const exchanged = (pass.radices.length - 1) * 4 * points * pointBytes.float32;
   const own = flops / device.generalFlops + points * device.pointSeconds;
   const longer = gradient && pass.rest === 1 ? spilled(pass, plan) : 1;
-  const crowded = crowding(pass, plan) * longer;
+  const crowded = crowding(pass, plan, gradient) * longer;
   const arithmetic = own * crowded;
   const exchange = (exchanged / shared!.bandwidth) * crowded;
   // What spills goes the way of all other traffic.

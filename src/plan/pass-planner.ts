@@ -161,7 +161,7 @@ function compatible(a: PassPlan, b: PassPlan): boolean {
 }
 
 /** How little of the chosen plan's price another plan must have, for gradients to have kernels and spectra of their own. */
-const gradientShare = 0.9;
+const gradientShare = 0.97;
 
 /**
  * The plan for gradients of a chosen plan, out of the candidates: gradient kernels hold three times the values of others, so
