@@ -71,7 +71,7 @@ export function planOf({ radix, points, threads }: FormSpec): PassPlan {
 /** The stages of one transform of a tile. */
 export function stagesOfForm(spec: FormSpec): Stage[] {
   const plan = planOf(spec);
-  return stagesOf(passLayouts(plan)[1]!, stageTables(plan)[1]!, 0, 1);
+  return stagesOf(passLayouts(plan)[1]!, stageTables(plan)[1]!, 0, { first: false, last: false });
 }
 
 /** The text of a kernel and what its surroundings must know. */
