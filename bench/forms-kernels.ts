@@ -71,7 +71,8 @@ export function planOf({ radix, points, threads }: FormSpec): PassPlan {
 /** The stages of one transform of a tile. */
 export function stagesOfForm(spec: FormSpec): Stage[] {
   const plan = planOf(spec);
-  return stagesOf(passLayouts(plan)[1]!, stageTables(plan)[1]!, 0, { vector: 1, apart: false });
+  const ends = { first: false, last: false, apart: false };
+  return stagesOf(passLayouts(plan)[1]!, stageTables(plan)[1]!, 0, ends);
 }
 
 /** The text of a kernel and what its surroundings must know. */

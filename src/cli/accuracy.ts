@@ -31,10 +31,14 @@ export function float32Bound(quantity: Quantity, problem: Problem, batch: number
     : 1e-6;
 }
 
-/** Bounds for y where points wait in words of 32 bits between the passes of a GPU. */
-const wordBounds = { float32: 0, float16: 5e-4, bfloat16: 2e-3 } as const;
-/** Gradients pass through words more often. */
-const wordGradients = 1.5;
+/** Bounds for y where points wait in 32 bits each between the passes of a GPU. */
+const pointBounds = {
+  float32: { float32: 0, float16: 0, bfloat16: 0 },
+  word: { float32: 0, float16: 5e-4, bfloat16: 2e-3 },
+  pair: { float32: 0, float16: 3.5e-4, bfloat16: 0 },
+} as const;
+/** Gradients go there more often. */
+const pointGradients = 1.5;
 
 /** The plan that a quantity comes from: gradients may have one of their own. */
 export function planOf(
@@ -49,7 +53,7 @@ export function planOf(
 
 /**
  * Largest relative L2 error that the arithmetic of a plan may leave in a row, for random samples of unit scale: float32's,
- * or more where the plan is one of passes whose work memory holds words.
+ * or more where the plan is one of passes whose work memory holds words or pairs.
  */
 export function planBound(
   quantity: Quantity,
@@ -59,8 +63,9 @@ export function planBound(
 ): number {
   const bound = float32Bound(quantity, problem, batch);
   const passes = parsePasses(plan);
-  if (!passes || pointFormat(passes, problem.dtype) === "float32") return bound;
-  return Math.max(bound, wordBounds[problem.dtype] * (quantity === "y" ? 1 : wordGradients));
+  if (!passes) return bound;
+  const forPoints = pointBounds[pointFormat(passes, problem.dtype)][problem.dtype];
+  return Math.max(bound, forPoints * (quantity === "y" ? 1 : pointGradients));
 }
 
 /** What is compared with what. */

@@ -1,7 +1,7 @@
 /** All pass plans worth comparing: which padded size, which radices, how much on chip, how many threads. */
 import type { Part } from "./geometry.ts";
 import type { Exchange, Packing, Pass, PassPlan } from "./passes.ts";
-import { exchangeBytes, runnable } from "./passes.ts";
+import { exchangeBytes, holdsPairs, runnable } from "./passes.ts";
 import { product } from "./plan.ts";
 
 /** What a device allows a workgroup. */
@@ -190,15 +190,24 @@ export function passPlans(
           ? columnPasses(r, rest / 2, limits, mirroredLists)
           : columnPasses(r, rest, limits);
       });
-      // Passes are priced apart: the planner sees every one of them with one partner, and puts the best together.
-      const count = Math.max(last.length, ...options.map((o) => o.length));
-      if (last.length === 0 || options.some((o) => o.length === 0)) continue;
-      for (let i = 0; i < count; i++) {
-        add([...options.map((o) => o[i % o.length]!), last[i % last.length]!]);
-      }
+      for (const passes of alongside([...options, last])) add(passes);
+      if (outer.length === 1) continue;
+      // Points wait in pairs where all passes of a plan hold them: such plans have the best of such passes.
+      const pairs = options.map((o, i) =>
+        o.filter((pass) => (neighbours && i === 0) || holdsPairs(pass, false)),
+      );
+      const lastPairs = last.filter((pass) => holdsPairs(pass, true));
+      for (const passes of alongside([...pairs, lastPairs])) add(passes);
     }
   }
   return plans;
+}
+
+/** One of each list, so that all occur: passes are priced apart, and the planner puts the best together. */
+function alongside(options: readonly (readonly Pass[])[]): Pass[][] {
+  if (options.some((o) => o.length === 0)) return [];
+  const count = Math.max(...options.map((o) => o.length));
+  return Array.from({ length: count }, (_, i) => options.map((o) => o[i % o.length]!));
 }
 
 /** Rows as the product of what one pass can take, in as few passes as possible. */

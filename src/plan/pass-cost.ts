@@ -77,7 +77,7 @@ function crowding(pass: PassLayout, plan: PassPlan, gradient: boolean): number {
   const small = values <= fewValues && pass.threads <= 128 && pass.tiles === 1;
   const light = gradient && !single && small;
   // Elsewhere a fourth stage was dearer than its exchange: 1.0 to 1.5 times the best of three.
-  const deep = light ? 0.78 : pass.radices.length > 3 ? 1.3 : 1;
+  const deep = light ? 0.72 : pass.radices.length > 3 ? 1.3 : 1;
   // Between device memory and device memory in one launch: what a pass reads and writes hides behind what it computes.
   const alone = single ? 0.77 : 1;
   return memory * registers * meeting * turns * deep * alone;
@@ -89,16 +89,37 @@ const measuring = { single: 1.5e-12, several: 3.15e-12 };
 /** What fewer columns than these cost a point more, whose samples are part of a line of 128 bytes: the same fit. */
 const wholeLine = { columns: 32, neighbours: 0.4e-12, others: 0.15e-12 };
 
-/** What the same fit adds, in seconds a point, to columns of many rows and to long last passes of several: far strides. */
+/** What columns of so many rows or more, far strides, cost a point more: the same fit. Most first. */
+const farRows = {
+  neighbours: [
+    [256, 1.38e-12],
+    [128, 0.2e-12],
+  ],
+  others: [
+    [128, 1.38e-12],
+    [64, 0.5e-12],
+  ],
+} as const;
+
+/** What last passes of several with so many points or more cost a point more: the same fit. Most first. */
+const longLast = [
+  [4096, 2.93e-12],
+  [2048, 0.75e-12],
+  [1024, 0.35e-12],
+] as const;
+
+/** The price of the first step that a size reaches. */
+const stepOf = (steps: readonly (readonly [number, number])[], size: number): number =>
+  steps.find(([least]) => size >= least)?.[1] ?? 0;
+
+/** What the same fit adds, in seconds a point, to passes of several. */
 function distance(pass: PassLayout, plan: PassPlan): number {
   if (plan.passes.length === 1) return 0;
-  if (pass.rest > 1) {
-    const { columns, neighbours, others } = wholeLine;
-    const short = plan.packing === "neighbours" ? neighbours : others;
-    const line = pass.blocks === 1 && pass.columns < columns ? short : 0;
-    return line + (pass.tilePoints / pass.columns >= 128 ? 1.38e-12 : 0);
-  }
-  return pass.tilePoints >= 4096 ? 2.93e-12 : 0;
+  if (pass.rest === 1) return stepOf(longLast, pass.tilePoints);
+  const packing = plan.packing === "neighbours" && pass.blocks === 1 ? "neighbours" : "others";
+  const short = pass.blocks === 1 && pass.columns < wholeLine.columns;
+  const rows = pass.tilePoints / pass.columns;
+  return (short ? wholeLine[packing] : 0) + stepOf(farRows[packing], rows);
 }
 
 /** Bytes of a pass's traffic with device memory, and with work memory, which a cache may hold. */
@@ -152,7 +173,7 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
   );
   const rows = plan.packing === "rows" ? 2 : 1;
   const io = rows * (work.length + work.outputLength) * bytesPerSample(work.dtype);
-  const workBytes = pointBytes[pointFormat(plan, work.dtype)];
+  const format = pointFormat(plan, work.dtype);
   const shares = keptShares(plan, work.frequencies);
   return layouts.map((pass, i) => {
     const last = i === layouts.length - 1;
@@ -161,7 +182,7 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
     const spectrum = last ? shares[i]! * pointBytes.float32 : 0;
     const traffic = {
       io: i === 0 ? io : 0,
-      work: workPoints(plan) * (trips * workBytes + spectrum),
+      work: workPoints(plan) * (trips * pointBytes[format] + spectrum),
     };
     const cost = {
       ...passCost(pass, plan, traffic, shares[i]!, device, gradient),

@@ -1,4 +1,5 @@
 /** Chooses among pass plans, as planner.ts does among the CPU's. */
+import type { Dtype } from "../dtype.ts";
 import type { Cost } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { Part } from "./geometry.ts";
@@ -13,6 +14,7 @@ import {
   isPower,
   parsePasses,
   passLayouts,
+  pointFormat,
   workPoints,
 } from "./passes.ts";
 import { product } from "./plan.ts";
@@ -116,11 +118,12 @@ function priced(
   return { part, plan, text: formatPasses(plan), cost, seconds };
 }
 
-/** Plans of several passes, by the rows that each pass takes apart. */
-function byRows(plans: readonly PassPlan[]): PassPlan[][] {
+/** Plans of several passes, by the rows that each pass takes apart, and by how points wait between passes. */
+function byRows(plans: readonly PassPlan[], dtype: Dtype): PassPlan[][] {
   const groups = new Map<string, PassPlan[]>();
   for (const plan of plans.filter((p) => p.passes.length > 1)) {
-    const key = plan.passes.map((p) => product(p.radices)).join("|");
+    const rows = plan.passes.map((p) => product(p.radices)).join("|");
+    const key = `${rows} ${pointFormat(plan, dtype)}`;
     groups.set(key, [...(groups.get(key) ?? []), plan]);
   }
   return [...groups.values()];
@@ -144,7 +147,8 @@ export function passCandidates(
       const plans = passPlans(points, packing, limits, finest).map((plan) =>
         hop ? { ...plan, hop } : plan,
       );
-      for (const alike of byRows(plans)) plans.push(cheapestPasses(alike, problem, device));
+      for (const alike of byRows(plans, problem.dtype))
+        plans.push(cheapestPasses(alike, problem, device));
       for (const plan of plans) {
         const candidate = priced(problem, part, plan, device, workload);
         if (!seen.has(candidate.text)) seen.set(candidate.text, candidate);
@@ -177,7 +181,7 @@ export function gradientPlan(
 ): PassPlan {
   const plans = candidates.map((c) => c.plan).filter((plan) => compatible(plan, chosen));
   const work = { ...problem, gradientThreads: limits.threads };
-  for (const alike of byRows(plans)) plans.push(cheapestPasses(alike, work, device));
+  for (const alike of byRows(plans, problem.dtype)) plans.push(cheapestPasses(alike, work, device));
   const price = (plan: PassPlan): number =>
     priced(problem, part, plan, device, workload, limits.threads).seconds;
   let best = chosen;

@@ -65,22 +65,41 @@ export interface PassLayout extends Pass {
 }
 
 /**
- * How a complex point lies in work memory: two float32, or one word of 32 bits, two parts of 12 bits with a common exponent
- * of 8. A trip through words costs a relative error of 2.7e-4, a little more than rounding a result to float16 (2.1e-4).
+ * How a complex point lies in work memory: two float32; one word of 32 bits, two parts of 12 bits with a common exponent of 8;
+ * or, with its neighbour, a pair of 64 bits, four parts of 14 bits with a common exponent. A trip through words costs a
+ * relative error of 2.7e-4, a little more than rounding a result to float16 (2.1e-4), one through pairs 8.2e-5.
  */
-export type PointFormat = "float32" | "word";
+export type PointFormat = "float32" | "word" | "pair";
 
 /**
  * The format of rows in work memory. Half precision in and out leaves room for words: float16 for two trips (one boundary
- * between passes, there and back: 4.3e-4 in all), bfloat16, which rounds results by 1.7e-3, for any number.
+ * between passes, there and back: 4.3e-4 in all), bfloat16, which rounds results by 1.7e-3, for any number. More trips of
+ * float16 take pairs (four: 2.7e-4 in all), where threads hold them.
  */
-export function pointFormat(plan: PassPlan, dtype: Dtype): PointFormat {
-  const most = { float32: 1, float16: 2, bfloat16: Number.POSITIVE_INFINITY }[dtype];
-  return plan.passes.length > 1 && plan.passes.length <= most ? "word" : "float32";
+export function pointFormat({ passes, packing }: PassPlan, dtype: Dtype): PointFormat {
+  if (dtype === "float32" || passes.length === 1) return "float32";
+  if (dtype === "bfloat16" || passes.length === 2) return "word";
+  const hold = (pass: Pass, i: number): boolean =>
+    // What takes neighbours apart has both columns of each block.
+    (packing === "neighbours" && i === 0) || holdsPairs(pass, i === passes.length - 1);
+  return passes.every(hold) ? "pair" : "float32";
+}
+
+/** Whether a thread takes butterflies of a stage two by two, as neighbours of each other. */
+export function inPairs(pass: Pass, stage: number): boolean {
+  const each = pointsOf(pass) / (pass.threads * pass.radices[stage]!);
+  const rest = product(pass.radices.slice(stage + 1)) * pass.columns;
+  return each % 2 === 0 && rest % 2 === 0;
+}
+
+/** Whether threads hold neighbours at each end of a pass that may meet work memory: the last pass has one, also for gradients. */
+export function holdsPairs(pass: Pass, last: boolean): boolean {
+  if (last) return inPairs(widened(pass, Number.POSITIVE_INFINITY), 0);
+  return inPairs(pass, 0) && inPairs(pass, pass.radices.length - 1);
 }
 
 /** Bytes of a complex point. */
-export const pointBytes = { float32: 8, word: 4 } as const;
+export const pointBytes = { float32: 8, word: 4, pair: 4 } as const;
 
 /**
  * Which output of a butterfly stands at a place: its digit of the frequency. Digits stand in bit-reversed order, an odd factor
@@ -99,6 +118,9 @@ export function digitAt(place: number, radix: number): number {
   return rest + odd * reversed;
 }
 
+/** Points of a pass's tile. */
+const pointsOf = ({ radices, columns }: Pass): number => product(radices) * columns;
+
 /** Sizes of every pass, outermost first. */
 export function passLayouts(plan: PassPlan): PassLayout[] {
   const neighbours = plan.packing === "neighbours";
@@ -110,7 +132,7 @@ export function passLayouts(plan: PassPlan): PassLayout[] {
     const layout = {
       ...pass,
       ...{ blocks, size, rest },
-      tilePoints: rows * pass.columns,
+      tilePoints: pointsOf(pass),
       tilesPerBlock: rest / pass.columns,
     };
     const apart = neighbours && i === 0;
@@ -236,10 +258,11 @@ export function runnable(plan: PassPlan): boolean {
 export const gradientValues = 16;
 
 /** The pass as gradients take it: with more threads, where one would hold too many values and the radices allow it. */
-export function widened(pass: PassLayout, most: number): PassLayout {
+export function widened<P extends Pass>(pass: P, most: number): P {
   const threads = 2 * pass.threads;
-  const fits = pass.radices.every((r) => pass.tilePoints % (threads * r) === 0);
-  const values = pass.tilePoints / pass.threads;
+  const points = pointsOf(pass);
+  const fits = pass.radices.every((r) => points % (threads * r) === 0);
+  const values = points / pass.threads;
   if (values <= gradientValues || !fits || threads * pass.tiles > most) return pass;
   return widened({ ...pass, threads }, most);
 }

@@ -156,6 +156,7 @@ describe("verify", () => {
     expect(planBound("y", half, 1, two)).toBe(5e-4);
     expect(planBound("dk", half, 1, two)).toBeCloseTo(7.5e-4, 12);
     expect(planBound("y", half, 1, three)).toBe(3e-7);
+    expect(planBound("y", half, 1, three.replace("8·16 ", "4·4·8 "))).toBe(3.5e-4);
     expect(planBound("y", problem, 1, two)).toBe(3e-7);
     expect(planBound("y", half, 1, "1024: 4·4·4·4·4")).toBe(3e-7);
   });

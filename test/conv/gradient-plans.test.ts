@@ -14,6 +14,12 @@ const cases: readonly (readonly [ProblemOptions, string, string])[] = [
     "halves 768: 12 /16 ×16 | 8·8 ×8",
     "halves 768: 6·8·16 ×16·4",
   ],
+  // Points in words, and in pairs.
+  [
+    { length: 1000, dtype: "float16" },
+    "halves 1024: 16 /16 ×16 | 8·8 ×8",
+    "halves 1024: 4 /16 ×8·8 | 4 /16 ×8·8 | 8·8 ×4·8",
+  ],
   [
     { length: 1024, mode: "circular" },
     "rows 1024: 4·4·8·8 ×128 split",

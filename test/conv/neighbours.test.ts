@@ -27,6 +27,10 @@ const cases: readonly (readonly [ProblemOptions, string])[] = [
   // Three stages, and three passes.
   [{ length: 4096, mode: "circular" }, "neighbours 4096: 4·4·4 /16 ×128 | 8·8 ×8"],
   [{ length: 4096, mode: "circular" }, "neighbours 4096: 8 /16 ×16·4 | 8 /16 ×16 | 8·8 ×8"],
+  [
+    { length: 8192, mode: "circular", dtype: "float16" },
+    "neighbours 8192: 8 /16 ×16 | 4 /16 ×8 | 16·16 ×8",
+  ],
   // Masked: blocks that keep nothing are neither stored nor read; rows followed by zeros.
   [
     {

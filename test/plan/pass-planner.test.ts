@@ -18,6 +18,7 @@ import {
   parsePasses,
   passLayouts,
   placeOfSlot,
+  pointFormat,
   widened,
   workPoints,
 } from "../../src/plan/passes.ts";
@@ -89,6 +90,36 @@ describe("gradients", () => {
     const workload = { batch: 16, channels: 768 };
     const all = passCandidates(problem, defaultGpu, gpu, workload);
     expect(gradientPlan(all[0]!, all, problem, defaultGpu, gpu, workload)).toBe(all[0]!.plan);
+  });
+});
+
+describe("points between passes", () => {
+  const workload = { batch: 8, channels: 16 };
+
+  test.each([2 ** 21, 2 ** 21 + 2 ** 20, 2 ** 22, 2 ** 23, 2 ** 24])(
+    "of the cheapest plans of three passes wait in pairs: %i float16 samples",
+    (length) => {
+      const problem = createProblem({ length, dtype: "float16" }, "test");
+      const all = passCandidates(problem, defaultGpu, limits, workload);
+      const best = all.find(({ plan }) => plan.passes.length === 3)!;
+      const gradients = gradientPlan(best, all, problem, defaultGpu, limits, workload);
+      for (const plan of [best.plan, gradients]) {
+        expect(pointFormat(plan, "float16")).toBe("pair");
+        expect(pointFormat(plan, "bfloat16")).toBe("word");
+        expect(pointFormat(plan, "float32")).toBe("float32");
+      }
+    },
+  );
+
+  test.each([
+    ["all even", "8·8 /16 ×64 | 8·8 /16 ×64 | 8·16·16 ×128", "pair"],
+    ["one first of a pass", "16·4 /16 ×64 | 8·8 /16 ×64 | 8·16·16 ×128", "float32"],
+    ["one last of a pass", "8·8 /16 ×64 | 4·16 /16 ×64 | 8·16·16 ×128", "float32"],
+    ["one in gradients", "8·8 /16 ×64 | 8·8 /16 ×64 | 16·8·16 ×64", "float32"],
+    ["single columns", "8·8 ×4 | 8·8 /16 ×64 | 8·16·16 ×128", "float32"],
+  ])("by the butterflies of a thread: %s", (_, passes, format) => {
+    const plan = parsePasses(`halves 8388608: ${passes}`)!;
+    expect(pointFormat(plan, "float16")).toBe(format);
   });
 });
 

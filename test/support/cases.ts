@@ -7,6 +7,7 @@ import {
   oracleBackward,
   oracleForward,
 } from "../../src/math/oracle.ts";
+import { parsePasses, pointFormat } from "../../src/plan/passes.ts";
 import type { Problem } from "../../src/plan/problem.ts";
 import { expectClose, norm } from "./close.ts";
 import { sparseBackward, sparseForward } from "./frequencies.ts";
@@ -109,16 +110,18 @@ export function dkBar(batch: number): number {
   return gradientBar * Math.max(1, Math.sqrt(batch / 256));
 }
 
-/** The bars for half precision where points wait in words of 32 bits between a GPU's passes. */
-const wordBars = { float32: 0, float16: 5e-4, bfloat16: 2e-3 } as const;
-/** Gradients pass through words more often. */
-const wordGradients = 1.5;
+/** The bars for float16 by how points wait between a GPU's passes; bfloat16 has words. */
+const pointBars = { float32: 0, word: 5e-4, pair: 3.5e-4 } as const;
+const bfloat16Bar = 2e-3;
+/** Gradients go there more often. */
+const pointGradients = 1.5;
 
-/** The bar for y that words allow; 0 where there are none. */
-function wordBar(conv: FlashFFTConv, { dtype }: Problem): number {
-  const { chosen, gradientPlan = "" } = conv.explain();
-  const words = conv.device !== undefined && `${chosen.plan}${gradientPlan}`.includes("|");
-  return words ? wordBars[dtype] : 0;
+/** The bar for y that points in fewer bits allow, or for gradients by a plan of their own; 0 where there are none. */
+function pointBar(conv: FlashFFTConv, { dtype }: Problem, gradients = false): number {
+  const { chosen, gradientPlan = chosen.plan } = conv.explain();
+  const plan = parsePasses(gradients ? gradientPlan : chosen.plan);
+  const format = plan ? pointFormat(plan, dtype) : "float32";
+  return format !== "float32" && dtype === "bfloat16" ? bfloat16Bar : pointBars[format];
 }
 
 /** What the bars are relative to. */
@@ -141,7 +144,7 @@ export async function checkForward(
   expectClose(y, inputs.y(), {
     name: "y",
     rowLength: reference === "all" ? y.length : problem.outputLength,
-    bound: Math.max(forwardBar(problem), wordBar(conv, problem)),
+    bound: Math.max(forwardBar(problem), pointBar(conv, problem)),
     dtype: problem.dtype,
     ...(reference === "terms" && { scale: sizes(inputs).y }),
   });
@@ -158,7 +161,7 @@ export async function checkBackward(
   const actual = await conv.backward(inputs.dy, inputs.u, inputs.k, inputs.options);
   const expected = inputs.gradients();
   const scales = sizes(inputs);
-  const least = wordGradients * wordBar(conv, problem);
+  const least = pointGradients * pointBar(conv, problem, true);
   const stored = { dtype: problem.dtype, bound: Math.max(gradientBar, least) };
   const summed = { dtype: "float32" as const, bound: Math.max(dkBar(exact.batch), least) };
   const rules = {

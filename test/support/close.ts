@@ -54,7 +54,8 @@ export function norm(values: Float64Array): number {
   return Math.sqrt(sum);
 }
 
-function distance(a: Float64Array, b: Float64Array): number {
+/** L2 norm of the difference. */
+export function distance(a: Float64Array, b: Float64Array): number {
   let sum = 0;
   for (let n = 0; n < a.length; n++) sum += (a[n]! - b[n]!) ** 2;
   return Math.sqrt(sum);

@@ -3,7 +3,7 @@ import { Graph } from "../../math/expr.ts";
 import type { Sink, Source } from "./kernels.ts";
 import { Neighbours } from "./neighbours.ts";
 import { isLeft } from "./pattern.ts";
-import { pointElement, readPoint, writePoint } from "./points.ts";
+import { pointElement, pointsEach, readPoints, writePoints } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import type { Scales } from "./rows.ts";
@@ -17,12 +17,14 @@ const mostAhead = 16;
 
 /** What a kernel does at both ends of a tile: places, loads, the product with the spectrum, stores. */
 export class Ends extends Neighbours {
+  /** Index of the element of work memory that begins with a place's point. */
   #workIndex(place: Place): string {
     const base = this.tile.held(
       "m",
       `${place.base} + slot * ${this.workPoints}u + block * ${this.pass.size}u`,
     );
-    return sum({ base, offset: place.offset });
+    if (pointsEach[this.spec.format] === 1) return sum({ base, offset: place.offset });
+    return sum({ base: this.tile.held("m", `${base} >> 1u`), offset: place.offset / 2 });
   }
 
   /** Where output q of the last stage's butterfly i lies in its spectrum. */
@@ -62,19 +64,23 @@ export class Ends extends Neighbours {
     if (source.kind === "taps") return this.#loadTaps(source);
     if (source.buffer === "sums") return this.#loadSums();
     const { format } = this.spec;
+    const together = pointsEach[format];
     this.bind({ name: source.buffer, access: "read", element: pointElement[format] });
-    return this.ends(!forward).map((row) =>
-      row.map((place) => {
+    return this.ends(!forward).flatMap((row, i) => {
+      if (i % together > 0) return [];
+      const loaded = row.map((place) => {
         const left = forward ? undefined : this.#subBlockLeft(place);
         const index = this.#workIndex(place);
         // What was never stored is not fetched either: all of it is read from one place.
         const near =
           left && `select(${this.#workIndex({ base: "t", offset: 0 })}, ${index}, ${left})`;
-        const point = readPoint(format, `${source.buffer}[${near ?? index}]`);
-        const x = this.text.hold("z", left ? `select(vec2f(), ${point}, ${left})` : point);
-        return { re: `${x}.x`, im: `${x}.y` };
-      }),
-    );
+        const points = readPoints(format, `${source.buffer}[${near ?? index}]`);
+        const none = `vec${2 * together}f()`;
+        return this.text.hold("z", left ? `select(${none}, ${points}, ${left})` : points);
+      });
+      const parts = [["x", "y"] as const, ["z", "w"] as const].slice(0, together);
+      return parts.map(([re, im]) => loaded.map((x) => ({ re: `${x}.${re}`, im: `${x}.${im}` })));
+    });
   }
 
   /** Whether the sub-block that a place of the pass's last stage belongs to keeps a frequency; undefined where all do. */
@@ -162,21 +168,24 @@ export class Ends extends Neighbours {
     const format = sink.kind === "spectrum" ? "float32" : this.spec.format;
     this.bind({ name, access: "read_write", element: pointElement[format] });
     const scale = sink.kind === "spectrum" ? ` * ${inverseScale(this.spec.plan)}f` : "";
+    const together = pointsEach[format];
     const lines: string[] = [];
     const apart = new Map<string, string[]>();
     this.ends(!inverse).forEach((row, i) => {
+      if (i % together > 0) return;
       row.forEach((place, q) => {
         const index =
           sink.kind === "spectrum"
             ? this.spectrumIndex("h + p.channel", i, q)
             : this.#workIndex(place);
-        const { re, im } = values[i]![q]!;
-        const point = `vec2f(${re || "0.0f"}, ${im || "0.0f"})${scale}`;
+        const neighbours = values.slice(i, i + together).map((of) => of[q]!);
+        const parts = neighbours.flatMap(({ re, im }) => [re || "0.0f", im || "0.0f"]);
+        const points = `${writePoints(format, parts)}${scale}`;
         const left = inverse ? undefined : this.#subBlockLeft(place);
         if (sink.kind === "spectrum" && left)
-          lines.push(`${name}[${index}] = select(vec2f(), ${point}, ${left});`);
+          lines.push(`${name}[${index}] = select(vec2f(), ${points}, ${left});`);
         else {
-          const write = `${name}[${index}] = ${writePoint(format, point)};`;
+          const write = `${name}[${index}] = ${points};`;
           if (left) apart.set(left, [...(apart.get(left) ?? []), write]);
           else lines.push(write);
         }

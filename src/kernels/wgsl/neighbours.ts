@@ -235,11 +235,9 @@ export class Neighbours extends Rows {
         { re: g.add(a.re, b.re), im: g.sub(a.im, b.im) },
         { re: g.add(a.im, b.im), im: g.sub(b.re, a.re) },
       ];
-      const points = printValues(this.text, columns).map(
-        ({ re, im }) => `vec2f(${re || "0.0f"}, ${im || "0.0f"})`,
-      );
+      const [first, second] = printValues(this.text, columns);
       const index = this.text.hold("n", this.#slotIndex(slot));
-      const stored = `${buffer}[${index}] = ${writeNeighbours(format, points[0]!, points[1]!)};`;
+      const stored = `${buffer}[${index}] = ${writeNeighbours(format, first!, second!)};`;
       const conditions = [
         ...(slot.middle && typeof slot.own === "string" ? [slot.own] : []),
         ...[this.#slotLeft(slot)].filter((x) => x !== undefined),

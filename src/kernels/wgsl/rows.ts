@@ -61,7 +61,6 @@ export class Rows {
   readonly pass: PassLayout;
   readonly text: Text;
   readonly tile: Tile;
-  readonly vector: number;
   readonly tensors: Map<TensorName, TensorAccess> = new Map();
   readonly bindings: Map<string, Binding> = new Map();
   /** How threads add up the norms of rows that are packed in pairs; and how many elements of shared memory a tile has. */
@@ -85,9 +84,14 @@ export class Rows {
     const ends = endsOf(work);
     const tensors = ends.flatMap(tensorsOf);
     this.cut = ends.flatMap((end) => (end.kind === "samples" && end.cut ? [end.cut] : []))[0];
-    this.vector = tensors.length > 0 && !this.apart ? 2 : 1;
+    const pairs = spec.format === "pair" && !this.apart;
     const tables = stageTables(plan)[spec.pass]!;
-    const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, this);
+    const together = {
+      first: (tensors.length > 0 && !this.apart) || pairs,
+      last: pairs,
+      apart: this.apart,
+    };
+    const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, together);
     this.tile = new Tile(this.text, pass, stages, spec.machine.sharedBytes);
     const points = pass.threads > 1 ? this.tile.shared.stride : 0;
     const parts = this.paired ? 2 * accumulators(spec.dtype) : 0;

@@ -9,7 +9,7 @@ import { Graph } from "../../math/expr.ts";
 import type { Scaled } from "../../math/fused.ts";
 import { fusedDft, settled, turn } from "../../math/fused.ts";
 import type { Mirrored, PassLayout } from "../../plan/passes.ts";
-import { digitAt, isPower, mirrored } from "../../plan/passes.ts";
+import { digitAt, inPairs, isPower, mirrored } from "../../plan/passes.ts";
 import type { SharedLayout } from "./banks.ts";
 import { folded, foldedText, foldOf, padded, paddedText, place, sharedLayout } from "./banks.ts";
 import type { Text, Value } from "./print.ts";
@@ -436,25 +436,29 @@ export class Tile {
   }
 }
 
-/** Stages of a pass. At the user's tensors `vector` neighbours go together; `apart`: it takes neighbours of one row apart. */
+/**
+ * Stages of a pass, and at which ends neighbours go together, two by two, where they can. `apart`: points hold neighbours of one
+ * row, which the last stage takes apart.
+ */
 export function stagesOf(
   pass: PassLayout,
   tables: readonly (StageTable | undefined)[],
   phase: number,
-  { vector, apart }: { readonly vector: number; readonly apart: boolean },
+  together: { readonly first: boolean; readonly last: boolean; readonly apart: boolean },
 ): Stage[] {
   let size = pass.tilePoints;
   return pass.radices.map((radix, s) => {
     const here = size;
     size /= radix;
     const each = pass.tilePoints / (pass.threads * radix);
-    const fits = s === 0 && each % vector === 0 && size % vector === 0;
+    const last = s === pass.radices.length - 1;
+    const end = (s === 0 && together.first) || (last && together.last);
     return {
       ...{ radix, size: here, rest: size, each },
-      vector: fits ? vector : 1,
+      vector: end && inPairs(pass, s) ? 2 : 1,
       table: tables[s],
       phase,
-      mirrored: apart && s === pass.radices.length - 1 ? mirrored(pass) : undefined,
+      mirrored: together.apart && last ? mirrored(pass) : undefined,
     };
   });
 }

@@ -38,7 +38,7 @@ const problems: readonly ProblemOptions[] = [
   // Pairs of rows, which share a subgroup or do not; in one pass and in two.
   ...[256, 4096, 32_768].map((length) => ({ length, mode: "circular" as const })),
   ...dtypes.flatMap((dtype) => [1024, 1023].map((length) => ({ dtype, length }))),
-  { length: 1_048_576, dtype: "float16" },
+  ...[1_048_576, 4_194_304].map((length) => ({ length, dtype: "float16" as const })),
   { length: 16_777_216 },
   { length: 65_536, kernelLength: 1000, dtype: "float16" },
   { length: 1_048_576, kernelLength: 65_537, mode: "full" },
