@@ -75,7 +75,7 @@ function crowding(pass: PassLayout, plan: PassPlan, gradient: boolean): number {
   // Gradients of 8 values a thread have half the registers and instructions of those of 16, which pays where workgroups are small:
   // 512 and 1,024 points took 0.77 and 0.88 of the time of 1,024 with 16.
   const small = values <= fewValues && pass.threads <= 128 && pass.tiles === 1;
-  const light = gradient && !single && small;
+  const light = gradient && !single && pass.rest === 1 && small;
   // Elsewhere a fourth stage was dearer than its exchange: 1.0 to 1.5 times the best of three.
   const deep = light ? 0.72 : pass.radices.length > 3 ? 1.3 : 1;
   // Between device memory and device memory in one launch: what a pass reads and writes hides behind what it computes.

@@ -164,8 +164,11 @@ function compatible(a: PassPlan, b: PassPlan): boolean {
   return alike && workPoints(a) === workPoints(b);
 }
 
-/** How little of the chosen plan's price another plan must have, for gradients to have kernels and spectra of their own. */
-const gradientShare = 0.97;
+/**
+ * How little of the chosen plan's price another plan must have, for gradients to have kernels of their own: prices of one pass
+ * are the rougher ones.
+ */
+const gradientShare = { single: 0.9, several: 0.98 };
 
 /**
  * The plan for gradients of a chosen plan, out of the candidates: gradient kernels hold three times the values of others, so
@@ -185,7 +188,7 @@ export function gradientPlan(
   const price = (plan: PassPlan): number =>
     priced(problem, part, plan, device, workload, limits.threads).seconds;
   let best = chosen;
-  let least = gradientShare * price(chosen);
+  let least = gradientShare[chosen.passes.length === 1 ? "single" : "several"] * price(chosen);
   for (const plan of plans) {
     const seconds = price(plan);
     if (seconds < least) [best, least] = [plan, seconds];
