@@ -104,7 +104,7 @@ const farRows = {
 /** What last passes of several with so many points or more cost a point more: the same fit. Most first. */
 const longLast = [
   [4096, 2.93e-12],
-  [2048, 0.75e-12],
+  [2048, 0.7e-12],
   [1024, 0.35e-12],
 ] as const;
 

@@ -168,7 +168,7 @@ function compatible(a: PassPlan, b: PassPlan): boolean {
  * How little of the chosen plan's price another plan must have, for gradients to have kernels of their own: prices of one pass
  * are the rougher ones.
  */
-const gradientShare = { single: 0.9, several: 0.98 };
+const gradientShare = { single: 0.9, several: 0.99 };
 
 /**
  * The plan for gradients of a chosen plan, out of the candidates: gradient kernels hold three times the values of others, so

@@ -96,8 +96,10 @@ export interface GpuConvolution {
   readonly limits: GpuLimits;
 }
 
-/** Share of the work memory for spectra and for sums of gradients; the rest is for rows. */
-const spectraShare = 0.25;
+/** Most of the work memory that sums of chunks take. */
+const chunksShare = 0.25;
+/** What sums of gradients leave of it where transforms have one pass: their way back goes through it. */
+const collectShare = 0.5;
 
 /** Threads that keep a large GPU busy: 132 multiprocessors with about a thousand each. */
 const enoughThreads = 2 ** 17;
@@ -110,6 +112,12 @@ export interface Slice {
   readonly batch: number;
   readonly channelFrom: number;
   readonly channels: number;
+}
+
+/** Slices of `rows` transforms that channels of so many each come to, where none has parts of two channels or more. */
+function wholeSlices(channels: number, each: number, rows: number): number {
+  if (rows < each) return channels * Math.ceil(each / rows);
+  return Math.ceil(channels / Math.floor(rows / each));
 }
 
 /** Steps under construction, and the arithmetic of slices and bindings. */
@@ -178,35 +186,71 @@ export class Build {
     return ["y", "dy", "postgate", "dpostgate"].includes(tensor) ? outputLength : length;
   }
 
-  /** Rows that a work memory, `bytes` each, has room for, and whose tensors of `bound` bytes can be bound. */
+  /** Rows that a work memory, `bytes` each, has room for beside spectra and sums, and whose tensors of `bound` bytes can be bound. */
   rowsFor(bytes: number, bound: number): number {
+    const { spectrum = 0, sums = 0 } = this.#bytes;
+    return this.#rowsBeside(spectrum + sums, bytes, bound);
+  }
+
+  #rowsBeside(held: number, bytes: number, bound: number): number {
     const { workspaceBytes, bindingBytes, alignment } = this.#convolution.limits;
     const fit = Math.min(
-      (workspaceBytes * (1 - 2 * spectraShare)) / (this.#workBuffers * bytes),
+      (workspaceBytes - held) / (this.#workBuffers * bytes + this.#scaleBytes),
       bindingBytes / bytes,
       bound > 0 ? (bindingBytes - alignment) / bound : Number.POSITIVE_INFINITY,
     );
     return Math.max(1, Math.floor(fit));
   }
 
+  /** Bytes of what several passes know of a transform's rows: their norms and scales. */
+  get #scaleBytes(): number {
+    const { plan, problem } = this.#convolution;
+    if (plan.packing !== "rows" || plan.passes.length === 1) return 0;
+    const { norms, scales } = normBytes(Math.max(problem.length, problem.outputLength));
+    return norms + 2 * scales;
+  }
+
   /** Groups of channels whose spectra (and, for gradients, sums) are there at once. */
   channelGroups(sums: 0 | 1): { from: number; count: number }[] {
-    const { limits } = this.#convolution;
     const { taps, channels } = this.call;
-    const budget = limits.workspaceBytes * spectraShare;
-    const limit = taps || sums ? Math.min(budget, limits.bindingBytes) : limits.bindingBytes;
-    const count = Math.min(channels, Math.max(1, Math.floor(limit / this.#transformBytes)));
+    const count = this.#groupOf(sums);
     const groups = [];
     for (let from = 0; from < channels; from += count) {
       groups.push({ from, count: Math.min(count, channels - from) });
     }
     if (taps) this.#need("spectrum", count * this.#transformBytes);
     if (sums) {
-      this.#chunks = this.#chunksOf(count, budget);
+      this.#chunks = this.#chunksOf(count);
       this.#need("sums", count * this.chunks * this.#transformBytes);
     }
     this.#group = groups[0];
     return groups;
+  }
+
+  /** Channels of a group: as many as make the fewest launches, since each of these ends with a card half empty. */
+  #groupOf(sums: 0 | 1): number {
+    const { workspaceBytes, bindingBytes } = this.#convolution.limits;
+    const passes = this.#convolution.plan.passes.length;
+    const { taps, batch, channels } = this.call;
+    const units = this.unitsOf(batch * this.blocks);
+    // Of a group: spectra, and the way back of sums; of a slice: its passes, those of u, dy and both results for gradients.
+    const group = (taps ? passes : 0) + (sums ? passes + 1 : 0);
+    const slice = sums ? 4 * passes - 3 : 2 * passes - 1;
+    const room = passes === 1 && sums ? workspaceBytes * (1 - collectShare) : workspaceBytes;
+    const least = passes === 1 ? 0 : this.#workBuffers * this.workBytes();
+    const counts = Array.from({ length: channels }, (_, n) => Math.ceil(channels / (n + 1)));
+    let best = 1;
+    let fewest = Number.POSITIVE_INFINITY;
+    for (const count of new Set(counts)) {
+      const held =
+        count * this.#transformBytes * ((taps ? 1 : 0) + (sums ? this.#chunksOf(count) : 0));
+      if (count * this.#transformBytes > bindingBytes || held + least > room) continue;
+      const rows = passes === 1 ? count * units : this.#rowsBeside(held, this.workBytes(), 0);
+      const slices = sums ? wholeSlices(count, units, rows) : Math.ceil((count * units) / rows);
+      const launches = Math.ceil(channels / count) * (group + slices * slice);
+      if (launches < fewest) [best, fewest] = [count, launches];
+    }
+    return best;
   }
 
   #group: { from: number; count: number } | undefined;
@@ -218,11 +262,12 @@ export class Build {
   }
 
   /** As many chunks as give a large GPU enough threads, if the batch and the memory for sums have them. */
-  #chunksOf(channels: number, budget: number): number {
+  #chunksOf(channels: number): number {
+    const budget = this.#convolution.limits.workspaceBytes * chunksShare;
+    const most = Math.floor(budget / (channels * this.#transformBytes));
     const last = passLayouts(this.#convolution.plan).at(-1)!;
     const threads = channels * last.blocks * last.threads;
     const wanted = Math.ceil(enoughThreads / threads);
-    const most = Math.floor(budget / (channels * this.#transformBytes));
     return Math.max(
       1,
       Math.min(
