@@ -35,7 +35,7 @@ export function float32Bound(quantity: Quantity, problem: Problem, batch: number
 const pointBounds = {
   float32: { float32: 0, float16: 0, bfloat16: 0 },
   word: { float32: 0, float16: 5e-4, bfloat16: 2e-3 },
-  pair: { float32: 0, float16: 3.5e-4, bfloat16: 0 },
+  pair: { float32: 0, float16: 3.5e-4, bfloat16: 2e-3 },
 } as const;
 /** Gradients go there more often. */
 const pointGradients = 1.5;

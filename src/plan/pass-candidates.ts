@@ -1,7 +1,7 @@
 /** All pass plans worth comparing: which padded size, which radices, how much on chip, how many threads. */
 import type { Part } from "./geometry.ts";
 import type { Exchange, Packing, Pass, PassPlan } from "./passes.ts";
-import { exchangeBytes, holdsPairs, runnable } from "./passes.ts";
+import { endsOf, exchangeBytes, holdsPairs, runnable } from "./passes.ts";
 import { product } from "./plan.ts";
 
 /** What a device allows a workgroup. */
@@ -101,7 +101,7 @@ const mirroredLists: RadixLists = (rows, each) => {
   if (total <= most) return [[rows]];
   if (odd > 1) return [];
   const lists: number[][] = [];
-  for (let last = 1; last < most; last++) {
+  for (let last = most - 1; last > 0; last--) {
     lists.push([...evenly(total - last, most).map((b) => 2 ** b), 2 ** last]);
   }
   return lists;
@@ -157,12 +157,20 @@ export function mostTilePoints(limits: WorkgroupLimits): number {
   return 2 ** Math.floor(Math.log2(most));
 }
 
-/** Plans of one size; of several passes the last has blocks of at least `finest` points. */
+/** Which plans of several passes are wanted. */
+export interface Wanted {
+  /** Fewest points of a last pass's blocks. */
+  readonly finest: number;
+  /** Whether points may wait in pairs. */
+  readonly pairs: boolean;
+}
+
+/** Plans of one size. */
 export function passPlans(
   points: number,
   packing: Packing,
   limits: WorkgroupLimits,
-  finest: number,
+  { finest, pairs }: Wanted,
 ): PassPlan[] {
   const most = mostTilePoints(limits);
   const plans: PassPlan[] = [];
@@ -191,13 +199,12 @@ export function passPlans(
           : columnPasses(r, rest, limits);
       });
       for (const passes of alongside([...options, last])) add(passes);
-      if (outer.length === 1) continue;
+      if (!pairs) continue;
       // Points wait in pairs where all passes of a plan hold them: such plans have the best of such passes.
-      const pairs = options.map((o, i) =>
-        o.filter((pass) => (neighbours && i === 0) || holdsPairs(pass, false)),
+      const holding = [...options, last].map((o, i, all) =>
+        o.filter((pass) => holdsPairs(pass, endsOf(packing, i, all.length))),
       );
-      const lastPairs = last.filter((pass) => holdsPairs(pass, true));
-      for (const passes of alongside([...pairs, lastPairs])) add(passes);
+      for (const passes of alongside(holding)) add(passes);
     }
   }
   return plans;

@@ -11,14 +11,7 @@ import type { DeviceSpec } from "./device.ts";
 import type { KeptFrequencies } from "./frequencies.ts";
 import { keptShares } from "./pass-pattern.ts";
 import type { PassLayout, PassPlan } from "./passes.ts";
-import {
-  gradientValues,
-  passLayouts,
-  pointBytes,
-  pointFormat,
-  widened,
-  workPoints,
-} from "./passes.ts";
+import { gradientValues, passLayouts, pointBytes, pointFormat, widened } from "./passes.ts";
 
 /** What besides the plan decides a row's cost. */
 export interface RowWork {
@@ -70,6 +63,8 @@ function crowding(pass: PassLayout, plan: PassPlan, gradient: boolean): number {
   // Large workgroups wait for one another; by halves of halves they do so four times as often (9.8 ps a point at 16,384).
   const large = pass.threads * pass.tiles > 256 ? 1.55 : 1;
   const meeting = pass.exchange === "quarter" ? 1.9 : large;
+  // Two tiles that wait for each other at every exchange (last passes of 512 points: 7.4 ps a point, 5.7 alone).
+  const coupled = !single && pass.tiles > 1 && pass.radices.length > 1 ? 1.2 : 1;
   // Taking tiles in turn keeps the spectrum at hand, where a tile is long enough to be worth it.
   const turns = pass.turns ? (pass.tilePoints >= 2048 ? 0.93 : 1.05) : 1;
   // Gradients of 8 values a thread have half the registers and instructions of those of 16, which pays where workgroups are small:
@@ -80,14 +75,17 @@ function crowding(pass: PassLayout, plan: PassPlan, gradient: boolean): number {
   const deep = light ? 0.72 : pass.radices.length > 3 ? 1.3 : 1;
   // Between device memory and device memory in one launch: what a pass reads and writes hides behind what it computes.
   const alone = single ? 0.77 : 1;
-  return memory * registers * meeting * turns * deep * alone;
+  return memory * registers * meeting * coupled * turns * deep * alone;
 }
 
 /** Seconds a point that measuring the rows of pairs takes, on chip or in a pass of its own: the same fit. */
 const measuring = { single: 1.5e-12, several: 3.15e-12 };
 
-/** What fewer columns than these cost a point more, whose samples are part of a line of 128 bytes: the same fit. */
-const wholeLine = { columns: 32, neighbours: 0.4e-12, others: 0.15e-12 };
+/**
+ * What fewer columns than these, whose samples are part of a line of 128 bytes, and what more of them cost a point more: the
+ * same fit.
+ */
+const wholeLine = { columns: 32, neighbours: 0.4e-12, others: 0.15e-12, more: 0.3e-12 };
 
 /** What columns of so many rows or more, far strides, cost a point more: the same fit. Most first. */
 const farRows = {
@@ -108,6 +106,12 @@ const longLast = [
   [1024, 0.35e-12],
 ] as const;
 
+/**
+ * What keeps neighbours from last passes of so many points: gradients must have first passes of as many rows, and took 5 times as
+ * long as forward with them (1M samples), 2.5 times with 4,096.
+ */
+const slowGradients = { points: 8192, more: 1.2e-12 };
+
 /** The price of the first step that a size reaches. */
 const stepOf = (steps: readonly (readonly [number, number])[], size: number): number =>
   steps.find(([least]) => size >= least)?.[1] ?? 0;
@@ -115,17 +119,29 @@ const stepOf = (steps: readonly (readonly [number, number])[], size: number): nu
 /** What the same fit adds, in seconds a point, to passes of several. */
 function distance(pass: PassLayout, plan: PassPlan): number {
   if (plan.passes.length === 1) return 0;
-  if (pass.rest === 1) return stepOf(longLast, pass.tilePoints);
+  if (pass.rest === 1) {
+    const slow = plan.packing === "neighbours" && pass.tilePoints >= slowGradients.points;
+    return stepOf(longLast, pass.tilePoints) + (slow ? slowGradients.more : 0);
+  }
   const packing = plan.packing === "neighbours" && pass.blocks === 1 ? "neighbours" : "others";
-  const short = pass.blocks === 1 && pass.columns < wholeLine.columns;
-  const rows = pass.tilePoints / pass.columns;
-  return (short ? wholeLine[packing] : 0) + stepOf(farRows[packing], rows);
+  const { columns, more } = wholeLine;
+  const short = pass.blocks === 1 && pass.columns < columns ? wholeLine[packing] : 0;
+  const long = pass.columns > columns ? more : 0;
+  return short + long + stepOf(farRows[packing], pass.tilePoints / pass.columns);
 }
 
-/** Bytes of a pass's traffic with device memory, and with work memory, which a cache may hold. */
+/**
+ * Seconds that a trip of a point through work memory takes longer in pairs than in words, which the fit has in what it says of
+ * passes: less in the first and the last pass, whose other end is something else (2,048 points 1.17 instead of 1.32 ms for
+ * 201M), more in a pass between others.
+ */
+const pairing = { outer: -0.2e-12, between: 0.15e-12 };
+
+/** Bytes of a pass's traffic with device memory, and with work memory, which a cache may hold; and seconds of packing points. */
 interface Traffic {
   readonly io: number;
   readonly work: number;
+  readonly packing: number;
 }
 
 /** The cost of a pass whose blocks are left to a share. */
@@ -147,7 +163,7 @@ function passCost(
   const own = flops / device.generalFlops + points * device.pointSeconds;
   const longer = gradient && pass.rest === 1 ? spilled(pass, plan) : 1;
   const crowded = crowding(pass, plan, gradient) * longer;
-  const arithmetic = own * crowded;
+  const arithmetic = own * crowded + traffic.packing;
   const exchange = (exchanged / shared!.bandwidth) * crowded;
   // What spills goes the way of all other traffic.
   const io =
@@ -175,6 +191,7 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
   const io = rows * (work.length + work.outputLength) * bytesPerSample(work.dtype);
   const format = pointFormat(plan, work.dtype);
   const shares = keptShares(plan, work.frequencies);
+  const stored = layouts.at(-1)!.blocks * layouts.at(-1)!.size;
   return layouts.map((pass, i) => {
     const last = i === layouts.length - 1;
     // Passes between others read and write work memory both ways; the last also reads the spectrum.
@@ -182,7 +199,9 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
     const spectrum = last ? shares[i]! * pointBytes.float32 : 0;
     const traffic = {
       io: i === 0 ? io : 0,
-      work: workPoints(plan) * (trips * pointBytes[format] + spectrum),
+      work: stored * (trips * pointBytes[format] + spectrum),
+      packing:
+        format === "pair" ? stored * trips * pairing[i === 0 || last ? "outer" : "between"] : 0,
     };
     const cost = {
       ...passCost(pass, plan, traffic, shares[i]!, device, gradient),

@@ -86,21 +86,32 @@ export function keptByPass(kept: KeptFrequencies, plan: PassPlan): Uint8Array[] 
     if (packing !== "neighbours" || i === 0) return all;
     const rows = product(radices[0]!);
     const within = all.length / rows;
-    const slots = Array.from({ length: rows / 2 + 1 }, (_, slot) => {
+    const slots = new Uint8Array((rows / 2 + 1) * within);
+    for (let slot = 0; slot <= rows / 2; slot++) {
       const from = placeOfSlot(slot, rows) * within;
-      return [...all.subarray(from, from + within)];
-    });
-    return Uint8Array.from(slots.flat());
+      slots.set(all.subarray(from, from + within), slot * within);
+    }
+    return slots;
   });
 }
 
-/** The share of the blocks of each pass that keep a bin; 1 without a pattern. Blocks and their mirrors keep alike. */
+/** The share of the blocks of each pass that keep a bin; 1 without a pattern. */
 export function keptShares(plan: PassPlan, kept: KeptFrequencies | undefined): number[] {
   if (!kept) return plan.passes.map(() => 1);
+  const rows = product(plan.passes[0]!.radices);
   let blocks = 1;
-  return plan.passes.map(({ radices }) => {
-    const { share } = keptResidues(kept, blocks);
+  return plan.passes.map(({ radices }, i) => {
+    const residues = keptResidues(kept, blocks);
+    const real = plan.packing === "neighbours" && i > 0;
+    const share = real ? realShare(residues.flags, rows) : residues.share;
     blocks *= product(radices);
     return share;
   });
+}
+
+/** The share of residues that keep a bin, of those that are 0 … rows/2 modulo `rows`. */
+function realShare(flags: Uint8Array, rows: number): number {
+  let sum = 0;
+  for (let f = 0; f < flags.length; f++) if (f % rows <= rows / 2) sum += flags[f]!;
+  return sum / ((flags.length / rows) * (rows / 2 + 1));
 }

@@ -144,7 +144,8 @@ export function passCandidates(
   for (const { packing, part, hop } of partsOf(problem)) {
     for (const points of hop ? [part.positions / 2] : passSizes(part, packing)) {
       const finest = problem.frequencies ? finestSparse : finestDense;
-      const plans = passPlans(points, packing, limits, finest).map((plan) =>
+      const pairs = problem.dtype !== "float32";
+      const plans = passPlans(points, packing, limits, { finest, pairs }).map((plan) =>
         hop ? { ...plan, hop } : plan,
       );
       for (const alike of byRows(plans, problem.dtype))

@@ -72,29 +72,42 @@ export interface PassLayout extends Pass {
 export type PointFormat = "float32" | "word" | "pair";
 
 /**
- * The format of rows in work memory. Half precision in and out leaves room for words: float16 for two trips (one boundary
- * between passes, there and back: 4.3e-4 in all), bfloat16, which rounds results by 1.7e-3, for any number. More trips of
- * float16 take pairs (four: 2.7e-4 in all), where threads hold them.
+ * The format of rows in work memory. Half precision in and out leaves room for pairs, where threads hold them (two trips, one
+ * boundary between passes there and back: 2.4e-4 in all; four: 2.7e-4), and else for words: bfloat16, which rounds results by
+ * 1.7e-3, for any number, float16 for two trips (4.3e-4).
  */
 export function pointFormat({ passes, packing }: PassPlan, dtype: Dtype): PointFormat {
   if (dtype === "float32" || passes.length === 1) return "float32";
-  if (dtype === "bfloat16" || passes.length === 2) return "word";
   const hold = (pass: Pass, i: number): boolean =>
-    // What takes neighbours apart has both columns of each block.
-    (packing === "neighbours" && i === 0) || holdsPairs(pass, i === passes.length - 1);
-  return passes.every(hold) ? "pair" : "float32";
+    holdsPairs(pass, endsOf(packing, i, passes.length));
+  if (passes.every(hold)) return "pair";
+  return dtype === "bfloat16" || passes.length === 2 ? "word" : "float32";
 }
 
-/** Whether a thread takes butterflies of a stage two by two, as neighbours of each other. */
+/**
+ * Whether a thread takes butterflies of a stage two by two, as neighbours of each other: of an odd number of columns the last
+ * has none.
+ */
 export function inPairs(pass: Pass, stage: number): boolean {
   const each = pointsOf(pass) / (pass.threads * pass.radices[stage]!);
   const rest = product(pass.radices.slice(stage + 1)) * pass.columns;
-  return each % 2 === 0 && rest % 2 === 0;
+  const beside = pass.columns === 1 || pass.columns % 2 === 0;
+  return each % 2 === 0 && rest % 2 === 0 && beside;
 }
 
-/** Whether threads hold neighbours at each end of a pass that may meet work memory: the last pass has one, also for gradients. */
-export function holdsPairs(pass: Pass, last: boolean): boolean {
-  if (last) return inPairs(widened(pass, Number.POSITIVE_INFINITY), 0);
+/** Ends of a pass that may meet work memory: both, or the first stage's of the last pass, or blocks of two columns taken apart. */
+export type PassEnds = "both" | "first" | "apart";
+
+/** Those of the `i`-th of so many passes. */
+export function endsOf(packing: Packing, i: number, passes: number): PassEnds {
+  if (i === passes - 1) return "first";
+  return packing === "neighbours" && i === 0 ? "apart" : "both";
+}
+
+/** Whether threads hold neighbours at these ends of a pass, of the last one for gradients too. */
+export function holdsPairs(pass: Pass, ends: PassEnds): boolean {
+  if (ends === "apart") return true;
+  if (ends === "first") return inPairs(widened(pass, Number.POSITIVE_INFINITY), 0);
   return inPairs(pass, 0) && inPairs(pass, pass.radices.length - 1);
 }
 
@@ -155,11 +168,14 @@ export function workPoints(plan: PassPlan): number {
 export const placeOfSlot = (slot: number, rows: number): number =>
   slot === rows / 2 ? 1 : 2 * slot;
 
-/** The place whose digit is the negative of that at a place, of `radix` places. */
-export function mirrorPlace(place: number, radix: number): number {
-  const digit = (radix - digitAt(place, radix)) % radix;
-  for (let p = 0; p < radix; p++) if (digitAt(p, radix) === digit) return p;
-  throw new RangeError(`there is no place ${place} of ${radix}`);
+/** For each place of a stage of some radix, that of the negative of its digit. */
+export function mirrorPlaces(radix: number): number[] {
+  const places = new Array<number>(radix);
+  const digits = Array.from({ length: radix }, (_, place) => digitAt(place, radix));
+  digits.forEach((digit, place) => {
+    places[digit] = place;
+  });
+  return digits.map((digit) => places[(radix - digit) % radix]!);
 }
 
 /**
@@ -176,25 +192,28 @@ export interface Mirrored {
 /** That of a pass; undefined where it has one stage. */
 export function mirrored({ radices, threads, columns }: Pass): Mirrored | undefined {
   if (radices.length === 1) return undefined;
-  const blocks = product(radices.slice(0, -1));
   const pairs: (readonly [number, number])[] = [[0, 1]];
-  for (let place = 2; place < blocks; place++) {
-    const mirror = mirrorPlace(place, blocks);
-    if (place < mirror) pairs.push([place, mirror]);
-  }
+  mirrorPlaces(product(radices.slice(0, -1))).forEach((mirror, place) => {
+    if (place > 1 && place < mirror) pairs.push([place, mirror]);
+  });
   return { pairs, across: threads / columns };
 }
 
+/** Most rows that take neighbours apart, in pairs of blocks that are listed. */
+const mostApart = 4096;
+
 /** Whether a pass can take neighbours apart: with a mirror of each frequency in the same thread. */
 function takesApart(pass: Pass): boolean {
+  const { radices } = pass;
+  const rows = product(radices);
+  // Mirrors are found by the digits of all radices as of one, whose odd factor comes first.
+  if (radices[0]! % 2 !== 0 || !radices.slice(1).every(isPower) || rows > mostApart) return false;
   const found = mirrored(pass);
-  if (!found) return pass.radices[0]! % 2 === 0;
+  if (!found) return true;
   const { pairs, across } = found;
-  const blocks = product(pass.radices.slice(0, -1));
-  const shared = Number.isInteger(across) && pairs.length % across === 0;
-  return (
-    isPower(pass.radices.at(-1)!) && blocks % 2 === 0 && shared && (across === 1 || isPower(blocks))
-  );
+  // Threads that share a column find their blocks by powers of two.
+  const numbered = across === 1 || isPower(rows);
+  return Number.isInteger(across) && pairs.length % across === 0 && numbered;
 }
 
 /** "rows 1048576: 32 /64 ×64·2 split | 16·16·16 ×256": columns after /, threads and tiles after ×, turns after @; outputs of a block last. */
@@ -241,16 +260,18 @@ export const isPower = (n: number): boolean => (n & (n - 1)) === 0;
 /** Whether every tile divides its block and every stage its threads, and what goes by halves has halves. */
 export function runnable(plan: PassPlan): boolean {
   const layouts = passLayouts(plan);
-  if (plan.packing === "neighbours" && (layouts.length < 2 || !takesApart(layouts[0]!)))
-    return false;
+  const last = layouts.length - 1;
   return (
     layouts.every(
       (p, i) =>
         Number.isInteger(p.tilesPerBlock) &&
-        (i < layouts.length - 1 || (p.columns === 1 && p.rest === 1)) &&
+        // Columns of one point would take whole blocks for those of the last pass.
+        (i < last ? p.columns > 1 : p.columns === 1 && p.rest === 1) &&
         p.radices.every((r) => r > 1 && p.tilePoints % (p.threads * r) === 0) &&
         (p.exchange !== "quarter" || [p.tilePoints, p.threads].every(isPower)),
-    ) && layouts.length > 0
+    ) &&
+    last >= 0 &&
+    (plan.packing !== "neighbours" || (last > 0 && takesApart(layouts[0]!)))
   );
 }
 

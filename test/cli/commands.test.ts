@@ -151,12 +151,13 @@ describe("verify", () => {
     expect(float32Bound("y", createProblem({ length: 2 ** 22 }, "test"), 1)).toBe(6e-7);
     expect(float32Bound("dk", problem, 1024)).toBe(2e-6);
     const half = { ...problem, dtype: "float16" } as const;
-    const two = "halves 65536: 8·8 /16 ×64 split | 8·8·16 ×64 split";
+    const two = "halves 65536: 4·16 /16 ×64 split | 8·8·16 ×64 split";
     const three = "halves 16777216: 8·8 /16 ×64 | 8·16 /16 ×128 | 8·16·16 ×128";
     expect(planBound("y", half, 1, two)).toBe(5e-4);
     expect(planBound("dk", half, 1, two)).toBeCloseTo(7.5e-4, 12);
     expect(planBound("y", half, 1, three)).toBe(3e-7);
     expect(planBound("y", half, 1, three.replace("8·16 ", "4·4·8 "))).toBe(3.5e-4);
+    expect(planBound("y", half, 1, two.replace("4·16", "8·8"))).toBe(3.5e-4);
     expect(planBound("y", problem, 1, two)).toBe(3e-7);
     expect(planBound("y", half, 1, "1024: 4·4·4·4·4")).toBe(3e-7);
   });

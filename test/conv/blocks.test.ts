@@ -18,7 +18,7 @@ function blockPlan(bits: number, hop: number): string {
       2 ** bits,
       "halves",
       { sharedBytes: 16_384, threads: 256, values: 8 },
-      512,
+      { finest: 512, pairs: false },
     );
     return formatPasses({ ...plans[0]!, hop: 2 * Math.ceil(hop / 2) });
   }

@@ -6,8 +6,9 @@ import { onGpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs, gradientBar } from "../support/cases.ts";
 import { expectClose } from "../support/close.ts";
 
-/** Other radices, threads, passes; odd factors, pairs of rows, masked frequencies, blocks. */
+/** Other radices, threads, passes; odd factors, pairs of rows, masked frequencies, blocks; a thread that is alone. */
 const cases: readonly (readonly [ProblemOptions, string, string])[] = [
+  [{ length: 32 }, "halves 32: 4·8 ×1·4", "halves 32: 8·4 ×4"],
   [{ length: 256 }, "halves 256: 4·8·8 ×32·2 split", "halves 256: 4 /16 ×16 | 8·8 ×8"],
   [
     { length: 700, dtype: "float16" },
@@ -62,6 +63,16 @@ describe.skipIf(!onGpu)("a plan of their own", () => {
     expectClose(kept.du, Float64Array.from(plain.du as Float32Array), {
       ...{ name: "du", rowLength: length, bound: gradientBar, dtype },
     });
+  });
+
+  test("an odd number of columns, one of which has no neighbour", async () => {
+    const options = { length: 640, backend: "webgpu" } as const;
+    const plan = "halves 640: 8·2 /5 ×5 | 10·4 ×2";
+    const problem = createProblem({ length: 640 }, "test");
+    const drawn = drawInputs(problem, { batch: 3, channels: 2, pregate: true, skip: true }, 3);
+    using conv = await FlashFFTConv.create({ ...options, batch: 3, channels: 2, plan });
+    await checkForward(conv, drawn, "rows");
+    await checkBackward(conv, drawn, "rows");
   });
 
   test("has the same points", async () => {

@@ -13,8 +13,9 @@ import {
   digitAt,
   formatPasses,
   gradientValues,
+  inPairs,
   mirrored,
-  mirrorPlace,
+  mirrorPlaces,
   parsePasses,
   passLayouts,
   placeOfSlot,
@@ -105,7 +106,7 @@ describe("points between passes", () => {
       const gradients = gradientPlan(best, all, problem, defaultGpu, limits, workload);
       for (const plan of [best.plan, gradients]) {
         expect(pointFormat(plan, "float16")).toBe("pair");
-        expect(pointFormat(plan, "bfloat16")).toBe("word");
+        expect(pointFormat(plan, "bfloat16")).toBe("pair");
         expect(pointFormat(plan, "float32")).toBe("float32");
       }
     },
@@ -116,7 +117,6 @@ describe("points between passes", () => {
     ["one first of a pass", "16·4 /16 ×64 | 8·8 /16 ×64 | 8·16·16 ×128", "float32"],
     ["one last of a pass", "8·8 /16 ×64 | 4·16 /16 ×64 | 8·16·16 ×128", "float32"],
     ["one in gradients", "8·8 /16 ×64 | 8·8 /16 ×64 | 16·8·16 ×64", "float32"],
-    ["single columns", "8·8 ×4 | 8·8 /16 ×64 | 8·16·16 ×128", "float32"],
   ])("by the butterflies of a thread: %s", (_, passes, format) => {
     const plan = parsePasses(`halves 8388608: ${passes}`)!;
     expect(pointFormat(plan, "float16")).toBe(format);
@@ -207,6 +207,11 @@ describe("frequencies", () => {
   });
 });
 
+test("an odd number of columns leaves one without a neighbour", () => {
+  const { passes } = parsePasses("halves 640: 8·2 /5 ×5 | 10·4 ×2")!;
+  expect(inPairs(passes[0]!, 0)).toBe(false);
+});
+
 describe("neighbours", () => {
   const plan = parsePasses("neighbours 4096: 4·8 /16 ×32 | 8·16 ×8")!;
 
@@ -221,23 +226,25 @@ describe("neighbours", () => {
     const kept = Array.from({ length: 17 }, (_, slot) => digitAt(placeOfSlot(slot, 32), 32));
     expect(kept.sort((a, b) => a - b)).toEqual(Array.from({ length: 17 }, (_, f) => f));
     for (const radix of [2, 8, 12, 20, 32]) {
-      for (let place = 0; place < radix; place++) {
-        const mirror = digitAt(mirrorPlace(place, radix), radix);
-        expect((digitAt(place, radix) + mirror) % radix).toBe(0);
-      }
+      mirrorPlaces(radix).forEach((mirror, place) => {
+        expect((digitAt(place, radix) + digitAt(mirror, radix)) % radix).toBe(0);
+      });
     }
     const { pairs, across } = mirrored({ ...plan.passes[0]!, radices: [16, 4], threads: 64 })!;
     expect(across).toBe(4);
     expect(pairs.flat().sort((a, b) => a - b)).toEqual(Array.from({ length: 16 }, (_, b) => b));
-    for (const [a, b] of pairs.slice(1)) expect(mirrorPlace(a, 16)).toBe(b);
+    for (const [a, b] of pairs.slice(1)) expect(mirrorPlaces(16)[a]).toBe(b);
   });
 
   test.each([
+    ["columns of one point", "halves 256: 16 ×1 | 8·2 ×2"],
     ["one pass", "neighbours 512: 8·8·8 ×64"],
     ["an odd number of rows", "neighbours 192: 3 /32 ×32 | 8·8 ×8"],
     ["mirrors in two threads", "neighbours 1024: 8·8 /8 ×64 | 16 ×1"],
     ["threads that share no column evenly", "neighbours 2048: 8·8 /16 ×48 | 4·8 ×4"],
     ["an odd last radix", "neighbours 1536: 8·6 /16 ×16 | 32 ×1"],
+    ["an odd factor after the first radix", "neighbours 768: 2·3·2 /16 ×16 | 8·8 ×8"],
+    ["more rows than have their mirrors listed", "neighbours 262144: 65536·2 /1 ×1 | 2·2 ×1"],
   ])("%s cannot run", (_, text) => {
     expect(parsePasses(text)).toBeUndefined();
   });

@@ -110,7 +110,7 @@ export function dkBar(batch: number): number {
   return gradientBar * Math.max(1, Math.sqrt(batch / 256));
 }
 
-/** The bars for float16 by how points wait between a GPU's passes; bfloat16 has words. */
+/** The bars for float16 by how points wait between a GPU's passes; bfloat16 has one for all. */
 const pointBars = { float32: 0, word: 5e-4, pair: 3.5e-4 } as const;
 const bfloat16Bar = 2e-3;
 /** Gradients go there more often. */

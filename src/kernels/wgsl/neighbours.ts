@@ -6,7 +6,7 @@
  */
 import type { Complex } from "../../math/expr.ts";
 import { Graph } from "../../math/expr.ts";
-import { mirrorPlace } from "../../plan/passes.ts";
+import { mirrorPlaces } from "../../plan/passes.ts";
 import { product } from "../../plan/plan.ts";
 import type { Sink, Source, WorkBuffer } from "./kernels.ts";
 import { isLeft } from "./pattern.ts";
@@ -169,10 +169,12 @@ export class Neighbours extends Rows {
 
   /** The slots that this thread takes apart, or puts together. */
   #slots(): Slot[] {
-    const { radix, mirrored, each } = this.tile.stages.at(-1)!;
+    const stage = this.tile.stages.at(-1)!;
+    const { radix, mirrored, each } = stage;
+    const mirrors = mirrorPlaces(radix);
     const slots: Slot[] = [];
     for (let i = 0; i < each; i++) {
-      const { block } = this.tile.butterfly(this.tile.stages.at(-1)!, i);
+      const { block } = this.tile.butterfly(stage, i);
       const second = mirrored !== undefined && i % 2 === 1;
       const other = mirrored ? i ^ 1 : i;
       const own = mirrored ? this.#ownMirrors(i) : true;
@@ -180,7 +182,7 @@ export class Neighbours extends Rows {
         slots.push({
           at: [i, k],
           mirror: [other, radix - 1 - k],
-          ownMirror: [i, second ? radix - 1 - k : mirrorPlace(k, radix)],
+          ownMirror: [i, second ? radix - 1 - k : mirrors[k]!],
           own,
           number: this.tile.held("b", `(${sum(block)}) * ${radix / 2}u + ${k / 2}u`),
           middle: false,

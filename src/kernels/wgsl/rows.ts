@@ -93,7 +93,7 @@ export class Rows {
     };
     const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, together);
     this.tile = new Tile(this.text, pass, stages, spec.machine.sharedBytes);
-    const points = pass.threads > 1 ? this.tile.shared.stride : 0;
+    const points = this.tile.shared.stride;
     const parts = this.paired ? 2 * accumulators(spec.dtype) : 0;
     this.norms = tileSums(parts, pass, points, spec.machine);
     this.#neighbours = stages[0]!.vector === 2;
