@@ -24,7 +24,7 @@ export interface PlanPrediction {
   readonly predictedMs: number;
   /** Real positions that the convolution needs. */
   readonly positions: number;
-  /** Complex points of its transforms, each worth two real positions. */
+  /** Complex points of its transforms: half the positions, or, where neighbours of real rows are packed, a little more. */
   readonly points: number;
   /** Blocks that a row is cut into, each with transforms of that many points; 1 where a row is transformed whole. */
   readonly blocks: number;

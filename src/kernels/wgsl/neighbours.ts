@@ -44,7 +44,9 @@ export class Neighbours extends Rows {
 
   /** Values at the first stage's places, or from work memory at the last one's. */
   protected loadMixed(source: Source): Value[][] {
-    return source.kind === "work" ? this.#loadTogether(source.buffer) : this.#loadSamples(source);
+    if (source.kind !== "work") return this.#loadSamples(source);
+    if (source.buffer === "sums") throw new RangeError("no plan of one pass packs neighbours");
+    return this.#loadTogether(source.buffer);
   }
 
   /** Both samples of each place. */
@@ -220,7 +222,7 @@ export class Neighbours extends Rows {
     return this.tile.held("l", isLeft(section, number));
   }
 
-  #bindWork(buffer: WorkBuffer | "sums", access: "read" | "read_write"): void {
+  #bindWork(buffer: WorkBuffer, access: "read" | "read_write"): void {
     this.bind({ name: buffer, access, element: neighbourElement[this.spec.format] });
   }
 
@@ -263,7 +265,7 @@ export class Neighbours extends Rows {
   }
 
   /** Loads both columns' points of the blocks that are kept, and mixes them: values at the last stage's places. */
-  #loadTogether(buffer: WorkBuffer | "sums"): Value[][] {
+  #loadTogether(buffer: WorkBuffer): Value[][] {
     const { text } = this;
     const { format } = this.spec;
     const { radix, each, mirrored } = this.tile.stages.at(-1)!;
