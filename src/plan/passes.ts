@@ -134,8 +134,20 @@ export function digitAt(place: number, radix: number): number {
 /** Points of a pass's tile. */
 const pointsOf = ({ radices, columns }: Pass): number => product(radices) * columns;
 
+/** By plan: a planner asks for the layouts of each of its candidates several times. */
+const knownLayouts = new WeakMap<PassPlan, readonly PassLayout[]>();
+
 /** Sizes of every pass, outermost first. */
-export function passLayouts(plan: PassPlan): PassLayout[] {
+export function passLayouts(plan: PassPlan): readonly PassLayout[] {
+  let layouts = knownLayouts.get(plan);
+  if (!layouts) {
+    layouts = layoutsOf(plan);
+    knownLayouts.set(plan, layouts);
+  }
+  return layouts;
+}
+
+function layoutsOf(plan: PassPlan): PassLayout[] {
   const neighbours = plan.packing === "neighbours";
   let blocks = 1;
   let size = neighbours ? plan.points / 2 : plan.points;

@@ -370,14 +370,14 @@ export class Scheduler {
     const taken = { dtype: "float32", format: "float32" } as const;
     const group = build.rowsFor(build.workBytes("float32"), 4 * taps);
     const collect = this.#remembered("collect", () => collectTaps(plan, part, taps));
+    // The first pass of neighbours leaves rows of samples, beside the points that it reads.
+    const samples: Sink = {
+      kind: "samples",
+      outputs: [{ tensor: "y", gates: [] }],
+      width: plan.points,
+    };
     for (let c = 0; c < count; c += group) {
       const n = Math.min(group, count - c);
-      // The first pass of neighbours leaves rows of samples, beside the points that it reads.
-      const samples: Sink = {
-        kind: "samples",
-        outputs: [{ tensor: "y", gates: [] }],
-        width: plan.points,
-      };
       const inverse = (pass: number, buffer: "sums" | "work"): Kernel =>
         this.#kernel(
           pass,
