@@ -256,6 +256,39 @@ export function exactly(data: Samples, size: number, e: Expected): void {
   );
 }
 
+/** Refuse a shape, where one was given, that is not the call's: rows would be mistaken for one another. */
+export function shaped(
+  given: readonly number[] | undefined,
+  wanted: readonly number[],
+  e: Expected,
+): void {
+  if (!given || given.every((n, i) => n === wanted[i])) return;
+  refuse(
+    e,
+    `${e.name} must have shape ${show(wanted)} (${e.dimensions.join(", ")})`,
+    show(given),
+    "Pass samples of that shape.",
+  );
+}
+
+/** Refuse options that nobody reads: a misspelt gate would be left out without a word. */
+export function known(
+  options: object,
+  names: readonly string[],
+  call: string,
+  name = "options",
+): void {
+  for (const key in options) {
+    if (names.includes(key)) continue;
+    throw new InvalidArgumentError({
+      call,
+      requirement: `${name} may have ${names.join(", ")}`,
+      value: show(key),
+      remedy: "Correct its name, or leave it out.",
+    });
+  }
+}
+
 /** Refuse options that are no object: what they say would be lost. */
 export function checkOptions(options: unknown, call: string, name = "options"): void {
   if (typeof options === "object" && options !== null && !ArrayBuffer.isView(options)) return;

@@ -6,6 +6,7 @@ import type { Instructions } from "../backend/features.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
+import { product } from "../plan/plan.ts";
 import type { Problem } from "../plan/problem.ts";
 import { createProblem, integer } from "../plan/problem.ts";
 import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
@@ -16,11 +17,13 @@ import {
   GpuSamples,
   handed,
   isGpuTensor,
+  known,
   newArray,
   orDestroyed,
   rowsOf,
   samplesOf,
   settled,
+  shaped,
 } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
 import { openRunner } from "./open.ts";
@@ -39,6 +42,18 @@ import type { RowField } from "./staging.ts";
 
 const inputDimensions = ["B", "H", "L"] as const;
 const outputDimensions = ["B", "H", "Lout"] as const;
+/** Options of forward and backward calls, and of a backward call's `out`. */
+const operandNames = ["pregate", "postgate", "skip", "out", "encoder"] as const;
+const gradientNames = ["du", "dk", "dpregate", "dpostgate"] as const;
+
+/** The dimensions of each result that a caller may give. */
+const resultDimensions: Readonly<Record<string, readonly string[]>> = {
+  out: outputDimensions,
+  du: inputDimensions,
+  dpregate: inputDimensions,
+  dpostgate: outputDimensions,
+  dk: ["H", "K"],
+};
 
 /** A long convolution with fixed lengths, mode and dtype. Make it with `FlashFFTConv.create`, free it with `dispose`. */
 export class FlashFFTConv {
@@ -195,6 +210,7 @@ export class FlashFFTConv {
     const expected = this.#expected(call, field, long ? outputDimensions : inputDimensions);
     const { data, shape: given } = samplesOf(tensor, expected);
     this.#width(given, width, expected);
+    shaped(given, [shape.batch, shape.channels, width], expected);
     exactly(data, shape.batch * shape.channels * width, expected);
     return { field, data, width, direction: "in" };
   }
@@ -241,26 +257,31 @@ export class FlashFFTConv {
     return skip;
   }
 
-  /** Check what the caller gives for a result, and note it. */
+  /** Check what the caller gives for a result of a shape, and note it. */
   #output(
-    out: SampleArray | GpuTensor,
-    size: number,
+    out: Tensor | GpuTensor,
+    shape: readonly number[],
     name: string,
     call: string,
-    given: Named[],
+    outputs: Named[],
     dtype: Dtype = this.problem.dtype,
   ): Samples {
-    const shape = isGpuTensor(out) && Array.isArray(out.shape) ? out.shape : ["samples"];
-    const dimensions = shape.map(() => "samples");
-    const expected = { ...this.#expected(call, name, dimensions), dtype };
-    const { data } = samplesOf(out as Tensor, expected);
-    exactly(data, size, expected);
-    given.push({ name, data, isOutput: true });
+    const expected = { ...this.#expected(call, name, resultDimensions[name]!), dtype };
+    const { data, shape: own } = samplesOf(out, expected);
+    shaped(own, shape, expected);
+    exactly(data, product(shape), expected);
+    outputs.push({ name, data, isOutput: true });
     return data;
   }
 
   /** Memory for a result: an array of u's kind, or a new buffer that is the caller's where u is in one. */
-  #result(like: Samples, size: number, dtype: Dtype, call: string): Samples | Promise<Samples> {
+  #result(
+    like: Samples,
+    shape: readonly number[],
+    dtype: Dtype,
+    call: string,
+  ): Samples | Promise<Samples> {
+    const size = product(shape);
     if (like instanceof GpuSamples) return this.#runner.allocate(size, dtype, call);
     const Kind = dtype === this.problem.dtype ? like.constructor : Float32Array;
     return newArray(Kind as new (n: number) => SampleArray, size, call);
@@ -300,16 +321,18 @@ export class FlashFFTConv {
   ): Promise<SampleArray | GpuTensor> {
     this.#alive(call);
     checkOptions(options, call);
+    known(options, operandNames, call);
     const { kernel, channels, taps } = this.#kernel(k, call);
     const { data, shape } = this.#shape(u, channels, call);
     const gates = this.#gates(options, shape, call);
     const skip = this.#skip(options.skip, shape, call);
     const { length, outputLength, dtype } = this.problem;
-    const size = shape.batch * channels * outputLength;
+    const whole = [shape.batch, channels, outputLength];
     const given: Named[] = [];
-    const out = options.out
-      ? this.#output(options.out, size, "out", call, given)
-      : this.#result(data, size, dtype, call);
+    const out =
+      options.out === undefined
+        ? this.#result(data, whole, dtype, call)
+        : this.#output(options.out, whole, "out", call, given);
     if (given[0]) {
       const gateRows = gates.rows.map((r) => ({ name: r.field, data: r.data }));
       const weights = skip ? [{ name: "skip", data: skip }] : [];
@@ -323,8 +346,8 @@ export class FlashFFTConv {
     ];
     const request = this.#request({ kernel, shape, rows, gates: gates.flags, skip }, options, call);
     const running = this.#runner.forward(request);
-    if (running) await orDestroyed(running, options.out ? [] : [y]);
-    return handed(y, [shape.batch, channels, outputLength]);
+    if (running) await orDestroyed(running, given[0] ? [] : [y]);
+    return handed(y, whole);
   }
 
   #request(
@@ -378,31 +401,33 @@ export class FlashFFTConv {
     const call = "conv.backward";
     this.#alive(call);
     checkOptions(options, call);
+    known(options, operandNames, call);
     const { kernel, channels, taps } = this.#kernel(k, call);
     const { data, shape } = this.#shape(u, channels, call);
     const { length, outputLength, kernelLength, dtype } = this.problem;
     const upstream = this.#rows(dy, "dy", outputLength, shape, call);
     const gates = this.#gates(options, shape, call);
     const skip = this.#skip(options.skip, shape, call);
-    const out = options.out ?? {};
+    const out = options.out === undefined ? {} : options.out;
     checkOptions(out, call, "out");
+    known(out, gradientNames, call, "out");
     for (const gate of ["pregate", "postgate"] as const) this.#gradientOf(gate, options, call);
     const given: Named[] = [];
     const make = (
       field: "du" | "dk" | "dpregate" | "dpostgate",
-      size: number,
+      size: readonly number[],
       storage: Dtype,
     ): Samples | Promise<Samples> => {
       const wanted = out[field];
       if (wanted === undefined) return this.#result(data, size, storage, call);
       return this.#output(wanted, size, field, call, given, storage);
     };
-    const rowCount = shape.batch * channels;
+    const rowsOfWidth = (width: number): number[] => [shape.batch, channels, width];
     const made = {
-      du: make("du", rowCount * length, dtype),
-      ...(options.pregate && { dpregate: make("dpregate", rowCount * length, dtype) }),
-      ...(options.postgate && { dpostgate: make("dpostgate", rowCount * outputLength, dtype) }),
-      dk: make("dk", channels * kernelLength, "float32"),
+      du: make("du", rowsOfWidth(length), dtype),
+      ...(options.pregate && { dpregate: make("dpregate", rowsOfWidth(length), dtype) }),
+      ...(options.postgate && { dpostgate: make("dpostgate", rowsOfWidth(outputLength), dtype) }),
+      dk: make("dk", [channels, kernelLength], "float32"),
     };
     const weights = skip ? [{ name: "skip", data: skip }] : [];
     const inputs = [upstream, { field: "u", data }, ...gates.rows].map((r) => ({
@@ -436,7 +461,7 @@ export class FlashFFTConv {
     );
     const named = Object.entries(results).map(([name, samples]) => [
       name,
-      handed(samples, [shape.batch, channels, widths[name as keyof typeof widths]]),
+      handed(samples, rowsOfWidth(widths[name as keyof typeof widths])),
     ]);
     const { du, ...others } = Object.fromEntries(named);
     return {

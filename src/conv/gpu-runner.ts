@@ -12,7 +12,6 @@ import { gradientPlan, namedPlans, passCandidates } from "../plan/pass-planner.t
 import type { PassPlan } from "../plan/passes.ts";
 import { workPoints } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
-import { integer } from "../plan/problem.ts";
 import type { Samples } from "./arguments.ts";
 import { destroyBuffers, GpuSamples, intact, zeros } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
@@ -21,11 +20,6 @@ import { GpuCalls } from "./gpu-calls.ts";
 import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { Request, Rows, Runner } from "./runner.ts";
-
-/** Work memory of a call by default. */
-const defaultWorkspace = 256 * 2 ** 20;
-/** Smallest work memory: a few rows of the shortest transforms. */
-const leastWorkspace = 2 ** 20;
 
 /** Buffers of calls besides their tensors and kept spectra. */
 const workspace: ReadonlySet<string> = new Set<BufferName>([
@@ -94,22 +88,18 @@ interface Plans {
   readonly gradients: PassPlan;
 }
 
+/** Options that are checked whatever the backend. */
+type GpuNumbers = "batch" | "channels" | "workspaceBytes";
+
 /** A runner on WebGPU. */
 export async function openGpuRunner(
   problem: Problem,
-  options: FlashFFTConvOptions & { readonly batch: number; readonly channels: number },
+  options: FlashFFTConvOptions & Required<Pick<FlashFFTConvOptions, GpuNumbers>>,
   call: string,
 ): Promise<GpuRunner> {
-  const workspace = integer(
-    call,
-    "workspaceBytes",
-    options.workspaceBytes ?? defaultWorkspace,
-    leastWorkspace,
-    2 ** 40,
-  );
-  if (options.device) checkDevice(options.device, call);
+  if (options.device !== undefined) checkDevice(options.device, call);
   const backend = await backendFor(options.device, call);
-  const limits = backend.limits(workspace);
+  const limits = backend.limits(options.workspaceBytes);
   const { batch, channels } = options;
   const workload = { batch, channels };
   const candidates = passCandidates(problem, defaultGpu, limits, workload);

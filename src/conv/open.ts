@@ -11,6 +11,11 @@ import type { Runner } from "./runner.ts";
 /** Rows that plans are made for where nobody says how many: on a GPU so many that all of it is busy, in pairs. */
 const usualRows = { cpu: { batch: 1, channels: 16 }, gpu: { batch: 8, channels: 1024 } } as const;
 
+/** Work memory of a call on a GPU by default. */
+const usualWorkspace = 256 * 2 ** 20;
+/** The least: a few rows of the shortest transforms. */
+const leastWorkspace = 2 ** 20;
+
 /** The runner of a problem on the backend that the options ask for. */
 export async function openRunner(
   problem: Problem,
@@ -23,7 +28,9 @@ export async function openRunner(
   const usual = gpu ? usualRows.gpu : usualRows.cpu;
   const batch = integer(call, "batch", options.batch ?? usual.batch, 1, 2 ** 31);
   const channels = integer(call, "channels", options.channels ?? usual.channels, 1, 2 ** 31);
-  if (gpu) return openGpuRunner(problem, { ...options, batch, channels }, call);
+  const given = options.workspaceBytes ?? usualWorkspace;
+  const workspaceBytes = integer(call, "workspaceBytes", given, leastWorkspace, 2 ** 40);
+  if (gpu) return openGpuRunner(problem, { ...options, batch, channels, workspaceBytes }, call);
   const instructions = pickInstructions(options.instructions ?? "auto", call);
   const threads = pickThreads(options.threads, instructions, call);
   const workload = { rows: batch * channels, threads };

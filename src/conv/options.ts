@@ -43,7 +43,7 @@ export interface ForwardOptions {
   /** (H) float32: adds skip ⊙ u, ungated; for modes whose outputs are as long as their inputs. */
   readonly skip?: Float32Array | undefined;
   /** (B, H, Lout): where the result goes, instead of a new array or buffer. */
-  readonly out?: SampleArray | GpuTensor | undefined;
+  readonly out?: Tensor | GpuTensor | undefined;
   /** Record the work here instead of submitting it; for tensors that are all in GPU buffers. */
   readonly encoder?: GpuCommandEncoder | undefined;
 }
@@ -57,13 +57,13 @@ export interface BackwardOptions extends Omit<ForwardOptions, "out"> {
 /** Arrays for gradients, of the shapes and kinds of `Gradients`. */
 export interface GradientArrays {
   /** (B, H, L). */
-  readonly du?: SampleArray | GpuTensor | undefined;
+  readonly du?: Tensor | GpuTensor | undefined;
   /** (H, K). */
-  readonly dk?: Float32Array | GpuTensor | undefined;
+  readonly dk?: Tensor | GpuTensor | undefined;
   /** (B, H, L). */
-  readonly dpregate?: SampleArray | GpuTensor | undefined;
+  readonly dpregate?: Tensor | GpuTensor | undefined;
   /** (B, H, Lout). */
-  readonly dpostgate?: SampleArray | GpuTensor | undefined;
+  readonly dpostgate?: Tensor | GpuTensor | undefined;
 }
 
 /** Gradients of a loss, given dy = ∂loss/∂y. */

@@ -225,6 +225,11 @@ export function runParts(
   });
 }
 
+/** Taps from the first to the last that acts: in the causal mode there may be millions behind it. */
+function actingTaps(parts: readonly EnginePart[]): number {
+  return Math.max(...parts.flatMap(({ part }) => part.taps.map((r) => r.index + r.count)));
+}
+
 /** A spectrum costs half a row: one transform instead of two. */
 const spectrumFactor = 0.5;
 
@@ -240,15 +245,16 @@ export function makeSpectra(
   const { backend, problem, parts } = engine;
   const [from, to] = range;
   const width = problem.kernelLength;
-  const rowBytes = width * kernel.BYTES_PER_ELEMENT;
   const address = addressIn(backend.arena, kernel);
+  const acting = Math.min(width, actingTaps(parts));
+  const rowBytes = (address === undefined ? acting : width) * kernel.BYTES_PER_ELEMENT;
   const { threads } = mostThreads(engine, to - from, spectrumFactor);
   const budget = stagingBudget(engine, parts[0]!.spectraKind, threads);
   const size = address === undefined ? Math.max(1, Math.floor(budget / rowBytes)) : to - from;
   const jobs = parts.map((p, i) =>
     newJob(p, p.spectraKind, programs[i]!, { batch: 1, channels: 1 }, noGates),
   );
-  const rows: RowTensor[] = [{ field: "k", data: kernel, width, direction: "in" }];
+  const rows: RowTensor[] = [{ field: "k", data: kernel, width, staged: acting, direction: "in" }];
   const call: Call = { shape: { batch: 1, channels: 1 }, rows, skip: undefined, name };
   const staging = address === undefined ? aligned(Math.min(size, to - from) * rowBytes) : 0;
   const place = reserve(engine, jobs, threads, call, staging);

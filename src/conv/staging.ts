@@ -27,6 +27,8 @@ export interface RowTensor {
   readonly data: SampleArray;
   /** Samples of a row. */
   readonly width: number;
+  /** Samples from its beginning that pass through staging; all of them where left out. */
+  readonly staged?: number;
   readonly direction: "in" | "out";
 }
 
@@ -64,7 +66,7 @@ export function copyRows(
   rowAt: (i: number) => number,
   call: string,
 ): void {
-  const { field, data, width } = tensor;
+  const { field, data, width, staged = width } = tensor;
   const name = nameOf(field);
   intact(name, data, 1, call);
   const user = raw(data);
@@ -73,11 +75,12 @@ export function copyRows(
   for (let i = 0; i < count; ) {
     const row = rowAt(i);
     let run = 1;
-    while (i + run < count && rowAt(i + run) === row + run) run++;
+    while (staged === width && i + run < count && rowAt(i + run) === row + run) run++;
     intact(name, data, (row + run) * width, call);
-    const at = base + i * width;
-    if (tensor.direction === "in") memory.set(part(user, row * width, (row + run) * width), at);
-    else user.set(memory.subarray(at, at + run * width), row * width);
+    const at = base + i * staged;
+    const [from, samples] = [row * width, (run - 1) * width + staged];
+    if (tensor.direction === "in") memory.set(part(user, from, from + samples), at);
+    else user.set(memory.subarray(at, at + samples), from);
     i += run;
   }
 }

@@ -68,6 +68,8 @@ describe("FlashFFTConv.create refuses", () => {
     ["an unknown backend", { length: 8, backend: "gpu" }, /backend.*"gpu"/],
     ["unknown instructions", { length: 8, instructions: "avx" }, /instructions.*"avx"/],
     ["no options", undefined, /options/],
+    ["workspaceBytes NaN", { length: 8, workspaceBytes: Number.NaN }, /workspaceBytes/],
+    ["device null", { length: 8, device: null }, /device.*null/],
   ];
   test.each(cases)("%s", async (_, options, message) => {
     const error = await refusal(() => FlashFFTConv.create(options as FlashFFTConvOptions));
@@ -129,9 +131,21 @@ const badTensors: [string, () => unknown, RegExp][] = [
   ["a shape larger than its data", () => ({ data: samples(), shape: [2, 4, 16] }), /\[2, 4, 16\]/],
   ["a shape smaller than its data", () => ({ data: samples(), shape: [1, 3, 16] }), /\[1, 3, 16\]/],
   ["a shape of other rows", () => ({ data: samples(), shape: [2, 6, 8] }), /\[2, 6, 8\]/],
+  ["batch and channels swapped", () => ({ data: samples(), shape: [3, 2, 16] }), /\[3, 2, 16\]/],
   ["a shape with NaN", () => ({ data: samples(), shape: [2, Number.NaN, 16] }), /NaN/],
   ["a shape with a fraction", () => ({ data: samples(), shape: [4, 1.5, 16] }), /1\.5/],
   ["a shape that is no array", () => ({ data: samples(), shape: "2,3,16" }), /"2,3,16"/],
+];
+
+const badOutputs: [string, () => unknown, RegExp][] = [
+  ["too small", () => samples(95), /95/],
+  ["too large", () => samples(97), /97/],
+  ["of another dtype", () => new Uint16Array(96), /Uint16Array/],
+  ["a plain array", () => new Array(96).fill(0), /./],
+  ["detached", () => detached(), /detached/],
+  ["null", () => null, /null/],
+  ["0", () => 0, /0/],
+  ["of other rows", () => ({ data: samples(), shape: [3, 2, 16] }), /\[3, 2, 16\]/],
 ];
 
 const badKernels: [string, () => unknown, RegExp][] = [
@@ -157,7 +171,7 @@ describeBackends(
         k?: unknown;
         dy?: unknown;
         options?: unknown;
-      }) => {
+      }): Promise<{ message: string }> => {
         using conv = await open({ length });
         const pick = (name: "u" | "k" | "dy", right: Float32Array) =>
           any(name in change ? change[name] : right);
@@ -203,21 +217,18 @@ describeBackends(
       test.each(method === "backward" ? badTensors : [])("dy: %s", async (_, make, value) => {
         expect((await attempt({ dy: make() })).message).toMatch(value);
       });
-      test.each(
-        method === "forward"
-          ? ([
-              ["too small", () => samples(95), /95/],
-              ["too large", () => samples(97), /97/],
-              ["of another dtype", () => new Uint16Array(96), /Uint16Array/],
-              ["a plain array", () => new Array(96).fill(0), /./],
-              ["detached", () => detached(), /detached/],
-            ] as const)
-          : [],
-      )("out: %s", async (_, make, value) => {
+      test.each(method === "forward" ? badOutputs : [])("out: %s", async (_, make, value) => {
         expect((await attempt({ options: { out: make() } })).message).toMatch(value);
       });
       test.each([null, 5, "fast", new Float32Array(96)])("options %s", async (options) => {
         expect((await attempt({ options })).message).toMatch(/options must be an object/);
+      });
+      test("an option that there is not: it would be left out without a word", async () => {
+        const error = await attempt({ options: { pregat: samples() } });
+        expect(error.message).toMatch(/pregate, postgate, skip, out, encoder; got "pregat"/);
+      });
+      test.each(method === "backward" ? [null, { dU: samples() }] : [])("out %s", async (out) => {
+        expect((await attempt({ options: { out } })).message).toMatch(/out may have|out must be/);
       });
       test.each(method === "forward" ? ["u", "pregate", "postgate", "k"] : [])(
         "out over %s, wholly or by one sample",
@@ -245,6 +256,13 @@ describeBackends(
       const gradients = { skip, out: { du: out } };
       const other = await refusal(() => conv.backward(samples(), samples(), taps(), gradients));
       expect(other.message).toMatch(/du must not overlap skip/);
+    });
+
+    test("nothing where out is an array with the shape of the result", async () => {
+      using conv = await open({ length });
+      const data = samples();
+      const out = { data, shape: [batch, channels, length] };
+      expect(await conv.forward(samples(), taps(), { out })).toBe(data);
     });
 
     test("an array for the gradient of a gate that the call does not have", async () => {
