@@ -484,6 +484,16 @@ export class FlashFFTConv {
     });
   }
 
+  /**
+   * Say that you have submitted every encoder that calls were given so far. What only their commands name is freed: spectra of
+   * kernels disposed of since, outgrown work memory, former values of `skip`. A loop that records needs this now and then;
+   * without it they stay until `dispose`.
+   */
+  async submitted(): Promise<void> {
+    this.#alive("conv.submitted");
+    await this.#runner.submitted?.();
+  }
+
   #alive(call: string): void {
     if (!this.#disposed) return;
     throw new InvalidArgumentError({

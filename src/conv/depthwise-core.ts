@@ -360,6 +360,11 @@ export class DepthwiseCore {
     } as DepthwiseGradients;
   }
 
+  async submitted(): Promise<void> {
+    this.alive("conv.submitted");
+    await this.runner.submitted?.();
+  }
+
   alive(call: string): void {
     if (!this.#disposed) return;
     throw new InvalidArgumentError({

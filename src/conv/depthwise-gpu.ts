@@ -162,6 +162,10 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     return own;
   }
 
+  submitted(): Promise<void> {
+    return this.#calls.submitted();
+  }
+
   leave(): void {
     this.#calls.leave();
   }

@@ -57,6 +57,8 @@ export interface DepthwiseRunner {
   lend(size: number, call: string): Float32Array | Uint16Array;
   /** A new buffer for a result: asked for only where tensors may be buffers. */
   allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples>;
+  /** Free what only submitted encoders name; absent where there are none. */
+  submitted?(): Promise<void>;
   /** Give everything back once the calls before have ended. */
   leave(): void;
 }

@@ -8,7 +8,7 @@ export class OwnBuffers {
   readonly #backend: WebGpuBackend;
   readonly #buffers = new Map<string, GPUBuffer>();
   /** Buffers that commands in a caller's encoder name: nobody knows when these will run. The caller's own among them go as they like. */
-  readonly #lent = new WeakSet<GPUBuffer>();
+  #lent = new WeakSet<GPUBuffer>();
   /** Outgrown ones among them. */
   readonly #retired: GPUBuffer[] = [];
   /** Values in a buffer that one call uploads and the next may need again. */
@@ -66,6 +66,13 @@ export class OwnBuffers {
   /** Note that a caller's encoder names these. */
   lend(buffers: Iterable<GPUBuffer>): void {
     for (const buffer of buffers) this.#lent.add(buffer);
+  }
+
+  /** Commands in callers' encoders have been submitted: a buffer may go now, it stays alive for those that still run. */
+  submitted(): void {
+    this.#lent = new WeakSet();
+    for (const buffer of this.#retired) this.#backend.release(buffer);
+    this.#retired.length = 0;
   }
 
   /** Keep the buffers of these names within `most` bytes, together with those that a call needs: larger ones go. */

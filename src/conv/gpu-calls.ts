@@ -66,6 +66,11 @@ export class GpuCalls {
     else await this.backend.submit(record, call);
   }
 
+  /** The caller has submitted all encoders that calls were given so far. */
+  submitted(): Promise<void> {
+    return this.exclusive(async () => this.own.submitted());
+  }
+
   /** Give everything back once the calls before have ended; `first` what else there is. */
   leave(first: () => void = () => {}): void {
     if (this.#left) return;

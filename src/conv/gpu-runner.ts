@@ -459,6 +459,10 @@ export class GpuRunner implements Runner {
     return onGpu ? this.allocate(channels, "float32", call) : new Float32Array(channels);
   }
 
+  submitted(): Promise<void> {
+    return this.#calls.submitted();
+  }
+
   leave(): void {
     this.#calls.leave(() => {
       for (const { buffer } of this.#kernels.values()) this.#backend.release(buffer);

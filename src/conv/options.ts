@@ -44,7 +44,10 @@ export interface ForwardOptions {
   readonly skip?: Float32Array | undefined;
   /** (B, H, Lout): where the result goes, instead of a new array or buffer. */
   readonly out?: Tensor | GpuTensor | undefined;
-  /** Record the work here instead of submitting it; for tensors that are all in GPU buffers. */
+  /**
+   * Record the work here instead of submitting it; for tensors that are all in GPU buffers. It must be an encoder of the object's
+   * device, with no pass open: others fail only where you finish them. After submitting, say so by `submitted()`.
+   */
   readonly encoder?: GpuCommandEncoder | undefined;
 }
 

@@ -154,6 +154,14 @@ export class FlashHyenaProjections {
     return this.#core.backward(dy, x, weight, options);
   }
 
+  /**
+   * Say that you have submitted every encoder that calls were given so far. What only their commands name is freed, such as
+   * outgrown work memory; without this it stays until `dispose`.
+   */
+  async submitted(): Promise<void> {
+    await this.#core.submitted();
+  }
+
   /** Free lent arrays and programs. Calls under way finish first; lent arrays must not be used after. */
   dispose(): void {
     this.#core.dispose();

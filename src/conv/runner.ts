@@ -64,6 +64,8 @@ export interface Runner {
   /** Which plan was chosen, and why. */
   explain(): Explanation;
   memory(): MemoryUse;
+  /** Free what only submitted encoders name; absent where there are none. */
+  submitted?(): Promise<void>;
   /** Give everything back once the calls before have ended. */
   leave(): void;
 }

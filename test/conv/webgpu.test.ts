@@ -458,6 +458,29 @@ describe.skipIf(!onGpu)("gradients of a large batch", () => {
 });
 
 describe.skipIf(!onGpu)("buffers that calls share", () => {
+  test("what only submitted encoders name is freed, and the work done", async () => {
+    const device = await openDevice();
+    using conv = await FlashFFTConv.create({ length: 100, device });
+    const tensor = upload(device, u, shape);
+    const plain = await conv.forward(tensor, await conv.prepareKernel(k));
+    const want = await download(device, plain, u);
+    const bytes: number[] = [];
+    for (let step = 0; step < 4; step++) {
+      const kernel = await conv.prepareKernel(k);
+      const encoder = device.createCommandEncoder();
+      const skip = new Float32Array(3).fill(step % 2);
+      await conv.forward(tensor, kernel, { encoder, skip });
+      const y = await conv.forward(tensor, kernel, { encoder });
+      device.queue.submit([encoder.finish()]);
+      kernel.dispose();
+      await conv.submitted();
+      bytes.push(conv.memory().backendBytes);
+      expectSameBits((await download(device, y, u)) as Float32Array, want as Float32Array);
+    }
+    expect(bytes[3]).toBe(bytes[1]);
+    device.destroy();
+  });
+
   test("skips of two calls in one encoder stay apart", async () => {
     const device = await openDevice();
     using conv = await FlashFFTConv.create({ length: 100, device });

@@ -26,7 +26,7 @@ import { partialNorms, rowScales } from "./norms.ts";
 import type { PatternTable } from "./pattern.ts";
 import { patternTable } from "./pattern.ts";
 import { sumSkip } from "./skip.ts";
-import type { GpuCall, GpuConvolution, Schedule, Slice } from "./steps.ts";
+import type { GpuCall, GpuConvolution, GroupWork, Schedule, Slice } from "./steps.ts";
 import { Build } from "./steps.ts";
 import { collectTaps, wrapped } from "./taps.ts";
 import type { TensorName } from "./tensors.ts";
@@ -99,7 +99,7 @@ export class Scheduler {
     const { plan, part, problem } = this.convolution;
     const dtype = build.call.taps!;
     const tapBytes = problem.kernelLength * bytesPerSample(dtype);
-    const group = build.rowsFor(build.workBytes("float32"), tapBytes);
+    const group = build.tapRows(tapBytes);
     const placed: Source = {
       kind: "taps",
       runs: part.taps.map((run) => wrapped(run, plan)),
@@ -131,7 +131,8 @@ export class Scheduler {
   /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u. */
   forward(call: GpuCall): Schedule {
     const build = new Build(this.convolution, call, 1);
-    for (const group of build.channelGroups(0)) {
+    const work = { convolutions: this.#launches.convolution, gradients: 0 };
+    for (const group of build.channelGroups(work)) {
       if (call.taps) this.#makeSpectra(build, group.from, group.count);
       for (const slice of build.slices(group)) {
         const output: Output = {
@@ -247,7 +248,7 @@ export class Scheduler {
     );
     const fused = 10 + (build.call.skip ? 1 : 0);
     const together = fused <= this.convolution.limits.bindings;
-    for (const group of build.channelGroups(1)) {
+    for (const group of build.channelGroups(this.#gradientWork(call, together))) {
       if (call.taps) this.#makeSpectra(build, group.from, group.count);
       for (const slice of build.slices(group)) {
         this.#separately(build, slice, together);
@@ -257,6 +258,28 @@ export class Scheduler {
       this.#collect(build, group.from, group.count);
     }
     return build.finish();
+  }
+
+  /** Launches of a convolution, of measuring rows for it, and of all passes one way but the last. */
+  get #launches(): { convolution: number; scaling: number; way: number } {
+    const { packing, passes } = this.convolution.plan;
+    const way = passes.length - 1;
+    const scaling = packing === "rows" && way > 0 ? 2 : 0;
+    return { convolution: scaling + 2 * way + 1, scaling, way };
+  }
+
+  /** What a slice of gradients launches: #separately and #sumAndSpread. */
+  #gradientWork({ pregate, postgate }: GpuCall, together: boolean): GroupWork {
+    const { hop } = this.convolution.plan;
+    const { convolution, scaling, way } = this.#launches;
+    const apart = postgate && (!together || hop) ? 1 : 0;
+    const alone = together ? 0 : pregate ? 2 : 1;
+    const inward = scaling > 0 ? 3 : 2;
+    const outward = together ? (postgate && !hop ? 2 : 1) : 0;
+    return {
+      convolutions: (apart + alone) * convolution,
+      gradients: 2 * scaling + (inward + outward) * way + 1,
+    };
   }
 
   #factors(build: Build): { u: TensorName[]; dy: TensorName[] } {

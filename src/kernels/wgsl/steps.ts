@@ -98,8 +98,6 @@ export interface GpuConvolution {
 
 /** Most of the work memory that sums of chunks take. */
 const chunksShare = 0.25;
-/** What sums of gradients leave of it where transforms have one pass: their way back goes through it. */
-const collectShare = 0.5;
 
 /** Threads that keep a large GPU busy: 132 multiprocessors with about a thousand each. */
 const enoughThreads = 2 ** 17;
@@ -118,6 +116,22 @@ export interface Slice {
 function wholeSlices(channels: number, each: number, rows: number): number {
   if (rows < each) return channels * Math.ceil(each / rows);
   return Math.ceil(channels / Math.floor(rows / each));
+}
+
+/** The sum of what parts of at most `size` out of `total` come to: whole ones are alike. */
+function inParts(total: number, size: number, of: (part: number) => number): number {
+  const whole = Math.floor(total / size);
+  const rest = total - whole * size;
+  return (whole > 0 ? whole * of(size) : 0) + (rest > 0 ? of(rest) : 0);
+}
+
+/**
+ * Launches for each set of rows of a slice that work memory has room for: of plain convolutions, one after the other, and of gradients
+ * with their sums; 0 where a call has none.
+ */
+export interface GroupWork {
+  readonly convolutions: number;
+  readonly gradients: number;
 }
 
 /** Steps under construction, and the arithmetic of slices and bindings. */
@@ -186,13 +200,31 @@ export class Build {
     return ["y", "dy", "postgate", "dpostgate"].includes(tensor) ? outputLength : length;
   }
 
+  /** Taps of channels whose spectra are made at once: work memory is what only several passes need. */
+  tapRows(tapBytes: number): number {
+    const { spectrum = 0, sums = 0 } = this.#bytes;
+    return this.#tapRows(spectrum + sums, tapBytes);
+  }
+
+  #tapRows(held: number, tapBytes: number): number {
+    const { limits, plan } = this.#convolution;
+    if (plan.passes.length > 1) {
+      return this.#rowsBeside(held, this.workBytes("float32"), tapBytes);
+    }
+    const bound = Math.min(
+      limits.bindingBytes / this.#transformBytes,
+      (limits.bindingBytes - limits.alignment) / tapBytes,
+    );
+    return Math.max(1, Math.floor(bound));
+  }
+
   /** Rows that a work memory, `bytes` each, has room for beside spectra and sums, and whose tensors of `bound` bytes can be bound. */
   rowsFor(bytes: number, bound: number): number {
     const { spectrum = 0, sums = 0 } = this.#bytes;
     return this.#rowsBeside(spectrum + sums, bytes, bound);
   }
 
-  #rowsBeside(held: number, bytes: number, bound: number): number {
+  #rowsBeside(held: number, bytes: number, bound = 0): number {
     const { workspaceBytes, bindingBytes, alignment } = this.#convolution.limits;
     const fit = Math.min(
       (workspaceBytes - held) / (this.#workBuffers * bytes + this.#scaleBytes),
@@ -211,15 +243,15 @@ export class Build {
   }
 
   /** Groups of channels whose spectra (and, for gradients, sums) are there at once. */
-  channelGroups(sums: 0 | 1): { from: number; count: number }[] {
+  channelGroups(work: GroupWork): { from: number; count: number }[] {
     const { taps, channels } = this.call;
-    const count = this.#groupOf(sums);
+    const count = this.#groupOf(work);
     const groups = [];
     for (let from = 0; from < channels; from += count) {
       groups.push({ from, count: Math.min(count, channels - from) });
     }
     if (taps) this.#need("spectrum", count * this.#transformBytes);
-    if (sums) {
+    if (work.gradients > 0) {
       this.#chunks = this.#chunksOf(count);
       this.#need("sums", count * this.chunks * this.#transformBytes);
     }
@@ -228,29 +260,52 @@ export class Build {
   }
 
   /** Channels of a group: as many as make the fewest launches, since each of these ends with a card half empty. */
-  #groupOf(sums: 0 | 1): number {
-    const { workspaceBytes, bindingBytes } = this.#convolution.limits;
-    const passes = this.#convolution.plan.passes.length;
-    const { taps, batch, channels } = this.call;
-    const units = this.unitsOf(batch * this.blocks);
-    // Of a group: spectra, and the way back of sums; of a slice: its passes, those of u, dy and both results for gradients.
-    const group = (taps ? passes : 0) + (sums ? passes + 1 : 0);
-    const slice = sums ? 4 * passes - 3 : 2 * passes - 1;
-    const room = passes === 1 && sums ? workspaceBytes * (1 - collectShare) : workspaceBytes;
-    const least = passes === 1 ? 0 : this.#workBuffers * this.workBytes();
+  #groupOf(work: GroupWork): number {
+    const { channels } = this.call;
     const counts = Array.from({ length: channels }, (_, n) => Math.ceil(channels / (n + 1)));
     let best = 1;
     let fewest = Number.POSITIVE_INFINITY;
     for (const count of new Set(counts)) {
-      const held =
-        count * this.#transformBytes * ((taps ? 1 : 0) + (sums ? this.#chunksOf(count) : 0));
-      if (count * this.#transformBytes > bindingBytes || held + least > room) continue;
-      const rows = passes === 1 ? count * units : this.#rowsBeside(held, this.workBytes(), 0);
-      const slices = sums ? wholeSlices(count, units, rows) : Math.ceil((count * units) / rows);
-      const launches = Math.ceil(channels / count) * (group + slices * slice);
+      const launches = this.#launches(count, work);
       if (launches < fewest) [best, fewest] = [count, launches];
     }
     return best;
+  }
+
+  /** Launches of the whole call in groups of so many channels; infinitely many where these do not fit. */
+  #launches(count: number, { convolutions, gradients }: GroupWork): number {
+    const { limits, problem, plan } = this.#convolution;
+    const passes = plan.passes.length;
+    const { taps, batch, channels } = this.call;
+    const sums = gradients > 0;
+    const bytes = this.#transformBytes;
+    const chunks = sums ? this.#chunksOf(count) : 0;
+    const held = count * bytes * ((taps ? 1 : 0) + chunks);
+    // Spectra and the way back of sums are in float32; of one pass only the latter goes through work memory.
+    const most = this.workBytes(taps || sums ? "float32" : this.format);
+    const least = passes > 1 ? this.#workBuffers * most : sums ? bytes : 0;
+    const bound = count * bytes * Math.max(1, chunks);
+    if (bound > limits.bindingBytes || held + least > limits.workspaceBytes) {
+      return Number.POSITIVE_INFINITY;
+    }
+    // Without work memory all rows of a slice go together.
+    const rows =
+      passes === 1
+        ? count * this.unitsOf(batch * this.blocks)
+        : this.#rowsBeside(held, this.workBytes());
+    const tapRows = taps ? this.#tapRows(held, problem.kernelLength * bytesPerSample(taps)) : 1;
+    const sumRows = this.#rowsBeside(held, this.workBytes("float32"), 4 * problem.kernelLength);
+    const [b, c] = this.#sliceSize(count);
+    const slice = (items: number, width: number): number => {
+      const each = this.unitsOf(items * this.blocks);
+      const some = convolutions > 0 ? Math.ceil((each * width) / rows) : 0;
+      return some * convolutions + (sums ? wholeSlices(width, each, rows) * gradients : 0);
+    };
+    const group = (size: number): number =>
+      (taps ? Math.ceil(size / tapRows) * passes : 0) +
+      (sums ? Math.ceil(size / sumRows) * (passes + 1) : 0) +
+      inParts(size, c, (width) => inParts(batch, b, (items) => slice(items, width)));
+    return inParts(channels, count, group);
   }
 
   #group: { from: number; count: number } | undefined;
@@ -279,17 +334,23 @@ export class Build {
     );
   }
 
-  /** The rows of a group of channels in slices that can be bound. */
-  slices(group: { from: number; count: number }): Slice[] {
-    this.#group = group;
+  /** Batches and channels of the slices of so many channels: what can be bound. */
+  #sliceSize(count: number): readonly [batches: number, channels: number] {
     const { problem, limits } = this.#convolution;
     const { batch, channels } = this.call;
     const rowBytes = Math.max(problem.length, problem.outputLength) * bytesPerSample(problem.dtype);
     const most = Math.max(1, Math.floor((limits.bindingBytes - limits.alignment) / rowBytes));
-    const out: Slice[] = [];
     // A slice of several batches spans all channels between its first and its last row.
-    const batches = Math.max(1, Math.min(batch, Math.floor((most - group.count) / channels) + 1));
-    const width = Math.min(group.count, most);
+    const batches = Math.max(1, Math.min(batch, Math.floor((most - count) / channels) + 1));
+    return [batches, Math.min(count, most)];
+  }
+
+  /** The rows of a group of channels in slices that can be bound. */
+  slices(group: { from: number; count: number }): Slice[] {
+    this.#group = group;
+    const { batch } = this.call;
+    const out: Slice[] = [];
+    const [batches, width] = this.#sliceSize(group.count);
     for (let c = 0; c < group.count; c += width) {
       for (let b = 0; b < batch; b += batches) {
         out.push({
