@@ -1,6 +1,6 @@
 /** What records of `bench webgpu` show: README's table, and the figure of time and memory against length. */
 import type { Series } from "./plot.ts";
-import { figure, panel, panelWidth } from "./plot.ts";
+import { figure, panel, panelWidth, rangeOf } from "./plot.ts";
 import { lengthName, markdown } from "./table.ts";
 import type { GpuRecord } from "./webgpu.ts";
 import { wholeKernel } from "./webgpu.ts";
@@ -54,11 +54,6 @@ function lines(
     ),
   ];
 }
-
-const rangeOf = (series: readonly Series[]): [number, number] => {
-  const values = series.flatMap(({ points }) => points.map(([, v]) => v));
-  return [Math.min(...values) / 1.3, Math.max(...values) * 1.3];
-};
 
 /** Time on the left, memory on the right: gated causal convolutions in float16. */
 export function gpuPlot(records: readonly GpuRecord[]): string {

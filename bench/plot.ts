@@ -69,6 +69,12 @@ function spread(wanted: readonly number[], gap: number, bottom: number): number[
   return heights;
 }
 
+/** Where an axis begins and ends that all values of the lines are on. */
+export function rangeOf(series: readonly Series[]): [number, number] {
+  const values = series.flatMap(({ points }) => points.map(([, v]) => v));
+  return [Math.min(...values) / 1.3, Math.max(...values) * 1.3];
+}
+
 /** 1, 2 and 5 of every power of ten. */
 const ticks = Array.from({ length: 14 }, (_, i) => [1, 2, 5].map((d) => d * 10 ** (i - 3))).flat();
 

@@ -10,7 +10,7 @@
  *   forms         one stage of a transform on a GPU: butterflies, subgroup matrices, both by turns
  *   partial       kernels shorter than the input: time over K, work memory over L
  *   table FILE    README's table from a file of records
- *   plot FILE     the figure from a file of records
+ *   plot FILE…    the figure from a file of records; of kernels shorter than the input, a GPU's may follow the CPU's
  *
  * Options: --json FILE (append one record a line), --svg FILE, --quick, --only PATTERN, --threads 1,2, --markdown.
  * Bars that are missed are data: the exit code is 0. A wrong answer is an error.
@@ -20,12 +20,13 @@ import { availableParallelism, loadavg } from "node:os";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import { FlashFFTConv } from "../src/index.ts";
-import { judge } from "./bars.ts";
+import { judge, type Verdict } from "./bars.ts";
 import { cpuGroups, type Group, partialGroups, planShapes } from "./cases.ts";
 import { type FormRecord, formsTable, runForms } from "./forms.ts";
 import { gpuPlot, gpuTable } from "./gpu-report.ts";
 import { type Effort, fullEffort, measure, quickEffort } from "./harness.ts";
 import { candidatePlans, instructionsInUse, openOurs } from "./ours.ts";
+import { isPartial, partialPlot, partialTable } from "./partial.ts";
 import { plot } from "./plot.ts";
 import {
   appendRecords,
@@ -49,13 +50,14 @@ import {
   gpuPartialCases,
   gpuSparseCases,
   runGpuCase,
+  wholeKernel,
 } from "./webgpu.ts";
 import { gpuDefaultCases, runGpuDefaults } from "./webgpu-defaults.ts";
 import { gpuShortCases, runGpuShort, shortName } from "./webgpu-short.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
-  "npm run bench -- cpu | webgpu | short | plans | partial | sparse | forms | table FILE | plot FILE  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
+  "npm run bench -- cpu | webgpu | short | plans | partial | sparse | forms | table FILE | plot FILE…  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
 
 const measurements = ["cpu", "short", "plans", "partial", "sparse"] as const;
 
@@ -181,6 +183,20 @@ function ofGpu(records: readonly object[]): GpuRecord[] | undefined {
   return first && "floor_ms" in first ? (records as GpuRecord[]) : undefined;
 }
 
+/** The CPU's records as tables, for README. */
+function cpuTable(records: readonly BenchRecord[], verdicts: readonly Verdict[]): string {
+  return (isPartial(records) ? partialTable : markdownTable)(records, verdicts);
+}
+
+/** The figure of some files' records. */
+function plotOf(files: readonly (readonly BenchRecord[])[]): string {
+  const gpu = files.flatMap((records) => ofGpu(records) ?? []);
+  const cpu = files.flatMap((records) => (ofGpu(records) ? [] : records));
+  const short = gpu.length > 0 && gpu.every((r) => r.peer === wholeKernel);
+  if (isPartial(cpu) || short) return partialPlot(cpu, gpu);
+  return gpu.length > 0 ? gpuPlot(gpu) : plot(cpu);
+}
+
 /** Progress on a terminal. */
 function progress(done: number, all: number, name: string): void {
   if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${done + 1}/${all} ${name}\r`);
@@ -239,18 +255,17 @@ async function main(): Promise<void> {
       markdown: { type: "boolean", default: false },
     },
   });
-  const [command, file] = positionals;
+  const [command, ...files] = positionals;
+  const [file] = files;
   if (command === "table" && file) {
     const records = readRecords(file);
     const gpu = ofGpu(records);
     const [first] = records as readonly object[];
     if (first && "suite" in first)
       console.log(formsTable(records as readonly object[] as FormRecord[]));
-    else console.log(gpu ? gpuTable(gpu) : markdownTable(records, judge(records)));
+    else console.log(gpu ? gpuTable(gpu) : cpuTable(records, judge(records)));
   } else if (command === "plot" && file) {
-    const records = readRecords(file);
-    const gpu = ofGpu(records);
-    const svg = gpu ? gpuPlot(gpu) : plot(records);
+    const svg = plotOf(files.map(readRecords));
     if (values.svg === undefined) console.log(svg);
     else writeFile(values.svg, svg);
   } else if (command === "webgpu") {
@@ -309,13 +324,13 @@ function finish(
   const [first] = records;
   if (!first) throw new Error("bench: no case matches --only");
   const verdicts = judge(records).filter(({ met }) => everyBar || met !== undefined);
-  if (values.markdown) console.log(markdownTable(records, verdicts));
+  if (values.markdown) console.log(cpuTable(records, verdicts));
   else console.log(`\n${verdicts.map(verdictLine).join("\n")}`);
   console.log(`\n${machineLine(first)} Load average ${report.load} before, ${load()} after.`);
   for (const note of notes) console.log(`note: ${note}`);
   if (values.svg !== undefined || records.some((record) => record.case === "causal")) {
     const svg = values.svg ?? "output/bench.svg";
-    writeFile(svg, plot(records));
+    writeFile(svg, plotOf([records]));
     console.log(`figure: ${svg}`);
   }
 }

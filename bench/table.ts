@@ -142,15 +142,20 @@ export function markdownTable(
   const filled = columns.map((_, index) => cells.some((row) => row[index + 2] !== "–"));
   const keep = (row: readonly string[]): string[] => row.filter((_, i) => filled[i - 2] ?? true);
   const titles = ["B·H", "L", ...columns.map(({ title }) => title), "error"];
-  const judged = verdicts.filter(({ met }) => met !== undefined);
   return [
     `Causal, float32, spectrum of the kernel kept, medians. ${machineLine(first)}`,
     markdown(keep(titles), cells.map(keep)),
-    markdown(
-      ["bar", "wanted", "worst measured", "met"],
-      judged.map(({ bar, wanted, measured, met }) => [bar, wanted!, measured!, met ? "yes" : "no"]),
-    ),
+    barsTable(verdicts),
   ].join("\n\n");
+}
+
+/** The bars that were measured. */
+export function barsTable(verdicts: readonly Verdict[]): string {
+  const judged = verdicts.filter(({ met }) => met !== undefined);
+  return markdown(
+    ["bar", "wanted", "worst measured", "met"],
+    judged.map(({ bar, wanted, measured, met }) => [bar, wanted!, measured!, met ? "yes" : "no"]),
+  );
 }
 
 export function machineLine({ cpu, cores, node, instructions }: BenchRecord): string {

@@ -51,8 +51,15 @@ export class FileError extends FlashFFTConvError {
   override readonly name = "FileError";
 }
 
+/** Plain objects are shown by their first fields, this deep. */
+const [mostFields, mostDepth] = [4, 2];
+
 /** `text` of a value for an error message, shortened. */
 export function show(value: unknown): string {
+  return shown(value, 0);
+}
+
+function shown(value: unknown, depth: number): string {
   if (typeof value === "number")
     return Number.isInteger(value) ? value.toLocaleString("en-US") : String(value);
   if (typeof value === "string")
@@ -60,7 +67,15 @@ export function show(value: unknown): string {
   if (ArrayBuffer.isView(value) && "length" in value) {
     return `${value.constructor.name}(${(value.length as number).toLocaleString("en-US")})`;
   }
-  if (Array.isArray(value)) return `[${value.map(show).join(", ")}]`;
-  if (typeof value === "object" && value !== null) return value.constructor?.name ?? "an object";
+  if (Array.isArray(value) && depth < mostDepth)
+    return `[${value.map((v) => shown(v, depth + 1)).join(", ")}]`;
+  if (typeof value === "object" && value !== null) {
+    const plain = Object.getPrototypeOf(value) === Object.prototype;
+    if (!plain || depth === mostDepth) return value.constructor?.name ?? "an object";
+    const fields = Object.entries(value);
+    const texts = fields.slice(0, mostFields).map(([k, v]) => `${k}: ${shown(v, depth + 1)}`);
+    if (fields.length > mostFields) texts.push("…");
+    return texts.length > 0 ? `{ ${texts.join(", ")} }` : "{}";
+  }
   return String(value);
 }

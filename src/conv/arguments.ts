@@ -248,27 +248,54 @@ export function rowsOf(data: Samples, width: number, e: Expected): number {
 /** An argument that must hold exactly `size` samples. */
 export function exactly(data: Samples, size: number, e: Expected): void {
   if (data.length === size) return;
+  const factors = e.dimensions.map((d) => (d.includes(" ") ? `(${d})` : d));
   refuse(
     e,
-    `${e.name} must hold ${show(size)} samples (${e.dimensions.join("·")})`,
+    `${e.name} must hold ${show(size)} samples (${factors.join("·")})`,
     show(data),
     "Pass an array of that length.",
   );
 }
 
-/** Refuse a shape, where one was given, that is not the call's: rows would be mistaken for one another. */
-export function shaped(
-  given: readonly number[] | undefined,
-  wanted: readonly number[],
+/** A shape that was given must have these sizes, any where one is undefined: as many samples may lie in another order. */
+export function checkSizes(
+  shape: readonly number[] | undefined,
+  sizes: readonly (number | undefined)[],
   e: Expected,
 ): void {
-  if (!given || given.every((n, i) => n === wanted[i])) return;
+  if (shape === undefined) return;
+  const fits = Array.isArray(shape) && shape.length === sizes.length;
+  if (fits && sizes.every((n, i) => n === undefined || n === shape[i])) return;
+  const wanted = sizes.map((n, i) => (n === undefined ? e.dimensions[i] : show(n)));
   refuse(
     e,
-    `${e.name} must have shape ${show(wanted)} (${e.dimensions.join(", ")})`,
-    show(given),
-    "Pass samples of that shape.",
+    `${e.name} must have shape (${e.dimensions.join(", ")}) = [${wanted.join(", ")}]`,
+    show(shape),
+    "Transpose the samples to that order, or check the sizes that the object was created with.",
   );
+}
+
+/**
+ * The array of a tensor argument that holds no samples at all, flat or with its shape; undefined for every other argument,
+ * arrays among them whose buffer was transferred away: those have lost theirs.
+ */
+export function emptyOf(
+  tensor: unknown,
+  dtype: Dtype,
+): { data: SampleArray; shape: readonly number[] | undefined } | undefined {
+  const shaped =
+    typeof tensor === "object" && tensor !== null && "shape" in tensor
+      ? (tensor as Exclude<Tensor, SampleArray>)
+      : undefined;
+  const data = shaped ? shaped.data : tensor;
+  if (!holds(data, dtype) || data.length > 0) return undefined;
+  try {
+    // The one test that every supported runtime has: no view can be made of a detached buffer.
+    new Uint8Array(data.buffer);
+  } catch {
+    return undefined;
+  }
+  return { data, shape: shaped?.shape };
 }
 
 /** Refuse options that nobody reads: a misspelt gate would be left out without a word. */
@@ -290,13 +317,18 @@ export function known(
 }
 
 /** Refuse options that are no object: what they say would be lost. */
-export function checkOptions(options: unknown, call: string, name = "options"): void {
+export function checkOptions(
+  options: unknown,
+  call: string,
+  name = "options",
+  remedy = `Leave ${name} out where there is nothing to say.`,
+): void {
   if (typeof options === "object" && options !== null && !ArrayBuffer.isView(options)) return;
   throw new InvalidArgumentError({
     call,
     requirement: `${name} must be an object`,
     value: show(options),
-    remedy: `Leave ${name} out where there is nothing to say.`,
+    remedy,
   });
 }
 

@@ -13,6 +13,7 @@ import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts
 import {
   apart,
   checkOptions,
+  checkSizes,
   exactly,
   GpuSamples,
   handed,
@@ -23,7 +24,6 @@ import {
   rowsOf,
   samplesOf,
   settled,
-  shaped,
 } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
 import { openRunner } from "./open.ts";
@@ -210,7 +210,7 @@ export class FlashFFTConv {
     const expected = this.#expected(call, field, long ? outputDimensions : inputDimensions);
     const { data, shape: given } = samplesOf(tensor, expected);
     this.#width(given, width, expected);
-    shaped(given, [shape.batch, shape.channels, width], expected);
+    checkSizes(given, [shape.batch, shape.channels, width], expected);
     exactly(data, shape.batch * shape.channels * width, expected);
     return { field, data, width, direction: "in" };
   }
@@ -268,7 +268,7 @@ export class FlashFFTConv {
   ): Samples {
     const expected = { ...this.#expected(call, name, resultDimensions[name]!), dtype };
     const { data, shape: own } = samplesOf(out, expected);
-    shaped(own, shape, expected);
+    checkSizes(own, shape, expected);
     exactly(data, product(shape), expected);
     outputs.push({ name, data, isOutput: true });
     return data;

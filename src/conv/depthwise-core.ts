@@ -10,6 +10,7 @@ import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts
 import {
   apart,
   checkOptions,
+  checkSizes,
   exactly,
   GpuSamples,
   handed,
@@ -172,15 +173,18 @@ export class DepthwiseCore {
   #parameters(
     tensor: Tensor | GpuTensor,
     name: string,
-    dimensions: readonly string[],
-    size: number,
+    shaped: readonly (readonly [dimension: string, size: number])[],
     call: string,
   ): Samples {
     const dtype = isGpuTensor(tensor) ? "float32" : this.problem.dtype;
     const { device } = this.runner;
+    const dimensions = shaped.map(([dimension]) => dimension);
+    const sizes = shaped.map(([, size]) => size);
     const expected = { call, name, dtype, dimensions, orFloat32: true, device };
-    const { data } = samplesOf(tensor, expected);
-    exactly(data, size, expected);
+    const { data, shape } = samplesOf(tensor, expected);
+    const all = sizes.reduce((a, b) => a * b);
+    exactly(data, all, expected);
+    checkSizes(shape, sizes, expected);
     if (data instanceof GpuSamples || data instanceof Float32Array) return data;
     return Float32Array.from(decode(data, dtype));
   }
@@ -198,8 +202,9 @@ export class DepthwiseCore {
     // A filter of one tap looks at no earlier sample: its state is empty.
     if (history === 0 && !isGpuTensor(tensor) && tensor.length === 0) return undefined;
     const expected = this.#expected(call, name, "H", "K − 1");
-    const { data } = samplesOf(tensor, expected);
+    const { data, shape } = samplesOf(tensor, expected);
     exactly(data, batch * this.inputChannels * history, expected);
+    checkSizes(shape, this.#shape(batch, this.inputChannels, history), expected);
     given.push({ name, data });
     return data;
   }
@@ -221,8 +226,13 @@ export class DepthwiseCore {
     );
     const outputLength = this.outputLength(positions, call);
     const given: Named[] = [{ name: "x", data }];
-    const taps = this.#parameters(weight, "weight", ["H", "K"], channels * kernelLength, call);
-    const bias = options.bias && this.#parameters(options.bias, "bias", ["H"], channels, call);
+    const { shape } = Object(weight) as { shape?: unknown };
+    // As torch.nn.Conv1d has them, with the one input channel of each group.
+    const grouped = Array.isArray(shape) && shape.length === 3;
+    const lines = ["H", channels] as const;
+    const filters = [lines, ...(grouped ? [["1", 1] as const] : []), ["K", kernelLength] as const];
+    const taps = this.#parameters(weight, "weight", filters, call);
+    const bias = options.bias && this.#parameters(options.bias, "bias", [lines], call);
     given.push({ name: "weight", data: taps }, ...(bias ? [{ name: "bias", data: bias }] : []));
     const state = this.#state(options.state, "state", batch, call, given);
     return { x: data, batch, length: positions, outputLength, weight: taps, bias, state, given };
@@ -331,8 +341,9 @@ export class DepthwiseCore {
     const inputs: Named[] = [...operands.given];
     const upstream = dy.map(({ name, tensor }): Named => {
       const expected = this.#expected(call, name, "H", "Lout");
-      const { data } = samplesOf(tensor, expected);
+      const { data, shape } = samplesOf(tensor, expected);
       exactly(data, batch * channels * outputLength, expected);
+      checkSizes(shape, this.#shape(batch, channels, outputLength), expected);
       inputs.push({ name, data });
       return { name, data };
     });

@@ -7,6 +7,7 @@ import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
 import { oneOf } from "../plan/problem.ts";
 import type { GpuTensor, Tensor } from "./arguments.ts";
+import { checkOptions } from "./arguments.ts";
 import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
   DepthwiseBackwardOptions,
@@ -92,7 +93,7 @@ export class FlashDepthwiseConv1d {
   /**
    * y of all rows.
    * @param x (B, H, L) or (B, L, H) samples of the object's dtype, any B and L; a flat array has the object's `batch`.
-   * @param weight (H, K) taps, float32 or the dtype; float32 where they are in a GPU buffer.
+   * @param weight (H, K) or (H, 1, K) taps, float32 or the dtype; float32 where they are in a GPU buffer.
    * @returns (B, H, Lout) or (B, Lout, H) samples: `out`, or an array of x's kind; a new buffer that is the caller's where x
    * is in one.
    * @throws InvalidArgumentError, BackendError.
@@ -112,6 +113,7 @@ export class FlashDepthwiseConv1d {
     weight: Tensor | GpuTensor,
     options: DepthwiseForwardOptions = {},
   ): Promise<SampleArray | GpuTensor> {
+    checkOptions(options, "conv.forward");
     const results = [{ name: "out", array: options.out }];
     const [y] = await this.#core.forward(x, weight, options, results);
     return y!;

@@ -7,6 +7,7 @@ import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
 import { oneOf } from "../plan/problem.ts";
 import type { GpuTensor, Tensor } from "./arguments.ts";
+import { checkOptions } from "./arguments.ts";
 import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
   DepthwiseGradients,
@@ -96,7 +97,7 @@ export class FlashHyenaProjections {
   /**
    * Both results for all rows.
    * @param x (B, 3H, L) or (B, L, 3H): the packed projections, in the object's dtype.
-   * @param weight (3H, K) taps, float32 or the dtype; float32 where they are in a GPU buffer.
+   * @param weight (3H, K) or (3H, 1, K) taps, float32 or the dtype; float32 where they are in a GPU buffer.
    * @returns `out`, or arrays of x's kind; new buffers that are the caller's where x is in one.
    * @throws InvalidArgumentError, BackendError.
    */
@@ -115,7 +116,11 @@ export class FlashHyenaProjections {
     weight: Tensor | GpuTensor,
     options: ProjectionsForwardOptions = {},
   ): Promise<HyenaProjections | GpuHyenaProjections> {
+    const call = "projections.forward";
+    checkOptions(options, call);
     const { out, ...rest } = options;
+    if (out !== undefined)
+      checkOptions(out, call, "out", "Pass { gated, postgate }, or leave it out.");
     const results = [
       { name: "out.gated", array: out?.gated },
       { name: "out.postgate", array: out?.postgate },
@@ -141,17 +146,20 @@ export class FlashHyenaProjections {
     weight: Tensor | GpuTensor,
     options?: ProjectionsBackwardOptions,
   ): Promise<DepthwiseGradients>;
-  backward(
+  async backward(
     upstream: ProjectionsUpstream | GpuProjectionsUpstream,
     x: Tensor | GpuTensor,
     weight: Tensor | GpuTensor,
     options: ProjectionsBackwardOptions = {},
   ): Promise<DepthwiseGradients | GpuDepthwiseGradients> {
+    const remedy =
+      "Pass { dgated, dpostgate }: zeros for a result that the loss does not depend on.";
+    checkOptions(upstream, "projections.backward", "the upstream gradients", remedy);
     const dy = [
       { name: "dgated", tensor: upstream.dgated },
       { name: "dpostgate", tensor: upstream.dpostgate },
     ];
-    return this.#core.backward(dy, x, weight, options);
+    return await this.#core.backward(dy, x, weight, options);
   }
 
   /**

@@ -7,7 +7,7 @@ import { keptBins } from "../plan/frequencies.ts";
 import type { ProblemOptions } from "../plan/problem.ts";
 import { createProblem } from "../plan/problem.ts";
 import type { Tensor } from "./arguments.ts";
-import { checkOptions, rowsOf, samplesOf } from "./arguments.ts";
+import { checkOptions, checkSizes, rowsOf, samplesOf } from "./arguments.ts";
 
 /** A kernel with the frequencies that a pattern keeps. */
 export interface SparseKernel {
@@ -30,7 +30,8 @@ export interface SparseKernel {
  */
 export function sparsifyKernel(k: Tensor, options: ProblemOptions): SparseKernel {
   const call = "sparsifyKernel";
-  checkOptions(options, call);
+  const remedy = "Pass those of the FlashFFTConv that the kernel is for, with frequencies.";
+  checkOptions(options, call, "options", remedy);
   const problem = createProblem(options, call);
   const { frequencies, kernelLength, dtype } = problem;
   if (!frequencies) {
@@ -42,8 +43,9 @@ export function sparsifyKernel(k: Tensor, options: ProblemOptions): SparseKernel
     });
   }
   const expected = { call, name: "k", dtype, orFloat32: true, dimensions: ["H", "K"] };
-  const { data } = samplesOf(k, expected);
+  const { data, shape } = samplesOf(k, expected);
   const channels = rowsOf(data, kernelLength, expected);
+  checkSizes(shape, [channels, kernelLength], expected);
   const given = decode(data, data instanceof Float32Array ? "float32" : dtype);
   const { period } = frequencies;
   const bins = keptBins(frequencies);

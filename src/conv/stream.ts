@@ -13,11 +13,12 @@ import { createProblem, integer, maxLength, oneOf } from "../plan/problem.ts";
 import type { StreamLevel } from "../plan/stream.ts";
 import { formatStream, streamable, streamLevels } from "../plan/stream.ts";
 import type { Expected, Tensor } from "./arguments.ts";
-import { checkOptions, exactly, samplesOf } from "./arguments.ts";
+import { checkOptions, checkSizes, emptyOf, exactly, samplesOf } from "./arguments.ts";
 import { Delay } from "./delay.ts";
 import { pickInstructions, pickThreads } from "./options.ts";
 import type { Slice } from "./stream-level.ts";
 import { LevelState } from "./stream-level.ts";
+import { webStream } from "./web-stream.ts";
 import { deviceFor } from "./wisdom.ts";
 
 /** Modes of a stream: all whose first outputs do not wait for the end of the input. */
@@ -52,12 +53,12 @@ export interface StreamOptions {
 
 /** A piece of the input, with the pieces of the gates that belong to the same samples. */
 export interface StreamPiece {
-  /** (B, H, n). */
-  readonly u: SampleArray;
+  /** (B, H, n); n may be 0. */
+  readonly u: Tensor;
   /** (B, H, n), multiplies u. */
-  readonly pregate?: SampleArray | undefined;
+  readonly pregate?: Tensor | undefined;
   /** (B, H, n), multiplies the outputs at the same samples; not in mode `full`. */
-  readonly postgate?: SampleArray | undefined;
+  readonly postgate?: Tensor | undefined;
 }
 
 /** Longest block: a level's transform is twice as long as its block. */
@@ -77,6 +78,7 @@ export class FlashFFTConvStream {
   readonly #backend: CpuBackend;
   readonly #options: Required<Pick<StreamOptions, "mode" | "kernelLength" | "dtype">>;
   readonly #rows: number;
+  readonly #batch: number;
   readonly #skip: Float32Array | undefined;
   readonly #channels: number;
   readonly #ahead: number;
@@ -102,6 +104,7 @@ export class FlashFFTConvStream {
     this.#backend = backend;
     this.#options = { mode, dtype, kernelLength };
     this.#rows = batch * channels;
+    this.#batch = batch;
     this.#channels = channels;
     this.#skip = options.skip?.slice();
     this.#ahead = ahead;
@@ -114,14 +117,15 @@ export class FlashFFTConvStream {
   }
 
   /**
-   * Plan, compile, transform the taps k (H, K).
+   * Plan, compile, transform the taps k (H, K). Streams run on the CPU.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
   static async create(k: Tensor, options: StreamOptions): Promise<FlashFFTConvStream> {
     const call = "FlashFFTConvStream.create";
-    checkOptions(options, call);
+    checkOptions(options, call, "options", "Pass { kernelLength: K }.");
     const { mode = "causal", dtype = "float32", kernelLength, blockLength } = options;
     refuseFrequencies(options, call);
+    refuseGpu(options, call);
     oneOf(call, "mode", mode, streamModes);
     const channels = integer(call, "channels", options.channels ?? 1, 1, 2 ** 31);
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
@@ -130,8 +134,9 @@ export class FlashFFTConvStream {
     if (blockLength !== undefined)
       checkBlock(integer(call, "blockLength", blockLength, 16, maxBlock), call);
     const expected: Expected = { call, name: "k", dtype, orFloat32: true, dimensions: ["H", "K"] };
-    const { data } = samplesOf(k, expected);
+    const { data, shape } = samplesOf(k, expected);
     exactly(data, channels * kernelLength, expected);
+    checkSizes(shape, [channels, kernelLength], expected);
     checkSkip(options.skip, channels, mode, call);
     const instructions = pickInstructions(options.instructions ?? "auto", call);
     const threads = pickThreads(options.threads, instructions, call);
@@ -177,21 +182,22 @@ export class FlashFFTConvStream {
   }
 
   /**
-   * Feed the next samples (B, H, n) of every row; n may differ from call to call. The array must stay as it is until the
-   * promise resolves.
+   * Feed the next samples (B, H, n) of every row, flat or with their shape; n may differ from call to call, and be 0. The
+   * array must stay as it is until the promise resolves.
    * @returns (B, H, m): the outputs that these samples complete. How the input is cut does not change a bit of them.
    * @throws InvalidArgumentError, BackendError.
    */
-  async process(piece: SampleArray | StreamPiece): Promise<SampleArray> {
+  async process(piece: Tensor | StreamPiece): Promise<SampleArray> {
     const call = "stream.process";
     this.#alive(call);
-    if (!ArrayBuffer.isView(piece)) checkOptions(piece, call, "the piece");
-    const { u, pregate, postgate } = ArrayBuffer.isView(piece)
-      ? ({ u: piece } as StreamPiece)
-      : (piece as StreamPiece);
+    if (!ArrayBuffer.isView(piece)) {
+      const remedy = "Pass the next samples of every row, or { u, pregate, postgate }.";
+      checkOptions(piece, call, "the piece", remedy);
+    }
+    const { u, pregate, postgate }: StreamPiece =
+      ArrayBuffer.isView(piece) || "data" in piece ? { u: piece } : piece;
     const { dtype } = this.#options;
-    const expected: Expected = { call, name: "u", dtype, dimensions: ["B", "H", "n"] };
-    const data = samplesOf(u, expected).data;
+    const data = this.#samples(u, "u", call);
     if (data.length % this.#rows !== 0) {
       throw new InvalidArgumentError({
         call,
@@ -200,11 +206,11 @@ export class FlashFFTConvStream {
         remedy: "Pass the next samples of every row, one row after the other.",
       });
     }
-    const gate = (array: SampleArray | undefined, name: string): SampleArray | undefined => {
-      if (array === undefined) return undefined;
-      const gateExpected = { ...expected, name };
-      exactly(samplesOf(array, gateExpected).data, data.length, gateExpected);
-      return array;
+    const gate = (tensor: Tensor | undefined, name: string): SampleArray | undefined => {
+      if (tensor === undefined) return undefined;
+      const samples = this.#samples(tensor, name, call);
+      exactly(samples, data.length, { call, name, dtype, dimensions: streamDimensions });
+      return samples;
     };
     const before = gate(pregate, "pregate");
     const after = gate(postgate, "postgate");
@@ -216,6 +222,7 @@ export class FlashFFTConvStream {
         remedy: "Use another mode, or multiply the outputs yourself.",
       });
     }
+    if (data.length === 0) return encode(new Float32Array(0), dtype);
     return await this.#backend.exclusive(async () => {
       this.#alive(call);
       this.#open(call, after !== undefined);
@@ -228,6 +235,16 @@ export class FlashFFTConvStream {
       const inputs = factors ? rows.map((row, r) => row.map((x, i) => x * factors[r]![i]!)) : rows;
       return this.#finish(await this.#feed(inputs, n));
     });
+  }
+
+  /** Samples (B, H, n) of a piece or its gate. */
+  #samples(tensor: Tensor, name: string, call: string): SampleArray {
+    const { dtype } = this.#options;
+    const expected: Expected = { call, name, dtype, dimensions: streamDimensions };
+    const nothing = emptyOf(tensor, dtype);
+    const { data, shape } = nothing ?? samplesOf(tensor, expected);
+    checkSizes(shape, [this.#batch, this.#channels, nothing ? 0 : undefined], expected);
+    return data;
   }
 
   /**
@@ -266,29 +283,44 @@ export class FlashFFTConvStream {
     await this.#backend.exclusive(() => this.#reset());
   }
 
-  /** Convolve pieces as they come, to the end of the input: outputs piece by piece, none of them empty. */
+  /** A sequence that is given up leaves nothing to the next one. */
+  async #abandon(): Promise<void> {
+    await this.#backend.exclusive(() => {
+      if (!this.#disposed) this.#reset();
+    });
+  }
+
+  /**
+   * Convolve pieces as they come, to the end of the input: outputs piece by piece, none of them empty. Where it ends before
+   * that, by `break`, an error of the source or a piece that is refused, the stream stands at its beginning again.
+   * @throws InvalidArgumentError, BackendError.
+   */
   async *convolve(
-    source: AsyncIterable<SampleArray | StreamPiece> | Iterable<SampleArray | StreamPiece>,
+    source: AsyncIterable<Tensor | StreamPiece> | Iterable<Tensor | StreamPiece>,
   ): AsyncGenerator<SampleArray, void, undefined> {
-    for await (const piece of source) {
-      const y = await this.process(piece);
-      if (y.length > 0) yield y;
+    checkSource(source, "stream.convolve");
+    let rest: SampleArray | undefined;
+    try {
+      for await (const piece of source) {
+        const y = await this.process(piece);
+        if (y.length > 0) yield y;
+      }
+      rest = await this.flush();
+    } finally {
+      if (!rest) await this.#abandon();
     }
-    const rest = await this.flush();
     if (rest.length > 0) yield rest;
   }
 
-  /** A Web Stream of pieces in, outputs out. */
-  transform(): TransformStream<SampleArray | StreamPiece, SampleArray> {
-    const pass = (
-      controller: TransformStreamDefaultController<SampleArray>,
-      y: SampleArray,
-    ): void => {
-      if (y.length > 0) controller.enqueue(y);
-    };
-    return new TransformStream({
-      transform: async (piece, controller) => pass(controller, await this.process(piece)),
-      flush: async (controller) => pass(controller, await this.flush()),
+  /**
+   * A Web Stream of pieces in, outputs out. Where it ends before the input does, by a cancelled reader, an aborted writer
+   * or an error, the stream stands at its beginning again.
+   */
+  transform(): TransformStream<Tensor | StreamPiece, SampleArray> {
+    return webStream({
+      process: (piece: Tensor | StreamPiece) => this.process(piece),
+      flush: () => this.flush(),
+      abandon: () => this.#abandon(),
     });
   }
 
@@ -461,6 +493,37 @@ function rowsIn(data: SampleArray, dtype: Dtype, rows: number): Float32Array[] {
   const values = data instanceof Float32Array ? data : Float32Array.from(decode(data, dtype));
   const n = values.length / rows;
   return Array.from({ length: rows }, (_, r) => values.subarray(r * n, (r + 1) * n));
+}
+
+/** Dimensions of a piece, for messages. */
+const streamDimensions = ["B", "H", "n"] as const;
+
+/** Refuse what does not come in pieces; an array is a piece, not a list of them. */
+function checkSource(source: unknown, call: string): void {
+  const { [Symbol.asyncIterator]: later, [Symbol.iterator]: now } = Object(source) as Partial<
+    AsyncIterable<unknown> & Iterable<unknown>
+  >;
+  const iterates = typeof later === "function" || typeof now === "function";
+  if (iterates && typeof source === "object" && !ArrayBuffer.isView(source)) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: "source must be an iterable of pieces, async or not",
+    value: show(source),
+    remedy: "Pass [samples] for a single piece, or pipe a Web Stream through stream.transform().",
+  });
+}
+
+/** Where a GPU is asked for, the CPU must not answer in silence. */
+function refuseGpu(options: StreamOptions, call: string): void {
+  const { backend = "auto", device } = options as { backend?: string; device?: unknown };
+  oneOf(call, "backend", backend, ["auto", "cpu", "webgpu"]);
+  if (backend !== "webgpu" && (backend === "cpu" || device === undefined)) return;
+  throw new UnsupportedError({
+    call,
+    requirement: "streams run on the CPU alone",
+    value: backend === "webgpu" ? "backend 'webgpu'" : "a device",
+    remedy: "Leave backend and device out, or use FlashFFTConv with them on whole rows.",
+  });
 }
 
 /** A pattern over N samples needs all of them at once. */

@@ -58,7 +58,8 @@ export interface ProblemOptions {
   readonly dtype?: Dtype;
   /**
    * Frequencies that the kernel keeps; by default all. The result is irfft(mask · rfft(k) · rfft(u)) over N samples, with
-   * u followed by zeros and every tap that the mode uses at its lag modulo N; what is masked costs nothing. On the CPU.
+   * u followed by zeros and every tap that the mode uses at its lag modulo N. What feeds masked bins alone is left out:
+   * much of the work for blocks, little for a band.
    */
   readonly frequencies?: Frequencies;
 }

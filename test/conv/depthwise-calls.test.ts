@@ -105,6 +105,53 @@ describe("operands", () => {
     expect(message).toContain("conv.backward: dy must hold 20 samples");
   });
 
+  test.each([
+    ["weight", [3, 2], {}, "weight must have shape (H, K) = [2, 3]; got [3, 2]"],
+    ["weight", [2, 3, 1], {}, "weight must have shape (H, 1, K) = [2, 1, 3]; got [2, 3, 1]"],
+    ["dy", [1, 10, 2], {}, "dy must have shape (B, H, Lout) = [1, 2, 10]; got [1, 10, 2]"],
+    ["dy", [2, 2, 5], {}, "dy must have shape (B, H, Lout) = [1, 2, 10]; got [2, 2, 5]"],
+    ["dy", [1, 2, 10], { layout: "BLH" }, "dy must have shape (B, Lout, H) = [1, 10, 2]"],
+    ["state", [1, 1, 4], {}, "state must have shape (B, H, K − 1) = [1, 2, 2]; got [1, 1, 4]"],
+  ] as const)("%s of shape %o, %o", async (name, shape, options, requirement) => {
+    using conv = await create({ kernelLength: 3, ...options });
+    const length = shape.reduce<number>((a, b) => a * b, 1);
+    const odd = { data: new Float32Array(length).fill(1), shape };
+    const blh = "layout" in options;
+    const given = {
+      ...{ x: { data: x, shape: blh ? [1, 10, 2] : [1, 2, 10] }, weight: new Float32Array(6) },
+      ...{ dy: x, state: undefined, [name]: odd },
+    };
+    const message = await refusal(() =>
+      conv.backward(given.dy, given.x, given.weight, { state: given.state }),
+    );
+    expect(message).toContain(`conv.backward: ${requirement}`);
+  });
+
+  test("sizes that are differences stand in parentheses", async () => {
+    using conv = await create({});
+    const message = await refusal(() => conv.forward(x, weight, { state: new Float32Array(5) }));
+    expect(message).toContain("state must hold 6 samples (B·H·(K − 1))");
+  });
+
+  test("operands of the projections that are none", async () => {
+    const options = { channels: 1, kernelLength: 3, ...simd };
+    using projections = await FlashHyenaProjections.create(options);
+    const packed = new Float32Array(12);
+    const taps = new Float32Array(9);
+    const none = undefined as never;
+    for (const [action, requirement] of [
+      [() => projections.backward(none, packed, taps), "backward: the upstream gradients must be"],
+      [() => projections.backward({} as never, packed, taps), "backward: dgated must be"],
+      [() => projections.forward(packed, taps, null as never), "forward: options must be an"],
+      [() => projections.forward(packed, taps, { out: packed as never }), "forward: out must be"],
+    ] as const) {
+      expect(await refusal(action)).toContain(`projections.${requirement}`);
+    }
+    using conv = await create({});
+    const refused = await refusal(() => conv.forward(x, weight, null as never));
+    expect(refused).toContain("conv.forward: options must be an object");
+  });
+
   test("anything after dispose", async () => {
     const conv = await create({});
     conv.dispose();
@@ -130,6 +177,15 @@ describe("arrays", () => {
         expectSameBits(y.slice(10 * b, 10 * b + 10), alone);
       }
     }
+  });
+
+  test("weights (H, 1, K) of a torch.nn.Conv1d serve as they are", async () => {
+    using conv = await create({});
+    const data = Float32Array.from({ length: 8 }, (_, i) => Math.cos(i));
+    const x = Float32Array.from({ length: 20 }, (_, i) => Math.sin(i));
+    const y = await conv.forward(x, data);
+    expectSameBits(await conv.forward(x, { data, shape: [2, 4] }), y);
+    expectSameBits(await conv.forward(x, { data, shape: [2, 1, 4] }), y);
   });
 
   test("taps are those of a correlation: the last meets the newest sample", async () => {

@@ -108,6 +108,10 @@ describe("sparsifyKernel", () => {
     expect(() => sparsifyKernel(new Float32Array(63), { length: 64, frequencies })).toThrow(
       InvalidArgumentError,
     );
+    const turned = { data: new Float32Array(32), shape: [16, 2] };
+    const short = { length: 32, kernelLength: 16, frequencies: { band: [0, 0.1] } } as const;
+    expect(() => sparsifyKernel(turned, short)).toThrow(/\(H, K\) = \[2, 16\]; got \[16, 2\]/);
+    expect(() => sparsifyKernel(k, undefined as never)).toThrow(/Pass those of the FlashFFTConv/);
     const options = { kernelLength: 64, frequencies } as never;
     await expect(FlashFFTConvStream.create(k, options)).rejects.toThrow(UnsupportedError);
     expect(sparsifyKernel(k, { length: 64, frequencies }).dropped[0]).toBe(0);

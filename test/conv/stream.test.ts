@@ -8,6 +8,7 @@ import {
   type StreamMode,
   type StreamOptions,
   type StreamPiece,
+  UnsupportedError,
 } from "../../src/index.ts";
 import { oracleForward } from "../../src/math/oracle.ts";
 import { defaultCpu } from "../../src/plan/device.ts";
@@ -44,7 +45,10 @@ function joined(pieces: readonly SampleArray[], rows: number): Float32Array {
 }
 
 /** The pieces of inputs, of the given sizes in turn. */
-function* cut({ problem, u, options }: Inputs, sizes: readonly number[]): Generator<StreamPiece> {
+function* cut(
+  { problem, u, options }: Inputs,
+  sizes: readonly number[],
+): Generator<StreamPiece & { readonly u: SampleArray }> {
   const { length } = problem;
   for (let [from, i] = [0, 0]; from < length; i++) {
     const to = Math.min(length, from + sizes[i % sizes.length]!);
@@ -196,6 +200,130 @@ describe("streams", () => {
     expectRight(joined(pieces, 1), inputs);
   });
 
+  describe("a sequence that is given up leaves nothing to the next one", () => {
+    const problem = createProblem({ length: 3000, kernelLength: 700 }, "test");
+    const inputs = drawInputs(problem, {}, 9);
+    const other = drawInputs(problem, {}, 10).u;
+    const options = { kernelLength: 700, blockLength: 128 };
+
+    const giveUp: readonly [string, (stream: FlashFFTConvStream) => Promise<void>][] = [
+      [
+        "break",
+        async (stream) => {
+          for await (const y of stream.convolve([other, other])) if (y.length > 0) break;
+        },
+      ],
+      [
+        "a source that throws",
+        async (stream) => {
+          const source = function* (): Generator<SampleArray> {
+            yield other;
+            throw new RangeError("no more");
+          };
+          const outputs = stream.convolve(source());
+          await outputs.next();
+          await expect(outputs.next()).rejects.toThrow("no more");
+        },
+      ],
+      [
+        "a piece that is refused",
+        async (stream) => {
+          const outputs = stream.convolve([other, new Uint16Array(3)]);
+          await outputs.next();
+          await expect(outputs.next()).rejects.toThrow(InvalidArgumentError);
+        },
+      ],
+      [
+        "a reader that cancels",
+        async (stream) => {
+          const { readable, writable } = stream.transform();
+          const [reader, writer] = [readable.getReader(), writable.getWriter()];
+          writer.closed.catch(() => {});
+          writer.write(other).catch(() => {});
+          await reader.read();
+          await reader.cancel();
+        },
+      ],
+      [
+        "a writer that aborts",
+        async (stream) => {
+          const { readable, writable } = stream.transform();
+          const [reader, writer] = [readable.getReader(), writable.getWriter()];
+          writer.closed.catch(() => {});
+          reader.closed.catch(() => {});
+          writer.write(other).catch(() => {});
+          await reader.read();
+          await writer.abort();
+        },
+      ],
+      [
+        "a piece refused in a Web Stream",
+        async (stream) => {
+          const source = new ReadableStream<SampleArray>({
+            start(controller) {
+              controller.enqueue(other);
+              controller.enqueue(new Uint16Array(3));
+            },
+          });
+          const reader = source.pipeThrough(stream.transform()).getReader();
+          await reader.read();
+          await expect(reader.read()).rejects.toThrow(InvalidArgumentError);
+        },
+      ],
+    ];
+    test.each(giveUp)("%s", async (_, action) => {
+      using stream = await FlashFFTConvStream.create(inputs.k, options);
+      await action(stream);
+      expectRight(await streamed(stream, inputs, [1000]), inputs);
+    });
+
+    test("one that ended does not disturb the next when its reader cancels late", async () => {
+      using stream = await FlashFFTConvStream.create(inputs.k, options);
+      const { readable, writable } = stream.transform();
+      const [reader, writer] = [readable.getReader(), writable.getWriter()];
+      const written = writer.write(other);
+      const closed = writer.close();
+      await reader.read();
+      await Promise.all([written, closed]);
+      const [first, second] = [...cut(inputs, [1000, 2000])];
+      const pieces = [await stream.process(first!)];
+      await reader.cancel();
+      pieces.push(await stream.process(second!), await stream.flush());
+      expectRight(joined(pieces, 1), inputs);
+    });
+
+    test("an object disposed meanwhile stays so", async () => {
+      const stream = await FlashFFTConvStream.create(inputs.k, options);
+      for await (const _ of stream.convolve([other])) {
+        stream.dispose();
+        break;
+      }
+      await expect(stream.process(other)).rejects.toThrow(/disposed/);
+    });
+  });
+
+  test("pieces may be empty, and come with their shape", async () => {
+    const problem = createProblem({ length: 600, kernelLength: 100, dtype: "float16" }, "test");
+    const inputs = drawInputs(problem, { batch: 2, channels: 3, postgate: true }, 11);
+    const shape = { batch: 2, channels: 3, dtype: "float16" } as const;
+    using stream = await FlashFFTConvStream.create(inputs.k, { kernelLength: 100, ...shape });
+    const none = new Uint16Array(0);
+    expect(await stream.process(none)).toEqual(none);
+    expect(await stream.process({ u: { data: none, shape: [2, 3, 0] } })).toEqual(none);
+    const source = function* (): Generator<SampleArray | StreamPiece> {
+      yield none;
+      for (const { u, postgate } of cut(inputs, [250])) {
+        const shape = [2, 3, u.length / 6];
+        yield { u: { data: u, shape }, postgate: { data: postgate as SampleArray, shape } };
+        yield none;
+        yield { u: none, postgate: none };
+      }
+    };
+    const pieces: SampleArray[] = [];
+    for await (const y of stream.convolve(source())) pieces.push(y);
+    expectRight(joined(pieces, 6), inputs);
+  });
+
   test("calls in a row keep their order without waiting", async () => {
     const problem = createProblem({ length: 5000, kernelLength: 700 }, "test");
     const inputs = drawInputs(problem, { channels: 3 }, 8);
@@ -243,7 +371,39 @@ describe("streams refuse", () => {
 
   test("options that are none", async () => {
     const made = FlashFFTConvStream.create(k, undefined as unknown as StreamOptions);
-    await expect(made).rejects.toThrow(/options must be an object/);
+    await expect(made).rejects.toThrow(/options must be an object.*Pass \{ kernelLength: K \}/);
+  });
+
+  test("taps and pieces of another shape", async () => {
+    const options = { kernelLength: 5, channels: 2 };
+    const taps = { data: k, shape: [5, 2] };
+    const made = FlashFFTConvStream.create(taps, options);
+    await expect(made).rejects.toThrow(/k must have shape \(H, K\) = \[2, 5\]; got \[5, 2\]/);
+    using stream = await FlashFFTConvStream.create({ data: k, shape: [2, 5] }, options);
+    const piece = { data: new Float32Array(12), shape: [1, 3, 4] };
+    await expect(stream.process(piece)).rejects.toThrow(/\(B, H, n\) = \[1, 2, n\].*\[1, 3, 4\]/);
+    const nothing = { data: new Float32Array(0), shape: [1, 3, 0] };
+    await expect(stream.process(nothing)).rejects.toThrow(/\[1, 2, 0\].*\[1, 3, 0\]/);
+  });
+
+  test("an array that was transferred away", async () => {
+    using stream = await FlashFFTConvStream.create(k, { kernelLength: 10 });
+    const u = new Float32Array(4);
+    structuredClone(u, { transfer: [u.buffer] });
+    await expect(stream.process(u)).rejects.toThrow(/detached/);
+  });
+
+  test.each([{ backend: "webgpu" }, { device: {} }])("a GPU, by %o", async (given) => {
+    const made = FlashFFTConvStream.create(k, { kernelLength: 10, ...given } as StreamOptions);
+    await expect(made).rejects.toBeInstanceOf(UnsupportedError);
+    await expect(made).rejects.toThrow(/CPU alone.*Leave backend and device out/);
+  });
+
+  test.each([5, null, undefined, new Float32Array(4)])("%o for a source", async (source) => {
+    using stream = await FlashFFTConvStream.create(k, { kernelLength: 10 });
+    const outputs = stream.convolve(source as never).next();
+    await expect(outputs).rejects.toBeInstanceOf(InvalidArgumentError);
+    await expect(outputs).rejects.toThrow(/stream\.convolve: source must be an iterable/);
   });
 
   test("pieces that do not fit", async () => {
