@@ -4,6 +4,7 @@ import { figure, panel, panelWidth, rangeOf } from "./plot.ts";
 import { lengthName, markdown } from "./table.ts";
 import type { GpuRecord } from "./webgpu.ts";
 import { wholeKernel } from "./webgpu.ts";
+import { attention } from "./webgpu-attention.ts";
 import { allFeatures } from "./webgpu-defaults.ts";
 
 const colors: Readonly<Record<string, string>> = {
@@ -23,6 +24,12 @@ const matches = (r: GpuRecord, pick: Pick): boolean =>
   Object.entries(pick).every(([key, value]) => r[key as keyof GpuRecord] === value);
 
 const gated: Pick = { mode: "causal", pass: "forward", gated: true, dtype: "float16" };
+
+/** The record of a peer in its faster type, where it ran in several. */
+function fastest(records: readonly GpuRecord[]): GpuRecord | undefined {
+  const ms = (r: GpuRecord): number => r.peer_ms ?? Number.POSITIVE_INFINITY;
+  return records.toSorted((a, b) => ms(a) - ms(b))[0];
+}
 
 /** Picoseconds for each output sample. */
 const picoseconds = (ms: number, { B, H, L }: GpuRecord): number => (ms * 1e9) / (B * H * L);
@@ -46,9 +53,10 @@ function lines(
     ...peers.map((peer) =>
       line(
         peerName(peer),
-        records.flatMap((r): [number, number][] => {
-          const value = r.peer === peer ? theirs(r) : null;
-          return value ? [[r.L, value]] : [];
+        [...new Set(records.map(({ L }) => L))].flatMap((L): [number, number][] => {
+          const r = fastest(records.filter((r) => r.peer === peer && r.L === L));
+          const value = r ? theirs(r) : null;
+          return value ? [[L, value]] : [];
         }),
       ),
     ),
@@ -129,27 +137,59 @@ const saves = (r: GpuRecord): boolean => r.peer === wholeKernel;
 /** Whether one is about a device of default limits. */
 const isPlain = (r: GpuRecord): boolean => r.peer === allFeatures;
 
-/** Records with tables of their own. */
-const isApart = (r: GpuRecord): boolean => saves(r) || isPlain(r) || r.plan === "short";
+/** Whether one is of a convolution beside attention. */
+const isBesideAttention = (r: GpuRecord): boolean => r.peer === attention;
+
+/** Records with tables of their own, those of bfloat16 excepted. */
+const isApart = (r: GpuRecord): boolean =>
+  saves(r) || isPlain(r) || isBesideAttention(r) || r.plan === "short";
 
 const shortCells = (r: GpuRecord): string[] => [
   ...[r.case, String(r.B * r.H), String(r.ours_ms), r.over_floor.toFixed(2)],
   r.ratio?.toFixed(1) ?? "–",
 ];
 
+/** One row for each length in bfloat16. */
+function bfloatRows(records: readonly GpuRecord[]): string[][] {
+  const lengths = [...new Set(records.map(({ N }) => N))].sort((a, b) => a - b);
+  return lengths.map((N) => {
+    const r = fastest(records.filter((r) => r.N === N))!;
+    return [
+      ...[lengthName(N), String(r.B * r.H), String(r.ours_ms), r.over_floor.toFixed(1)],
+      r.ratio?.toFixed(1) ?? "–",
+      ...[r.rel_error, r.peer_rel_error].map((e) => e?.toExponential(1) ?? "–"),
+    ];
+  });
+}
+
+const attentionCells = (r: GpuRecord): string[] => [
+  ...[lengthName(r.L), String(r.B), String(r.ours_ms), String(r.peer_ms), r.ratio!.toFixed(1)],
+];
+
+/** The largest error of each pass and type. */
+function worstErrors(records: readonly GpuRecord[]): string {
+  const worst = new Map<string, number>();
+  for (const { pass, dtype, rel_error } of records) {
+    const key = `${pass} ${dtype}`;
+    worst.set(key, Math.max(worst.get(key) ?? 0, rel_error));
+  }
+  return [...worst].map(([key, error]) => `${key} ${error.toExponential(1)}`).join(", ");
+}
+
 /** README's tables: a row for each transform length, and one for each kernel that asks for less. */
 export function gpuTable(all: readonly GpuRecord[]): string {
   const [first] = all;
   if (!first) return "No records.";
   const short = all.filter(({ plan }) => plan === "short");
-  const records = all.filter((r) => !isApart(r));
+  const bfloat = all.filter((r) => r.dtype === "bfloat16" && !isApart(r));
+  const records = all.filter((r) => r.dtype !== "bfloat16" && !isApart(r));
   const saving = all.filter(saves);
   const lengths = [...new Set(records.map((r) => r.N))].sort((a, b) => a - b);
   const rows = lengths.map((N) => {
     const here = records.filter((r) => r.N === N);
     const sample = here.find((r) => matches(r, gated)) ?? here[0]!;
     const cells = columns.map(({ pick, cell }) => {
-      const found = here.find((r) => matches(r, pick));
+      const found = fastest(here.filter((r) => matches(r, pick)));
       return found ? cell(found) : "–";
     });
     return [lengthName(N), String(sample.B * sample.H), ...cells];
@@ -158,25 +198,25 @@ export function gpuTable(all: readonly GpuRecord[]): string {
     ...[r.case, String(r.B * r.H), String(r.ours_ms), r.ratio!.toFixed(2)],
     (r.workspace_bytes / 1e6).toFixed(1),
   ]);
+  const attended = all.filter(isBesideAttention).map(attentionCells);
   const plain = all
     .filter(isPlain)
     .map((r) => [
       ...[r.case, String(r.B * r.H), String(r.ours_ms), String(r.peer_ms)],
       (1 / r.ratio!).toFixed(2),
     ]);
+  const table = (titles: string[], cells: string[][]): string[] =>
+    cells.length > 0 ? [markdown(titles, cells)] : [];
+  const [ms, copy] = ["gated bfloat16, ms", "× one copy"];
+  const flash = "× flash-fft-conv";
   return [
     `Medians of device time, spectrum of the kernel included. ${gpuLine(first)}.`,
-    ...(rows.length > 0
-      ? [markdown(["N", "B·H", ...columns.map(({ title }) => title)], rows)]
-      : []),
-    ...(savings.length > 0
-      ? [markdown(["case", "B·H", "ms", "× whole kernel", "work memory, MB"], savings)]
-      : []),
-    ...(plain.length > 0
-      ? [markdown(["case", "B·H", "ms", "all features, ms", "times as long"], plain)]
-      : []),
-    ...(short.length > 0
-      ? [markdown(["case", "B·H", "ms", "× one copy", "× Conv1d"], short.map(shortCells))]
-      : []),
+    `Largest relative errors: ${worstErrors(all)}.`,
+    ...table(["N", "B·H", ...columns.map(({ title }) => title)], rows),
+    ...table(["N", "B·H", ms, copy, flash, "error", "error of flash-fft-conv"], bfloatRows(bfloat)),
+    ...table(["L", "B", ms, `${attention}, ms`, `× ${attention}`], attended),
+    ...table(["case", "B·H", "ms", "× whole kernel", "work memory, MB"], savings),
+    ...table(["case", "B·H", "ms", "all features, ms", "times as long"], plain),
+    ...table(["case", "B·H", "ms", "× one copy", "× Conv1d"], short.map(shortCells)),
   ].join("\n\n");
 }

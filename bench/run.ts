@@ -5,7 +5,7 @@
  *   short         short depthwise convolutions against plain JavaScript
  *   plans         the chosen plan against every other candidate, on twenty shapes
  *   webgpu        ours on the GPU against the time of copying, PyTorch and flash-fft-conv; short kernels and masked
- *                 frequencies against whole ones; short depthwise convolutions against Conv1d
+ *                 frequencies against whole ones; short ones against Conv1d; beside FlashAttention-2
  *   sparse        frequency-sparse convolutions against dense ones
  *   forms         one stage of a transform on a GPU: butterflies, subgroup matrices, both by turns
  *   partial       kernels shorter than the input: time over K, work memory over L
@@ -52,6 +52,7 @@ import {
   runGpuCase,
   wholeKernel,
 } from "./webgpu.ts";
+import { attentionName, gpuAttentionCases, runGpuAttention } from "./webgpu-attention.ts";
 import { gpuDefaultCases, runGpuDefaults } from "./webgpu-defaults.ts";
 import { gpuShortCases, runGpuShort, shortName } from "./webgpu-short.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
@@ -222,6 +223,9 @@ async function runGpu(only: RegExp, quick: boolean, json: string | undefined): P
     ];
     const jobs = [
       ...long.map((c) => ({ name: caseName(c), measured: () => runGpuCase(c, run) })),
+      ...(quick ? [] : gpuAttentionCases()).map((c) => ({
+        ...{ name: attentionName(c), measured: () => runGpuAttention(c, run) },
+      })),
       ...(quick ? [] : gpuDefaultCases()).map((c) => ({
         ...{ name: `${caseName(c)}, default limits`, measured: () => runGpuDefaults(c, run) },
       })),
@@ -232,7 +236,8 @@ async function runGpu(only: RegExp, quick: boolean, json: string | undefined): P
     for (const { measured } of jobs.filter(({ name }) => only.test(name))) {
       const records = await measured();
       for (const r of records) {
-        const peer = r.peer ? `${r.ratio} × ${r.peer} (${r.peer_ms} ms)` : "";
+        const type = r.peer_dtype && r.peer_dtype !== r.dtype ? `${r.peer_dtype}, ` : "";
+        const peer = r.peer ? `${r.ratio} × ${r.peer} (${type}${r.peer_ms} ms)` : "";
         const own = `${r.ours_ms} ms, ${r.over_floor} × floor, error ${r.rel_error}`;
         console.log(`${r.case}  ${own}  ${peer}  [${r.plan}]`);
       }

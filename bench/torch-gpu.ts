@@ -1,7 +1,7 @@
 /**
  * PyTorch and flash-fft-conv on the same GPU, in a child process: the complex FFT in float32 that the paper compares with
- * (`fft`), the real one (`rfft`), and flash-fft-conv where it is installed. Each is checked against float64 before it is
- * timed; gradients are those of autograd, timed without the forward pass that they need.
+ * (`fft`), the real one (`rfft`), flash-fft-conv where it is installed, Conv1d, and FlashAttention-2. Each is checked
+ * against float64 before it is timed; gradients are those of autograd, timed without the forward pass that they need.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { createInterface } from "node:readline";
@@ -9,59 +9,78 @@ import { createInterface } from "node:readline";
 const python = "python3";
 
 /**
- * Reads one JSON case a line, answers one JSON line: milliseconds by CUDA events, the relative error of one row, and the
- * bytes that were allocated at most beside inputs and results.
+ * Reads one JSON case a line, answers one JSON line: milliseconds by CUDA events, the relative error of one row (of the
+ * worst gradient of one channel), and the bytes that were allocated at most beside inputs and results.
  */
 const script = `
-import json, sys, torch
+import json, math, sys, torch
 device = "cuda"
-def spectra(m, x, n): return (torch.fft.rfft if m["peer"] == "rfft" else torch.fft.fft)(x.float(), n=n)
-def torch_forward(m, t, n):
+def random(m, names): return {name: torch.randn(m["B"], m["H"], m["L"], device=device, dtype=getattr(torch, m["dtype"])) for name in names}
+def spectra(m, x): return (torch.fft.rfft if m["peer"] == "rfft" else torch.fft.fft)(x.float(), n=m["N"])
+def torch_forward(m, t):
     x = t["u"] * t["pre"] if m["gated"] else t["u"]
-    f = spectra(m, x, n) * spectra(m, t["k"], n)
-    y = torch.fft.irfft(f, n=n) if m["peer"] == "rfft" else torch.fft.ifft(f).real
+    f = spectra(m, x) * spectra(m, t["k"])
+    y = torch.fft.irfft(f, n=m["N"]) if m["peer"] == "rfft" else torch.fft.ifft(f).real
     y = y[..., : m["L"]].to(t["u"].dtype)
     return y * t["post"] if m["gated"] else y
-def flash(m, n):
+def flash(m):
     from flashfftconv import FlashFFTConv
-    conv = FlashFFTConv(n, dtype=getattr(torch, m["dtype"])).to(device)
-    def run(t):
-        k = t["k"]
-        return conv(t["u"], k, t["pre"], t["post"]) if m["gated"] else conv(t["u"], k)
-    return run
-def error(m, t, y, n):
-    d = lambda x: x[0, 0].double().cpu()
-    x = d(t["u"]) * (d(t["pre"]) if m["gated"] else 1)
-    exact = torch.fft.irfft(torch.fft.rfft(x, n=n) * torch.fft.rfft(t["k"][0].double().cpu(), n=n), n=n)[: m["L"]]
-    if m["gated"]: exact = exact * d(t["post"])
-    return ((d(y) - exact).norm() / exact.norm()).item()
+    conv = FlashFFTConv(m["N"], dtype=getattr(torch, m["dtype"])).to(device)
+    return lambda t: conv(t["u"], t["k"], t["pre"], t["post"]) if m["gated"] else conv(t["u"], t["k"])
+def exact_long(m, t):
+    x = t["u"] * t["pre"] if m["gated"] else t["u"]
+    y = torch.fft.irfft(torch.fft.rfft(x, n=m["N"]) * torch.fft.rfft(t["k"], n=m["N"]), n=m["N"])[..., : m["L"]]
+    return y * t["post"] if m["gated"] else y
+def long(m):
+    t = random(m, ["u", "pre", "post"] if m["gated"] else ["u"])
+    t["k"] = torch.randn(m["H"], m["L"], device=device)
+    return t, flash(m) if m["peer"] == "flash-fft-conv" else lambda t: torch_forward(m, t), exact_long
 def short(m):
-    dtype, d, k = getattr(torch, m["dtype"]), m["H"], m["N"]
-    conv = torch.nn.Conv1d(d, d, k, groups=d, padding=k - 1).to(device, dtype)
-    x = torch.randn(m["B"], d, m["L"], device=device, dtype=dtype)
-    exact = torch.nn.functional.conv1d(x[:1, :1].double().cpu(), conv.weight[:1].detach().double().cpu(), conv.bias[:1].detach().double().cpu(), padding=k - 1)[..., : m["L"]]
-    forward = lambda t: conv(t["x"])[..., : m["L"]]
-    error = ((forward({"x": x}).detach()[:1, :1].double().cpu() - exact).norm() / exact.norm()).item()
-    return {"x": x}, forward, [conv.weight, conv.bias], error
+    d, k = m["H"], m["N"]
+    conv = torch.nn.Conv1d(d, d, k, groups=d, padding=k - 1).to(device, getattr(torch, m["dtype"]))
+    t = {**random(m, ["x"]), "weight": conv.weight.detach(), "bias": conv.bias.detach()}
+    forward = lambda t: torch.nn.functional.conv1d(t["x"], t["weight"], t["bias"], padding=k - 1, groups=t["x"].shape[1])[..., : m["L"]]
+    return t, forward, lambda m, t: forward({name: x.cpu() for name, x in t.items()}).to(device)
+def attention(m):
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    heads = lambda x: x.view(m["B"], -1, m["N"], m["L"]).transpose(2, 3)
+    t = {name: heads(x).contiguous() for name, x in random(m, ["q", "k", "v"]).items()}
+    def forward(t):
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return torch.nn.functional.scaled_dot_product_attention(t["q"], t["k"], t["v"], is_causal=True)
+    return t, forward, None
+def attention_error(m, t, y):
+    q, k, v = (t[name][0, 0].double() for name in "qkv")
+    last = slice(max(0, m["L"] - 64), m["L"])
+    scores = q[last] @ k.T / m["N"] ** 0.5
+    later = torch.arange(m["L"], device=device) > torch.arange(m["L"], device=device)[last, None]
+    exact = scores.masked_fill(later, float("-inf")).softmax(-1) @ v
+    return relative(y[0, 0, last], exact)
+def relative(a, b): return ((a.double() - b).norm() / b.norm()).item()
+def first(x): return x[0, 0] if x.dim() > 2 else x[0]
+def error(m, t, exact, y, gradients, dy):
+    items = slice(None) if gradients else slice(0, 1)
+    channel = lambda name, x: (x[items, :1] if name in ("u", "pre", "post", "x") else x[:1]).detach().double().requires_grad_(bool(gradients))
+    t = {name: channel(name, x) for name, x in t.items()}
+    right = exact(m, t)
+    if not gradients: return relative(first(y), first(right))
+    rights = torch.autograd.grad(right, list(t.values()), dy[:, :1].double())
+    return max(relative(first(a), first(b)) for a, b in zip(gradients, rights))
 def measure(m):
-    n = m["N"]
-    dtype = getattr(torch, m["dtype"])
-    if m["peer"] == "conv1d": t, forward, weights, known = short(m)
-    else: weights, known = [], None
-    if known is None: t = {name: torch.randn(m["B"], m["H"], m["L"], device=device, dtype=dtype) for name in (["u", "pre", "post"] if m["gated"] else ["u"])}
-    if known is None: t["k"] = torch.randn(m["H"], m["L"], device=device)
-    if known is None: forward = flash(m, n) if m["peer"] == "flash-fft-conv" else (lambda t: torch_forward(m, t, n))
+    t, forward, exact = {"conv1d": short, "attention": attention}.get(m["peer"], long)(m)
     backward = m["pass"] == "backward"
     torch.set_grad_enabled(backward)
     if backward:
         for x in t.values(): x.requires_grad_(True)
     y = forward(t)
-    reply = {"error": error(m, {k: x.detach() for k, x in t.items()}, y.detach(), n) if known is None else known}
     if backward:
-        leaves, dy = list(t.values()) + weights, torch.randn_like(y)
+        leaves, dy = list(t.values()), torch.randn_like(y)
         run = lambda t: torch.autograd.grad(y, leaves, dy, retain_graph=True)
+        reply = {"error": error(m, t, exact, y, run(t), dy)}
     else:
         run = forward
+        reply = {"error": attention_error(m, t, y) if exact is None else error(m, t, exact, y, None, None)}
+    if not math.isfinite(reply["error"]): reply["error"] = None
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -87,11 +106,11 @@ for line in sys.stdin:
 
 /** A case for a peer. */
 export interface TorchCase {
-  readonly peer: "fft" | "rfft" | "flash-fft-conv" | "conv1d";
+  readonly peer: "fft" | "rfft" | "flash-fft-conv" | "conv1d" | "attention";
   readonly B: number;
   readonly H: number;
   readonly L: number;
-  /** Length of the transform, or taps of a short convolution. */
+  /** Length of the transform, taps of a short convolution, or channels of a head. */
   readonly N: number;
   readonly dtype: string;
   readonly gated: boolean;
@@ -102,7 +121,8 @@ export interface TorchCase {
 /** What a peer answers: sorted times, or why there are none. */
 export interface TorchAnswer {
   readonly ms?: readonly number[];
-  readonly error?: number;
+  /** null where an answer is not finite: float16 may overflow. */
+  readonly error?: number | null;
   /** Memory beside inputs and results. */
   readonly bytes?: number;
   readonly refusal?: string;
@@ -125,18 +145,30 @@ export function openTorchGpu(): TorchGpu | string {
   if (probe.status !== 0) return probe.stderr.trim().split("\n").at(-1)!;
   const child = spawn(python, ["-u", "-c", script], { stdio: ["pipe", "pipe", "inherit"] });
   const waiting: ((answer: TorchAnswer) => void)[] = [];
+  let ended: TorchAnswer | undefined;
+  const end = (refusal: string): void => {
+    ended = { refusal };
+    for (const resolve of waiting.splice(0)) resolve(ended);
+  };
   createInterface({ input: child.stdout }).on("line", (line) =>
     waiting.shift()?.(JSON.parse(line) as TorchAnswer),
   );
-  child.on("exit", (code) => {
-    for (const resolve of waiting.splice(0)) resolve({ refusal: `its process ended with ${code}` });
-  });
+  child.on("exit", (code) => end(`its process ended with ${code}`));
+  // A process that has just died takes no case.
+  child.stdin.on("error", ({ message }) => end(message));
+  const refusals = new Set<string>();
   return {
-    measure: (torchCase) =>
-      new Promise((resolve) => {
+    async measure(torchCase) {
+      const answer = await new Promise<TorchAnswer>((resolve) => {
+        if (ended) return resolve(ended);
         waiting.push(resolve);
         child.stdin.write(`${JSON.stringify(torchCase)}\n`);
-      }),
+      });
+      const refusal = answer.refusal && `no ${torchCase.peer}: ${answer.refusal.split("\n")[0]}`;
+      if (refusal && !refusals.has(refusal)) console.log(refusal);
+      if (refusal) refusals.add(refusal);
+      return answer;
+    },
     close: () => child.kill(),
   };
 }

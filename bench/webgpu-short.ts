@@ -2,18 +2,17 @@
  * Short depthwise convolutions and fused projections on a GPU, with everything in GPU buffers, against the time that their tensors need to be
  * copied once and against PyTorch's Conv1d(groups = D), for the layout that it has.
  */
-import { type Dtype, decode } from "../src/dtype.ts";
+import type { Dtype } from "../src/dtype.ts";
 import {
   FlashDepthwiseConv1d,
   FlashHyenaProjections,
   type GpuTensor,
   type Layout,
 } from "../src/index.ts";
-import { depthwiseOracleForward } from "../src/math/depthwise-oracle.ts";
-import { relativeError } from "../src/math/oracle.ts";
-import { readBytes } from "./gpu-device.ts";
+import { checkShortGradients, checkShortOutputs, shortStarts } from "./gpu-check-short.ts";
+import { empty, fill } from "./gpu-data.ts";
 import { round } from "./records.ts";
-import { deviceTimes, fill, type GpuRecord, type GpuRun, median, storedPool } from "./webgpu.ts";
+import { compared, deviceTimes, type GpuRecord, type GpuRun, median } from "./webgpu.ts";
 
 /** One measurement: B = 16, bias, no activation; D channels of an output, of which the projections read three times as many. */
 export interface GpuShortCase {
@@ -60,45 +59,6 @@ export function shortName(c: GpuShortCase): string {
   return `${form === "linear" ? "short" : "projections"} ${layout} ${pass} D=${channels} L=${length} K=${kernelLength} ${dtype}`;
 }
 
-/** Wrong answers have no speed: twice what rounding once errs. */
-const largestError = { float32: 1e-6, float16: 2 ** -11, bfloat16: 2 ** -8 } as const;
-
-/** The first channel's outputs of the first batch item. */
-async function firstRow(device: GPUDevice, y: GpuTensor, c: GpuShortCase): Promise<Float64Array> {
-  const { layout, length, channels, dtype } = c;
-  const each = storedPool(dtype).BYTES_PER_ELEMENT;
-  const stride = layout === "BHL" ? 1 : channels;
-  const size = Math.ceil(((length - 1) * stride + 1) * (each / 4)) * 4;
-  const copy = await readBytes(device, y.data as GPUBuffer, size);
-  const stored = dtype === "float32" ? new Float32Array(copy) : new Uint16Array(copy);
-  const row = stored.filter((_, i) => i % stride === 0).subarray(0, length);
-  return decode(row, dtype);
-}
-
-/** Channels of x for one of an output. */
-const packing = ({ form }: GpuShortCase): number => (form === "projections" ? 3 : 1);
-
-/** That row in float64, of tensors that are filled from the pool. */
-function exactRow({ problem }: Opened, c: GpuShortCase): Float64Array {
-  const { layout, length, channels, dtype, kernelLength } = c;
-  const pool = decode(storedPool(dtype), dtype);
-  const taps = storedPool("float32");
-  const packed = packing(c);
-  const [step, third] = layout === "BHL" ? [1, channels * length] : [packed * channels, channels];
-  const from = (values: Float64Array | Float32Array, count: number, each: number, apart: number) =>
-    Float64Array.from({ length: packed * count }, (_, i) => {
-      const at = Math.floor(i / count) * apart + (i % count) * each;
-      return values[at % values.length]!;
-    });
-  const inputs = {
-    ...{ batch: 1, length, x: from(pool, length, step, third) },
-    weight: from(taps as Float32Array, kernelLength, 1, channels * kernelLength),
-    bias: from(taps as Float32Array, 1, 1, channels),
-  };
-  const alone = { ...problem, channels: 1, layout: "BHL" as const };
-  return depthwiseOracleForward(alone, inputs)[0]!;
-}
-
 /** An object of either class, with its outputs and their gradients as lists. */
 interface Opened {
   readonly problem: FlashDepthwiseConv1d["problem"];
@@ -111,7 +71,7 @@ interface Opened {
 interface Recorded {
   readonly weight: GpuTensor;
   readonly bias: GpuTensor;
-  readonly encoder?: GPUCommandEncoder;
+  readonly encoder?: GPUCommandEncoder | undefined;
   /** Where dx goes. */
   readonly out?: GpuTensor;
 }
@@ -150,7 +110,7 @@ export async function runGpuShort(c: GpuShortCase, run: GpuRun): Promise<GpuReco
   const { device, rounds, torch } = run;
   const { layout, dtype, pass, length, kernelLength } = c;
   const each = dtype === "float32" ? 4 : 2;
-  const packed = packing(c);
+  const packed = c.form === "projections" ? 3 : 1;
   const outputs = packed === 3 ? 2 : 1;
   const row = packed * length * each;
   const B = Math.max(1, Math.min(batch, Math.floor(run.mostBytes / (c.channels * row))));
@@ -158,27 +118,31 @@ export async function runGpuShort(c: GpuShortCase, run: GpuRun): Promise<GpuReco
   const channels = B > 1 ? c.channels : Math.max(1, Math.min(c.channels, most));
   const actual = { ...c, channels };
   const conv = await openShort(actual, device, B);
-  const tensor = (count: number): GpuTensor =>
-    fill(device, layout === "BHL" ? [B, count, length] : [B, length, count], dtype);
-  const several = (): GpuTensor[] => Array.from({ length: outputs }, () => tensor(channels));
-  const x = tensor(packed * channels);
-  const y = several();
-  const dy = pass === "backward" ? several() : [];
-  const dx = pass === "backward" ? [tensor(packed * channels)] : [];
-  const weight = fill(device, [packed * channels, kernelLength], "float32");
-  const bias = fill(device, [packed * channels], "float32");
+  const shape = (count: number): number[] =>
+    layout === "BHL" ? [B, count, length] : [B, length, count];
+  const x = fill(device, shape(packed * channels), dtype, shortStarts.x);
+  const dy = shortStarts.dy
+    .slice(0, pass === "backward" ? outputs : 0)
+    .map((start) => fill(device, shape(channels), dtype, start));
+  const y =
+    pass === "forward"
+      ? Array.from({ length: outputs }, () => empty(device, shape(channels), dtype))
+      : [];
+  const dx = dy.length > 0 ? [empty(device, shape(packed * channels), dtype)] : [];
+  const weight = fill(device, [packed * channels, kernelLength], "float32", shortStarts.weight);
+  const bias = fill(device, [packed * channels], "float32", shortStarts.bias);
   const results: GpuTensor[] = [];
   try {
-    await conv.forward(x, y, { weight, bias });
-    const rel = relativeError(
-      Float32Array.from(await firstRow(device, y[0]!, actual)),
-      exactRow(conv, actual),
-    );
-    if (!(rel < largestError[dtype])) throw new Error(`the answer is wrong, relative error ${rel}`);
-    const record = async (encoder: GPUCommandEncoder): Promise<void> => {
+    const record = async (encoder?: GPUCommandEncoder): Promise<GpuTensor[]> => {
       if (pass === "forward") await conv.forward(x, y, { weight, bias, encoder });
       else results.push(...(await conv.backward(x, dy, { weight, bias, encoder, out: dx[0]! })));
+      return results;
     };
+    const [dweight, dbias] = await record();
+    const checked = { problem: conv.problem, batch: B, length, dtype };
+    const rel = dweight
+      ? await checkShortGradients(device, checked, { dx: dx[0]!, dweight, dbias: dbias! })
+      : await checkShortOutputs(device, checked, y);
     const times = await deviceTimes(device, record, rounds);
     const ms = median(times);
     // What is read and written once: x and the outputs, or x, their gradients and dx.
@@ -193,24 +157,18 @@ export async function runGpuShort(c: GpuShortCase, run: GpuRun): Promise<GpuReco
       ...{ rel_error: round(rel), plan: "short", predicted_ms: round(floor), workspace_bytes: 0 },
       ...{ rounds, adapter: run.adapter, node: process.version },
     };
-    const answer =
-      typeof torch === "string" || layout !== "BHL" || c.form !== "linear"
-        ? {}
-        : await torch.measure({
-            ...{ peer: "conv1d", B, H: channels, L: length, N: kernelLength },
-            ...{ dtype, gated: false, pass, rounds },
-          });
-    const peerMs = answer.ms ? median(answer.ms) : null;
-    return [
-      {
-        ...ours,
-        peer: peerMs === null ? null : "conv1d",
-        peer_ms: peerMs && round(peerMs),
-        peer_rel_error: answer.error === undefined ? null : round(answer.error),
-        peer_workspace_bytes: answer.bytes ?? null,
-        ratio: peerMs && round(peerMs / ms),
-      },
-    ];
+    const alone = {
+      ...{ peer: null, peer_ms: null, peer_rel_error: null, peer_workspace_bytes: null },
+      ratio: null,
+    };
+    if (typeof torch === "string" || layout !== "BHL" || c.form !== "linear")
+      return [{ ...ours, ...alone }];
+    const peer = "conv1d";
+    const answer = await torch.measure({
+      ...{ peer, B, H: channels, L: length, N: kernelLength },
+      ...{ dtype, gated: false, pass, rounds },
+    });
+    return [{ ...ours, ...(answer.ms ? compared(answer, peer, dtype, ms) : alone) }];
   } finally {
     conv.dispose();
     for (const t of [x, ...y, ...dy, ...dx, weight, bias, ...results])

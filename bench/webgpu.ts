@@ -5,14 +5,14 @@
  * large; `scaled_ms` says what all rows would take.
  */
 import { planOf } from "../src/cli/accuracy.ts";
-import { type Dtype, decode, encode } from "../src/dtype.ts";
-import { FlashFFTConv, type GpuTensor, sparsifyKernel } from "../src/index.ts";
-import { oracleForward, relativeError } from "../src/math/oracle.ts";
+import type { Dtype } from "../src/dtype.ts";
+import { FlashFFTConv, type GpuTensor } from "../src/index.ts";
 import type { FrequencyBlocks } from "../src/plan/frequencies.ts";
-import { createProblem, type Problem } from "../src/plan/problem.ts";
-import { readBytes, timedSubmission } from "./gpu-device.ts";
+import { checkResults, starts } from "./gpu-check.ts";
+import { empty, fill, usage } from "./gpu-data.ts";
+import { timedSubmission } from "./gpu-device.ts";
 import { round } from "./records.ts";
-import type { TorchCase, TorchGpu } from "./torch-gpu.ts";
+import type { TorchAnswer, TorchCase, TorchGpu } from "./torch-gpu.ts";
 
 /** What a kernel of few taps or frequencies is compared with: ours, with all of them. */
 export const wholeKernel = "ours, whole kernel";
@@ -40,6 +40,8 @@ export interface GpuRecord {
   readonly over_floor: number;
   readonly copy_gb_per_s: number;
   readonly peer: string | null;
+  /** How the peer's data were stored; older records lack it, and where the peer is ours. */
+  readonly peer_dtype?: string;
   readonly peer_ms: number | null;
   readonly peer_rel_error: number | null;
   readonly peer_workspace_bytes: number | null;
@@ -71,7 +73,10 @@ export interface GpuCase {
 
 const lengths = [8, 10, 12, 13, 14, 15, 16, 17, 18, 20, 22].map((e) => 2 ** e);
 
-/** All cases; quick ones are every other length, half precision alone. */
+/** Lengths at which bfloat16 has cases of its own, from one pass on chip to the longest. */
+const bfloatLengths = [10, 14, 16, 20, 22].map((e) => 2 ** e);
+
+/** All cases; quick ones are every third length, gated and forward in float16 alone. */
 export function gpuCases(quick: boolean): GpuCase[] {
   const chosen = lengths.filter((_, i) => !quick || i % 3 === 1);
   return chosen.flatMap((N) => {
@@ -82,6 +87,9 @@ export function gpuCases(quick: boolean): GpuCase[] {
       { ...half, mode: "circular", pass: "forward", gated: true },
       { ...half, mode: "causal", pass: "backward", gated: true },
       { N, dtype: "float32", mode: "causal", pass: "forward", gated: true },
+      ...(bfloatLengths.includes(N)
+        ? [{ N, dtype: "bfloat16", mode: "causal", pass: "forward", gated: true } as const]
+        : []),
     ];
     return quick ? cases.slice(0, 1) : cases;
   });
@@ -146,64 +154,6 @@ function rowsOf(N: number): { B: number; H: number } {
 
 /** Work before anything is timed. */
 const wakingMs = 300;
-
-const usage = 0x80 | 0x8 | 0x4;
-
-/** Samples of unit scale that repeat after 2^20: long enough for no length to see them again in a row's window of cache. */
-function samples(count: number): Float64Array {
-  let state = 12_345;
-  const uniform = (): number => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32 - 0.5;
-  };
-  return Float64Array.from(
-    { length: count },
-    () => 1.7 * (uniform() + uniform() + uniform() + uniform()),
-  );
-}
-
-const pool = samples(2 ** 20);
-const stored = new Map<Dtype, Float32Array | Uint16Array>();
-
-/** Samples that tensors are filled with, again and again. */
-export function storedPool(dtype: Dtype): Float32Array | Uint16Array {
-  let values = stored.get(dtype);
-  if (!values) {
-    values = encode(pool, dtype);
-    stored.set(dtype, values);
-  }
-  return values;
-}
-
-/** A buffer of samples. */
-export function fill(device: GPUDevice, shape: readonly number[], dtype: Dtype): GpuTensor {
-  const values = storedPool(dtype);
-  const count = shape.reduce((a, b) => a * b, 1);
-  const each = values.BYTES_PER_ELEMENT;
-  const data = device.createBuffer({ size: Math.ceil((count * each) / 16) * 16, usage });
-  const first = values.subarray(0, Math.min(values.length, count));
-  device.queue.writeBuffer(data, 0, first as Float32Array<ArrayBuffer>);
-  const staging = device.createBuffer({ size: first.byteLength, usage });
-  const encoder = device.createCommandEncoder();
-  encoder.copyBufferToBuffer(data, 0, staging, 0, first.byteLength);
-  for (let at = values.length; at < count; at += values.length) {
-    const bytes = Math.min(values.length, count - at) * each;
-    encoder.copyBufferToBuffer(staging, 0, data, at * each, bytes);
-  }
-  device.queue.submit([encoder.finish()]);
-  staging.destroy();
-  return { data, shape };
-}
-
-const destroy = (t: GpuTensor): void => (t.data as GPUBuffer).destroy();
-
-async function readRow(device: GPUDevice, tensor: GpuTensor, dtype: Dtype): Promise<Float64Array> {
-  const width = tensor.shape.at(-1)!;
-  const bytes = Math.ceil((width * storedPool(dtype).BYTES_PER_ELEMENT) / 4) * 4;
-  const copy = await readBytes(device, tensor.data as GPUBuffer, bytes);
-  const values = dtype === "float32" ? new Float32Array(copy) : new Uint16Array(copy);
-  return decode(values.subarray(0, width), dtype);
-}
 
 export const median = (sorted: readonly number[]): number => sorted[sorted.length >> 1]!;
 
@@ -278,60 +228,47 @@ export interface GpuRun {
 
 /** Measure one case: ours, then each peer, and the records of it. */
 export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> {
-  const { device, rounds } = run;
-  const { mode, N, dtype, gated } = c;
+  const { device, rounds, torch } = run;
+  const { mode, N, dtype, gated, pass } = c;
   const L = mode === "causal" ? N / 2 : N;
   const each = dtype === "float32" ? 4 : 2;
   const K = c.kernelLength ?? L;
   const most = c.rows ?? rowsOf(N);
   const B = Math.max(1, Math.min(most.B, Math.floor(run.mostBytes / (most.H * L * each))));
   const H = B > 1 ? most.H : Math.max(1, Math.min(most.H, Math.floor(run.mostBytes / (L * each))));
-  const shape = [B, H, L];
   const options = { mode, length: L, dtype, device, batch: B, channels: H } as const;
   using conv = await FlashFFTConv.create({
     ...{ ...options, kernelLength: K },
     ...(c.frequencies && { frequencies: c.frequencies }),
     ...(c.plan && { plan: c.plan }),
   });
-  const tensors: Record<string, GpuTensor> = {
-    u: fill(device, shape, dtype),
-    k: fill(device, [H, L], "float32"),
-    y: fill(device, shape, dtype),
-    ...(gated && { pregate: fill(device, shape, dtype), postgate: fill(device, shape, dtype) }),
+  const tensors = openTensors(device, { shape: [B, H, L], dtype, gated, pass });
+  /** Checked, then timed. */
+  const measured = async (of: FlashFFTConv, taps: number) => {
+    const { u, k: all, dy, pregate, postgate, ...out } = tensors;
+    const k = { ...all, shape: [H, taps] };
+    const gates = { pregate, postgate };
+    const call = (encoder?: GPUCommandEncoder): Promise<unknown> => {
+      if (!dy) return of.forward(u, k, { ...gates, out: out.y, encoder });
+      const gradients = { ...out, dk: { ...out.dk!, shape: k.shape } };
+      return of.backward(dy, u, k, { ...gates, out: gradients, encoder });
+    };
+    await call();
+    const error = await checkResults(of, device, tensors, { B, H, gated, pass, dtype });
+    return { error, times: await deviceTimes(device, call, rounds) };
   };
-  const { u, k, y, pregate, postgate } = tensors as Record<"u" | "k" | "y", GpuTensor> &
-    Partial<Record<string, GpuTensor>>;
   try {
-    await conv.forward(u, { ...k, shape: [H, K] }, { pregate, postgate, out: y });
-    const rel = await checkRow(conv, device, { y, gated, dtype, L });
-    const taps = { ...k, shape: [H, K] };
-    let call = (
-      of: FlashFFTConv,
-      kernel: GpuTensor,
-      encoder: GPUCommandEncoder,
-    ): Promise<unknown> => of.forward(u, kernel, { pregate, postgate, out: y, encoder });
-    if (c.pass === "backward") {
-      const dk = fill(device, [H, L], "float32");
-      const out: Record<string, GpuTensor> = { du: y };
-      if (gated) for (const g of ["dpregate", "dpostgate"]) out[g] = fill(device, shape, dtype);
-      const dy = fill(device, shape, dtype);
-      Object.assign(tensors, { dy, dk, a: out.dpregate ?? dy, b: out.dpostgate ?? dy });
-      call = (of, kernel, encoder) => {
-        const all = { ...out, dk: { ...dk, shape: kernel.shape } };
-        return of.backward(dy, u, kernel, { pregate, postgate, out: all, encoder });
-      };
-    }
-    const times = await deviceTimes(device, (encoder) => call(conv, taps, encoder), rounds);
-    const touched = (c.pass === "forward" ? (gated ? 4 : 2) : gated ? 7 : 3) * B * H * L * each;
+    const { error, times } = await measured(conv, K);
+    const touched = (pass === "forward" ? (gated ? 4 : 2) : gated ? 7 : 3) * B * H * L * each;
     const ms = median(times);
     const floor = (touched / run.bandwidth) * 1e3;
     const ours = {
-      ...{ case: caseName(c), mode, pass: c.pass, gated, B, H, L, K, N, dtype },
+      ...{ case: caseName(c), mode, pass, gated, B, H, L, K, N, dtype },
       ...{ ours_ms: round(ms), ours_min_ms: round(times[0]!) },
       scaled_ms: round((ms * allRows) / (B * H)),
       ...{ floor_ms: round(floor), over_floor: round(ms / floor) },
       copy_gb_per_s: round(run.bandwidth / 1e9),
-      ...{ rel_error: round(rel), plan: planOf(c.pass === "forward" ? "y" : "du", conv.explain()) },
+      ...{ rel_error: round(error), plan: planOf(pass === "forward" ? "y" : "du", conv.explain()) },
       predicted_ms: round(conv.explain().chosen.predictedMs),
       workspace_bytes: conv.memory().workspaceBytes,
       ...{ rounds, adapter: run.adapter, node: process.version },
@@ -346,84 +283,87 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
     };
     if (c.kernelLength || c.frequencies) {
       using whole = await FlashFFTConv.create(options);
-      await whole.forward(u, k, { pregate, postgate, out: y });
-      const wholeError = await checkRow(whole, device, { y, gated, dtype, L });
-      const wholeTimes = await deviceTimes(device, (encoder) => call(whole, k, encoder), rounds);
-      const wholeMs = median(wholeTimes);
-      const peer = {
-        peer: wholeKernel,
-        peer_ms: round(wholeMs),
-        ratio: round(wholeMs / ms),
-      };
-      const peerBytes = whole.memory().workspaceBytes;
-      const compared = { peer_rel_error: round(wholeError), peer_workspace_bytes: peerBytes };
-      return [{ ...ours, ...peer, ...compared }];
+      const dense = await measured(whole, L);
+      const wholeMs = median(dense.times);
+      return [
+        {
+          ...{ ...ours, peer: wholeKernel, peer_ms: round(wholeMs) },
+          peer_rel_error: round(dense.error),
+          peer_workspace_bytes: whole.memory().workspaceBytes,
+          ratio: round(wholeMs / ms),
+        },
+      ];
     }
-    if (typeof run.torch === "string") return [alone];
+    if (typeof torch === "string") return [alone];
     const records: GpuRecord[] = [];
-    const peers =
-      dtype === "float32" ? (["rfft"] as const) : (["fft", "rfft", "flash-fft-conv"] as const);
-    for (const peer of peers) {
-      const request: TorchCase = { peer, B, H, L, N, dtype, gated, pass: c.pass, rounds };
-      const answer = await run.torch.measure(request);
-      if (!answer.ms) continue;
-      const peerMs = median(answer.ms);
-      records.push({
-        ...{ ...ours, peer, peer_ms: round(peerMs), peer_rel_error: round(answer.error!) },
-        peer_workspace_bytes: answer.bytes ?? null,
-        ratio: round(peerMs / ms),
-      });
+    for (const [peer, peerDtype] of peersOf(c)) {
+      const shape = { B, H, L, N, dtype: peerDtype };
+      const answer = await torch.measure({ ...shape, peer, gated, pass, rounds });
+      if (answer.ms) records.push({ ...ours, ...compared(answer, peer, peerDtype, ms) });
     }
     return records.length > 0 ? records : [alone];
   } finally {
-    for (const t of new Set(Object.values(tensors))) destroy(t);
+    for (const t of Object.values(tensors)) (t.data as GPUBuffer).destroy();
   }
 }
 
-/** Wrong answers have no speed. */
-const largestError = { float32: 1e-5, float16: 2e-3, bfloat16: 1e-2 } as const;
+/** Who a case meets, and in which type: flash-fft-conv in both of half precision where it is the bar, for the faster counts. */
+function peersOf({ mode, pass, dtype }: GpuCase): [TorchCase["peer"], Dtype][] {
+  const flash = "flash-fft-conv";
+  if (dtype === "float32") return [["rfft", dtype]];
+  if (dtype === "bfloat16") return [[flash, dtype]];
+  const both = mode === "causal" && pass === "forward";
+  return [
+    ...(["fft", "rfft", flash] as const).map((peer): [TorchCase["peer"], Dtype] => [peer, dtype]),
+    ...(both ? [[flash, "bfloat16"] as [TorchCase["peer"], Dtype]] : []),
+  ];
+}
 
-/** Exact rows by what they depend on: several cases share one. */
-const oracles = new Map<string, Float64Array>();
+/** What a record says of a peer that took part. */
+export function compared(
+  { ms = [], error, bytes }: TorchAnswer,
+  peer: string,
+  dtype: string,
+  oursMs: number,
+): Pick<GpuRecord, (`peer${string}` & keyof GpuRecord) | "ratio"> {
+  const peerMs = median(ms);
+  return {
+    ...{ peer, peer_dtype: dtype, peer_ms: round(peerMs) },
+    peer_rel_error: error == null ? null : round(error),
+    peer_workspace_bytes: bytes ?? null,
+    ratio: round(peerMs / oursMs),
+  };
+}
 
-/** The first row against float64: all its tensors begin with the pool's first samples. */
-async function checkRow(
-  conv: FlashFFTConv,
+/** Tensors of a call by their names: those of the forward or of the backward pass. */
+type Tensors = { readonly u: GpuTensor; readonly k: GpuTensor } & {
+  readonly [name in "y" | "pregate" | "postgate" | "dy" | Gradient]?: GpuTensor;
+};
+type Gradient = "du" | "dk" | "dpregate" | "dpostgate";
+
+function openTensors(
   device: GPUDevice,
-  { y, gated, dtype, L }: { y: GpuTensor; gated: boolean; dtype: Dtype; L: number },
-): Promise<number> {
-  const { problem } = conv;
-  const { kernelLength: K, frequencies } = problem;
-  const repeated = (from: ArrayLike<number>, count: number): Float64Array =>
-    Float64Array.from({ length: count }, (_, i) => from[i % pool.length]!);
-  const x = repeated(decode(storedPool(dtype), dtype), L);
-  const key = `${problem.mode} ${L} ${K} ${JSON.stringify(frequencies)} ${dtype} ${gated}`;
-  let exact = oracles.get(key);
-  if (!exact) {
-    const k = repeated(storedPool("float32"), K);
-    exact = oracleForward(frequencies ? circularOver(problem) : problem, {
-      ...{ batch: 1, channels: 1, u: x, k: frequencies ? masked(problem, k) : k },
-      ...(gated && { pregate: x, postgate: x }),
-    });
-    oracles.set(key, exact);
-  }
-  const rel = relativeError(Float32Array.from(await readRow(device, y, dtype)), exact);
-  if (rel < largestError[dtype]) return rel;
-  throw new Error(`the answer is wrong, relative error ${rel}, plan ${conv.explain().chosen.plan}`);
-}
-
-/** The dense convolution that one with frequencies is by its masked kernel. */
-function circularOver({ length, frequencies }: Problem): Problem {
-  const { period } = frequencies!;
-  const options = { mode: "circular", length, kernelLength: period, period } as const;
-  return createProblem(options, "bench");
-}
-
-/** That kernel. */
-function masked({ mode, length, frequencies }: Problem, k: Float64Array): Float64Array {
-  const kernelLength = k.length;
-  const { taps } = sparsifyKernel(Float32Array.from(k), {
-    ...{ mode, length, kernelLength, frequencies: frequencies! },
-  });
-  return Float64Array.from(taps);
+  call: Pick<GpuCase, "dtype" | "gated" | "pass"> & {
+    readonly shape: readonly [number, number, number];
+  },
+): Tensors {
+  const { dtype, gated, pass, shape } = call;
+  const kernel = [shape[1], shape[2]];
+  const given = (name: keyof typeof starts): GpuTensor => fill(device, shape, dtype, starts[name]);
+  return {
+    u: given("u"),
+    k: fill(device, kernel, "float32", starts.k),
+    ...(gated && { pregate: given("pregate"), postgate: given("postgate") }),
+    ...(pass === "forward"
+      ? { y: empty(device, shape, dtype) }
+      : {
+          dy: given("dy"),
+          du: empty(device, shape, dtype),
+          dk: empty(device, kernel, "float32"),
+          ...(gated && {
+            dpregate: empty(device, shape, dtype),
+            dpostgate: empty(device, shape, dtype),
+          }),
+        }),
+  };
 }
