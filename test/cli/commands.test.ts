@@ -124,7 +124,7 @@ describe("verify", () => {
     expect(text.stdout).toContain("1 of 1 comparison above their bounds");
     const { code, records } = await runJson(argv);
     expect([code, records[0]!.passed]).toEqual([1, false]);
-    const bench = await run(["bench", "--length", "100", "--channels", "6", "--seconds", "1"]);
+    const bench = await run(["bench", "--length", "100", "--channels", "6", "--seconds", "0.5"]);
     expect(bench.code).toBe(1);
     expect(bench.stdout).toContain("above its bound");
   });
