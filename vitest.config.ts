@@ -1,3 +1,5 @@
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
@@ -23,6 +25,9 @@ export default defineConfig({
     server: { deps: { external: [/\/dist\//] } },
     // Processes, not threads: the library starts worker threads of its own and its memory is measured per process.
     pool: "forks",
+    // No folder: what the user has tuned changes no plan of a test, nor what a test tunes one of the user's. Child processes
+    // inherit it.
+    env: { FLASHFFTCONV_CACHE: join(tmpdir(), `flashfftconv-tests-${process.pid}`) },
     // All cores: by default one is left for a user who waits for nothing else here.
     maxWorkers: "100%",
     execArgv: ["--expose-gc", ...relaxedSimd],

@@ -189,15 +189,14 @@ export class CpuBackend {
       void this.exclusive(() => this.#pool?.send({ type: "forget", id: program.id }));
   }
 
-  #table({ key, values: compute }: ConstantTable, call: string): Block {
+  #table({ key, size, write }: ConstantTable, call: string): Block {
     const found = this.#tables.get(key);
     if (found) {
       found.uses++;
       return found.block;
     }
-    const values = compute(this.lanes);
-    const block = this.arena.allocate(values.byteLength, call);
-    new Float32Array(this.arena.memory.buffer, block.address, values.length).set(values);
+    const block = this.arena.allocate(4 * size, call);
+    write(new Float32Array(this.arena.memory.buffer, block.address, size), this.lanes);
     this.#tables.set(key, { block, uses: 1 });
     return block;
   }

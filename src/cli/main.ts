@@ -8,6 +8,7 @@ import {
   FlashFFTConvError,
   InvalidArgumentError,
   show,
+  UnsupportedError,
 } from "../errors.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { convCommand } from "./commands/conv.ts";
@@ -21,6 +22,7 @@ import {
   commandHelp,
   exitCodeHelp,
   exitCodes,
+  inOptions,
   parseOptions,
   suggestion,
 } from "./options.ts";
@@ -154,7 +156,7 @@ function report(
   { stdout, stderr }: Terminal,
 ): number {
   if (error instanceof Interruption) return error.exitCode;
-  const known = outOfMemory(error, argv) ?? error;
+  const known = outOfMemory(error, argv) ?? asTyped(error, commandNamed(argv[0]));
   const name = known instanceof Error ? known.name : "Error";
   const message = known instanceof Error ? known.message : String(known);
   const parts = known instanceof FlashFFTConvError ? known.parts : {};
@@ -175,6 +177,16 @@ function report(
   }
   if (known instanceof InvalidArgumentError) return exitCodes.badInput;
   return known instanceof FileError ? exitCodes.badFile : exitCodes.failed;
+}
+
+/** An error of the library about options, in those that the user typed. */
+function asTyped(error: unknown, command: Command | undefined): unknown {
+  const kinds = [InvalidArgumentError, UnsupportedError];
+  const Kind = kinds.find((kind) => error instanceof kind);
+  if (!Kind || !command) return error;
+  const { parts, cause } = error as FlashFFTConvError;
+  const requirement = inOptions(parts.requirement, command);
+  return new Kind({ ...parts, requirement, remedy: inOptions(parts.remedy, command) }, cause);
 }
 
 /** What JavaScript throws where memory ends says nothing to a user. */

@@ -175,6 +175,20 @@ export class Values {
     return text.split(",").map((part) => this.#integer(name, part.trim(), low, high));
   }
 
+  /** A number from `low` to `high`, written with digits and a point. */
+  number(name: string, low: number, high: number): number | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    const value = /^(\d+\.?\d*|\.\d+)$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= low && value <= high) return value;
+    throw new InvalidArgumentError({
+      call: this.call,
+      requirement: `--${name} must be a number from ${show(low)} to ${show(high)}`,
+      value: show(text),
+      remedy: `Set --${name} within that range.`,
+    });
+  }
+
   #integer(name: string, text: string, low: number, high: number): number {
     const match = /^(\d[\d_]*)([kKmM]?)$/.exec(text);
     const unit = { k: 1024, m: 1024 ** 2 }[match?.[2]?.toLowerCase() ?? ""] ?? 1;
@@ -260,6 +274,23 @@ export function parseOptions(command: Command, argv: readonly string[]): Values 
     );
   }
   return new Values(call, given);
+}
+
+/**
+ * A message of the library, whose options are called as JavaScript has them, for someone who typed those of a command:
+ * `kernelLength must …` is `--kernel-length must …`, `mode: 'same'` and `mode 'same'` are `--mode same`. Most names are words
+ * too: they count as options where a value or what is said of options follows.
+ */
+export function inOptions(text: string, command: Command): string {
+  return command.options.reduce((message, { name }) => {
+    const own = name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+    const followed = own === name ? "(?= must | belongs | within | out\\b| at ')" : "";
+    const value = "(?::? '([^']+)'|: (\\d+))";
+    return message.replace(
+      new RegExp(`(?<![-\\w·])${own}\\b(?:${value}|${followed})`, "g"),
+      (_, word?: string, count?: string) => [`--${name}`, word ?? count].filter(Boolean).join(" "),
+    );
+  }, text);
 }
 
 /** `Did you mean …?` for the nearest of `known`, where one is near. */

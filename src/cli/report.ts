@@ -83,6 +83,12 @@ export class Progress {
     if (this.#shows && performance.now() - this.#drawn > 100) this.#draw();
   }
 
+  /** A line that stays, on a terminal or not. */
+  say(text: string): void {
+    this.clear();
+    this.#output.write(`${text}\n`);
+  }
+
   /** Remove the line. */
   clear(): void {
     clearInterval(this.#timer);

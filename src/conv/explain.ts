@@ -4,7 +4,8 @@ import { InvalidArgumentError, show } from "../errors.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { defaultGpu } from "../plan/device.ts";
 import type { KeptFrequencies } from "../plan/frequencies.ts";
-import { keptBins } from "../plan/frequencies.ts";
+import { keptRuns } from "../plan/frequencies.ts";
+import { countOf } from "../plan/intervals.ts";
 import type { RowWork } from "../plan/pass-cost.ts";
 import { passPlanCost } from "../plan/pass-cost.ts";
 import type { PassCandidate } from "../plan/pass-planner.ts";
@@ -111,15 +112,11 @@ interface RowTotals {
 }
 
 function leftOutOf(frequencies: KeptFrequencies, all: RowTotals, left: RowTotals): LeftOut {
-  const bins = keptBins(frequencies);
   const compared = (whole: number, done: number): Saved => ({
     ...{ all: whole, leftOut: whole - done },
   });
   return {
-    bins: compared(
-      bins.length,
-      bins.reduce((a, b) => a + b, 0),
-    ),
+    bins: compared(frequencies.period / 2 + 1, countOf(keptRuns(frequencies))),
     flops: compared(all.flops, left.flops),
     bytes: compared(all.bytes, left.bytes),
   };

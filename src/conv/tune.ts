@@ -1,16 +1,16 @@
 /**
  * Measures the numbers of the cost model on this machine and keeps them in the user's cache folder. Every number comes
- * from whole rows under plans that differ in one thing: a radix more, a larger working set, more rows.
+ * from whole rows under plans that differ in one thing: a radix more, a larger working set, more rows (`fit.ts`).
  */
 
 import type { Instructions } from "../backend/features.ts";
 import { features } from "../backend/features.ts";
 import { UnsupportedError } from "../errors.ts";
-import type { DeviceSpec, MemoryLevel } from "../plan/device.ts";
-import { defaultCpu } from "../plan/device.ts";
+import type { DeviceSpec } from "../plan/device.ts";
 import { checkOptions } from "./arguments.ts";
 import { FlashFFTConv } from "./conv.ts";
-import { keepDevice } from "./wisdom.ts";
+import { type Fit, fitDevice, timedRows } from "./fit.ts";
+import { defaultDevice, keepDevice } from "./wisdom.ts";
 
 /** What tuning may be told and may tell. */
 export interface TuneOptions {
@@ -26,20 +26,12 @@ export interface Tuned {
   readonly device: DeviceSpec;
   /** The file that keeps it. */
   readonly path: string;
+  /**
+   * Numbers that could not be measured, because the machine was busy, and are the default machine's at this one's speed:
+   * `"radix 3"`, a stage of that radix; `"points"`, all else for a point; `"rows"`, starting a row; `"L2"`, `"L3"` and `"DRAM"`.
+   */
+  readonly keptDefaults: readonly string[];
 }
-
-/** Points of the transforms that arithmetic is measured on: their data stay in the first-level cache. */
-const probes = {
-  base: "256: 4·4·4",
-  4: "1024: 4·4·4·4",
-  2: "512: 2·4·4·4",
-  3: "768: 3·4·4·4",
-  5: "1280: 5·4·4·4",
-  7: "1792: 7·4·4·4",
-} as const;
-
-/** Transforms whose one-level plans sweep one memory level each. */
-const sweeps = { L2: 14, L3: 18, DRAM: 23 } as const;
 
 const warmUp = 60;
 const rounds = 15;
@@ -72,13 +64,6 @@ async function rowSeconds(plan: string, instructions: Instructions): Promise<num
   }
 }
 
-/** One-level plan of 2^bits points. */
-function sweepPlan(bits: number): string {
-  const stages = bits - 2;
-  const radices = [...(stages % 2 ? [2] : []), ...new Array<number>(stages >> 1).fill(4)];
-  return `${2 ** bits}: ${radices.join("·")}`;
-}
-
 interface NodeFiles {
   readonly readFileSync: (path: string, encoding: "utf8") => string;
 }
@@ -104,10 +89,43 @@ function cacheBytes(): Record<string, number> {
   return out;
 }
 
+/** How often numbers that are not plausible are measured again. */
+const repeats = 3;
+
 /**
- * Measure this machine with the best instruction set it has; takes about ten seconds.
- * @throws UnsupportedError where there is no file system to keep the result in, FileError where it cannot be written;
- * the signal's reason when stopped.
+ * Time rows and make a description of the times; of several times of a row the least counts, to which whatever else ran
+ * added least.
+ * @throws UnsupportedError where most numbers cannot be measured.
+ */
+export async function measureDevice(
+  rowSeconds: (plan: string, what: string) => Promise<number>,
+  reference: DeviceSpec,
+  bytes: Readonly<Record<string, number>>,
+): Promise<Fit> {
+  const times = new Map<string, number>();
+  const time = async (plans: readonly string[]): Promise<Fit> => {
+    for (const { plan, what } of timedRows.filter((row) => plans.includes(row.plan))) {
+      const seconds = await rowSeconds(plan, what);
+      times.set(plan, Math.min(seconds, times.get(plan) ?? seconds));
+    }
+    return fitDevice((plan) => times.get(plan)!, reference, bytes);
+  };
+  let fit = await time(timedRows.map((row) => row.plan));
+  for (let n = 0; n < repeats && fit.doubtful.length > 0; n++) fit = await time(fit.doubtful);
+  if (!fit.useless) return fit;
+  throw new UnsupportedError({
+    call: "tune",
+    requirement: "a machine that is not busy",
+    value: `times that make no sense of ${fit.defaults.join(", ")}, ${repeats + 1} times over`,
+    remedy: "Run tune again when nothing else runs; until then plans rest on the numbers they had.",
+  });
+}
+
+/**
+ * Measure this machine with the best instruction set it has; takes about ten seconds, and longer where it is busy and
+ * numbers have to be measured again.
+ * @throws UnsupportedError where there is no file system to keep the result in, or where the machine is too busy to measure
+ * most numbers; FileError where the file cannot be written; the signal's reason when stopped. Nothing is kept then.
  */
 export async function tune(options: TuneOptions = {}): Promise<Tuned> {
   checkOptions(options, "tune");
@@ -118,56 +136,24 @@ export async function tune(options: TuneOptions = {}): Promise<Tuned> {
     : offers.simd
       ? "simd"
       : "javascript";
-  const steps = Object.keys(probes).length + Object.keys(sweeps).length + 1;
   let done = 0;
   const measure = async (plan: string, what: string): Promise<number> => {
     signal?.throwIfAborted();
-    onProgress?.(done++ / steps, what);
+    // Rows that are measured again leave the fraction where it is.
+    onProgress?.(Math.min(done++ / timedRows.length, 0.99), what);
     return rowSeconds(plan, instructions);
   };
-  const overhead = await measure("16: 4", "the cost of a row");
-  const small = await measure(probes.base, "a row of 256 points");
-  const four = await measure(probes[4], "radix 4");
-  const fixed = Math.max(0, overhead - 16 * defaultCpu.pointSeconds);
-  // row = fixed + points·(pointSeconds + Σ stages): two sizes that differ by one radix-4 stage give both.
-  const at256 = (small - fixed) / 256;
-  const stage4 = Math.max(0.05e-9, (four - fixed) / 1024 - at256);
-  const pointSeconds = Math.max(0.1e-9, at256 - 3 * stage4);
-  const butterflySeconds: Record<number, number> = { 4: stage4 };
-  for (const radix of [2, 3, 5, 7] as const) {
-    const seconds = await measure(probes[radix], `radix ${radix}`);
-    butterflySeconds[radix] = Math.max(0.05e-9, (seconds - fixed) / (256 * radix) - at256);
-  }
-  const known = cacheBytes();
-  const memory: MemoryLevel[] = [
-    { ...defaultCpu.memory[0]!, bytes: known.L1 ?? defaultCpu.memory[0]!.bytes },
-  ];
-  for (const level of defaultCpu.memory.slice(1)) {
-    const bits = sweeps[level.name as keyof typeof sweeps];
-    const points = 2 ** bits;
-    const seconds = await measure(sweepPlan(bits), `sweeps through ${level.name}`);
-    const stages = (bits - 2) >> 1;
-    const odd = (bits - 2) % 2;
-    const arithmetic = points * (pointSeconds + stages * stage4 + odd * butterflySeconds[2]!);
-    const bytes = (stages + odd + 1) * 4 * points * defaultCpu.bytesPerPoint;
-    const lost = Math.max(0.02 * arithmetic, seconds - fixed - arithmetic);
-    memory.push({ ...level, bytes: known[level.name] ?? level.bytes, bandwidth: bytes / lost });
-  }
+  const reference = defaultDevice(instructions);
+  const { device: found, defaults } = await measureDevice(measure, reference, cacheBytes());
   const device: DeviceSpec = {
-    ...defaultCpu,
-    ...{
-      name: `this machine, ${instructions}`,
-      butterflySeconds,
-      pointSeconds,
-      memory,
-      rowSeconds: fixed,
-    },
+    ...found,
+    name: `this machine, ${instructions}`,
     source: `measured by tune, ${new Date().toISOString().slice(0, 10)}`,
   };
   signal?.throwIfAborted();
   const path = keepDevice(instructions, device);
   onProgress?.(1, "done");
-  if (path !== undefined) return { device, path };
+  if (path !== undefined) return { device, path, keptDefaults: defaults };
   throw new UnsupportedError({
     call: "tune",
     requirement: "a file system to keep the measured numbers in",

@@ -26,37 +26,51 @@ function slower(factor: number, name: string): DeviceSpec {
   };
 }
 
+/** The description that plans of an instruction set rest on where nothing was measured. */
+export function defaultDevice(instructions: Instructions): DeviceSpec {
+  return defaults[instructions];
+}
+
 /** The file's form: one description per instruction set, in JSON, which has no infinity. */
 type Wisdom = Partial<Record<Instructions, unknown>>;
 
-/** Numbers of a description that prices are made of. */
-const priceFields = [
-  "generalFlops",
-  "pointSeconds",
-  "bytesPerPoint",
-  "rowSeconds",
-  "loopSeconds",
-  "dispatchSeconds",
-] as const;
+/**
+ * Numbers of a description that prices are made of, from the least that a machine may have to the most. A damaged file may
+ * be well-formed: a bandwidth of 1e-300 made prices infinite.
+ */
+const priceFields: Readonly<Record<string, readonly [number, number]>> = {
+  generalFlops: [1e6, 1e15],
+  pointSeconds: [1e-13, 1e-5],
+  bytesPerPoint: [1, 64],
+  rowSeconds: [0, 1e-2],
+  loopSeconds: [0, 1e-4],
+  dispatchSeconds: [0, 1],
+};
+const butterflyRange = [1e-13, 1e-5] as const;
+const bandwidthRange = [1e6, 1e16] as const;
+const bytesRange = [1024, 1e15] as const;
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null;
 
-const isAmount = (value: unknown): boolean =>
-  typeof value === "number" && Number.isFinite(value) && value >= 0;
+const lies = (value: unknown, [low, high]: readonly [number, number]): boolean =>
+  typeof value === "number" && value >= low && value <= high;
 
-const isLevel = (level: unknown): boolean =>
-  isObject(level) && isAmount(level.bytes ?? 0) && isAmount(level.bandwidth) && !!level.bandwidth;
+/** A memory. The last one holds everything: JSON has no infinity, so that no bytes stand there. */
+const isLevel = (level: unknown, i: number, all: readonly unknown[]): boolean =>
+  isObject(level) &&
+  (i === all.length - 1 || lies(level.bytes, bytesRange)) &&
+  lies(level.bandwidth, bandwidthRange);
 
-/** Whether plans can be priced with what a file held: it may have been written by another version, or cut short. */
+/** Whether plans can be priced with what a file held: it may have been written by another version, cut short or damaged. */
 function isDevice(value: unknown): value is DeviceSpec {
   if (!isObject(value)) return false;
   const { butterflySeconds, memory, name } = value;
   return (
     typeof name === "string" &&
-    priceFields.every((field) => isAmount(value[field])) &&
+    Object.entries(priceFields).every(([field, range]) => lies(value[field], range)) &&
     isObject(butterflySeconds) &&
-    Object.values(butterflySeconds).every(isAmount) &&
+    Object.values(butterflySeconds).every((seconds) => lies(seconds, butterflyRange)) &&
     Array.isArray(memory) &&
     memory.length > 0 &&
     memory.every(isLevel)

@@ -5,7 +5,7 @@
  */
 import type { Dtype } from "../dtype.ts";
 import { ringMask } from "../plan/cyclic.ts";
-import { keptBins } from "../plan/frequencies.ts";
+import { keptRuns } from "../plan/frequencies.ts";
 import type { Part, Run } from "../plan/geometry.ts";
 import type { TransformPlan } from "../plan/plan.ts";
 import { formatPlan, keptOutputs, lastOutputs, pointsLeft, transformBytes } from "../plan/plan.ts";
@@ -20,7 +20,7 @@ import type { Sequence } from "./sequence.ts";
 import { sequenceBetween, sequenceBytes } from "./sequence.ts";
 import type { ProgramSource } from "./source.ts";
 import { rowName, suffix } from "./suffix.ts";
-import { stageTables, twiddleTable } from "./tables.ts";
+import { stageTables, writeTwiddles } from "./tables.ts";
 import {
   bodyFunctions,
   headFunctions,
@@ -251,31 +251,35 @@ export function buildCyclic(spec: CyclicSpec, lanes: 1 | 4): KernelModule {
 }
 
 /** Low digits of the frequencies of the sub-blocks of 4 points that are left, in the order of memory. */
-function leftBlocks(plan: TransformPlan): number[] {
-  let blocks = [0];
+function leftBlocks(plan: TransformPlan): Uint32Array {
+  let blocks = Uint32Array.of(0);
   let splits = 1;
   plan.levels.forEach((level, i) => {
     const kept = keptOutputs(plan, i);
     level.radices.forEach((radix, s) => {
-      const step = splits;
-      blocks = blocks.flatMap((b) => kept[s]!.map((j) => b + step * j));
+      const outputs = kept[s]!;
+      const finer = new Uint32Array(blocks.length * outputs.length);
+      for (let b = 0, at = 0; b < blocks.length; b++)
+        for (const j of outputs) finer[at++] = blocks[b]! + splits * j;
+      blocks = finer;
       splits *= radix;
     });
   });
   return blocks;
 }
 
-/** 1 and 0 for each point that is left, in the order of the middle: the same point of `lanes` sub-blocks side by side. */
-function maskTable(part: Part, plan: TransformPlan, bins: Uint8Array, lanes: 1 | 4): Float32Array {
-  const mask = ringMask(part, bins);
+/** Write 1 or 0 for each point that is left, in the order of the middle: the same point of `lanes` sub-blocks side by side. */
+function writeMask(table: Float32Array, plan: TransformPlan, mask: Uint8Array, lanes: 1 | 4): void {
   const blocks = leftBlocks(plan);
   const splits = plan.points / 4;
   const kept = lastOutputs(plan);
-  return Float32Array.from({ length: maskBytes(plan) / 4 }, (_, at) => {
-    const group = Math.floor(at / (kept.length * lanes));
-    const digit = kept[Math.floor(at / lanes) % kept.length]!;
-    return mask[blocks[group * lanes + (at % lanes)]! + splits * digit]!;
-  });
+  let at = 0;
+  for (let group = 0; group < blocks.length; group += lanes) {
+    for (const digit of kept) {
+      for (let lane = 0; lane < lanes; lane++)
+        table[at++] = mask[blocks[group + lane]! + splits * digit]!;
+    }
+  }
 }
 
 /** The program of a frequency-sparse convolution. */
@@ -283,23 +287,26 @@ export function cyclicSource(spec: CyclicSpec): ProgramSource {
   const { parts, plans, problem } = spec;
   const text = formatPlan(plans);
   const { frequencies } = problem;
-  const values = (lanes: 1 | 4): Float32Array => {
-    const bins = frequencies ? keptBins(frequencies) : new Uint8Array(0);
-    const tables = plans.flatMap((plan, i) => {
-      const own = twiddleTable(plan, lanes);
-      return plan.sparse?.masked ? [own, maskTable(parts[i]!, plan, bins, lanes)] : [own];
-    });
-    const all = new Float32Array(tables.reduce((n, t) => n + t.length, 0));
+  const sizes = plans.map((plan) => (stageTables(plan).bytes + maskBytes(plan)) / 4);
+  const write = (table: Float32Array, lanes: 1 | 4): void => {
     let at = 0;
-    for (const t of tables) {
-      all.set(t, at);
-      at += t.length;
-    }
-    return all;
+    plans.forEach((plan, i) => {
+      const own = table.subarray(at, at + sizes[i]!);
+      writeTwiddles(own, plan, lanes);
+      if (plan.sparse?.masked) {
+        const mask = ringMask(parts[i]!, keptRuns(frequencies!), frequencies!.period);
+        writeMask(own.subarray(stageTables(plan).bytes / 4), plan, mask, lanes);
+      }
+      at += sizes[i]!;
+    });
   };
   return {
     key: JSON.stringify({ ...spec, plans: text }),
     build: (lanes) => buildCyclic(spec, lanes),
-    table: { key: JSON.stringify({ frequencies, text }), values },
+    table: {
+      key: JSON.stringify({ frequencies, text }),
+      size: sizes.reduce((a, b) => a + b, 0),
+      write,
+    },
   };
 }

@@ -14,7 +14,7 @@ import { batchPlaces } from "./middle.ts";
 import type { Piece } from "./placement.ts";
 import type { ProgramSource } from "./source.ts";
 import { rowName, suffix } from "./suffix.ts";
-import { twiddleTable } from "./tables.ts";
+import { stageTables, writeTwiddles } from "./tables.ts";
 import {
   bodyCount,
   bodyFunctions,
@@ -201,6 +201,10 @@ export function programSource(spec: Omit<ProgramSpec, "lanes">): ProgramSource {
   return {
     key: JSON.stringify({ ...spec, plan: text }),
     build: (lanes) => buildProgram({ ...spec, lanes }),
-    table: { key: text, values: (lanes) => twiddleTable(plan, lanes) },
+    table: {
+      key: text,
+      size: stageTables(plan).bytes / 4,
+      write: (table, lanes) => writeTwiddles(table, plan, lanes),
+    },
   };
 }

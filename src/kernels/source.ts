@@ -4,7 +4,10 @@ import type { KernelModule } from "./ir.ts";
 /** Constants that a program reads, shared by all programs whose tables have the same key. */
 export interface ConstantTable {
   readonly key: string;
-  readonly values: (lanes: 1 | 4) => Float32Array;
+  /** Numbers. */
+  readonly size: number;
+  /** Writes them all where programs read them: tables of long transforms are too large to be made twice. */
+  readonly write: (table: Float32Array, lanes: 1 | 4) => void;
 }
 
 /** A program that is yet to be built for a vector width. */

@@ -43,58 +43,96 @@ export function quarterOf(plan: TransformPlan): 0 | 1 {
   return plan.sparse?.quarter ?? 1;
 }
 
-/**
- * The twiddle table of a plan: per stage and block the float32 pairs of t, …, t^{r−1}; for the last stage `lanes` blocks
- * together, real parts then imaginary parts of each power. Sines are taken once per parent block; its children and their
- * powers follow by float64 products, whose error float32 does not see.
- */
-export function twiddleTable(plan: TransformPlan, lanes: 1 | 4): Float32Array {
-  const { stages, bytes } = stageTables(plan);
-  const table = new Float32Array(bytes / 4);
-  // Blocks of the stage before: of how many, which outputs of what radix, numerators of their phases over 4·splits.
-  let parents = {
-    splits: 1,
-    radix: 1,
-    kept: [0] as readonly number[],
-    numerators: [quarterOf(plan) as number],
-  };
-  for (const { radix, offset, kept, last } of stages) {
-    const base = offset / 4;
-    const width = last ? lanes : 1;
-    const splits = parents.splits * parents.radix;
-    const numerators: number[] = [];
-    const turns = parents.kept.map((j) => root(j, parents.radix * radix));
-    let b = 0;
-    for (const numerator of parents.numerators) {
-      const first = root(numerator, 4 * splits * radix);
-      parents.kept.forEach((j, i) => {
-        if (!last) numerators.push(numerator + 4 * parents.splits * j);
-        const turn = turns[i]!;
-        const re = first.re * turn.re - first.im * turn.im;
-        const im = first.re * turn.im + first.im * turn.re;
-        const at = base + Math.floor(b / width) * 2 * (radix - 1) * width + (b % width);
-        writePowers(table, at, width, radix, re, im);
-        b++;
-      });
-    }
-    parents = { splits, radix, kept, numerators };
-  }
-  return table;
+/** Roots of unity of several blocks, side by side. */
+interface Roots {
+  readonly re: Float64Array;
+  readonly im: Float64Array;
 }
 
-/** w, w², …, w^{r−1} at `at`: real and imaginary parts `width` apart. */
+/** e^{2πi·n/d} for each numerator n. */
+function rootsOf(numerators: readonly number[], denominator: number): Roots {
+  const re = new Float64Array(numerators.length);
+  const im = new Float64Array(numerators.length);
+  numerators.forEach((n, i) => {
+    const w = root(n, denominator);
+    re[i] = w.re;
+    im[i] = w.im;
+  });
+  return { re, im };
+}
+
+/** Numerators of the blocks that stages leave, in the order of memory: each stage's outputs j add j times its step. */
+function numeratorsOf(
+  first: number,
+  stages: readonly { readonly kept: readonly number[]; readonly step: number }[],
+): number[] {
+  return stages.reduce(
+    (numerators, { kept, step }) => numerators.flatMap((n) => kept.map((j) => n + step * j)),
+    [first],
+  );
+}
+
+/**
+ * Write the twiddle table of a plan: per stage and block the float32 pairs of t, …, t^{r−1}; for the last stage `lanes`
+ * blocks together, real parts then imaginary parts of each power. The phase of a block is the sum of what the outer and
+ * the inner half of the stages before add to it, so that sines are taken for some thousand roots, of millions of blocks:
+ * the others are their float64 products, whose error float32 does not see.
+ */
+export function writeTwiddles(table: Float32Array, plan: TransformPlan, lanes: 1 | 4): void {
+  const before: { readonly kept: readonly number[]; readonly step: number }[] = [];
+  let splits = 1;
+  for (const { radix, offset, blocks, kept, last } of stageTables(plan).stages) {
+    let half = 0;
+    for (let n = 1; n * n < blocks; half++) n *= before[half]!.kept.length;
+    const denominator = 4 * splits * radix;
+    const outer = rootsOf(numeratorsOf(quarterOf(plan), before.slice(0, half)), denominator);
+    const inner = rootsOf(numeratorsOf(0, before.slice(half)), denominator);
+    writePowers(table, offset / 4, last ? lanes : 1, radix, outer, inner);
+    before.push({ kept, step: 4 * splits });
+    splits *= radix;
+  }
+}
+
+/**
+ * w, w², …, w^{r−1} of each product w of an outer and an inner root, inner ones first, from `base` on: `width` blocks side
+ * by side.
+ */
 function writePowers(
   table: Float32Array,
-  at: number,
+  base: number,
   width: number,
   radix: number,
-  re: number,
-  im: number,
+  outer: Roots,
+  inner: Roots,
 ): void {
-  let [x, y] = [re, im];
-  for (let j = 0; j < radix - 1; j++) {
-    table[at + 2 * j * width] = x;
-    table[at + (2 * j + 1) * width] = y;
-    [x, y] = [x * re - y * im, x * im + y * re];
+  const [{ re: outerRe, im: outerIm }, { re: innerRe, im: innerIm }] = [outer, inner];
+  const step = 2 * width;
+  const powers = step * (radix - 1);
+  let at = base;
+  let lane = 0;
+  for (let a = 0; a < outerRe.length; a++) {
+    const c = outerRe[a]!;
+    const s = outerIm[a]!;
+    for (let b = 0; b < innerRe.length; b++) {
+      const p = innerRe[b]!;
+      const q = innerIm[b]!;
+      const re = c * p - s * q;
+      const im = c * q + s * p;
+      let x = re;
+      let y = im;
+      const end = at + powers;
+      for (let k = at; k < end; k += step) {
+        table[k] = x;
+        table[k + width] = y;
+        const next = x * re - y * im;
+        y = x * im + y * re;
+        x = next;
+      }
+      at++;
+      if (++lane === width) {
+        at += powers - width;
+        lane = 0;
+      }
+    }
   }
 }

@@ -12,9 +12,11 @@
 import { candidatePlans, radicesOf, transformable } from "./candidates.ts";
 import { stageSeconds, stageShare } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
-import { keptBins } from "./frequencies.ts";
+import { keptRuns } from "./frequencies.ts";
 import type { Part, Run } from "./geometry.ts";
 import { tapRuns } from "./geometry.ts";
+import type { Intervals } from "./intervals.ts";
+import { append, countOf, digitValues, flagsOf } from "./intervals.ts";
 import type { Sparse, TransformPlan } from "./plan.ts";
 import { product } from "./plan.ts";
 import type { Problem } from "./problem.ts";
@@ -43,26 +45,29 @@ function folded(runs: readonly Run[], period: number, m: number, wrap: 1 | -1): 
   });
 }
 
-/** The rfft bin of a factor's complex point b. */
-function binOf(part: Part, period: number, b: number): number {
-  const { wrap } = part.ring!;
-  const bin = (period / (4 * ringPoints(part))) * (4 * b + (wrap < 0 ? 1 : 0));
-  return Math.min(bin, period - bin);
-}
-
-/** Complex points of a factor that are kept, ascending in frequency. */
-function keptPoints(part: Part, bins: Uint8Array): number[] {
-  const period = 2 * (bins.length - 1);
+/**
+ * Complex points of a factor that are kept, ascending in frequency, by the runs of kept bins: point b is the frequency
+ * step·(4b + quarter) of N, whose bin is that or, above N/2, its mirror.
+ */
+function keptPoints(part: Part, bins: Intervals, period: number): Intervals {
+  const count = ringPoints(part);
+  const step = period / (4 * count);
+  const quarter = part.ring!.wrap < 0 ? 1 : 0;
   const points: number[] = [];
-  for (let b = 0; b < ringPoints(part); b++) if (bins[binOf(part, period, b)]) points.push(b);
+  // Points of frequencies from `low` to before `high`.
+  const add = (low: number, high: number): void => {
+    const first = (frequency: number): number => Math.ceil((frequency / step - quarter) / 4);
+    append(points, Math.max(0, first(low)), Math.min(count, first(high)));
+  };
+  for (let i = 0; i < bins.length; i += 2) add(bins[i]!, bins[i + 1]!);
+  for (let i = bins.length - 2; i >= 0; i -= 2)
+    add(Math.max(period / 2 + 1, period - bins[i + 1]! + 1), period - bins[i]! + 1);
   return points;
 }
 
-/** The mask on a factor's complex points. */
-export function ringMask(part: Part, bins: Uint8Array): Uint8Array {
-  const mask = new Uint8Array(ringPoints(part));
-  for (const b of keptPoints(part, bins)) mask[b] = 1;
-  return mask;
+/** The mask on a factor's complex points, by the runs of bins 0 … N/2 that are kept. */
+export function ringMask(part: Part, bins: Intervals, period: number): Uint8Array {
+  return flagsOf(keptPoints(part, bins, period), ringPoints(part));
 }
 
 /** Taps where the cyclic convolution has them, those at lags below 0 at negative positions: a circular kernel's own positions, else the lags that the mode uses. */
@@ -85,16 +90,14 @@ export function isCyclic(period: number): boolean {
 /** A factor with the points of it that are kept. */
 export interface Factor {
   readonly part: Part;
-  /** Complex points that are kept. */
-  readonly points: readonly number[];
+  /** Complex points that are kept, in runs. */
+  readonly points: Intervals;
 }
 
 /** The factors of a problem's cyclic convolution that keep any bin, longest first. */
 export function cyclicFactors(problem: Problem): Factor[] {
   const { period } = problem.frequencies ?? problem;
-  const bins = problem.frequencies
-    ? keptBins(problem.frequencies)
-    : new Uint8Array(period / 2 + 1).fill(1);
+  const bins = problem.frequencies ? keptRuns(problem.frequencies) : [0, period / 2 + 1];
   const rings: { wrap: 1 | -1; positions: number }[] = [];
   let rest = period;
   for (; rest > leastSplit && rest % 64 === 0; rest /= 2)
@@ -114,22 +117,12 @@ export function cyclicFactors(problem: Problem): Factor[] {
       ...{ positions, exact: true, scale: positions / period },
       ring: { wrap, from },
     };
-    const points = keptPoints(part, bins);
+    const points = keptPoints(part, bins, period);
     if (points.length === 0) continue;
     factors.push({ part, points });
     from = positions;
   }
   return factors;
-}
-
-/** Values that digit (b div `below`) mod `radix` takes over the points, ascending. */
-function digitValues(points: readonly number[], below: number, radix: number): number[] {
-  const seen = new Set<number>();
-  for (const b of points) {
-    seen.add(Math.floor(b / below) % radix);
-    if (seen.size === radix) break;
-  }
-  return [...seen].sort((a, b) => a - b);
 }
 
 /** Outputs by stage that the points of a factor ask for with radices in this order, the fused radix 4 last. */
@@ -167,7 +160,7 @@ function withOutputs(factor: Factor, plans: readonly TransformPlan[]): Transform
     const sparse: Sparse = {
       quarter: factor.part.ring!.wrap < 0 ? 1 : 0,
       kept,
-      masked: product(kept.map((k) => k.length)) > factor.points.length,
+      masked: product(kept.map((k) => k.length)) > countOf(factor.points),
     };
     return { ...plan, sparse };
   });

@@ -6,6 +6,8 @@
 
 import { InvalidArgumentError, show } from "../errors.ts";
 import { primeFactors } from "../math/factor.ts";
+import type { Intervals } from "./intervals.ts";
+import { append, flagsOf } from "./intervals.ts";
 
 /** Keep a band of frequencies. */
 export interface FrequencyBand {
@@ -155,7 +157,7 @@ export function createFrequencies(
       "Choose a larger N, or mode 'circular'.",
     );
   }
-  if (!keptBins(kept).includes(1)) {
+  if (keptRuns(kept).length === 0) {
     refuse(
       call,
       "frequencies must keep at least one bin",
@@ -166,28 +168,37 @@ export function createFrequencies(
   return kept;
 }
 
-/** Whether bin f = 0 … N/2 is kept. */
-function binRule(kept: KeptFrequencies): (bin: number) => boolean {
-  if ("band" in kept) {
-    const [from, to] = kept.band.map((f) => f * kept.period) as [number, number];
-    return (bin) => bin >= from && bin < to;
+/** Of some runs, what lies less than `reach`/2 from a multiple of `span`; `reach` is less than `span`. */
+function teeth(runs: Intervals, span: number, reach: number): number[] {
+  const aside = Math.ceil(reach / 2) - 1;
+  const found: number[] = [];
+  for (let i = 0; i < runs.length; i += 2) {
+    const [from, to] = [runs[i]!, runs[i + 1]!];
+    for (let at = Math.ceil((from - aside) / span) * span; at - aside < to; at += span)
+      append(found, Math.max(from, at - aside), Math.min(to, at + aside + 1));
   }
-  let span = 1;
-  const combs = kept.digits.map((n, i) => {
-    const reach = span * (n - kept.dropped[i]!);
-    span *= n;
-    return { span, reach };
-  });
-  const limits = combs.filter(({ span, reach }) => reach < span);
-  return (bin) =>
-    limits.every(({ span, reach }) => {
-      const above = bin % span;
-      return 2 * Math.min(above, span - above) < reach;
-    });
+  return found;
+}
+
+/** The bins 0 … N/2 of the real transform that are kept, in runs. */
+export function keptRuns(kept: KeptFrequencies): Intervals {
+  const count = kept.period / 2 + 1;
+  if ("band" in kept) {
+    const [from, to] = kept.band.map((f) => Math.min(count, Math.ceil(f * kept.period)));
+    return from! < to! ? [from!, to!] : [];
+  }
+  let runs: Intervals = [0, count];
+  let span = kept.period;
+  // The widest teeth first: what lies in none of them is not looked at again.
+  for (let i = kept.digits.length - 1; i >= 0; i--) {
+    const [n, dropped] = [kept.digits[i]!, kept.dropped[i]!];
+    if (dropped > 0) runs = teeth(runs, span, (span / n) * (n - dropped));
+    span /= n;
+  }
+  return runs;
 }
 
 /** 1 for each bin 0 … N/2 of the real transform that is kept, 0 for the others. */
 export function keptBins(kept: KeptFrequencies): Uint8Array {
-  const keeps = binRule(kept);
-  return Uint8Array.from({ length: kept.period / 2 + 1 }, (_, f) => Number(keeps(f)));
+  return flagsOf(keptRuns(kept), kept.period / 2 + 1);
 }

@@ -293,7 +293,11 @@ export function apartBySample(runs: readonly Run[]): Run[][] {
 
 /** How many of `count` samples occur in the runs. */
 export function covered(runs: readonly Run[], count: number): number {
-  const seen = new Uint8Array(count);
-  for (const r of runs) seen.fill(1, r.index, r.index + r.count);
-  return seen.reduce((a, b) => a + b, 0);
+  const sorted = runs.map(({ index, count: n }) => [index, index + n] as const);
+  let [seen, end] = [0, 0];
+  for (const [from, to] of sorted.sort((a, b) => a[0] - b[0])) {
+    seen += Math.max(0, Math.min(to, count) - Math.max(from, end));
+    end = Math.max(end, to);
+  }
+  return seen;
 }

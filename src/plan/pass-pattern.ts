@@ -4,7 +4,7 @@
  * is the digit at place p.
  */
 import type { KeptFrequencies } from "./frequencies.ts";
-import { keptBins } from "./frequencies.ts";
+import { keptRuns } from "./frequencies.ts";
 import type { PassPlan } from "./passes.ts";
 import { digitAt, placeOfSlot } from "./passes.ts";
 import { product } from "./plan.ts";
@@ -38,31 +38,30 @@ function keptResidues(kept: KeptFrequencies, modulus: number): Residues {
   known.set(kept, all);
   let residues = all.get(modulus);
   if (!residues) {
-    residues = modulus === kept.period ? allResidues(kept) : foldedResidues(kept, modulus);
+    const flags = residueFlags(kept, modulus);
+    residues = { flags, share: shareOf(flags) };
     all.set(modulus, residues);
   }
   return residues;
 }
 
-/** All bins: half of them are mirrors of the others. */
-function allResidues(kept: KeptFrequencies): Residues {
-  const bins = keptBins(kept);
-  const flags = new Uint8Array(kept.period);
-  for (let f = 0; f < bins.length; f++) {
-    flags[f] = bins[f]!;
-    flags[(kept.period - f) % kept.period] = bins[f]!;
-  }
-  return { flags, share: shareOf(flags) };
-}
-
-function foldedResidues(kept: KeptFrequencies, modulus: number): Residues {
-  const all = keptResidues(kept, kept.period).flags;
+/** 1 for each residue that keeps a bin: half of all bins are mirrors of the others. */
+function residueFlags(kept: KeptFrequencies, modulus: number): Uint8Array {
   const flags = new Uint8Array(modulus);
-  for (let f = 0, at = 0; f < all.length; f++) {
-    if (all[f]) flags[at] = 1;
-    at = at + 1 === modulus ? 0 : at + 1;
+  const mark = (from: number, count: number): void => {
+    let at = from % modulus;
+    for (let n = Math.min(count, modulus); n > 0; n--) {
+      flags[at] = 1;
+      at = at + 1 === modulus ? 0 : at + 1;
+    }
+  };
+  const runs = keptRuns(kept);
+  for (let i = 0; i < runs.length; i += 2) {
+    const count = runs[i + 1]! - runs[i]!;
+    mark(runs[i]!, count);
+    mark(kept.period - runs[i + 1]! + 1, count);
   }
-  return { flags, share: shareOf(flags) };
+  return flags;
 }
 
 function shareOf(flags: Uint8Array): number {

@@ -59,8 +59,20 @@ export interface LevelLayout extends Level {
 /** Complex points are 8 bytes: float32 real and imaginary parts. */
 const pointBytes = 8;
 
+/** By plan: planners and kernels ask for the layout of each plan many times. */
+const knownLayouts = new WeakMap<TransformPlan, readonly LevelLayout[]>();
+
 /** Sizes and strides of every level, outermost first. */
-export function layout(plan: TransformPlan): LevelLayout[] {
+export function layout(plan: TransformPlan): readonly LevelLayout[] {
+  let levels = knownLayouts.get(plan);
+  if (!levels) {
+    levels = layoutOf(plan);
+    knownLayouts.set(plan, levels);
+  }
+  return levels;
+}
+
+function layoutOf(plan: TransformPlan): LevelLayout[] {
   const out: LevelLayout[] = [];
   let size = plan.points;
   const sizes = plan.levels.map((level) => {

@@ -124,7 +124,7 @@ describe("verify", () => {
     expect(text.stdout).toContain("1 of 1 comparison above their bounds");
     const { code, records } = await runJson(argv);
     expect([code, records[0]!.passed]).toEqual([1, false]);
-    const bench = await run(["bench", "--length", "100", "--channels", "6", "--seconds", "1"]);
+    const bench = await run(["bench", "--length", "100", "--channels", "6", "--seconds", "0.5"]);
     expect(bench.code).toBe(1);
     expect(bench.stdout).toContain("above its bound");
   });
@@ -206,20 +206,31 @@ describe("bench", () => {
 });
 
 describe("tune", () => {
-  test("measures, and keeps the numbers where plans find them", async () => {
+  test("measures, and keeps the numbers where plans find them; or refuses, and keeps none", async () => {
     const folder = new Folder();
     vi.stubEnv("FLASHFFTCONV_CACHE", folder.path);
     try {
-      const [record] = await succeed(["tune"]);
-      const { path, device } = record as { path: string; device: DeviceSpec };
+      const { code, records, stderr: said } = await runJson(["tune"]);
+      if (code !== 0) {
+        // A machine that runs other tests beside this one may be too busy.
+        expect([code, said]).toEqual([1, expect.stringContaining("a machine that is not busy")]);
+        expect(folder.list()).toEqual([]);
+        return;
+      }
+      const [record] = records;
+      const { path, device, ...rest } = record as { path: string; device: DeviceSpec };
+      const { kept_defaults: kept } = rest as unknown as { kept_defaults: readonly string[] };
+      expect(said.includes("the machine was busy")).toBe(kept.length > 0);
+      for (const name of kept) expect(said).toContain(name);
       expect(path.startsWith(folder.path)).toBe(true);
       expect(folder.list().length).toBe(1);
       expect(device.pointSeconds).not.toBe(defaultCpu.pointSeconds);
       for (const { bandwidth } of device.memory) expect(bandwidth).toBeGreaterThan(1e6);
       const [plan] = await succeed(["plan", "--length", "4K"]);
       expect((plan!.device as DeviceSpec).pointSeconds).toBe(device.pointSeconds);
-      const { stdout } = await run(["tune"]);
-      expect(stdout).toMatch(/radix 4, for a point .* measured\n/);
+      const { code: again, stdout } = await run(["tune"]);
+      if (again !== 0) return;
+      expect(stdout).toMatch(/radix 4, for a point .* (measured|default: the machine was busy)\n/);
       expect(stdout).toMatch(/calling the other threads .* default\n/);
     } finally {
       vi.unstubAllEnvs();

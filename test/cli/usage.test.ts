@@ -1,8 +1,9 @@
 /** What a user reads: help, usage errors with suggestions, errors as JSON, exit codes, progress and tables. */
 import { readFileSync } from "node:fs";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { planCommand } from "../../src/cli/commands/plan.ts";
 import { Interruption } from "../../src/cli/main.ts";
-import { suggestion } from "../../src/cli/options.ts";
+import { inOptions, suggestion } from "../../src/cli/options.ts";
 import { bytes, duration, Progress, table, threeDigits } from "../../src/cli/report.ts";
 import { normal } from "../support/signals.ts";
 import { Folder, npy, run, runJson } from "./support.ts";
@@ -94,7 +95,15 @@ describe("usage errors", () => {
     [["verify", "--mode", "causal,ful"], "Did you mean full?"],
     [["verify", "--length", "100,,200"], "must be an integer"],
     [["verify", "--mode", "causal", "--period", "2K"], "--period belongs to --mode circular"],
-    [["bench", "--seconds", "0"], "--seconds must be an integer"],
+    [["bench", "--seconds", "0"], "--seconds must be a number from 0.01 to 3,600"],
+    [["bench", "--seconds", "1e0"], "--seconds must be a number"],
+    [["plan", "--length", "8", "--mode", "bidirectional", "--kernel-length", "3"], "--mode same"],
+    [
+      ["plan", "--length", "8", "--mode", "bidirectional", "--kernel-length", "3"],
+      "flashfftconv plan: --kernel-length must be even and at most 2·length",
+    ],
+    [["plan", "--length", "8", "--mode", "circular", "--period", "4"], "--period must be an in"],
+    [["plan", "--length", "8", "--mode", "circular", "--period", "4"], "Set --period within"],
   ])("%j", async (argv, hint) => {
     const { code, stdout, stderr } = await run(argv);
     expect([code, stdout]).toEqual([2, ""]);
@@ -107,6 +116,24 @@ describe("usage errors", () => {
     const { code, stderr } = await run(argv);
     expect(code).toBe(1);
     expect(stderr).toMatch(/^flashfftconv plan: threads need .*; got .*\n$/);
+    expect(stderr).toContain("Set --threads 1, or leave --instructions at 'auto'");
+  });
+
+  test("options of the library are called as the command has them, other words are not", () => {
+    const said = [
+      [
+        "Use instructions: 'auto', or a newer runtime.",
+        "Use --instructions auto, or a newer runtime.",
+      ],
+      ["Leave period out, or set mode: 'circular'.", "Leave --period out, or set --mode circular."],
+      [
+        "a kernel of the circular mode, of any length",
+        "a kernel of the circular mode, of any length",
+      ],
+      ["--period belongs to --mode circular", "--period belongs to --mode circular"],
+      ["mode 'same' of kernelLength 5", "--mode same of --kernel-length 5"],
+    ];
+    for (const [library, typed] of said) expect(inOptions(library!, planCommand)).toBe(typed);
   });
 
   test("with --json, as JSON too, with the four parts of every error", async () => {

@@ -43,6 +43,13 @@ test.each([
   JSON.stringify({ simd: { ...measured, memory: [] } }),
   JSON.stringify({ simd: { ...measured, memory: [null] } }),
   JSON.stringify({ simd: { ...measured, memory: [{ name: "L1", bytes: 1, bandwidth: 0 }] } }),
+  JSON.stringify({ simd: { ...measured, memory: [{ name: "L1", bandwidth: 1e-300 }] } }),
+  JSON.stringify({ simd: { ...measured, memory: [{ name: "L1", bandwidth: 1e300 }] } }),
+  JSON.stringify({ simd: { ...measured, memory: [...measured.memory].reverse() } }),
+  JSON.stringify({ simd: { ...measured, pointSeconds: 0 } }),
+  JSON.stringify({ simd: { ...measured, generalFlops: 1e-9 } }),
+  JSON.stringify({ simd: { ...measured, rowSeconds: 1e9 } }),
+  JSON.stringify({ simd: { ...measured, butterflySeconds: { 4: 1e300 } } }),
 ])("a file that holds %j leaves the defaults", (content) => {
   const fallback = deviceFor("simd");
   const name = join(folder, "device.json");

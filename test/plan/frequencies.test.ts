@@ -3,10 +3,11 @@ import { describe, expect, test } from "vitest";
 import { planCost } from "../../src/plan/cost.ts";
 import { cyclicFactors, ringPoints } from "../../src/plan/cyclic.ts";
 import { defaultCpu } from "../../src/plan/device.ts";
-import { type Frequencies, keptBins } from "../../src/plan/frequencies.ts";
+import { type Frequencies, keptBins, keptRuns } from "../../src/plan/frequencies.ts";
+import { countOf, digitValues, flagsOf, type Intervals } from "../../src/plan/intervals.ts";
 import { parsePlan, pointsLeft, product } from "../../src/plan/plan.ts";
 import { candidates, named, wholeWork, workOf } from "../../src/plan/planner.ts";
-import { createProblem } from "../../src/plan/problem.ts";
+import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
 import { keepsBin } from "../support/frequencies.ts";
 
 const workload = { rows: 16, threads: 1 };
@@ -14,6 +15,10 @@ const workload = { rows: 16, threads: 1 };
 function problemOf(frequencies: Frequencies, length = 32_768) {
   return createProblem({ length, frequencies }, "test");
 }
+
+/** The integers of a set, one by one. */
+const listOf = (intervals: Intervals): number[] =>
+  [...flagsOf(intervals, intervals.at(-1) ?? 0)].flatMap((flag, n) => (flag ? [n] : []));
 
 describe("patterns", () => {
   test.each([
@@ -27,6 +32,22 @@ describe("patterns", () => {
     const bins = keptBins(kept!);
     expect(bins.length).toBe(kept!.period / 2 + 1);
     expect([...bins]).toEqual([...bins].map((_, f) => Number(keepsBin(kept!, f))));
+  });
+
+  test("runs of bins neither touch nor overlap", () => {
+    for (const dropped of [
+      [0, 0, 0],
+      [1, 0, 15],
+      [15, 15, 15],
+      [3, 8, 1],
+    ]) {
+      const { frequencies } = problemOf({ digits: [16, 16, 16], dropped }, 1000);
+      const runs = keptRuns(frequencies!);
+      runs.forEach((edge, i) => {
+        if (i > 0) expect(edge).toBeGreaterThan(runs[i - 1]!);
+      });
+      expect(countOf(runs)).toBe(keptBins(frequencies!).reduce((a, b) => a + b, 0));
+    }
   });
 
   test("the first digit makes a comb, the last a low pass", () => {
@@ -79,12 +100,48 @@ describe("the planner", () => {
       // Complex points of a factor: each inner bin of the real transform is one, or, in the last factor, two.
       const points = factors.flatMap(({ part, points }) =>
         part.ring!.wrap < 0
-          ? points.length
-          : points.filter((b) => 2 * b <= ringPoints(part)).length,
+          ? countOf(points)
+          : listOf(points).filter((b) => 2 * b <= ringPoints(part)).length,
       );
       expect(points.reduce((a, b) => a + b, 0)).toBe(bins.reduce((a, b) => a + b, 0));
-      expect(factors.every(({ points }) => points.length > 0)).toBe(true);
+      expect(factors.every(({ points }) => countOf(points) > 0)).toBe(true);
     }
+  });
+
+  test.each([
+    [{ band: [0, 1], period: 5040 }],
+    [{ band: [0.1, 0.3], period: 6144 }],
+    [{ band: [0.5, 1], period: 4096 }],
+    [{ digits: [16, 16, 16], dropped: [7, 4, 5] }],
+    [{ digits: [3, 5, 7, 64], dropped: [1, 0, 3, 20] }],
+  ] as [Frequencies][])("%j: points and their digits, run by run as one by one", (frequencies) => {
+    const problem = problemOf(frequencies, 2000);
+    const { period } = problem.frequencies!;
+    const bins = keptBins(problem.frequencies!);
+    for (const { part, points } of cyclicFactors(problem)) {
+      const count = ringPoints(part);
+      const quarter = part.ring!.wrap < 0 ? 1 : 0;
+      const kept = Array.from({ length: count }, (_, b) => b).filter((b) => {
+        const frequency = (period / (4 * count)) * (4 * b + quarter);
+        return bins[Math.min(frequency, period - frequency)];
+      });
+      expect(listOf(points)).toEqual(kept);
+      for (const below of [1, 3, 16, 28]) {
+        for (const radix of [2, 3, 4, 7, 16]) {
+          const values = new Set(kept.map((b) => Math.floor(b / below) % radix));
+          const expected = [...values].sort((a, b) => a - b);
+          expect(digitValues(points, below, radix)).toEqual(expected);
+        }
+      }
+    }
+  });
+
+  test("where nothing is masked, a factor of millions of points is one run of them", () => {
+    const options = { mode: "circular", length: 2 ** 24, kernelLength: 2 ** 25, period: 2 ** 25 };
+    const factors = cyclicFactors(createProblem(options as ProblemOptions, "test"));
+    expect(factors.length).toBeGreaterThan(10);
+    for (const { part, points } of factors) expect(points).toEqual([0, ringPoints(part)]);
+    expect(keptRuns({ band: [0.1, 0.2], period: 2 ** 25 })).toEqual([3_355_444, 6_710_887]);
   });
 
   test("what is left is no less than the pattern keeps, and little more where it fits the digits", () => {
@@ -92,11 +149,11 @@ describe("the planner", () => {
     const [best] = candidates(problem, defaultCpu, workload);
     const factors = cyclicFactors(problem);
     best!.plan.forEach((plan, i) => {
-      expect(pointsLeft(plan)).toBeGreaterThanOrEqual(factors[i]!.points.length);
+      expect(pointsLeft(plan)).toBeGreaterThanOrEqual(countOf(factors[i]!.points));
       if (plan.points >= 4096)
-        expect(pointsLeft(plan)).toBeLessThanOrEqual(4 * factors[i]!.points.length);
+        expect(pointsLeft(plan)).toBeLessThanOrEqual(4 * countOf(factors[i]!.points));
       const left = product(plan.sparse!.kept.map((k) => k.length));
-      expect(plan.sparse!.masked).toBe(left > factors[i]!.points.length);
+      expect(plan.sparse!.masked).toBe(left > countOf(factors[i]!.points));
     });
   });
 

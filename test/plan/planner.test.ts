@@ -238,6 +238,9 @@ describe("geometry", () => {
       [run(2, 3)],
     ]);
     expect(covered([run(0, 4), run(2, 3)], 10)).toBe(5);
+    expect(covered([run(6, 4), run(0, 5), run(1, 2)], 8)).toBe(7);
+    // Counted by run: a flag for each would be refused.
+    expect(covered([run(2 ** 52, 7), run(3, 4)], 2 ** 53)).toBe(11);
   });
 });
 

@@ -35,7 +35,7 @@ export const benchCommand: Command = {
     { ...shared.channels, help: "kernels, one a channel (default: 64)" },
     { name: "gates", help: "with a pregate and a postgate" },
     { name: "backward", help: "time the gradients too" },
-    { name: "seconds", value: "S", help: "time to spend on each number (default: 1)" },
+    { name: "seconds", value: "S", help: "time to spend on each number, such as 0.5 (default: 1)" },
     shared.backend,
     shared.threads,
     shared.instructions,
@@ -123,7 +123,7 @@ function readSettings(values: Values): Settings {
     channels: values.integer("channels", 1, 2 ** 24) ?? 64,
     gates: values.has("gates"),
     backward: values.has("backward"),
-    budget: 1000 * (values.integer("seconds", 1, 3600) ?? 1),
+    budget: 1000 * (values.number("seconds", 0.01, 3600) ?? 1),
     how,
   };
 }
