@@ -10,7 +10,7 @@ import type { DeviceSpec, MemoryLevel } from "../plan/device.ts";
 import { defaultCpu } from "../plan/device.ts";
 import { checkOptions } from "./arguments.ts";
 import { FlashFFTConv } from "./conv.ts";
-import { keepDevice } from "./wisdom.ts";
+import { keepDevice, scaledDirect } from "./wisdom.ts";
 
 /** What tuning may be told and may tell. */
 export interface TuneOptions {
@@ -159,6 +159,7 @@ export async function tune(options: TuneOptions = {}): Promise<Tuned> {
       name: `this machine, ${instructions}`,
       butterflySeconds,
       pointSeconds,
+      directSeconds: scaledDirect(instructions, pointSeconds),
       memory,
       rowSeconds: fixed,
     },

@@ -113,6 +113,10 @@ const cases: readonly FlashFFTConvOptions[] = [
   { length: 3000, kernelLength: 100, mode: "circular", plan: blockPlan(7, 157) },
   { length: 300, kernelLength: 200, mode: "circular", period: 310, plan: blockPlan(8, 50) },
   { length: 2000, kernelLength: 33, dtype: "float16", plan: blockPlan(6, 96) },
+  { length: 3000, kernelLength: 7, plan: "direct 7 @512" },
+  { length: 3000, kernelLength: 18, mode: "same", plan: "direct 18 @512" },
+  { length: 300, kernelLength: 20, mode: "circular", period: 310, plan: "direct 20 @52" },
+  { length: 2000, kernelLength: 40, dtype: "bfloat16", plan: "direct 40 @96" },
 ];
 
 describe("blocks", () => {
