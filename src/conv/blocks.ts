@@ -228,10 +228,12 @@ function runGradients(
   job.scratchBytes = blockBytes(job);
   job.packed = Number(!direct);
   const { threads } = mostThreads(engine, (to - from) * shares, backwardFactor * most);
-  // Channels under way: enough for all threads.
-  const group = Math.min(to - from, Math.ceil(threads / shares));
   const bytes = areasOf(engine, rows).length * job.scratchBytes;
   const budget = stagingBudget(engine, jobKinds.blockBackward, threads);
+  const channelBytes = shares * (job.transformBytes + (direct ? 0 : most * bytes));
+  // Channels under way: enough for all threads, or as many as fit: one by one, rows of 256 samples took three times as long.
+  const least = Math.ceil(threads / shares);
+  const group = Math.min(to - from, Math.max(least, Math.floor(budget / channelBytes)));
   const units = group * shares;
   const step = direct ? most : Math.min(most, Math.max(1, Math.floor(budget / (units * bytes))));
   const sums = aligned(units * job.transformBytes);

@@ -202,14 +202,18 @@ describe("work memory", () => {
   describeBackends(
     "of a block plan does not grow with L",
     (open, { options: { instructions } }) => {
-      test("forward and backward, gated", async () => {
+      const plans: [string, number][] = [
+        [blockPlan(11, 3070), 1024],
+        ...(onGpu ? [] : [["direct 16 @4096", 16] as [string, number]]),
+      ];
+      test.each(plans)("forward and backward, gated: %s", async (plan, kernelLength) => {
         // On WebGPU gradients of the kernel are summed in as many chunks as there are blocks, up to 16.
         const powers = instructions === "javascript" ? [15, 17] : [onGpu ? 18 : 16, 20];
         const used: number[][] = [];
         for (const length of powers.map((n) => 2 ** n)) {
-          using conv = await open({ length, kernelLength: 1024, plan: blockPlan(11, 3070) });
+          using conv = await open({ length, kernelLength, plan });
           const rows = () => new Float32Array(length).fill(1);
-          const k = new Float32Array(1024).fill(1);
+          const k = new Float32Array(kernelLength).fill(1);
           const gates = { pregate: rows(), postgate: rows() };
           const kernel = await conv.prepareKernel(k);
           await conv.forward(rows(), kernel, gates);
