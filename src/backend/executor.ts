@@ -293,8 +293,9 @@ function recipeFor(kernels: Kernels, job: Job): Recipe {
     known = new Map();
     recipes.set(kernels, known);
   }
-  const flags = 4 * job.hasPregate + 2 * job.hasPostgate + job.hasSkip;
-  const key = 8 * job.kind + flags;
+  // Taps without effect are cleared or not under one program: it does not depend on how many of them there are.
+  const flags = 8 * job.clearTaps + 4 * job.hasPregate + 2 * job.hasPostgate + job.hasSkip;
+  const key = 16 * job.kind + flags;
   let recipe = known.get(key);
   if (!recipe) {
     recipe = makers[job.kind]!(kernels, job);

@@ -33,8 +33,12 @@ interface Place {
   readonly block: number;
 }
 
+type Places = Partial<Record<RowField, RowField>>;
+
 /** Fields whose blocks take the place of others, which have been read by then. */
-const sharedPlaces: Partial<Record<RowField, RowField>> = { y: "u", du: "dy", dpregate: "u" };
+function sharedPlaces({ parts }: Engine): Places {
+  return { ...(parts[0]!.inPlace && { y: "u" }), du: "dy", dpregate: "u" };
+}
 
 /** Bytes of a block of samples, with room for vector loads past its end. */
 function blockBytes(job: Job): number {
@@ -42,8 +46,9 @@ function blockBytes(job: Job): number {
 }
 
 /** Staging areas of a call: one for each tensor that has not the place of another. */
-function areasOf(rows: readonly RowTensor[]): readonly RowField[] {
-  return rows.map((r) => r.field).filter((f) => sharedPlaces[f] === undefined);
+function areasOf(engine: Engine, rows: readonly RowTensor[]): readonly RowField[] {
+  const places = sharedPlaces(engine);
+  return rows.map((r) => r.field).filter((f) => places[f] === undefined);
 }
 
 /**
@@ -62,10 +67,11 @@ function stagedBlocks(
 ): void | Promise<void> {
   const { arena } = engine.backend;
   const { hop, lead, span, scratchBytes: step } = job;
-  const areas = areasOf(rows);
+  const areas = areasOf(engine, rows);
+  const shared = sharedPlaces(engine);
   for (const tensor of rows) {
     const { field } = tensor;
-    job[field] = base + areas.indexOf(sharedPlaces[field] ?? field) * size * step;
+    job[field] = base + areas.indexOf(shared[field] ?? field) * size * step;
     if (tensor.direction === "out") continue;
     // Gates behind the convolution go with its outputs, of which no block needs the periods.
     const period = field === periodic(job) || field === gateOf(job) ? job.period : 0;
@@ -139,7 +145,7 @@ function runRange(
     return runParts(engine, programs, [job], units, 1);
   }
   job.packed = 1;
-  const bytes = areasOf(call.rows).length * job.scratchBytes;
+  const bytes = areasOf(engine, call.rows).length * job.scratchBytes;
   const budget = stagingBudget(engine, jobKinds.blockForward, threads);
   const size = Math.min(units, Math.max(threads, Math.floor(budget / bytes)));
   const place = reserve(engine, [job], threads, call, size * bytes);
@@ -222,10 +228,12 @@ function runGradients(
   job.scratchBytes = blockBytes(job);
   job.packed = Number(!direct);
   const { threads } = mostThreads(engine, (to - from) * shares, backwardFactor * most);
-  // Channels under way: enough for all threads.
-  const group = Math.min(to - from, Math.ceil(threads / shares));
-  const bytes = areasOf(rows).length * job.scratchBytes;
+  const bytes = areasOf(engine, rows).length * job.scratchBytes;
   const budget = stagingBudget(engine, jobKinds.blockBackward, threads);
+  const channelBytes = shares * (job.transformBytes + (direct ? 0 : most * bytes));
+  // Channels under way: enough for all threads, or as many as fit: one by one, rows of 256 samples took three times as long.
+  const least = Math.ceil(threads / shares);
+  const group = Math.min(to - from, Math.max(least, Math.floor(budget / channelBytes)));
   const units = group * shares;
   const step = direct ? most : Math.min(most, Math.max(1, Math.floor(budget / (units * bytes))));
   const sums = aligned(units * job.transformBytes);

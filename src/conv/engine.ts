@@ -4,6 +4,7 @@ import type { Job } from "../backend/job.ts";
 import { emptyJob, jobKinds } from "../backend/job.ts";
 import type { Dtype } from "../dtype.ts";
 import { cyclicBytes, cyclicSource } from "../kernels/cyclic.ts";
+import { directBytes, directSource } from "../kernels/direct.ts";
 import { programSource } from "../kernels/program.ts";
 import type { ProgramSource } from "../kernels/source.ts";
 import { bodyCount, tileCount } from "../kernels/transform.ts";
@@ -35,6 +36,8 @@ export interface EnginePart {
   readonly spectraKind: number;
   /** Whether all threads can work on one row. */
   readonly shareable: boolean;
+  /** Whether y may take the place of u: everything is read before anything is stored. */
+  readonly inPlace: boolean;
   /** Predicted seconds of one row, forward. */
   readonly rowSeconds: number;
   /** Bytes of the spectra of earlier parts, per channel. */
@@ -70,6 +73,7 @@ interface PartTransform {
   readonly tiles: number;
   readonly bodies: number;
   readonly shareable: boolean;
+  readonly inPlace: boolean;
   readonly rowSeconds: number;
   readonly source: PartPrograms;
 }
@@ -89,6 +93,7 @@ function separately(
       ...{ transformBytes: bytes, spectrumBytes: bytes, spectraKind: jobKinds.spectra },
       tiles: tileCount(plan),
       ...{ bodies: bodyCount(plan, backend.lanes), rowSeconds: planCost(plan, device).seconds },
+      inPlace: true,
       shareable:
         !part.blocks &&
         plan.points >= shareablePoints &&
@@ -106,10 +111,34 @@ function together(
   const { bytes, spectrumBytes } = cyclicBytes({ parts, plans });
   return {
     ...{ transformBytes: bytes, spectrumBytes, spectraKind: jobKinds.compactSpectra },
-    ...{ tiles: 1, bodies: 1, shareable: false },
+    ...{ tiles: 1, bodies: 1, shareable: false, inPlace: true },
     rowSeconds: cost.seconds,
     source: (kind, kernelDtype) => cyclicSource({ kind, problem, parts, plans, kernelDtype }),
   };
+}
+
+/** Blocks in the time domain: to jobs, a transform that leaves samples as they are, whose spectra are the taps. */
+function inTime({ dtype }: Problem, { geometry, cost, blocks }: Candidate): PartTransform {
+  const part = geometry[0]!;
+  const { work, taps } = directBytes(part);
+  return {
+    ...{ transformBytes: work, spectrumBytes: taps, spectraKind: jobKinds.spectra },
+    ...{ tiles: 1, bodies: 1, shareable: false, inPlace: false },
+    rowSeconds: cost.seconds / blocks,
+    source: (kind, kernelDtype) => directSource({ kind, part, dtype, kernelDtype }),
+  };
+}
+
+/** How a candidate's parts run. */
+function transformsOf(
+  problem: Problem,
+  candidate: Candidate,
+  backend: CpuBackend,
+  device: DeviceSpec,
+): PartTransform[] {
+  if (candidate.plan.length === 0) return [inTime(problem, candidate)];
+  if (candidate.geometry[0]!.ring) return [together(problem, candidate)];
+  return separately(problem, candidate, backend, device);
 }
 
 /** Put together what calls need. */
@@ -120,9 +149,7 @@ export function createEngine(
   device: DeviceSpec,
 ): Engine {
   const bytes = problem.dtype === "float32" ? 4 : 2;
-  const transforms = candidate.geometry[0]!.ring
-    ? [together(problem, candidate)]
-    : separately(problem, candidate, backend, device);
+  const transforms = transformsOf(problem, candidate, backend, device);
   let spectrumBytes = 0;
   const parts = transforms.map((own, i): EnginePart => {
     const part = candidate.geometry[i]!;

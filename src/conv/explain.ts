@@ -25,7 +25,10 @@ export interface PlanPrediction {
   readonly predictedMs: number;
   /** Real positions that the convolution needs. */
   readonly positions: number;
-  /** Complex points of its transforms: half the positions, or, where neighbours of real rows are packed, a little more. */
+  /**
+   * Complex points of its transforms: half the positions, or, where neighbours of real rows are packed, a little more; 0 in
+   * the time domain.
+   */
   readonly points: number;
   /** Blocks that a row is cut into, each with transforms of that many points; 1 where a row is transformed whole. */
   readonly blocks: number;
@@ -238,11 +241,12 @@ function render(e: Explanation): string {
   const size = `L ${show(length)}, K ${show(kernelLength)}`;
   const best = e.chosen;
   const blocks = best.blocks > 1 ? `, ${show(best.blocks)} blocks a row` : "";
+  const where = best.points > 0 ? `${show(best.points)} complex points` : "the time domain";
   const rows = [best, ...e.candidates.filter((c) => c.plan !== best.plan).slice(0, shown)];
   const width = Math.max(44, ...rows.map((c) => c.plan.length));
   const saved = e.leftOut && [leftOutLine(e.leftOut)];
   const lines = [
-    `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${show(best.points)} complex points${blocks}`,
+    `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${where}${blocks}`,
     `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${e.device.name}`,
     `backend ${e.backend}: ${e.reason}`,
     ...(saved ?? []),

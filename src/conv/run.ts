@@ -85,7 +85,7 @@ export function newJob(
 ): Job {
   const job = part.jobs[kind]!;
   job.program = program.id;
-  job.table = program.table!.address;
+  job.table = program.table?.address ?? 0;
   job.batch = shape.batch;
   job.channels = shape.channels;
   job.hasPregate = Number(gates.pregate);

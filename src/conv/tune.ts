@@ -10,7 +10,7 @@ import type { DeviceSpec } from "../plan/device.ts";
 import { checkOptions } from "./arguments.ts";
 import { FlashFFTConv } from "./conv.ts";
 import { type Fit, fitDevice, timedRows } from "./fit.ts";
-import { defaultDevice, keepDevice } from "./wisdom.ts";
+import { defaultDevice, keepDevice, scaledDirect } from "./wisdom.ts";
 
 /** What tuning may be told and may tell. */
 export interface TuneOptions {
@@ -148,6 +148,7 @@ export async function tune(options: TuneOptions = {}): Promise<Tuned> {
   const device: DeviceSpec = {
     ...found,
     name: `this machine, ${instructions}`,
+    directSeconds: scaledDirect(instructions, found.pointSeconds),
     source: `measured by tune, ${new Date().toISOString().slice(0, 10)}`,
   };
   signal?.throwIfAborted();

@@ -44,7 +44,7 @@ export interface ProgramSpec {
 const flags = [false, true] as const;
 
 /** copy(to, from, bytes) and clear(at, bytes): for blocks that reach over an end of their row. */
-const moveFunctions: readonly KernelFunction[] = [
+export const moveFunctions: readonly KernelFunction[] = [
   {
     ...{ name: "copy", parameters: ["to", "from", "bytes"], exported: true },
     body: [{ op: "copy", to: "to", from: "from", bytes: "bytes" }],

@@ -61,6 +61,25 @@ export function blockSizesFor(outputs: number, overlap: number): number[] {
   return [...sizes].sort((a, b) => a - b);
 }
 
+/** Most taps that are tried in the time domain: their products are written out one by one. */
+export const mostDirectTaps = 64;
+/** Blocks in the time domain are whole vectors of outputs. */
+const directStep = 4;
+/** Most outputs of one: its float32 windows stay in the first-level cache, or just leave it. */
+const longestDirect = 4_096;
+
+/** Outputs of a block in the time domain: rows are cut evenly, into vectors. */
+export function directHop(outputs: number): number {
+  const blocks = Math.ceil(outputs / longestDirect);
+  return directStep * Math.ceil(outputs / (blocks * directStep));
+}
+
+/** Whether rows of so many outputs may be computed in blocks of `hop`, whose outputs depend on `taps` samples each. */
+export function isDirect(outputs: number, taps: number, hop: number): boolean {
+  const most = directStep * Math.ceil(outputs / directStep);
+  return taps <= mostDirectTaps && hop % directStep === 0 && hop <= most;
+}
+
 /**
  * The radices whose product is points/4, outermost first: odd ones, then a 2 for an odd power of two, then fours. Radix 8
  * in place of 2·4 keeps 32 numbers in 16 registers and takes 1.17 times as long (EPYC 7003, relaxed SIMD).

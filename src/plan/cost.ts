@@ -6,6 +6,7 @@
  */
 import { dft } from "../math/codelet.ts";
 import { countOps, Graph } from "../math/expr.ts";
+import { heldTaps } from "./depthwise.ts";
 import type { DeviceSpec } from "./device.ts";
 import { levelFor, sweepSeconds } from "./device.ts";
 import type { TransformPlan } from "./plan.ts";
@@ -68,6 +69,15 @@ export function butterflyFlops(radix: number): number {
 /** Seconds to move so many float32 samples through memory, there and back. */
 export function copySeconds(device: DeviceSpec, samples: number): number {
   return (8 * samples) / device.memory.at(-1)!.bandwidth;
+}
+
+/** Seconds of a block of `outputs` outputs in the time domain, each of which is a sum over `taps` products. */
+export function directCost(outputs: number, taps: number, device: DeviceSpec): Cost {
+  const { block, output, tap, loadedTap } = device.directSeconds!;
+  const arithmetic = outputs * taps * (taps <= heldTaps.one ? tap : loadedTap);
+  const memory = outputs * output;
+  const seconds = arithmetic + memory + block;
+  return { seconds, arithmetic, memory, overhead: block, flops: 2 * outputs * taps };
 }
 
 /** Eq. 2 for stages over N points of one row. */

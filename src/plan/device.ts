@@ -13,6 +13,18 @@ export interface MemoryLevel {
   readonly bandwidth: number;
 }
 
+/** What a convolution in the time domain costs. */
+export interface DirectSeconds {
+  /** Seconds of a block besides its outputs: calls, addressing. */
+  readonly block: number;
+  /** Seconds of an output besides its taps. */
+  readonly output: number;
+  /** Seconds of one product of a tap and a sample, where taps are few enough to be held (`heldTaps`). */
+  readonly tap: number;
+  /** Seconds of one product where they are not. */
+  readonly loadedTap: number;
+}
+
 /** Numbers about one machine. */
 export interface DeviceSpec {
   /** Which machine, and in which configuration. */
@@ -32,6 +44,11 @@ export interface DeviceSpec {
   readonly butterflySeconds: Readonly<Record<number, number>>;
   /** Seconds per point of everything else a row needs: loading, the fused middle, storing. */
   readonly pointSeconds: number;
+  /**
+   * Seconds in the time domain: of a block besides its outputs, of an output besides its taps, of a tap of an output.
+   * Absent where nothing runs there.
+   */
+  readonly directSeconds?: DirectSeconds;
   /** Bytes that one complex point takes when a stage hands it to the next. */
   readonly bytesPerPoint: number;
   /** Fastest and smallest first; the last one holds everything. */
@@ -82,6 +99,7 @@ export const defaultCpu: DeviceSpec = {
   generalFlops: 42e9,
   butterflySeconds: { 2: 0.36e-9, 3: 0.56e-9, 4: 0.39e-9, 5: 0.98e-9, 7: 1.8e-9, 8: 0.88e-9 },
   pointSeconds: 1.56e-9,
+  directSeconds: { block: 500e-9, output: 0.05e-9, tap: 0.12e-9, loadedTap: 0.17e-9 },
   bytesPerPoint: 8,
   memory: [
     { name: "L1", bytes: 32_768, bandwidth: 4e12 },

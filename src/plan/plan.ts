@@ -182,7 +182,7 @@ export function parseTransform(text: string): TransformPlan | undefined {
   return isRunnable(plan) ? plan : undefined;
 }
 
-/** A convolution's plan: one transform per part. Joined by " & " in text. */
+/** A convolution's plan: one transform per part, or none in the time domain. Joined by " & " in text. */
 export type Plan = readonly TransformPlan[];
 
 /** A plan as its text says it. */
@@ -191,6 +191,8 @@ export interface PlanText {
   readonly plan: Plan;
   /** Outputs of a block, where rows are cut into blocks (overlap-save); 0 for whole rows. */
   readonly hop: number;
+  /** K, where blocks are computed in the time domain, without a transform. */
+  readonly taps?: number;
 }
 
 /** One line; parsePlan reads it back. A plan for blocks ends with their outputs: "4096: 4·4·4·4·4 @7169". */
@@ -198,8 +200,15 @@ export function formatPlan(plan: Plan, hop = 0): string {
   return plan.map(formatTransform).join(" & ") + (hop ? ` @${hop}` : "");
 }
 
-/** Inverse of formatPlan; undefined where the text is no plan. */
+/** The plan of a kernel of K taps in the time domain: "direct 16 @4096", in blocks of 4,096 outputs. */
+export function formatDirect(taps: number, hop: number): string {
+  return `direct ${taps} @${hop}`;
+}
+
+/** Inverse of formatPlan and formatDirect; undefined where the text is no plan. */
 export function parsePlan(text: string): PlanText | undefined {
+  const direct = /^direct ([1-9]\d*) @([1-9]\d*)$/.exec(text);
+  if (direct) return { plan: [], hop: Number(direct[2]), taps: Number(direct[1]) };
   const [transforms = "", hop, ...more] = text.split(" @");
   const plan = transforms.split(" & ").map(parseTransform);
   if (more.length > 0 || (hop !== undefined && !/^[1-9]\d*$/.test(hop))) return undefined;

@@ -4,16 +4,18 @@ import {
   blockSizesFor,
   candidatePlans,
   candidateSizes,
+  directHop,
+  isDirect,
   transformable,
 } from "./candidates.ts";
 import type { Cost } from "./cost.ts";
-import { copySeconds, planBytes, planCost } from "./cost.ts";
+import { copySeconds, directCost, planBytes, planCost } from "./cost.ts";
 import { cyclicFactors, isCyclic, sparsePlan, sparsePlans, suits } from "./cyclic.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { Geometry, Part } from "./geometry.ts";
 import { blockOverlap, blockPart, geometries, onePart } from "./geometry.ts";
 import type { Plan, TransformPlan } from "./plan.ts";
-import { formatPlan, layout, parsePlan } from "./plan.ts";
+import { formatDirect, formatPlan, layout, parsePlan } from "./plan.ts";
 import type { Problem } from "./problem.ts";
 
 /** How much work the plan is for. */
@@ -28,7 +30,7 @@ export interface Workload {
 export interface Candidate {
   /** The parts that the plan's transforms belong to. */
   readonly geometry: Geometry;
-  /** One transform for each part. */
+  /** One transform for each part; none in the time domain. */
   readonly plan: Plan;
   /** The plan on one line. */
   readonly text: string;
@@ -87,18 +89,27 @@ export function priced(
 /** Blocks that reach over an end of their row pass through a copy. */
 const edgeBlocks = 2;
 
+/** Passes over a block in the time domain that reaches over an end, besides the one that filters. */
+const edgeCopies = 3;
+
+/** A plan for blocks. */
+interface BlockPlan extends Pick<Candidate, "plan" | "text"> {
+  /** What a block costs. */
+  readonly one: Cost;
+  /** Seconds more of one that reaches over an end. */
+  readonly edge: number;
+}
+
 /** Price a plan for blocks of the rows of a problem. */
 function pricedBlocks(
   problem: Problem,
   part: Part,
-  plan: TransformPlan,
+  { plan, text, one, edge }: BlockPlan,
   device: DeviceSpec,
   { rows, threads }: Workload,
 ): Candidate {
-  const { hop } = part.blocks!;
-  const blocks = Math.ceil(problem.outputLength / hop);
-  const one = planCost(plan, device);
-  const copies = Math.min(blocks, edgeBlocks) * copySeconds(device, 2 * part.positions);
+  const blocks = Math.ceil(problem.outputLength / part.blocks!.hop);
+  const copies = Math.min(blocks, edgeBlocks) * edge;
   const cost: Cost = {
     seconds: blocks * one.seconds + copies,
     arithmetic: blocks * one.arithmetic,
@@ -108,11 +119,7 @@ function pricedBlocks(
   };
   const apart = (Math.ceil((rows * blocks) / threads) / blocks) * cost.seconds;
   return {
-    geometry: [part],
-    plan: [plan],
-    text: formatPlan([plan], hop),
-    blocks,
-    cost,
+    ...{ geometry: [part], plan, text, blocks, cost },
     seconds:
       threads === 1
         ? rows * cost.seconds
@@ -120,12 +127,44 @@ function pricedBlocks(
   };
 }
 
+/** Price a transform for blocks of `hop` outputs. */
+function transformBlocks(
+  problem: Problem,
+  plan: TransformPlan,
+  hop: number,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate {
+  const part = blockPart(problem, 2 * plan.points, hop);
+  const one = planCost(plan, device);
+  const edge = copySeconds(device, 2 * part.positions);
+  const block = { plan: [plan], text: formatPlan([plan], hop), one, edge };
+  return pricedBlocks(problem, part, block, device, workload);
+}
+
+/** Price blocks of `hop` outputs in the time domain; none where taps are too many. */
+function directBlocks(
+  problem: Problem,
+  hop: number,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate[] {
+  const overlap = blockOverlap(problem);
+  if (!isDirect(problem.outputLength, overlap + 1, hop)) return [];
+  const one = directCost(hop, overlap + 1, device);
+  const part = blockPart(problem, hop + overlap, hop);
+  // Its copies stay in the first-level cache: 0.15 ns an output there, where a block in place takes none.
+  const edge = edgeCopies * one.memory;
+  const block = { plan: [], text: formatDirect(problem.kernelLength, hop), one, edge };
+  return [pricedBlocks(problem, part, block, device, workload)];
+}
+
 /** Candidates that cut rows into blocks. */
 function blockCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
   const overlap = blockOverlap(problem);
   return blockSizesFor(problem.outputLength, overlap).flatMap((points) => {
-    const part = blockPart(problem, 2 * points, 2 * points - overlap);
-    return blockPlans(points).map((p) => pricedBlocks(problem, part, p, device, workload));
+    const hop = 2 * points - overlap;
+    return blockPlans(points).map((p) => transformBlocks(problem, p, hop, device, workload));
   });
 }
 
@@ -190,6 +229,7 @@ export function candidates(problem: Problem, device: DeviceSpec, workload: Workl
     ...own.flatMap((geometry) => candidatesFor(geometry, device, workload)),
     ...(cyclic ? cyclicCandidates(problem, device, workload) : []),
     ...blockCandidates(problem, device, workload),
+    ...directBlocks(problem, directHop(problem.outputLength), device, workload),
   ].sort((a, b) => a.seconds - b.seconds);
 }
 
@@ -216,17 +256,22 @@ export function named(
 ): Candidate | undefined {
   const parsed = parsePlan(text);
   if (!parsed) return undefined;
-  const { plan, hop } = parsed;
+  const { plan, hop, taps } = parsed;
   if (problem.frequencies || (hop === 0 && isCyclic(problem.period))) {
     const cyclic = hop > 0 ? undefined : namedCyclic(plan, problem, device, workload);
     if (cyclic || problem.frequencies) return cyclic;
+  }
+  if (taps !== undefined) {
+    return taps === problem.kernelLength
+      ? directBlocks(problem, hop, device, workload)[0]
+      : undefined;
   }
   if (hop > 0) {
     const [transform] = plan;
     const positions = 2 * transform!.points;
     if (!transformable(transform!.points) || positions < hop + blockOverlap(problem))
       return undefined;
-    return pricedBlocks(problem, blockPart(problem, positions, hop), transform!, device, workload);
+    return transformBlocks(problem, transform!, hop, device, workload);
   }
   const fits = (part: Part, points: number): boolean =>
     transformable(points) &&

@@ -113,6 +113,10 @@ const cases: readonly FlashFFTConvOptions[] = [
   { length: 3000, kernelLength: 100, mode: "circular", plan: blockPlan(7, 157) },
   { length: 300, kernelLength: 200, mode: "circular", period: 310, plan: blockPlan(8, 50) },
   { length: 2000, kernelLength: 33, dtype: "float16", plan: blockPlan(6, 96) },
+  { length: 3000, kernelLength: 7, plan: "direct 7 @512" },
+  { length: 3000, kernelLength: 18, mode: "same", plan: "direct 18 @512" },
+  { length: 300, kernelLength: 20, mode: "circular", period: 310, plan: "direct 20 @52" },
+  { length: 2000, kernelLength: 40, dtype: "bfloat16", plan: "direct 40 @96" },
 ];
 
 describe("blocks", () => {
@@ -198,14 +202,18 @@ describe("work memory", () => {
   describeBackends(
     "of a block plan does not grow with L",
     (open, { options: { instructions } }) => {
-      test("forward and backward, gated", async () => {
+      const plans: [string, number][] = [
+        [blockPlan(11, 3070), 1024],
+        ...(onGpu ? [] : [["direct 16 @4096", 16] as [string, number]]),
+      ];
+      test.each(plans)("forward and backward, gated: %s", async (plan, kernelLength) => {
         // On WebGPU gradients of the kernel are summed in as many chunks as there are blocks, up to 16.
         const powers = instructions === "javascript" ? [15, 17] : [onGpu ? 18 : 16, 20];
         const used: number[][] = [];
         for (const length of powers.map((n) => 2 ** n)) {
-          using conv = await open({ length, kernelLength: 1024, plan: blockPlan(11, 3070) });
+          using conv = await open({ length, kernelLength, plan });
           const rows = () => new Float32Array(length).fill(1);
-          const k = new Float32Array(1024).fill(1);
+          const k = new Float32Array(kernelLength).fill(1);
           const gates = { pregate: rows(), postgate: rows() };
           const kernel = await conv.prepareKernel(k);
           await conv.forward(rows(), kernel, gates);

@@ -26,6 +26,15 @@ test("a description is kept and read back, for its instruction set alone", () =>
   expect(readdirSync(join(folder, "cache"))).toEqual(["device.json"]);
 });
 
+test("a description from before there were prices in the time domain gets them, scaled", () => {
+  const usual = deviceFor("simd");
+  const { directSeconds, ...old } = measured;
+  keepDevice("simd", { ...old, pointSeconds: 2 * usual.pointSeconds });
+  const scaled = Object.entries(usual.directSeconds!).map(([name, s]) => [name, 2 * s]);
+  expect(deviceFor("simd").directSeconds).toEqual(Object.fromEntries(scaled));
+  expect(directSeconds).toBeDefined();
+});
+
 const { pointSeconds: _, ...incomplete } = measured;
 test.each([
   "",
@@ -40,6 +49,7 @@ test.each([
   JSON.stringify({ simd: { ...measured, loopSeconds: Number.NaN } }),
   JSON.stringify({ simd: { ...measured, butterflySeconds: undefined } }),
   JSON.stringify({ simd: { ...measured, butterflySeconds: { 4: "fast" } } }),
+  JSON.stringify({ simd: { ...measured, directSeconds: { block: 1e-6 } } }),
   JSON.stringify({ simd: { ...measured, memory: [] } }),
   JSON.stringify({ simd: { ...measured, memory: [null] } }),
   JSON.stringify({ simd: { ...measured, memory: [{ name: "L1", bytes: 1, bandwidth: 0 }] } }),

@@ -3,7 +3,7 @@ import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import type { Graph, Node } from "../../math/expr.ts";
 import type { DepthwiseProblem } from "../../plan/depthwise.ts";
-import { cutting, widths } from "../../plan/depthwise.ts";
+import { cutting, heldTaps, widths } from "../../plan/depthwise.ts";
 import type { Statement, Store } from "../ir.ts";
 import type { Cells, Moving } from "./walk.ts";
 
@@ -105,9 +105,6 @@ export function storeCell(
   return { at: { pointer: `${pointer}p`, offset }, format, value, first: 0, last: stored };
 }
 
-/** Up to this many taps stay in registers while a block of cells is computed one after the other. */
-const heldTaps = 8;
-
 /**
  * Block sizes of filters. Few taps are kept and cells follow each other; with many, the sums of four cells advance together
  * (256 taps: 3 times the speed of eight, whose partial sums spill; EPYC 7003, Node 20).
@@ -127,6 +124,12 @@ export interface Filters {
   readonly branches: readonly number[];
   /** Taps from last to first and no bias: the transpose, for gradients of x. */
   readonly reversed?: boolean;
+  /** No bias. */
+  readonly unbiased?: boolean;
+}
+
+function isBiased({ reversed, unbiased }: Filters): boolean {
+  return !reversed && !unbiased;
 }
 
 /** Taps whose products are summed before they join the sum: 256 taps then err by 1.2e-7 instead of 2.8e-7. */
@@ -136,13 +139,14 @@ const tapsPerSum = 32;
 export function filterNodes(
   f: Frame,
   g: Graph,
-  { window, branches, reversed }: Filters,
+  filters: Filters,
   cells: readonly (readonly [number, number])[],
 ): Map<number, Node[]> {
+  const { window, branches, reversed } = filters;
   const { kernelLength } = f.spec.problem;
   const zero = g.constant(0);
   const start = ([, vector]: readonly [number, number], b: number): Node =>
-    reversed ? zero : tapNode(f, g, `b${b}`, 0, vector);
+    isBiased(filters) ? tapNode(f, g, `b${b}`, 0, vector) : zero;
   const sums = new Map(branches.map((b) => [b, cells.map((cell) => start(cell, b))]));
   const few = kernelLength <= tapsPerSum;
   const parts = few ? sums : new Map(branches.map((b) => [b, cells.map(() => zero)]));
@@ -165,12 +169,14 @@ export function filterNodes(
 
 /** Whether the sums of a filter block are to advance together. */
 export function advanceTogether(f: Frame, branches: number): boolean {
-  return branches * f.spec.problem.kernelLength > heldTaps;
+  const held = branches > 1 ? heldTaps.several : heldTaps.one;
+  return branches * f.spec.problem.kernelLength > held;
 }
 
 /** Names of the pointers that filters take. */
-export function filterParameters({ branches, reversed }: Filters): string[] {
-  return (reversed ? ["s", "w"] : ["s", "w", "b"]).flatMap((p) => branches.map((b) => `${p}${b}`));
+export function filterParameters(filters: Filters): string[] {
+  const names = isBiased(filters) ? ["s", "w", "b"] : ["s", "w"];
+  return names.flatMap((p) => filters.branches.map((b) => `${p}${b}`));
 }
 
 /** The same, as they move. */
@@ -184,14 +190,15 @@ export function filterPointers(f: Frame, filters: Filters): Moving[] {
 export function holdTaps(
   f: Frame,
   g: Graph,
-  { branches, reversed }: Filters,
+  filters: Filters,
   body: readonly Statement[],
 ): Statement[] {
+  const { branches } = filters;
   const { layout, kernelLength } = f.spec.problem;
   if (layout === "BLH") return [...body];
   const taps = Array.from({ length: kernelLength }, (_, j) => j);
   const nodes = branches.flatMap((b) => [
-    ...(reversed ? [] : [tapNode(f, g, `b${b}`, 0, 0)]),
+    ...(isBiased(filters) ? [tapNode(f, g, `b${b}`, 0, 0)] : []),
     ...taps.map((j) => tapNode(f, g, `w${b}`, j, 0)),
   ]);
   const loops = body.findIndex((s) => s.op === "loop");

@@ -111,10 +111,14 @@ function pairwise(g: Graph, a: readonly Node[], b: readonly (Node | undefined)[]
 }
 
 /**
- * sum(window of x, window of dz, sums, count, width): sums[j] += Σ_n dz[n]·x[n + j], and Σ_n dz[n] behind them. In layout
- * BHL a sum is a vector of `lanes` partial ones; beyond the count dz must be zero and x finite up to a whole vector.
+ * sum(window of x, window of dz, sums, count, width): sums[j] += Σ_n dz[n]·x[n + j], and Σ_n dz[n] behind them, if there are
+ * to be so many sums. In layout BHL a sum is a vector of `lanes` partial ones; beyond the count dz must be zero and x
+ * finite up to a whole vector.
  */
-function sumFunction(f: Frame): KernelFunction {
+export function sumFunction(
+  f: Frame,
+  count: number = f.spec.problem.kernelLength + 1,
+): KernelFunction {
   const { problem, lanes } = f.spec;
   const { layout, kernelLength } = problem;
   const across = layout === "BLH";
@@ -128,7 +132,7 @@ function sumFunction(f: Frame): KernelFunction {
       );
       return pairwise(g, dz, x);
     };
-    return groups(kernelLength + 1).map((taps) => ({
+    return groups(count).map((taps) => ({
       op: "block",
       stores: taps.map((tap) => {
         const at = { pointer: "ap", offset: tap * (across ? f.window : 4 * lanes) };
@@ -170,7 +174,7 @@ export function sumCount(kernelLength: number): number {
  * fold(sums, result, count, width): what `sum` has gathered goes to the result. In layout BHL `count` is sumCount / 4 and
  * the lanes are added up; in BLH it is K + 1 and rows are copied.
  */
-function foldFunction(f: Frame): KernelFunction {
+export function foldFunction(f: Frame): KernelFunction {
   const { problem, lanes } = f.spec;
   const { layout, channels } = problem;
   const parameters = ["a", "p", "count", "width"];
