@@ -238,6 +238,7 @@ describe("neighbours", () => {
 
   test.each([
     ["columns of one point", "halves 256: 16 ×1 | 8·2 ×2"],
+    ["tiles in turn with 40 values a thread", "halves 5120: 20·4·8·8 ×128 split @4"],
     ["one pass", "neighbours 512: 8·8·8 ×64"],
     ["an odd number of rows", "neighbours 192: 3 /32 ×32 | 8·8 ×8"],
     ["mirrors in two threads", "neighbours 1024: 8·8 /8 ×64 | 16 ×1"],
