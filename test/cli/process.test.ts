@@ -158,17 +158,17 @@ describe("a disk that takes no more", () => {
 
 describe.skipIf(process.platform !== "linux")("a machine without a graphics driver", () => {
   const none = { VK_DRIVER_FILES: "/nonexistent", VK_ICD_FILENAMES: "/nonexistent" };
-  const missing = /backend 'webgpu' needs a graphics adapter; got none .*\. Check the driver/;
+  const missing = /needs a graphics adapter; got none .*\. Check the driver/;
 
   test("info says that it has no GPU, and why", async () => {
     const { code, stdout } = await shell("FLASHFFTCONV info 2>/dev/null", none);
-    expect(stdout).toMatch(new RegExp(`webgpu +no: ${missing.source}`));
+    expect(stdout).toMatch(new RegExp(`webgpu +no: .*backend 'webgpu' ${missing.source}`));
     expect(code).toBe(0);
   });
 
   test("--backend webgpu is refused", async () => {
     const { code, stdout } = await shell("FLASHFFTCONV plan --length 1K --backend webgpu", none);
-    expect(stdout).toMatch(new RegExp(`flashfftconv plan: ${missing.source}`));
+    expect(stdout).toMatch(new RegExp(`flashfftconv plan: --backend webgpu ${missing.source}`));
     expect(code).toBe(1);
   });
 });
