@@ -51,9 +51,15 @@ describe("the package", () => {
 
   test("holds the built library, its documents and its licence, and nothing else", () => {
     const allowed =
-      /^(?:dist\/.+\.(?:js|d\.ts|js\.map)|docs\/.+\.(?:md|svg)|package\.json|(?:README|CHANGELOG)\.md|LICENSE)$/;
+      /^(?:dist\/.+\.(?:js|d\.ts|js\.map)|docs\/.+\.(?:md|svg)|package\.json|examples\/webgpu\.js|(?:README|CHANGELOG)\.md|LICENSE)$/;
     expect([...paths].filter((path) => !allowed.test(path))).toEqual([]);
-    for (const path of ["README.md", "CHANGELOG.md", "LICENSE", "docs/architecture.md"]) {
+    for (const path of [
+      "README.md",
+      "CHANGELOG.md",
+      "LICENSE",
+      "docs/architecture.md",
+      "examples/webgpu.js",
+    ]) {
       expect(paths).toContain(path);
     }
   });

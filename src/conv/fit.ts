@@ -48,7 +48,7 @@ export const timedRows: readonly TimedRow[] = [
 /** A machine as its times describe it. */
 export interface Fit {
   readonly device: DeviceSpec;
-  /** Numbers that the times do not give, which are the default machine's at this one's speed: "radix 3", "points", "rows", "DRAM". */
+  /** Numbers that the times do not give, which are the default machine's, arithmetic at this one's speed: "radix 3", "points", "rows", "DRAM". */
   readonly defaults: readonly string[];
   /** Plans whose times those rest on. */
   readonly doubtful: readonly string[];

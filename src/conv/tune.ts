@@ -27,7 +27,7 @@ export interface Tuned {
   /** The file that keeps it. */
   readonly path: string;
   /**
-   * Numbers that could not be measured, because the machine was busy, and are the default machine's at this one's speed:
+   * Numbers that could not be measured, because the machine was busy, and are the default machine's, arithmetic at this one's speed:
    * `"radix 3"`, a stage of that radix; `"points"`, all else for a point; `"rows"`, starting a row; `"L2"`, `"L3"` and `"DRAM"`.
    */
   readonly keptDefaults: readonly string[];
