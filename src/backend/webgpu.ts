@@ -411,7 +411,7 @@ function outOfMemory(call: string, bytes: number, message: string): BackendError
     call,
     requirement: "GPU memory for the call",
     value: bytes ? `${bytes.toLocaleString("en-US")} bytes refused (${message})` : message,
-    remedy: "Use fewer rows a call, or a smaller workspace.",
+    remedy: "Use fewer rows or channels a call, or a smaller workspace.",
   });
 }
 

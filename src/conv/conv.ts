@@ -42,6 +42,11 @@ import type { RowField } from "./staging.ts";
 
 const inputDimensions = ["B", "H", "L"] as const;
 const outputDimensions = ["B", "H", "Lout"] as const;
+/** Options that an object is made from. */
+const optionNames = [
+  ...["mode", "length", "kernelLength", "period", "dtype", "frequencies", "batch", "channels"],
+  ...["backend", "device", "workspaceBytes", "threads", "instructions", "plan"],
+] as const;
 /** Options of forward and backward calls, and of a backward call's `out`. */
 const operandNames = ["pregate", "postgate", "skip", "out", "encoder"] as const;
 const gradientNames = ["du", "dk", "dpregate", "dpostgate"] as const;
@@ -78,6 +83,7 @@ export class FlashFFTConv {
   /** @internal create, with errors that name another call. */
   static async createFor(options: FlashFFTConvOptions, call: string): Promise<FlashFFTConv> {
     const problem = createProblem(options, call);
+    known(options, optionNames, call);
     return new FlashFFTConv(problem, await openRunner(problem, options, call));
   }
 
@@ -288,7 +294,7 @@ export class FlashFFTConv {
   }
 
   /**
-   * y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u.
+   * y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u. Inputs are read, and `out` is written, until the promise settles.
    * @param u (B, H, L) samples of the object's dtype.
    * @param k (H, K) taps, float32 or the dtype, or a kernel from `prepareKernel`.
    * @returns (B, H, Lout) samples: `out`, or an array of u's kind; a new buffer that is the caller's where u is in one.

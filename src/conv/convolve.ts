@@ -10,7 +10,7 @@ import type { FlashFFTConvOptions, ForwardOptions } from "./options.ts";
 /** What a one-line convolution may say besides its samples. */
 export interface ConvolveOptions
   extends Omit<FlashFFTConvOptions, "length" | "kernelLength">,
-    Omit<ForwardOptions, "out"> {}
+    Omit<ForwardOptions, "out" | "encoder"> {}
 
 /**
  * Convolve once: u and k of one channel each, or k of `channels` rows and u of `batch` times as many, which are no hints

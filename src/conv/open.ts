@@ -1,4 +1,5 @@
 /** Choosing a backend and opening it. */
+import { InvalidArgumentError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer, oneOf } from "../plan/problem.ts";
 import { CpuRunner } from "./cpu-runner.ts";
@@ -24,6 +25,14 @@ export async function openRunner(
 ): Promise<Runner> {
   const wanted = options.backend ?? "auto";
   oneOf(call, "backend", wanted, ["auto", "cpu", "webgpu"]);
+  if (wanted === "cpu" && options.device !== undefined) {
+    throw new InvalidArgumentError({
+      call,
+      requirement: "device belongs to a GPU",
+      value: "one with backend 'cpu'",
+      remedy: "Leave device out, or backend.",
+    });
+  }
   const gpu = wanted === "webgpu" || (wanted === "auto" && options.device !== undefined);
   const usual = gpu ? usualRows.gpu : usualRows.cpu;
   const batch = integer(call, "batch", options.batch ?? usual.batch, 1, 2 ** 31);

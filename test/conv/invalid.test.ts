@@ -70,6 +70,8 @@ describe("FlashFFTConv.create refuses", () => {
     ["no options", undefined, /options/],
     ["workspaceBytes NaN", { length: 8, workspaceBytes: Number.NaN }, /workspaceBytes/],
     ["device null", { length: 8, device: null }, /device.*null/],
+    ["a device on the CPU", { length: 8, backend: "cpu", device: {} }, /device belongs to a GPU/],
+    ["an option that there is not", { length: 8, lenght: 9 }, /may have mode.*got "lenght"/],
   ];
   test.each(cases)("%s", async (_, options, message) => {
     const error = await refusal(() => FlashFFTConv.create(options as FlashFFTConvOptions));
@@ -89,6 +91,7 @@ describe("convolve refuses", () => {
     ["an unknown mode", () => convolve(u, k, { mode: any("valid") })],
     ["options null", () => convolve(u, k, any(null))],
     ["skip in mode full", () => convolve(u, k, { skip: new Float32Array(1) })],
+    ["an array for the result", () => convolve(u, k, any({ out: new Float32Array(10) }))],
     ["an input with a shape", () => convolve(any({ data: u, shape: [1, 8] }), k)],
   ];
   test.each(cases)("%s", async (_, action) => {
