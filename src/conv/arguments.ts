@@ -160,6 +160,12 @@ function gpuSamples(
   return { data: samples, shape };
 }
 
+/** A tensor argument that was given with its shape. */
+function shapedOf(tensor: unknown): Exclude<Tensor, SampleArray> | undefined {
+  const has = typeof tensor === "object" && tensor !== null && "shape" in tensor;
+  return has ? (tensor as Exclude<Tensor, SampleArray>) : undefined;
+}
+
 /** The samples of a tensor argument and its shape where it was given with one. */
 export function samplesOf(
   tensor: Tensor,
@@ -174,8 +180,7 @@ export function samplesOf(
   e: Expected,
 ): { data: Samples; shape: readonly number[] | undefined } {
   if (isGpuTensor(tensor)) return gpuSamples(tensor, e);
-  const shaped =
-    typeof tensor === "object" && tensor !== null && "shape" in tensor ? tensor : undefined;
+  const shaped = shapedOf(tensor);
   const data = shaped ? shaped.data : (tensor as SampleArray);
   if (!holds(data, e.dtype) && !(e.orFloat32 && holds(data, "float32"))) {
     const allowed =
@@ -283,10 +288,7 @@ export function emptyOf(
   tensor: unknown,
   dtype: Dtype,
 ): { data: SampleArray; shape: readonly number[] | undefined } | undefined {
-  const shaped =
-    typeof tensor === "object" && tensor !== null && "shape" in tensor
-      ? (tensor as Exclude<Tensor, SampleArray>)
-      : undefined;
+  const shaped = shapedOf(tensor);
   const data = shaped ? shaped.data : tensor;
   if (!holds(data, dtype) || data.length > 0) return undefined;
   try {

@@ -215,7 +215,6 @@ export class FlashFFTConv {
     const long = field === "postgate" || field === "dy";
     const expected = this.#expected(call, field, long ? outputDimensions : inputDimensions);
     const { data, shape: given } = samplesOf(tensor, expected);
-    this.#width(given, width, expected);
     checkSizes(given, [shape.batch, shape.channels, width], expected);
     exactly(data, shape.batch * shape.channels * width, expected);
     return { field, data, width, direction: "in" };

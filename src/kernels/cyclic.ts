@@ -289,12 +289,13 @@ export function cyclicSource(spec: CyclicSpec): ProgramSource {
   const { frequencies } = problem;
   const sizes = plans.map((plan) => (stageTables(plan).bytes + maskBytes(plan)) / 4);
   const write = (table: Float32Array, lanes: 1 | 4): void => {
+    const bins = frequencies ? keptRuns(frequencies) : [];
     let at = 0;
     plans.forEach((plan, i) => {
       const own = table.subarray(at, at + sizes[i]!);
       writeTwiddles(own, plan, lanes);
       if (plan.sparse?.masked) {
-        const mask = ringMask(parts[i]!, keptRuns(frequencies!), frequencies!.period);
+        const mask = ringMask(parts[i]!, bins, frequencies!.period);
         writeMask(own.subarray(stageTables(plan).bytes / 4), plan, mask, lanes);
       }
       at += sizes[i]!;

@@ -5,7 +5,7 @@
  * side, so that every access is a full line.
  */
 import type { Dtype } from "../dtype.ts";
-import { product } from "./plan.ts";
+import { product, remembered } from "./plan.ts";
 
 /**
  * How a tile's points go from stage to stage: real and imaginary parts together, one after the other in half the memory, or
@@ -134,18 +134,8 @@ export function digitAt(place: number, radix: number): number {
 /** Points of a pass's tile. */
 const pointsOf = ({ radices, columns }: Pass): number => product(radices) * columns;
 
-/** By plan: a planner asks for the layouts of each of its candidates several times. */
-const knownLayouts = new WeakMap<PassPlan, readonly PassLayout[]>();
-
 /** Sizes of every pass, outermost first. */
-export function passLayouts(plan: PassPlan): readonly PassLayout[] {
-  let layouts = knownLayouts.get(plan);
-  if (!layouts) {
-    layouts = layoutsOf(plan);
-    knownLayouts.set(plan, layouts);
-  }
-  return layouts;
-}
+export const passLayouts: (plan: PassPlan) => readonly PassLayout[] = remembered(layoutsOf);
 
 function layoutsOf(plan: PassPlan): PassLayout[] {
   const neighbours = plan.packing === "neighbours";

@@ -59,18 +59,21 @@ export interface LevelLayout extends Level {
 /** Complex points are 8 bytes: float32 real and imaginary parts. */
 const pointBytes = 8;
 
-/** By plan: planners and kernels ask for the layout of each plan many times. */
-const knownLayouts = new WeakMap<TransformPlan, readonly LevelLayout[]>();
+/** A function that remembers what it gave for an object: planners and kernels ask for the layout of each plan many times. */
+export function remembered<K extends object, V>(make: (key: K) => V): (key: K) => V {
+  const known = new WeakMap<K, V>();
+  return (key) => {
+    let value = known.get(key);
+    if (value === undefined) {
+      value = make(key);
+      known.set(key, value);
+    }
+    return value;
+  };
+}
 
 /** Sizes and strides of every level, outermost first. */
-export function layout(plan: TransformPlan): readonly LevelLayout[] {
-  let levels = knownLayouts.get(plan);
-  if (!levels) {
-    levels = layoutOf(plan);
-    knownLayouts.set(plan, levels);
-  }
-  return levels;
-}
+export const layout: (plan: TransformPlan) => readonly LevelLayout[] = remembered(layoutOf);
 
 function layoutOf(plan: TransformPlan): LevelLayout[] {
   const out: LevelLayout[] = [];
