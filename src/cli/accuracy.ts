@@ -1,6 +1,6 @@
 /** How exact results must be, and how exact they are: the bounds that docs/numerics.md derives, row by row. */
 import { type Dtype, decode, encode, type SampleArray } from "../dtype.ts";
-import { parsePasses, pointFormat } from "../plan/passes.ts";
+import { coarsestFormat, parsePasses } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 
 /** What is compared: the output, or one of the gradients. */
@@ -31,7 +31,7 @@ export function float32Bound(quantity: Quantity, problem: Problem, batch: number
     : 1e-6;
 }
 
-/** Bounds for y where points wait in 32 bits each between the passes of a GPU. */
+/** Bounds for y where points wait in 32 bits each between the passes of a GPU, or spectra have as many. */
 const pointBounds = {
   float32: { float32: 0, float16: 0, bfloat16: 0 },
   word: { float32: 0, float16: 5e-4, bfloat16: 2e-3 },
@@ -53,7 +53,7 @@ export function planOf(
 
 /**
  * Largest relative L2 error that the arithmetic of a plan may leave in a row, for random samples of unit scale: float32's,
- * or more where the plan is one of passes whose work memory holds words or pairs.
+ * or more where the plan is one of passes whose memory holds points in 32 bits.
  */
 export function planBound(
   quantity: Quantity,
@@ -64,7 +64,7 @@ export function planBound(
   const bound = float32Bound(quantity, problem, batch);
   const passes = parsePasses(plan);
   if (!passes) return bound;
-  const forPoints = pointBounds[pointFormat(passes, problem.dtype)][problem.dtype];
+  const forPoints = pointBounds[coarsestFormat(passes, problem.dtype)][problem.dtype];
   return Math.max(bound, forPoints * (quantity === "y" ? 1 : pointGradients));
 }
 

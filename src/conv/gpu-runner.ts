@@ -10,7 +10,7 @@ import { defaultGpu } from "../plan/device.ts";
 import type { PassCandidate } from "../plan/pass-planner.ts";
 import { gradientPlan, namedPlans, passCandidates } from "../plan/pass-planner.ts";
 import type { PassPlan } from "../plan/passes.ts";
-import { workPoints } from "../plan/passes.ts";
+import { pointBytes, spectrumFormat, workPoints } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { Samples } from "./arguments.ts";
 import { destroyBuffers, GpuSamples, intact, zeros } from "./arguments.ts";
@@ -124,7 +124,7 @@ export async function openGpuRunner(
     });
   }
   const { chosen } = plans;
-  const bytes = workPoints(chosen.plan) * 8;
+  const bytes = workPoints(chosen.plan) * pointBytes.float32;
   if (bytes > limits.bindingBytes) {
     throw new UnsupportedError({
       call,
@@ -150,7 +150,6 @@ export class GpuRunner implements Runner {
   readonly instructions = "wgsl";
   readonly #backend: WebGpuBackend;
   readonly #explanation: Explanation;
-  readonly #candidate: PassCandidate;
   readonly #scheduler: Scheduler;
   /** Of gradients: the same, or one with another plan for the same spectra. */
   readonly #gradients: Scheduler;
@@ -166,14 +165,13 @@ export class GpuRunner implements Runner {
     explanation: Explanation,
   ) {
     this.#backend = backend;
-    this.#candidate = chosen;
     this.#explanation = explanation;
     const { part, plan } = chosen;
-    this.#scheduler = new Scheduler({ problem, part, plan, limits });
+    this.#scheduler = new Scheduler({ problem, part, plan, keeper: plan, limits });
     this.#gradients =
       gradients === plan
         ? this.#scheduler
-        : new Scheduler({ problem, part, plan: gradients, limits });
+        : new Scheduler({ problem, part, plan: gradients, keeper: plan, limits });
     this.#calls = new GpuCalls(backend);
     this.#workspaceBytes = limits.workspaceBytes;
   }
@@ -206,15 +204,17 @@ export class GpuRunner implements Runner {
     return this.#explanation;
   }
 
+  /** Bytes of a channel's kept spectrum. */
   get #spectrumBytes(): number {
-    return workPoints(this.#candidate.plan) * 8;
+    const { plan, problem } = this.#scheduler.convolution;
+    return workPoints(plan) * pointBytes[spectrumFormat(plan, problem.dtype)];
   }
 
   memory(): MemoryUse {
     let channels = 0;
     for (const kernel of this.#kernels.keys()) channels += kernel.channels;
     return {
-      transformBytes: this.#spectrumBytes,
+      transformBytes: workPoints(this.#scheduler.convolution.plan) * pointBytes.float32,
       workspaceBytes: this.#calls.own.bytes(workspace),
       spectrumBytes: channels * this.#spectrumBytes,
       backendBytes: this.#backend.held.bytes,

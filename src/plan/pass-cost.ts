@@ -11,7 +11,14 @@ import type { DeviceSpec } from "./device.ts";
 import type { KeptFrequencies } from "./frequencies.ts";
 import { keptShares } from "./pass-pattern.ts";
 import type { PassLayout, PassPlan } from "./passes.ts";
-import { gradientValues, passLayouts, pointBytes, pointFormat, widened } from "./passes.ts";
+import {
+  gradientValues,
+  passLayouts,
+  pointBytes,
+  pointFormat,
+  spectrumFormat,
+  widened,
+} from "./passes.ts";
 
 /** What besides the plan decides a row's cost. */
 export interface RowWork {
@@ -190,13 +197,14 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
   const rows = plan.packing === "rows" ? 2 : 1;
   const io = rows * (work.length + work.outputLength) * bytesPerSample(work.dtype);
   const format = pointFormat(plan, work.dtype);
+  const spectra = spectrumFormat(plan, work.dtype);
   const shares = keptShares(plan, work.frequencies);
   const stored = layouts.at(-1)!.blocks * layouts.at(-1)!.size;
   return layouts.map((pass, i) => {
     const last = i === layouts.length - 1;
     // Passes between others read and write work memory both ways; the last also reads the spectrum.
     const trips = 2 * ((i > 0 ? shares[i]! : 0) + (last ? 0 : shares[i + 1]!));
-    const spectrum = last ? shares[i]! * pointBytes.float32 : 0;
+    const spectrum = last ? shares[i]! * pointBytes[spectra] : 0;
     const traffic = {
       io: i === 0 ? io : 0,
       work: stored * (trips * pointBytes[format] + spectrum),

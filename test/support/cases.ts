@@ -7,7 +7,7 @@ import {
   oracleBackward,
   oracleForward,
 } from "../../src/math/oracle.ts";
-import { parsePasses, pointFormat } from "../../src/plan/passes.ts";
+import { coarsestFormat, parsePasses } from "../../src/plan/passes.ts";
 import type { Problem } from "../../src/plan/problem.ts";
 import { expectClose, norm } from "./close.ts";
 import { sparseBackward, sparseForward } from "./frequencies.ts";
@@ -110,7 +110,7 @@ export function dkBar(batch: number): number {
   return gradientBar * Math.max(1, Math.sqrt(batch / 256));
 }
 
-/** The bars for float16 by how points wait between a GPU's passes; bfloat16 has one for all. */
+/** The bars for float16 by how points lie in a GPU's memory; bfloat16 has one for all. */
 const pointBars = { float32: 0, word: 5e-4, pair: 3.5e-4 } as const;
 const bfloat16Bar = 2e-3;
 /** Gradients go there more often. */
@@ -120,7 +120,7 @@ const pointGradients = 1.5;
 function pointBar(conv: FlashFFTConv, { dtype }: Problem, gradients = false): number {
   const { chosen, gradientPlan = chosen.plan } = conv.explain();
   const plan = parsePasses(gradients ? gradientPlan : chosen.plan);
-  const format = plan ? pointFormat(plan, dtype) : "float32";
+  const format = plan ? coarsestFormat(plan, dtype) : "float32";
   return format !== "float32" && dtype === "bfloat16" ? bfloat16Bar : pointBars[format];
 }
 

@@ -27,16 +27,17 @@ export class Ends extends Neighbours {
     return sum({ base: this.tile.held("m", `${base} >> 1u`), offset: place.offset / 2 });
   }
 
-  /** Where output q of the last stage's butterfly i lies in its spectrum. */
-  #inSpectrum(i: number, q: number): Place {
+  /** Where the element of a spectrum, or of sums, lies that begins with output q of the last stage's butterfly i. */
+  #inSpectrum(i: number, q: number, each: 1 | 2 = 1): Place {
+    const { spec, pass, tile } = this;
     const place = this.ends(true)[i]![q]!;
-    return spectrumPlace(this.spec.plan, this.pass, place, (text) => this.tile.held("k", text));
+    return spectrumPlace(spec.plan, pass, place, each, (text) => tile.held("k", text));
   }
 
-  /** Index of output q of the last stage's butterfly i in the `which`-th of some spectra. */
-  spectrumIndex(which: string, i: number, q: number): string {
-    const { base, offset } = this.#inSpectrum(i, q);
-    const from = this.tile.held("k", `(${which}) * ${this.workPoints}u + ${base}`);
+  /** Index of that element in the `which`-th of some spectra, or of sums of them. */
+  spectrumIndex(which: string, i: number, q: number, each: 1 | 2 = 1): string {
+    const { base, offset } = this.#inSpectrum(i, q, each);
+    const from = this.tile.held("k", `(${which}) * ${this.workPoints / each}u + ${base}`);
     return sum({ base: from, offset });
   }
 
@@ -124,8 +125,12 @@ export class Ends extends Neighbours {
 
   /** A point of the spectrum: loaded where it is first asked for. */
   #spectrum(i: number, q: number): string {
-    this.bind({ name: "spectrum", access: "read", element: "vec2f" });
-    return this.tile.held("k", `spectrum[${this.spectrumIndex("h + p.channel", i, q)}]`);
+    const { spectra } = this.spec;
+    this.bind({ name: "spectrum", access: "read", element: pointElement[spectra] });
+    const each = pointsEach[spectra];
+    const index = this.spectrumIndex("h + p.channel", i, q - (q % each), each);
+    const points = this.tile.held("k", readPoints(spectra, `spectrum[${index}]`));
+    return each === 1 ? points : `${points}.${q % 2 === 0 ? "xy" : "zw"}`;
   }
 
   /** Loads the spectrum, ahead of `multiply`, where a thread holds few points. */
@@ -151,6 +156,7 @@ export class Ends extends Neighbours {
   /** Stores, for live tiles alone. */
   store(sink: Sink, values: readonly Value[][], inverse: boolean, scales?: Scales): void {
     const { text } = this;
+    if (sink.kind === "spectrum") return this.#storeSpectrum(values);
     if (sink.kind === "samples" || this.apart) {
       // Indices are held outside of the condition, where later code sees them too.
       const inner = this.text.lines.length;
@@ -164,36 +170,53 @@ export class Ends extends Neighbours {
       text.line("}");
       return;
     }
-    const name = sink.kind === "spectrum" ? "spectrum" : sink.buffer;
-    const format = sink.kind === "spectrum" ? "float32" : this.spec.format;
+    const name = sink.buffer;
+    const { format } = this.spec;
     this.bind({ name, access: "read_write", element: pointElement[format] });
-    const scale = sink.kind === "spectrum" ? ` * ${inverseScale(this.spec.plan)}f` : "";
     const together = pointsEach[format];
     const lines: string[] = [];
     const apart = new Map<string, string[]>();
     this.ends(!inverse).forEach((row, i) => {
       if (i % together > 0) return;
       row.forEach((place, q) => {
-        const index =
-          sink.kind === "spectrum"
-            ? this.spectrumIndex("h + p.channel", i, q)
-            : this.#workIndex(place);
+        const index = this.#workIndex(place);
         const neighbours = values.slice(i, i + together).map((of) => of[q]!);
         const parts = neighbours.flatMap(({ re, im }) => [re || "0.0f", im || "0.0f"]);
-        const points = `${writePoints(format, parts)}${scale}`;
         const left = inverse ? undefined : this.#subBlockLeft(place);
-        if (sink.kind === "spectrum" && left)
-          lines.push(`${name}[${index}] = select(vec2f(), ${points}, ${left});`);
-        else {
-          const write = `${name}[${index}] = ${points};`;
-          if (left) apart.set(left, [...(apart.get(left) ?? []), write]);
-          else lines.push(write);
-        }
+        const write = `${name}[${index}] = ${writePoints(format, parts)};`;
+        if (left) apart.set(left, [...(apart.get(left) ?? []), write]);
+        else lines.push(write);
       });
     });
     text.line("if (live) {");
     for (const l of lines) text.line(l);
     for (const [left, writes] of apart) text.line(`if (${left}) { ${writes.join(" ")} }`);
+    text.line("}");
+  }
+
+  /** Stores a spectrum with its factor 1/M; frequencies that are not kept as zeros. */
+  #storeSpectrum(values: readonly Value[][]): void {
+    const { text } = this;
+    const { plan, spectra } = this.spec;
+    this.bind({ name: "spectrum", access: "read_write", element: pointElement[spectra] });
+    const each = pointsEach[spectra];
+    const factor = `${inverseScale(plan)}f`;
+    const lines: string[] = [];
+    this.ends(true).forEach((row, i) => {
+      const points = row.map((place, q) => {
+        const { re, im } = values[i]![q]!;
+        const left = this.#subBlockLeft(place);
+        const point = `vec2f(${re || "0.0f"}, ${im || "0.0f"}) * ${factor}`;
+        return left ? `select(vec2f(), ${point}, ${left})` : point;
+      });
+      for (let q = 0; q < row.length; q += each) {
+        const index = this.spectrumIndex("h + p.channel", i, q, each);
+        const stored = each === 1 ? points[q]! : `to_pair(vec4f(${points[q]}, ${points[q + 1]}))`;
+        lines.push(`spectrum[${index}] = ${stored};`);
+      }
+    });
+    text.line("if (live) {");
+    for (const l of lines) text.line(l);
     text.line("}");
   }
 }

@@ -121,6 +121,8 @@ export interface KernelSpec {
   readonly dtype: Dtype;
   /** Of the points in work memory. */
   readonly format: PointFormat;
+  /** Of the kernel's spectrum. */
+  readonly spectra: "float32" | "pair";
   readonly work: Path | Gradient;
   /** Blocks of a row. */
   readonly blocks: number;

@@ -54,6 +54,7 @@ export class Scheduler {
   }
 
   #kernel(
+    { spectra }: Build,
     pass: number,
     work: Path | Gradient,
     taps?: { readonly dtype: Dtype; readonly format: PointFormat },
@@ -66,9 +67,10 @@ export class Scheduler {
           format: pointFormat(plan, problem.dtype),
           blocks: blocksOf(problem, plan),
         };
-    return this.#remembered(`${pass} ${dtype} ${format} ${blocks} ${JSON.stringify(work)}`, () =>
+    const key = `${pass} ${dtype} ${format} ${spectra} ${blocks} ${JSON.stringify(work)}`;
+    return this.#remembered(key, () =>
       generateKernel({
-        ...{ plan, pass, dtype, format, work, blocks, machine: limits },
+        ...{ plan, pass, dtype, format, spectra, work, blocks, machine: limits },
         pattern: this.pattern,
       }),
     );
@@ -94,7 +96,7 @@ export class Scheduler {
     return build.finish();
   }
 
-  /** Spectra of channels [from, from + count), at the beginning of the spectrum buffer: few transforms, all in float32. */
+  /** Spectra of channels [from, from + count), at the beginning of the spectrum buffer: few transforms, their points between passes in float32. */
   #makeSpectra(build: Build, from: number, count: number): void {
     const { plan, part, problem } = this.convolution;
     const dtype = build.call.taps!;
@@ -123,7 +125,8 @@ export class Scheduler {
           ...(pass === last ? { spectrum: build.spectrum(c, n) } : {}),
         };
         const parameters = { batch: 1, channels: n, u: taps.first };
-        build.units(this.#kernel(pass, work, { dtype, format: "float32" }), n, parameters, ranges);
+        const kernel = this.#kernel(build, pass, work, { dtype, format: "float32" });
+        build.units(kernel, n, parameters, ranges);
       });
     }
   }
@@ -179,7 +182,7 @@ export class Scheduler {
         ...{ forward: true, product, inverse: true },
         sink: single ? sink : { kind: "work", buffer: "work" },
       };
-      this.#run(this.#kernel(last, middle), at);
+      this.#run(this.#kernel(build, last, middle), at);
       this.#outward(at, sink, "work", scaling);
     }
   }
@@ -216,7 +219,7 @@ export class Scheduler {
         sink: { kind: "work", buffer },
         ...(pass === 0 && scaling && { scaling }),
       };
-      this.#run(this.#kernel(pass, path), at);
+      this.#run(this.#kernel(at.build, pass, path), at);
     }
   }
 
@@ -235,7 +238,7 @@ export class Scheduler {
         sink: pass === 0 && sink ? sink : { kind: "work", buffer },
         ...(pass === 0 && scaling && { scaling }),
       };
-      this.#run(this.#kernel(pass, path), at);
+      this.#run(this.#kernel(at.build, pass, path), at);
     }
   }
 
@@ -344,7 +347,7 @@ export class Scheduler {
       y: inWork(y, "work"),
       du: inWork(du, "other"),
     };
-    const kernel = this.#kernel(last, work);
+    const kernel = this.#kernel(build, last, work);
     const items = slice.batch * build.blocks;
     const each = build.unitsOf(items);
     const fit = single ? each * slice.channels : build.rowsFor(build.workBytes(), 0);
@@ -403,6 +406,7 @@ export class Scheduler {
       const n = Math.min(group, count - c);
       const inverse = (pass: number, buffer: "sums" | "work"): Kernel =>
         this.#kernel(
+          build,
           pass,
           {
             kind: "path",

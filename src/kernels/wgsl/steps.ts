@@ -5,7 +5,13 @@ import type { Part } from "../../plan/geometry.ts";
 import { blockMargins } from "../../plan/geometry.ts";
 import { blocksOf } from "../../plan/pass-planner.ts";
 import type { PassPlan, PointFormat } from "../../plan/passes.ts";
-import { passLayouts, pointBytes, pointFormat, workPoints } from "../../plan/passes.ts";
+import {
+  passLayouts,
+  pointBytes,
+  pointFormat,
+  spectrumFormat,
+  workPoints,
+} from "../../plan/passes.ts";
 import type { Problem } from "../../plan/problem.ts";
 import type { DepthwiseBuffer } from "./depthwise-cells.ts";
 import type {
@@ -93,6 +99,8 @@ export interface GpuConvolution {
   readonly problem: Problem;
   readonly part: Part;
   readonly plan: PassPlan;
+  /** The plan that makes the spectra that are kept. */
+  readonly keeper: PassPlan;
   readonly limits: GpuLimits;
 }
 
@@ -154,9 +162,19 @@ export class Build {
     return { steps: this.#steps, bytes: this.#bytes };
   }
 
-  /** Bytes of a spectrum, and of the sums of one. */
+  /** Bytes of the sums of a channel's spectra. */
   get #transformBytes(): number {
     return workPoints(this.#convolution.plan) * pointBytes.float32;
+  }
+
+  /** How spectra lie in memory: those of the call as its plan makes them, kept ones as their own did. */
+  get spectra(): "float32" | "pair" {
+    const { plan, keeper, problem } = this.#convolution;
+    return spectrumFormat(this.call.taps ? plan : keeper, problem.dtype);
+  }
+
+  get #spectrumBytes(): number {
+    return this.workBytes(this.spectra);
   }
 
   /** How points lie in work memory. */
@@ -212,7 +230,7 @@ export class Build {
       return this.#rowsBeside(held, this.workBytes("float32"), tapBytes);
     }
     const bound = Math.min(
-      limits.bindingBytes / this.#transformBytes,
+      limits.bindingBytes / this.#spectrumBytes,
       (limits.bindingBytes - limits.alignment) / tapBytes,
     );
     return Math.max(1, Math.floor(bound));
@@ -250,7 +268,7 @@ export class Build {
     for (let from = 0; from < channels; from += count) {
       groups.push({ from, count: Math.min(count, channels - from) });
     }
-    if (taps) this.#need("spectrum", count * this.#transformBytes);
+    if (taps) this.#need("spectrum", count * this.#spectrumBytes);
     if (work.gradients > 0) {
       this.#chunks = this.#chunksOf(count);
       this.#need("sums", count * this.chunks * this.#transformBytes);
@@ -280,11 +298,11 @@ export class Build {
     const sums = gradients > 0;
     const bytes = this.#transformBytes;
     const chunks = sums ? this.#chunksOf(count) : 0;
-    const held = count * bytes * ((taps ? 1 : 0) + chunks);
+    const held = count * ((taps ? this.#spectrumBytes : 0) + chunks * bytes);
     // Spectra and the way back of sums are in float32; of one pass only the latter goes through work memory.
     const most = this.workBytes(taps || sums ? "float32" : this.format);
     const least = passes > 1 ? this.#workBuffers * most : sums ? bytes : 0;
-    const bound = count * bytes * Math.max(1, chunks);
+    const bound = count * Math.max(this.#spectrumBytes, chunks * bytes);
     if (bound > limits.bindingBytes || held + least > limits.workspaceBytes) {
       return Number.POSITIVE_INFINITY;
     }
@@ -378,7 +396,7 @@ export class Build {
   /** Spectra of channels [from, from + count) of the group at hand; those made for the call begin with the group. */
   spectrum(from?: number, count?: number): BufferRange {
     const group = this.#group ?? { from: 0, count: this.call.channels };
-    const bytes = this.#transformBytes;
+    const bytes = this.#spectrumBytes;
     const begin = (this.call.taps ? 0 : group.from) + (from ?? 0);
     return { buffer: "spectrum", offset: begin * bytes, size: (count ?? group.count) * bytes };
   }

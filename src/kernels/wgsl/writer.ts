@@ -222,6 +222,10 @@ class Writer extends Ends {
       ? [`var<workgroup> shared_x: array<${element}, ${this.norms.elements * pass.tiles}>;`]
       : [];
     const works = ["work", "other", "again"].some((name) => this.bindings.has(name));
+    const formats = new Set([
+      ...(works ? [spec.format] : []),
+      ...(this.bindings.has("spectrum") ? [spec.spectra] : []),
+    ]);
     const writes = [...this.tensors.values()].some((t) => t.writes);
     const code = [
       ...(this.meets || this.#shuffles ? ["enable subgroups;"] : []),
@@ -229,7 +233,7 @@ class Writer extends Ends {
       ...shared,
       ...rowFunctions(spec.plan.packing, spec.blocks),
       ...(this.paired ? scaleFunctions(spec.dtype) : []),
-      ...(works ? pointFunctions(spec.format) : []),
+      ...[...formats].flatMap(pointFunctions),
       ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),
       ...[...this.tensors.values()].flatMap(tensorFunctions),
       `@compute @workgroup_size(${pass.threads * pass.tiles})`,

@@ -39,6 +39,8 @@ const problems: readonly ProblemOptions[] = [
   ...[256, 4096, 32_768].map((length) => ({ length, mode: "circular" as const })),
   ...dtypes.flatMap((dtype) => [1024, 1023].map((length) => ({ dtype, length }))),
   ...[1_048_576, 4_194_304].map((length) => ({ length, dtype: "float16" as const })),
+  // Spectra in pairs, where one pass has so many points.
+  { length: 16_384, dtype: "bfloat16" },
   { length: 16_777_216 },
   { length: 65_536, kernelLength: 1000, dtype: "float16" },
   { length: 1_048_576, kernelLength: 65_537, mode: "full" },
@@ -61,9 +63,9 @@ function schedulesOf(
   const candidates = passCandidates(problem, defaultGpu, limits, workload);
   const [best] = candidates;
   const { part, plan } = best!;
-  const scheduler = new Scheduler({ problem, part, plan, limits });
+  const scheduler = new Scheduler({ problem, part, plan, keeper: plan, limits });
   const other = gradientPlan(best!, candidates, problem, defaultGpu, limits, workload);
-  const gradients = new Scheduler({ problem, part, plan: other, limits });
+  const gradients = new Scheduler({ problem, part, plan: other, keeper: plan, limits });
   const skip = problem.length === problem.outputLength;
   const calls = [
     { pregate: false, postgate: false, skip: false, taps: undefined },

@@ -39,7 +39,7 @@ function schedules(
     ...{ taps: "float32", offsets: {} },
   };
   const make = (plan: typeof other) =>
-    new Scheduler({ problem, part: chosen.part, plan, limits: own });
+    new Scheduler({ problem, part: chosen.part, plan, keeper: chosen.plan, limits: own });
   return { forward: make(chosen.plan).forward(call), backward: make(other).backward(call) };
 }
 
