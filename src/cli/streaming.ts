@@ -1,5 +1,6 @@
 /** `flashfftconv conv` of sound in pieces: a .wav file of any length through a kernel, in memory that both leave alone. */
-import { FlashFFTConvStream, type StreamMode } from "../conv/stream.ts";
+import { FlashFFTConvStream } from "../conv/stream.ts";
+import type { StreamMode } from "../conv/stream-options.ts";
 import type { Job } from "./job.ts";
 import type { Context, SharedChoices } from "./options.ts";
 import { defined } from "./options.ts";
