@@ -150,12 +150,14 @@ export class GpuStream implements StreamEngine {
       ],
       ...{ name: call, encoder: undefined, alive: () => {} },
     });
-    // A buffer may not be copied to itself.
-    await this.#backend.submit((to) => {
-      copyRows(to, end, copy, rows, bytes);
-      copyRows(to, copy, front, rows, bytes);
-    }, call);
-    await this.#backend.read(y, 0, this.#outputs, call);
+    await Promise.all([
+      // Before the next block is written; by way of another buffer, since none may be copied to itself.
+      this.#backend.submit((to) => {
+        copyRows(to, end, copy, rows, bytes);
+        copyRows(to, copy, front, rows, bytes);
+      }, call),
+      this.#backend.read(y, 0, this.#outputs, call),
+    ]);
     this.#fill = 0;
   }
 
