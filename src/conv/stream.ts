@@ -159,6 +159,8 @@ export class FlashFFTConvStream {
         if (samples) intact(name, samples, size, call);
       }
       this.#open(call, after !== undefined);
+      // What fails from here on may have taken some of the samples, which nobody gives again.
+      this.#broken = true;
       const rows = rowsIn(data, dtype, this.#rows);
       const n = size / this.#rows;
       this.#received += n;
@@ -166,7 +168,9 @@ export class FlashFFTConvStream {
       if (after) this.#gates.push(rowsIn(after, dtype, this.#rows));
       const factors = before && rowsIn(before, dtype, this.#rows);
       const inputs = factors ? rows.map((row, r) => row.map((x, i) => x * factors[r]![i]!)) : rows;
-      return this.#finish(await this.#feed(inputs, n, call));
+      const y = this.#finish(await this.#feed(inputs, n, call));
+      this.#broken = false;
+      return y;
     });
   }
 
@@ -199,6 +203,7 @@ export class FlashFFTConvStream {
     return await this.#engine.exclusive(async () => {
       this.#alive(call);
       this.#whole(call);
+      this.#broken = true;
       const { mode, kernelLength } = this.#options;
       const all =
         this.#received === 0 ? 0 : this.#received + (mode === "full" ? kernelLength - 1 : 0);
@@ -296,8 +301,6 @@ export class FlashFFTConvStream {
     const size = Math.max(0, done * hop - early);
     const y = newArray(Float32Array, this.#rows * size, call);
     let at = -Math.min(early, done * hop);
-    // A block that fails has taken samples which nobody can give again.
-    this.#broken = true;
     for (let from = 0; from < n; ) {
       const count = Math.min(n - from, hop - this.#pending);
       this.#engine.take(inputs, from, count);
@@ -312,7 +315,6 @@ export class FlashFFTConvStream {
       this.#pending = 0;
       this.#blocks++;
     }
-    this.#broken = false;
     return y;
   }
 
