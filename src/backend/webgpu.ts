@@ -20,6 +20,13 @@ export interface Recording {
   readonly parameters: GPUBuffer;
 }
 
+/** Rows in a buffer, in bytes: the first at `offset`, each `stride` after the one before. */
+export interface BufferRows {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  readonly stride: number;
+}
+
 /** Bytes that the parameters of one step are apart: the largest alignment of uniform bindings that WebGPU allows. */
 const parameterBytes = 256;
 /** Most workgroups in one dimension. */
@@ -420,4 +427,23 @@ function writeParameters(words: Uint32Array, at: number, { kernel, parameters }:
   (kernel.parameters ?? parameterNames).forEach((name, i) => {
     words[at + i] = values[name] ?? 0;
   });
+}
+
+/** Add copies of the first `bytes` bytes of so many rows, of zeros where there is no source, to an encoder. */
+export function copyRows(
+  encoder: GPUCommandEncoder,
+  from: BufferRows | undefined,
+  to: BufferRows,
+  rows: number,
+  bytes: number,
+): void {
+  if (bytes === 0) return;
+  for (let row = 0; row < rows; row++) {
+    const at = to.offset + row * to.stride;
+    if (!from) encoder.clearBuffer(to.buffer, at, bytes);
+    else {
+      const source = from.offset + row * from.stride;
+      encoder.copyBufferToBuffer(from.buffer, source, to.buffer, at, bytes);
+    }
+  }
 }

@@ -59,8 +59,7 @@ export async function readJob(values: Values, files: SignalFile[]): Promise<Job>
   checkSampleRates(input, kernel, call);
   const dtype = dtypeOf(input, [pregate, postgate], choices.dtype, call);
   const { mode = "full", period } = choices;
-  const onCpu = choices.backend !== "webgpu";
-  const streamable = onCpu && isStreamable(input, [pregate, postgate], extension, mode);
+  const streamable = isStreamable(input, [pregate, postgate], extension, mode);
   if (values.has("stream") && !streamable) refuseStream(call);
   const longest = streamable ? longestStream : maxLength;
   const arrangement = arrange(input, kernel, skip !== undefined, longest, call);
@@ -111,8 +110,8 @@ function refuseStream(call: string): never {
   throw new InvalidArgumentError({
     call,
     requirement:
-      "--stream takes a .wav file to a .wav file on the CPU, without gates, in a mode that is not circular",
-    value: "another input, output, backend, gate or mode",
+      "--stream takes a .wav file to a .wav file, without gates, in a mode that is not circular",
+    value: "another input, output, gate or mode",
     remedy: "Leave --stream out.",
   });
 }

@@ -22,8 +22,8 @@ export function problemOf(
 export type Engine = Pick<SharedChoices, "backend" | "threads" | "instructions">;
 
 /** The backend that an object computes on. */
-export function backendOf(conv: FlashFFTConv): "cpu" | "webgpu" {
-  return conv.device ? "webgpu" : "cpu";
+export function backendOf({ device }: Pick<FlashFFTConv, "device">): "cpu" | "webgpu" {
+  return device ? "webgpu" : "cpu";
 }
 
 /**

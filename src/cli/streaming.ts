@@ -1,8 +1,11 @@
 /** `flashfftconv conv` of sound in pieces: a .wav file of any length through a kernel, in memory that both leave alone. */
-import { FlashFFTConvStream, type StreamMode } from "../conv/stream.ts";
+import { FlashFFTConvStream } from "../conv/stream.ts";
+import type { StreamMode } from "../conv/stream-options.ts";
 import type { Job } from "./job.ts";
-import type { Context, SharedChoices } from "./options.ts";
+import type { Context } from "./options.ts";
 import { defined } from "./options.ts";
+import type { Engine } from "./request.ts";
+import { backendOf } from "./request.ts";
 import type { WavFormat } from "./wav.ts";
 import { sampleBytes } from "./wav.ts";
 import {
@@ -31,6 +34,7 @@ export interface Streamed {
   readonly peak: number;
   readonly gain: number;
   readonly notFinite: number;
+  readonly backend: "cpu" | "webgpu";
   readonly plan: string;
   readonly threads: number;
   readonly instructions: string;
@@ -41,7 +45,7 @@ export async function streamToWav(
   job: Job,
   format: WavFormat,
   kernel: Float32Array,
-  choices: Pick<SharedChoices, "threads" | "instructions">,
+  choices: Engine,
   context: Context,
   times: Times,
   write: (bytes: Uint8Array) => Promise<void>,
@@ -83,7 +87,10 @@ export async function streamToWav(
   });
   await write(padding(format));
   const { plan, threads, instructions } = stream;
-  return { peak: peakOf(level), gain, notFinite: level.notFinite, plan, threads, instructions };
+  return {
+    ...{ peak: peakOf(level), gain, notFinite: level.notFinite },
+    ...{ backend: backendOf(stream), plan, threads, instructions },
+  };
 }
 
 /** Feed the whole input; `take` gets the outputs, (channels, frames), as they come. */

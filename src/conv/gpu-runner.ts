@@ -36,7 +36,8 @@ export async function backendFor(
   device: GPUDevice | undefined,
   call: string,
 ): Promise<WebGpuBackend> {
-  if (device) {
+  if (device !== undefined) {
+    checkDevice(device, call);
     const opening = backends.get(device) ?? WebGpuBackend.open(device, call);
     backends.set(device, opening);
     opening.catch(() => backends.delete(device));
@@ -66,7 +67,7 @@ function checkDevice(device: unknown, call: string): void {
 }
 
 /** Why a convolution runs on this GPU. */
-function whyGpu({ backend = "auto" }: FlashFFTConvOptions, { isSoftware }: WebGpuBackend): string {
+function whyGpu({ backend = "auto" }: GpuOptions, { isSoftware }: WebGpuBackend): string {
   const why = backend === "auto" ? "auto takes the device that was given" : "it was asked for";
   return isSoftware ? `${why}, though a processor plays this GPU` : why;
 }
@@ -91,14 +92,27 @@ interface Plans {
 /** Options that are checked whatever the backend. */
 type GpuNumbers = "batch" | "channels" | "workspaceBytes";
 
+/** Options of a runner. */
+type GpuOptions = Required<Pick<FlashFFTConvOptions, GpuNumbers>> &
+  Pick<FlashFFTConvOptions, "backend" | "plan">;
+
 /** A runner on WebGPU. */
 export async function openGpuRunner(
   problem: Problem,
-  options: FlashFFTConvOptions & Required<Pick<FlashFFTConvOptions, GpuNumbers>>,
+  options: GpuOptions & Pick<FlashFFTConvOptions, "device">,
   call: string,
 ): Promise<GpuRunner> {
-  if (options.device !== undefined) checkDevice(options.device, call);
   const backend = await backendFor(options.device, call);
+  return openGpuRunnerOn(backend, problem, options, call);
+}
+
+/** A runner on a backend that is open. */
+export async function openGpuRunnerOn(
+  backend: WebGpuBackend,
+  problem: Problem,
+  options: GpuOptions,
+  call: string,
+): Promise<GpuRunner> {
   const limits = backend.limits(options.workspaceBytes);
   const { batch, channels } = options;
   const workload = { batch, channels };

@@ -13,9 +13,25 @@ import type { Runner } from "./runner.ts";
 const usualRows = { cpu: { batch: 1, channels: 16 }, gpu: { batch: 8, channels: 1024 } } as const;
 
 /** Work memory of a call on a GPU by default. */
-const usualWorkspace = 256 * 2 ** 20;
+export const usualWorkspace: number = 256 * 2 ** 20;
 /** The least: a few rows of the shortest transforms. */
 const leastWorkspace = 2 ** 20;
+
+/** Whether options ask for a GPU: by its name, or by a device. */
+export function wantsGpu(
+  { backend = "auto", device }: Pick<FlashFFTConvOptions, "backend" | "device">,
+  call: string,
+): boolean {
+  oneOf(call, "backend", backend, ["auto", "cpu", "webgpu"]);
+  if (backend !== "cpu") return backend === "webgpu" || device !== undefined;
+  if (device === undefined) return false;
+  throw new InvalidArgumentError({
+    call,
+    requirement: "device belongs to a GPU",
+    value: "one with backend 'cpu'",
+    remedy: "Leave device out, or backend.",
+  });
+}
 
 /** The runner of a problem on the backend that the options ask for. */
 export async function openRunner(
@@ -23,17 +39,7 @@ export async function openRunner(
   options: FlashFFTConvOptions,
   call: string,
 ): Promise<Runner> {
-  const wanted = options.backend ?? "auto";
-  oneOf(call, "backend", wanted, ["auto", "cpu", "webgpu"]);
-  if (wanted === "cpu" && options.device !== undefined) {
-    throw new InvalidArgumentError({
-      call,
-      requirement: "device belongs to a GPU",
-      value: "one with backend 'cpu'",
-      remedy: "Leave device out, or backend.",
-    });
-  }
-  const gpu = wanted === "webgpu" || (wanted === "auto" && options.device !== undefined);
+  const gpu = wantsGpu(options, call);
   const usual = gpu ? usualRows.gpu : usualRows.cpu;
   const batch = integer(call, "batch", options.batch ?? usual.batch, 1, 2 ** 31);
   const channels = integer(call, "channels", options.channels ?? usual.channels, 1, 2 ** 31);
@@ -44,7 +50,9 @@ export async function openRunner(
   const threads = pickThreads(options.threads, instructions, call);
   const workload = { rows: batch * channels, threads };
   const reason =
-    wanted === "cpu" ? "it was asked for" : "auto takes a GPU only where its device is given";
+    options.backend === "cpu"
+      ? "it was asked for"
+      : "auto takes a GPU only where its device is given";
   const choice = choosePlan(problem, instructions, workload, { plan: options.plan, reason }, call);
   return CpuRunner.open({ threads, instructions }, choice, call);
 }

@@ -10,6 +10,7 @@ import type { DeviceSpec } from "../plan/device.ts";
 import { transformBytes } from "../plan/plan.ts";
 import type { StreamLevel } from "../plan/stream.ts";
 import { levelSeconds, streamPart } from "../plan/stream.ts";
+import type { StreamRows } from "./stream-engine.ts";
 
 const floatBytes = 4;
 const view = new Float32Array(0);
@@ -19,12 +20,6 @@ const aligned = (bytes: number): number => Math.ceil((bytes + 64) / 64) * 64;
 const sharedSeconds = 0.5e-3;
 /** Blocks predicted shorter than this run with the caller taking part, in seconds: not long enough to miss an event. */
 const blockingSeconds = 4e-3;
-
-/** Rows of a stream. */
-export interface StreamRows {
-  readonly batch: number;
-  readonly channels: number;
-}
 
 /** Part of the work on a block: its transform, products with partitions [from, to), the sum's transform back. */
 export interface Slice {

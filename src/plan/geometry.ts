@@ -82,11 +82,12 @@ function lags(first: number, last: number, shift: number): Run[] {
 }
 
 /** Taps at their lags, where the mode uses them; those at lags below 0 have negative positions. */
-export function tapRuns({ mode, length: L, kernelLength: K, period: N }: Problem): Run[] {
+export function tapRuns({ mode, length: L, kernelLength: K, period: N, past = 0 }: Problem): Run[] {
   const R = K / 2;
   switch (mode) {
     case "causal":
-      return lags(0, Math.min(K, L) - 1, 0);
+      // Output n stands `past` samples behind the input of that number.
+      return lags(0 - past, Math.min(K, L) - 1 - past, past);
     case "full":
       return lags(0, K - 1, 0);
     case "same": {

@@ -42,6 +42,11 @@ export interface Problem {
   readonly outputLength: number;
   /** What the kernel keeps of its spectrum; all of it where absent. */
   readonly frequencies?: KeptFrequencies;
+  /**
+   * Of the causal mode, samples at the beginning of an input row that come before its first output: the past of a stream's
+   * block. None where absent.
+   */
+  readonly past?: number;
 }
 
 /** What a problem is made from. */

@@ -256,7 +256,6 @@ test("--stream with anything but sound is refused", async () => {
   for (const more of [
     ["--output", folder.file("y.npy")],
     ["--output", folder.file("y.wav"), "--mode", "circular"],
-    ["--output", folder.file("y.wav"), "--backend", "webgpu"],
   ]) {
     const { code, stderr } = await run(["conv", ...files, ...more]);
     expect(code).toBe(2);

@@ -3,13 +3,14 @@ import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
+import { SignalFile } from "../../src/cli/signal.ts";
 import { encode } from "../../src/dtype.ts";
 import { oracleForward } from "../../src/math/oracle.ts";
 import { createProblem } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
 import { expectClose } from "../support/close.ts";
 import { normal } from "../support/signals.ts";
-import { Folder, npy, readNpy, run, succeed } from "./support.ts";
+import { Folder, npy, readNpy, run, succeed, wav } from "./support.ts";
 
 const program = fileURLToPath(new URL("../../dist/cli/bin.js", import.meta.url));
 const onWebGpu = ["--backend", "webgpu"];
@@ -38,6 +39,32 @@ describe.skipIf(!onGpu)("--backend webgpu", () => {
     });
     const y = new Float32Array(readNpy(folder.read("y.npy")).data);
     expectClose(y, exact, { rowLength: 569, bound: 6e-7 });
+  });
+
+  test("conv of sound in pieces: what the CPU gives", async () => {
+    const folder = new Folder();
+    const noise = (count: number, seed: number) =>
+      new Uint8Array(Int16Array.from(normal(count, seed), (value) => value * 1000).buffer);
+    const shape = { rate: 8000, bits: 16 } as const;
+    folder.write("u.wav", wav({ ...shape, channels: 2, data: noise(2 * 70_000, 1) }));
+    folder.write("k.wav", wav({ ...shape, channels: 1, data: noise(900, 2) }));
+    const files = ["--input", folder.file("u.wav"), "--kernel", folder.file("k.wav"), "--stream"];
+    const results: Float32Array[] = [];
+    for (const [name, more] of [
+      ["cpu", []],
+      ["webgpu", onWebGpu],
+    ] as const) {
+      const path = folder.file(`${name}.wav`);
+      const [record] = await succeed(["conv", ...files, "--output", path, ...more]);
+      expect(record).toMatchObject({ backend: name, streamed: true, shape: [2, 70_899] });
+      const file = await SignalFile.open(path, "test", undefined);
+      const samples = new Float32Array(file.count);
+      await file.read(samples, "float32");
+      await file.close();
+      results.push(samples);
+    }
+    const [want, got] = results;
+    expectClose(got!, Float64Array.from(want!), { rowLength: 70_899, bound: 1e-6 });
   });
 
   test("verify: gradients, gates and D in every dtype", async () => {

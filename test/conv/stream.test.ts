@@ -10,75 +10,15 @@ import {
   type StreamPiece,
   UnsupportedError,
 } from "../../src/index.ts";
-import { oracleForward } from "../../src/math/oracle.ts";
 import { defaultCpu } from "../../src/plan/device.ts";
 import { createProblem, type Problem } from "../../src/plan/problem.ts";
 import { streamLevels } from "../../src/plan/stream.ts";
-import { describeBackends } from "../support/backends.ts";
-import { drawInputs, forwardBar, type Inputs } from "../support/cases.ts";
-import { expectClose, expectSameBits } from "../support/close.ts";
+import { describeBackends, onGpu } from "../support/backends.ts";
+import { drawInputs, type Inputs } from "../support/cases.ts";
+import { expectSameBits } from "../support/close.ts";
+import { cut, expectRight, joined, streamed } from "../support/streams.ts";
 
 const modes: readonly StreamMode[] = ["causal", "full", "same", "bidirectional"];
-
-/** Columns [from, to) of rows of `width` samples. */
-function columns<T extends SampleArray>(rows: T, width: number, from: number, to: number): T {
-  const all = rows as Float32Array;
-  const count = all.length / width;
-  const out = new (all.constructor as Float32ArrayConstructor)(count * (to - from));
-  for (let r = 0; r < count; r++)
-    out.set(all.subarray(r * width + from, r * width + to), r * (to - from));
-  return out as unknown as T;
-}
-
-/** Rows that come in pieces, put together. */
-function joined(pieces: readonly SampleArray[], rows: number): Float32Array {
-  const width = pieces.reduce((sum, p) => sum + p.length / rows, 0);
-  const Kind = pieces[0]!.constructor as Float32ArrayConstructor;
-  const out = new Kind(rows * width);
-  let at = 0;
-  for (const piece of pieces as readonly Float32Array[]) {
-    const n = piece.length / rows;
-    for (let r = 0; r < rows; r++) out.set(piece.subarray(r * n, (r + 1) * n), r * width + at);
-    at += n;
-  }
-  return out;
-}
-
-/** The pieces of inputs, of the given sizes in turn. */
-function* cut(
-  { problem, u, options }: Inputs,
-  sizes: readonly number[],
-): Generator<StreamPiece & { readonly u: SampleArray }> {
-  const { length } = problem;
-  for (let [from, i] = [0, 0]; from < length; i++) {
-    const to = Math.min(length, from + sizes[i % sizes.length]!);
-    const { pregate, postgate } = options;
-    yield {
-      u: columns(u, length, from, to),
-      ...(pregate && { pregate: columns(pregate, length, from, to) }),
-      ...(postgate && { postgate: columns(postgate, length, from, to) }),
-    };
-    from = to;
-  }
-}
-
-async function streamed(
-  stream: FlashFFTConvStream,
-  inputs: Inputs,
-  sizes: readonly number[],
-): Promise<Float32Array> {
-  const pieces: SampleArray[] = [];
-  for await (const y of stream.convolve(cut(inputs, sizes))) pieces.push(y);
-  return joined(pieces, inputs.exact.batch * inputs.exact.channels);
-}
-
-function expectRight(y: SampleArray, inputs: Inputs): void {
-  const { problem, exact } = inputs;
-  const want = oracleForward(problem, exact);
-  // The bars of the dense operation, relative to all rows: the first outputs of short rows cancel.
-  const bound = Math.max(6e-7, forwardBar(problem));
-  expectClose(y, want, { rowLength: want.length, bound, dtype: problem.dtype, name: "y" });
-}
 
 interface Case {
   readonly problem: Problem;
@@ -105,12 +45,11 @@ describe("streams", () => {
   describeBackends(
     "agree with the oracle",
     (_, { options: setting }) => {
-      const { instructions, threads } = setting;
       const open = (inputs: Inputs, options: StreamOptions) => {
         const { batch, channels } = inputs.exact;
         const { skip } = inputs.options;
         const shape = { batch, channels, ...(skip && { skip }) };
-        return FlashFFTConvStream.create(inputs.k, { ...options, ...shape, instructions, threads });
+        return FlashFFTConvStream.create(inputs.k, { ...options, ...shape, ...setting });
       };
 
       test("over random modes, kernels, gates, blocks and cuttings, which do not change a bit", async () => {
@@ -135,16 +74,18 @@ describe("streams", () => {
               expectSameBits(await streamed(stream, inputs, sizes), whole);
             },
           ),
-          { numRuns: 40, seed: 20_240_302 },
+          { numRuns: onGpu ? 15 : 40, seed: 20_240_302 },
         );
       });
 
-      test("through three levels, block by block in and out", async () => {
-        const [length, kernelLength, blockLength] = [12_000, 11_000, 16];
+      test("through many blocks of long kernels, block by block in and out", async () => {
+        const blockLength = 16;
+        const [length, kernelLength] = onGpu ? [3008, 2900] : [12_000, 11_000];
         const problem = createProblem({ length, kernelLength }, "test");
         const inputs = drawInputs(problem, { channels: 2 }, 4);
         using stream = await open(inputs, { kernelLength, blockLength });
-        expect(stream.plan.split(" ; ")).toHaveLength(3);
+        // Three levels on the CPU.
+        expect(stream.plan.split(" ; ")).toHaveLength(onGpu ? 1 : 3);
         expect(stream.latency).toBe(15);
         const pieces: SampleArray[] = [];
         for (const piece of cut(inputs, [blockLength])) {
@@ -181,158 +122,157 @@ describe("streams", () => {
         expect(stream.memoryBytes).toBe(before);
         expect(before).toBeLessThan(64 * 1024);
       });
+
+      test("Web Streams carry them", async () => {
+        const problem = createProblem({ length: 3000, kernelLength: 100, mode: "full" }, "test");
+        const inputs = drawInputs(problem, { pregate: true }, 7);
+        using stream = await open(inputs, { mode: "full", kernelLength: 100 });
+        const source = new ReadableStream<StreamPiece>({
+          start(controller) {
+            for (const piece of cut(inputs, [500, 77])) controller.enqueue(piece);
+            controller.close();
+          },
+        });
+        const pieces: SampleArray[] = [];
+        for await (const y of source.pipeThrough(stream.transform())) pieces.push(y);
+        expectRight(joined(pieces, 1), inputs);
+      });
+
+      describe("a sequence that is given up leaves nothing to the next one", () => {
+        const problem = createProblem({ length: 3000, kernelLength: 700 }, "test");
+        const inputs = drawInputs(problem, {}, 9);
+        const other = drawInputs(problem, {}, 10).u;
+        const options = { kernelLength: 700, blockLength: 128 };
+
+        const giveUp: readonly [string, (stream: FlashFFTConvStream) => Promise<void>][] = [
+          [
+            "break",
+            async (stream) => {
+              for await (const y of stream.convolve([other, other])) if (y.length > 0) break;
+            },
+          ],
+          [
+            "a source that throws",
+            async (stream) => {
+              const source = function* (): Generator<SampleArray> {
+                yield other;
+                throw new RangeError("no more");
+              };
+              const outputs = stream.convolve(source());
+              await outputs.next();
+              await expect(outputs.next()).rejects.toThrow("no more");
+            },
+          ],
+          [
+            "a piece that is refused",
+            async (stream) => {
+              const outputs = stream.convolve([other, new Uint16Array(3)]);
+              await outputs.next();
+              await expect(outputs.next()).rejects.toThrow(InvalidArgumentError);
+            },
+          ],
+          [
+            "a reader that cancels",
+            async (stream) => {
+              const { readable, writable } = stream.transform();
+              const [reader, writer] = [readable.getReader(), writable.getWriter()];
+              writer.closed.catch(() => {});
+              writer.write(other).catch(() => {});
+              await reader.read();
+              await reader.cancel();
+            },
+          ],
+          [
+            "a writer that aborts",
+            async (stream) => {
+              const { readable, writable } = stream.transform();
+              const [reader, writer] = [readable.getReader(), writable.getWriter()];
+              writer.closed.catch(() => {});
+              reader.closed.catch(() => {});
+              writer.write(other).catch(() => {});
+              await reader.read();
+              await writer.abort();
+            },
+          ],
+          [
+            "a piece refused in a Web Stream",
+            async (stream) => {
+              const source = new ReadableStream<SampleArray>({
+                start(controller) {
+                  controller.enqueue(other);
+                  controller.enqueue(new Uint16Array(3));
+                },
+              });
+              const reader = source.pipeThrough(stream.transform()).getReader();
+              await reader.read();
+              await expect(reader.read()).rejects.toThrow(InvalidArgumentError);
+            },
+          ],
+        ];
+        test.each(giveUp)("%s", async (_, action) => {
+          using stream = await open(inputs, options);
+          await action(stream);
+          expectRight(await streamed(stream, inputs, [1000]), inputs);
+        });
+
+        test("one that ended does not disturb the next when its reader cancels late", async () => {
+          using stream = await open(inputs, options);
+          const { readable, writable } = stream.transform();
+          const [reader, writer] = [readable.getReader(), writable.getWriter()];
+          const written = writer.write(other);
+          const closed = writer.close();
+          await reader.read();
+          await Promise.all([written, closed]);
+          const [first, second] = [...cut(inputs, [1000, 2000])];
+          const pieces = [await stream.process(first!)];
+          await reader.cancel();
+          pieces.push(await stream.process(second!), await stream.flush());
+          expectRight(joined(pieces, 1), inputs);
+        });
+
+        test("an object disposed meanwhile stays so", async () => {
+          const stream = await open(inputs, options);
+          for await (const _ of stream.convolve([other])) {
+            stream.dispose();
+            break;
+          }
+          await expect(stream.process(other)).rejects.toThrow(/disposed/);
+        });
+      });
+
+      test("pieces may be empty, and come with their shape", async () => {
+        const problem = createProblem({ length: 600, kernelLength: 100, dtype: "float16" }, "test");
+        const inputs = drawInputs(problem, { batch: 2, channels: 3, postgate: true }, 11);
+        using stream = await open(inputs, { kernelLength: 100, dtype: "float16", blockLength: 64 });
+        const none = new Uint16Array(0);
+        expect(await stream.process(none)).toEqual(none);
+        expect(await stream.process({ u: { data: none, shape: [2, 3, 0] } })).toEqual(none);
+        const source = function* (): Generator<SampleArray | StreamPiece> {
+          yield none;
+          for (const { u, postgate } of cut(inputs, [250])) {
+            const shape = [2, 3, u.length / 6];
+            yield { u: { data: u, shape }, postgate: { data: postgate as SampleArray, shape } };
+            yield none;
+            yield { u: none, postgate: none };
+          }
+        };
+        const pieces: SampleArray[] = [];
+        for await (const y of stream.convolve(source())) pieces.push(y);
+        expectRight(joined(pieces, 6), inputs);
+      });
+
+      test("calls in a row keep their order without waiting", async () => {
+        const problem = createProblem({ length: 5000, kernelLength: 700 }, "test");
+        const inputs = drawInputs(problem, { channels: 3 }, 8);
+        const options = { kernelLength: 700, blockLength: 128 };
+        using stream = await open(inputs, options);
+        const calls = [...cut(inputs, [130, 60])].map((piece) => stream.process(piece));
+        const pieces = await Promise.all([...calls, stream.flush()]);
+        expectRight(joined(pieces, 3), inputs);
+      });
     },
     { spread: true },
   );
-
-  test("Web Streams carry them", async () => {
-    const problem = createProblem({ length: 3000, kernelLength: 100, mode: "full" }, "test");
-    const inputs = drawInputs(problem, { pregate: true }, 7);
-    using stream = await FlashFFTConvStream.create(inputs.k, { mode: "full", kernelLength: 100 });
-    const source = new ReadableStream<StreamPiece>({
-      start(controller) {
-        for (const piece of cut(inputs, [500, 77])) controller.enqueue(piece);
-        controller.close();
-      },
-    });
-    const pieces: SampleArray[] = [];
-    for await (const y of source.pipeThrough(stream.transform())) pieces.push(y);
-    expectRight(joined(pieces, 1), inputs);
-  });
-
-  describe("a sequence that is given up leaves nothing to the next one", () => {
-    const problem = createProblem({ length: 3000, kernelLength: 700 }, "test");
-    const inputs = drawInputs(problem, {}, 9);
-    const other = drawInputs(problem, {}, 10).u;
-    const options = { kernelLength: 700, blockLength: 128 };
-
-    const giveUp: readonly [string, (stream: FlashFFTConvStream) => Promise<void>][] = [
-      [
-        "break",
-        async (stream) => {
-          for await (const y of stream.convolve([other, other])) if (y.length > 0) break;
-        },
-      ],
-      [
-        "a source that throws",
-        async (stream) => {
-          const source = function* (): Generator<SampleArray> {
-            yield other;
-            throw new RangeError("no more");
-          };
-          const outputs = stream.convolve(source());
-          await outputs.next();
-          await expect(outputs.next()).rejects.toThrow("no more");
-        },
-      ],
-      [
-        "a piece that is refused",
-        async (stream) => {
-          const outputs = stream.convolve([other, new Uint16Array(3)]);
-          await outputs.next();
-          await expect(outputs.next()).rejects.toThrow(InvalidArgumentError);
-        },
-      ],
-      [
-        "a reader that cancels",
-        async (stream) => {
-          const { readable, writable } = stream.transform();
-          const [reader, writer] = [readable.getReader(), writable.getWriter()];
-          writer.closed.catch(() => {});
-          writer.write(other).catch(() => {});
-          await reader.read();
-          await reader.cancel();
-        },
-      ],
-      [
-        "a writer that aborts",
-        async (stream) => {
-          const { readable, writable } = stream.transform();
-          const [reader, writer] = [readable.getReader(), writable.getWriter()];
-          writer.closed.catch(() => {});
-          reader.closed.catch(() => {});
-          writer.write(other).catch(() => {});
-          await reader.read();
-          await writer.abort();
-        },
-      ],
-      [
-        "a piece refused in a Web Stream",
-        async (stream) => {
-          const source = new ReadableStream<SampleArray>({
-            start(controller) {
-              controller.enqueue(other);
-              controller.enqueue(new Uint16Array(3));
-            },
-          });
-          const reader = source.pipeThrough(stream.transform()).getReader();
-          await reader.read();
-          await expect(reader.read()).rejects.toThrow(InvalidArgumentError);
-        },
-      ],
-    ];
-    test.each(giveUp)("%s", async (_, action) => {
-      using stream = await FlashFFTConvStream.create(inputs.k, options);
-      await action(stream);
-      expectRight(await streamed(stream, inputs, [1000]), inputs);
-    });
-
-    test("one that ended does not disturb the next when its reader cancels late", async () => {
-      using stream = await FlashFFTConvStream.create(inputs.k, options);
-      const { readable, writable } = stream.transform();
-      const [reader, writer] = [readable.getReader(), writable.getWriter()];
-      const written = writer.write(other);
-      const closed = writer.close();
-      await reader.read();
-      await Promise.all([written, closed]);
-      const [first, second] = [...cut(inputs, [1000, 2000])];
-      const pieces = [await stream.process(first!)];
-      await reader.cancel();
-      pieces.push(await stream.process(second!), await stream.flush());
-      expectRight(joined(pieces, 1), inputs);
-    });
-
-    test("an object disposed meanwhile stays so", async () => {
-      const stream = await FlashFFTConvStream.create(inputs.k, options);
-      for await (const _ of stream.convolve([other])) {
-        stream.dispose();
-        break;
-      }
-      await expect(stream.process(other)).rejects.toThrow(/disposed/);
-    });
-  });
-
-  test("pieces may be empty, and come with their shape", async () => {
-    const problem = createProblem({ length: 600, kernelLength: 100, dtype: "float16" }, "test");
-    const inputs = drawInputs(problem, { batch: 2, channels: 3, postgate: true }, 11);
-    const shape = { batch: 2, channels: 3, dtype: "float16" } as const;
-    using stream = await FlashFFTConvStream.create(inputs.k, { kernelLength: 100, ...shape });
-    const none = new Uint16Array(0);
-    expect(await stream.process(none)).toEqual(none);
-    expect(await stream.process({ u: { data: none, shape: [2, 3, 0] } })).toEqual(none);
-    const source = function* (): Generator<SampleArray | StreamPiece> {
-      yield none;
-      for (const { u, postgate } of cut(inputs, [250])) {
-        const shape = [2, 3, u.length / 6];
-        yield { u: { data: u, shape }, postgate: { data: postgate as SampleArray, shape } };
-        yield none;
-        yield { u: none, postgate: none };
-      }
-    };
-    const pieces: SampleArray[] = [];
-    for await (const y of stream.convolve(source())) pieces.push(y);
-    expectRight(joined(pieces, 6), inputs);
-  });
-
-  test("calls in a row keep their order without waiting", async () => {
-    const problem = createProblem({ length: 5000, kernelLength: 700 }, "test");
-    const inputs = drawInputs(problem, { channels: 3 }, 8);
-    const options = { kernelLength: 700, channels: 3, blockLength: 128 };
-    using stream = await FlashFFTConvStream.create(inputs.k, options);
-    const calls = [...cut(inputs, [130, 60])].map((piece) => stream.process(piece));
-    const pieces = await Promise.all([...calls, stream.flush()]);
-    expectRight(joined(pieces, 3), inputs);
-  });
 
   test("levels cover every tap once and leave a block's time for its work", () => {
     for (const taps of [1, 100, 5000, 661_500, 2 ** 24]) {
@@ -393,10 +333,37 @@ describe("streams refuse", () => {
     await expect(stream.process(u)).rejects.toThrow(/detached/);
   });
 
-  test.each([{ backend: "webgpu" }, { device: {} }])("a GPU, by %o", async (given) => {
+  const devices: readonly [
+    string,
+    object,
+    typeof InvalidArgumentError | typeof UnsupportedError,
+    RegExp,
+  ][] = [
+    ["what is no device", { device: {} }, InvalidArgumentError, /device must be a GPUDevice/],
+    ["one for the CPU", { backend: "cpu", device: {} }, InvalidArgumentError, /belongs to a GPU/],
+    ["an unknown backend", { backend: "gpu" }, InvalidArgumentError, /backend must be one of/],
+    ["frequencies", { frequencies: { band: [0, 0.1] } }, UnsupportedError, /keep all frequencies/],
+  ];
+  test.each(devices)("%s", async (_, given, kind, message) => {
     const made = FlashFFTConvStream.create(k, { kernelLength: 10, ...given } as StreamOptions);
+    await expect(made).rejects.toBeInstanceOf(kind);
+    await expect(made).rejects.toThrow(message);
+  });
+
+  test("more taps than half of a GPU's longest transform", async () => {
+    const kernelLength = 2 ** 24 + 1;
+    const made = FlashFFTConvStream.create(new Float32Array(kernelLength), {
+      ...{ kernelLength, backend: "webgpu" },
+    });
     await expect(made).rejects.toBeInstanceOf(UnsupportedError);
-    await expect(made).rejects.toThrow(/CPU alone.*Leave backend and device out/);
+    await expect(made).rejects.toThrow(/at most 16,777,216 taps.*16,777,217.*backend: 'cpu'/);
+  });
+
+  test("samples in a buffer of the GPU", async () => {
+    using stream = await FlashFFTConvStream.create(k, { kernelLength: 10 });
+    const buffer = { mapState: "unmapped", destroy: () => {} };
+    const piece = { u: { data: buffer, shape: [1, 1, 4] } } as unknown as StreamPiece;
+    await expect(stream.process(piece)).rejects.toThrow(/u must be an array.*FlashFFTConv/);
   });
 
   test.each([5, null, undefined, new Float32Array(4)])("%o for a source", async (source) => {

@@ -35,8 +35,8 @@ channel of the input, a stereo kernel makes a mono input stereo, and stereo with
 Input and kernel must have the same sample rate: nothing is resampled.
 
 The output has L+K-1 samples in mode full, L in the others. Sound of any length is
-convolved in pieces, on the CPU, in memory that depends on the kernel alone; with --backend webgpu it is
-convolved whole. Integer .wav output that would clip is refused:
+convolved in pieces, in memory that depends on the kernel alone, on the CPU or, with --backend webgpu, on the
+GPU, there with kernels of up to 16,777,216 taps. Integer .wav output that would clip is refused:
 --normalize brings its peak to full scale, --bits float keeps it as it is. The file appears complete or not at
 all, and may be the input's.
 
@@ -119,7 +119,7 @@ async function convolveFiles(
   if (job.streamed && job.wav) {
     const streamed = await streamFile(job, job.wav, output, values, context, times);
     context.progress.clear();
-    report(job, { backend: "cpu", ...streamed }, times, streamed, context);
+    report(job, streamed, times, streamed, context);
     return exitCodes.done;
   }
   using conv = await openConv(problem, batch, channels, sharedChoices(values), call);
@@ -149,11 +149,12 @@ async function streamFile(
   context: Context,
   times: Times,
 ): Promise<Streamed> {
-  const { threads, instructions } = sharedChoices(values);
+  const { backend, threads, instructions } = sharedChoices(values);
+  const choices = { backend, threads, instructions };
   let streamed: Streamed | undefined;
   await writeWhole(output, job.call, context, async (write) => {
     const k = await readKernel(job.kernel, job.arrangement, everyRow(job));
-    streamed = await streamToWav(job, format, k, { threads, instructions }, context, times, write);
+    streamed = await streamToWav(job, format, k, choices, context, times, write);
     context.progress.update("synchronizing with the disk");
   });
   return streamed!;

@@ -10,7 +10,13 @@ import type { GpuLimits, Schedule } from "../../../src/kernels/wgsl/steps.ts";
 import { defaultGpu } from "../../../src/plan/device.ts";
 import { gradientPlan, passCandidates } from "../../../src/plan/pass-planner.ts";
 import { formatPasses } from "../../../src/plan/passes.ts";
-import { createProblem, modes, type ProblemOptions } from "../../../src/plan/problem.ts";
+import {
+  createProblem,
+  modes,
+  type Problem,
+  type ProblemOptions,
+} from "../../../src/plan/problem.ts";
+import { mostWindowTaps, windowProblem } from "../../../src/plan/window.ts";
 import { expectCompiled, kernelsOf } from "../../support/kernels.ts";
 
 const common = { values: 32, alignment: 256, workspaceBytes: 2 ** 28 };
@@ -51,14 +57,17 @@ const problems: readonly ProblemOptions[] = [
   },
 ];
 
+/** Windows of streams, taps and samples of a block: in blocks of a window, in one, and the longest. */
+const windows = [
+  [100, 1_048_476],
+  [661_500, 1_435_652],
+  [mostWindowTaps, 2 ** 24],
+] as const;
+
 const gates = { pregate: true, postgate: true };
 
-/** Everything that an object of these options may run on such a device. */
-function schedulesOf(
-  options: ProblemOptions,
-  limits: GpuLimits,
-): { text: string; all: Schedule[] } {
-  const problem = createProblem(options, "test");
+/** Everything that an object of such a problem, or a stream of such windows, may run on such a device. */
+function schedulesOf(problem: Problem, limits: GpuLimits): { text: string; all: Schedule[] } {
   const workload = { batch: 2, channels: 32 };
   const candidates = passCandidates(problem, defaultGpu, limits, workload);
   const [best] = candidates;
@@ -71,8 +80,12 @@ function schedulesOf(
     { pregate: false, postgate: false, skip: false, taps: undefined },
     { ...gates, skip, taps: "float32" as const },
   ].map((call) => ({ batch: 2, channels: 3, ...call, offsets: {} }));
+  const spectra = scheduler.spectra(3, problem.dtype, 0);
+  if (problem.past) {
+    return { text: formatPasses(plan), all: [spectra, scheduler.forward(calls[0]!)] };
+  }
   const all = [
-    scheduler.spectra(3, problem.dtype, 0),
+    spectra,
     ...calls.flatMap((call) => [scheduler.forward(call), gradients.backward(call)]),
   ];
   const text = [plan, ...(other === plan ? [] : [other])].map(formatPasses).join(" and ");
@@ -80,8 +93,8 @@ function schedulesOf(
 }
 
 describe.each(Object.entries(profiles))("%s", (name, limits) => {
-  test.each(problems)("%o", async (options) => {
-    const { text, all } = schedulesOf(options, limits);
+  const check = async (problem: Problem): Promise<void> => {
+    const { text, all } = schedulesOf(problem, limits);
     const kernels = kernelsOf(all);
     await expectCompiled(kernels, limits, name === defaults);
     for (const { steps, bytes } of all) {
@@ -97,7 +110,11 @@ describe.each(Object.entries(profiles))("%s", (name, limits) => {
     const digest = createHash("sha256");
     for (const { code } of kernels) digest.update(code);
     expect(`${text} ${digest.digest("hex").slice(0, 16)}`).toMatchSnapshot(name);
-  });
+  };
+  test.each(problems)("%o", (options) => check(createProblem(options, "test")));
+  test.each(windows)("a window of %i taps before %i samples", (taps, hop) =>
+    check(windowProblem(taps, hop)),
+  );
 });
 
 /** Bytes of one transform in work memory: a call needs a few of them, however small its workspace. */

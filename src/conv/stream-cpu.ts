@@ -1,0 +1,124 @@
+/** Streams on the CPU: levels of partitioned convolution, the work of later ones spread over the blocks of the first. */
+import type { CpuBackend } from "../backend/cpu.ts";
+import { openCpu } from "../backend/cpu.ts";
+import type { Instructions } from "../backend/features.ts";
+import { formatStream, streamLevels } from "../plan/stream.ts";
+import { pickInstructions, pickThreads } from "./options.ts";
+import type { StreamEngine, StreamRows, StreamTaps } from "./stream-engine.ts";
+import type { Slice } from "./stream-level.ts";
+import { LevelState } from "./stream-level.ts";
+import type { StreamOptions } from "./stream-options.ts";
+import { deviceFor } from "./wisdom.ts";
+
+/** A stream's blocks on the CPU. */
+export class CpuStream implements StreamEngine {
+  readonly plan: string;
+  readonly blockLength: number;
+  readonly device = undefined;
+  readonly #backend: CpuBackend;
+  #levels: readonly LevelState[] = [];
+
+  private constructor(backend: CpuBackend, plan: string, blockLength: number) {
+    this.#backend = backend;
+    this.plan = plan;
+    this.blockLength = blockLength;
+    backend.retain();
+  }
+
+  /** Plan, compile, transform the taps. */
+  static async open(
+    taps: StreamTaps,
+    rows: StreamRows,
+    options: StreamOptions,
+    call: string,
+  ): Promise<CpuStream> {
+    const instructions = pickInstructions(options.instructions ?? "auto", call);
+    const threads = pickThreads(options.threads, instructions, call);
+    const device = deviceFor(instructions);
+    const levels = streamLevels(taps[0]!.length, options.blockLength, device);
+    const backend = openCpu({ threads, instructions, shared: threads > 1 });
+    const stream = new CpuStream(backend, formatStream(levels), levels[0]!.hop);
+    try {
+      await backend.exclusive(async () => {
+        for (const level of levels) {
+          const state = await LevelState.open(level, backend, rows, taps, device, call);
+          stream.#levels = [...stream.#levels, state];
+        }
+      });
+    } catch (error) {
+      stream.leave();
+      throw error;
+    }
+    return stream;
+  }
+
+  get threads(): number {
+    return this.#backend.settings.threads;
+  }
+
+  get instructions(): Instructions {
+    return this.#backend.settings.instructions;
+  }
+
+  get bytes(): number {
+    return this.#levels.reduce((sum, l) => sum + l.bytes, 0);
+  }
+
+  exclusive<T>(work: () => T | Promise<T>): T | Promise<T> {
+    return this.#backend.exclusive(work);
+  }
+
+  take(rows: readonly Float32Array[], from: number, count: number): void {
+    for (const level of this.#levels) level.take(rows, from, count);
+  }
+
+  /** All of the first level's work on the block, a share of the others' on theirs. */
+  async run(block: number): Promise<void> {
+    for (const [index, state] of this.#levels.entries()) {
+      const { partitions, hop } = state.level;
+      if (index === 0) {
+        const running = state.run({ analyse: true, from: 0, to: partitions, synthesise: true }, 0);
+        if (running) await running;
+        continue;
+      }
+      const steps = hop / this.blockLength;
+      const own = Math.floor((block + 1) / steps) - 1;
+      if (own < 0) continue;
+      const running = state.run(sliceOf((block + 1) % steps, steps, partitions), own % 2);
+      if (running) await running;
+    }
+  }
+
+  output(block: number, row: number, from: number, out: Float32Array): void {
+    out.set(this.#levels[0]!.output(0, row, from, out.length));
+    for (const state of this.#levels.slice(1)) {
+      const steps = state.level.hop / this.blockLength;
+      const own = Math.floor(block / steps) - 2;
+      if (own < 0) continue;
+      const at = (block % steps) * this.blockLength + from;
+      const late = state.output(own % 2, row, at, out.length);
+      for (let i = 0; i < out.length; i++) out[i]! += late[i]!;
+    }
+  }
+
+  reset(): void {
+    for (const level of this.#levels) level.reset();
+  }
+
+  leave(): void {
+    void this.#backend.exclusive(() => {
+      for (const level of this.#levels) level.close();
+      this.#backend.release();
+    });
+  }
+}
+
+/**
+ * The share of step `step` of a block's work over `steps` steps: its transform in the first, so that the block may be
+ * overwritten, the transform back in the last.
+ */
+function sliceOf(step: number, steps: number, partitions: number): Slice {
+  const from = step === 0 ? 0 : Math.floor((partitions * (step - 1)) / (steps - 1));
+  const to = step === 0 ? 0 : Math.floor((partitions * step) / (steps - 1));
+  return { analyse: step === 0, from, to, synthesise: step === steps - 1 };
+}
