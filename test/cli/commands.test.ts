@@ -1,7 +1,7 @@
 /** plan, bench, verify, tune and info: what they print, as text and as JSON, and when they fail. */
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { compare, float32Bound, planBound, planOf } from "../../src/cli/accuracy.ts";
+import { compare, float32Bound, planBound, planOf } from "../../src/conv/accuracy.ts";
 import { FlashFFTConv } from "../../src/conv/conv.ts";
 import { encode } from "../../src/dtype.ts";
 import { type DeviceSpec, defaultCpu } from "../../src/plan/device.ts";
