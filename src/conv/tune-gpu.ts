@@ -11,8 +11,8 @@ import { usualWorkspace } from "./open.ts";
 
 /** Milliseconds of a call that tell of a device: launches are little of it, and there is time for twenty rows of some calls. */
 const wantedMs = 8;
-/** Samples of a call: from a row of the longest that is timed to what no cache holds. */
-const [fewestSamples, mostSamples] = [2 ** 16, 2 ** 24];
+/** Samples of a call, at least a row of them: to what no cache holds. */
+const [fewestSamples, mostSamples] = [2 ** 14, 2 ** 24];
 /** Milliseconds for the first timing, of which a GPU takes a fifth to wake up, and for the others. */
 const [firstMs, eachMs] = [1500, 200];
 /** Less than any call takes: what a difference of two times may come to where something else disturbs them. */
