@@ -29,19 +29,22 @@ interface Sample {
   readonly length: number;
   readonly dtype: Dtype;
   readonly usual: number;
-  /** How many exchanges more other plans of it have that are timed too: they tell workgroup memory from arithmetic. */
-  readonly others?: readonly number[];
+  /**
+   * Other plans of it that are timed too, by how many exchanges more they have and how their prediction is off: they tell
+   * workgroup memory from arithmetic. No record has them, so they are taken to be off as the first is.
+   */
+  readonly others?: Readonly<Record<number, number>>;
 }
 
 const samples: readonly Sample[] = [
-  { length: 128, dtype: "float16", usual: 0.9, others: [1] },
-  { length: 512, dtype: "float16", usual: 0.88, others: [-1, 1] },
-  { length: 2048, dtype: "float16", usual: 0.9, others: [1, 2] },
-  { length: 4096, dtype: "float16", usual: 0.93, others: [1] },
-  { length: 32_768, dtype: "float16", usual: 0.96, others: [1] },
+  { length: 128, dtype: "float16", usual: 0.9, others: { 1: 0.9 } },
+  { length: 512, dtype: "float16", usual: 0.88, others: { [-1]: 0.88, 1: 0.88 } },
+  { length: 2048, dtype: "float16", usual: 0.9, others: { 1: 0.9, 2: 0.9 } },
+  { length: 4096, dtype: "float16", usual: 0.93, others: { 1: 0.93 } },
+  { length: 32_768, dtype: "float16", usual: 0.96, others: { 1: 0.96 } },
   { length: 65_536, dtype: "float16", usual: 0.94 },
   { length: 128, dtype: "float32", usual: 0.85 },
-  { length: 512, dtype: "float32", usual: 0.74, others: [-1, 1] },
+  { length: 512, dtype: "float32", usual: 0.74, others: { [-1]: 0.74, 1: 0.74 } },
   { length: 2048, dtype: "float32", usual: 0.78 },
   { length: 32_768, dtype: "float32", usual: 0.91 },
   { length: 65_536, dtype: "float32", usual: 0.88 },
@@ -57,16 +60,13 @@ type Idle = keyof typeof idle;
 const exchangesOf = ({ passes }: PassPlan): number =>
   passes.reduce((sum, { radices }) => sum + radices.length - 1, 0);
 
-/** The cheapest candidate, and the cheapest ones of as many passes with so many exchanges more. */
-function plansOf(candidates: readonly PassCandidate[], others: readonly number[]): PassCandidate[] {
-  const { passes } = candidates[0]!.plan;
-  const least = exchangesOf(candidates[0]!.plan);
-  return [0, ...others].flatMap((more) => {
-    const found = candidates.find(
-      ({ plan }) => plan.passes.length === passes.length && exchangesOf(plan) === least + more,
-    );
-    return found ? [found] : [];
-  });
+/** The cheapest of as many passes as the cheapest of all, with so many exchanges more; undefined where there is none. */
+function planWith(candidates: readonly PassCandidate[], more: number): PassCandidate | undefined {
+  const { plan: best } = candidates[0]!;
+  return candidates.find(
+    ({ plan }) =>
+      plan.passes.length === best.passes.length && exchangesOf(plan) === exchangesOf(best) + more,
+  );
 }
 
 /** Rows that tell of a GPU of such limits, each of about so many samples; the plans are the default GPU's choice. */
@@ -75,17 +75,18 @@ export function gpuRows(
   limits: WorkgroupLimits,
   count: number,
 ): TimedGpuRow[] {
-  const full = samples.flatMap(({ length, dtype, usual, others = [] }) => {
+  const full = samples.flatMap(({ length, dtype, usual, others = {} }) => {
     const problem = createProblem({ length, dtype }, "tune");
     const rows = Math.max(1, Math.floor(count / length));
     const batch = Math.min(mostBatch, rows);
     const workload = { batch, channels: Math.floor(rows / batch) };
-    return plansOf(passCandidates(problem, reference, limits, workload), others).map(
-      ({ text }): TimedGpuRow => ({
-        ...{ what: `${length} samples, ${dtype}, ${text}`, problem, plan: text },
-        ...{ workload, usual },
-      }),
-    );
+    const candidates = passCandidates(problem, reference, limits, workload);
+    const plans = [[0, usual] as const, ...Object.entries(others)];
+    return plans.flatMap(([more, share]): TimedGpuRow[] => {
+      const plan = planWith(candidates, Number(more))?.text;
+      const what = `${length} samples, ${dtype}, ${plan}`;
+      return plan ? [{ what, problem, plan, workload, usual: share }] : [];
+    });
   });
   const waiting = Object.entries(idle).map(([what, length]): TimedGpuRow => {
     const problem = createProblem({ length, dtype: "float16" }, "tune");

@@ -47,7 +47,10 @@ export interface TunedPlan {
   readonly plan: string;
   /** Milliseconds of a call with it. */
   readonly ms: number;
-  /** All that were tried, fastest first. The planner's own choice is the one with the least prediction. */
+  /**
+   * All that were tried: those that were timed in turn, fastest first, then the others, each timed by itself. The planner's own
+   * choice is the one with the least prediction.
+   */
   readonly candidates: readonly TimedPlan[];
 }
 
@@ -141,7 +144,7 @@ export async function timePlans(
       const others = timed.filter((t) => !last.includes(t));
       return {
         ...{ problem, batch, channels, plan: kept.plan, ms: kept.ms, ...workload },
-        candidates: inOrder([...again, ...others]),
+        candidates: [...inOrder(again), ...inOrder(others)],
       };
     } finally {
       for (const conv of convs) conv.dispose();

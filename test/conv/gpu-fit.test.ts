@@ -1,4 +1,5 @@
 /** What `tune` makes of times of a GPU: of one that the model describes, itself; of a busy one, defaults and a word of it. */
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { fitGpu, gpuRowSeconds, gpuRows, type TimedGpuRow } from "../../src/conv/gpu-fit.ts";
 import type { DeviceSpec } from "../../src/plan/device.ts";
@@ -105,6 +106,30 @@ describe.each(Object.entries(profiles))("on %s", (_, limits) => {
       expect(Math.abs(found! / wanted! - 1)).toBeLessThan(0.1);
     }
   });
+});
+
+test("what predictions are off by is what the record of the default GPU says", () => {
+  const path = new URL("../../bench/results/h200.jsonl", import.meta.url);
+  const records = readFileSync(path, "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const limits = profiles["an NVIDIA"];
+  let seen = 0;
+  for (const row of gpuRows(defaultGpu, limits, 2 ** 24)) {
+    const { length, dtype } = row.problem;
+    const record = records.find(
+      (r) =>
+        r.case === `causal forward N=${2 * length} ${dtype} gated` &&
+        [row.plan, r.L].join() === [r.plan, length].join(),
+    );
+    if (!record) continue;
+    seen++;
+    const workload = { batch: record.B, channels: record.H };
+    const predicted = gpuRowSeconds({ ...row, workload }, defaultGpu, limits);
+    expect(Math.abs(record.ours_ms / 1e3 / predicted - 1), row.what).toBeLessThan(0.02);
+  }
+  expect(seen).toBeGreaterThanOrEqual(10);
 });
 
 describe("on a busy machine", () => {
