@@ -118,7 +118,13 @@ describe.skipIf(onGpu)("options", () => {
 describe.skipIf(!onGpu)("the numbers of a GPU", () => {
   test("are measured on the user's device, kept under its adapter, and planned with", async () => {
     const device = await openDevice();
-    const { device: found, plans } = await tune({ device });
+    const tuned = await tune({ device }).catch((error: unknown) => {
+      // A processor that runs other tests beside this one may be too busy to play a GPU.
+      expect(error).toMatchObject({ message: expect.stringContaining("that is not busy") });
+      expect(readdirSync(folder)).toEqual([]);
+    });
+    if (!tuned) return;
+    const { device: found, plans } = tuned;
     expect(plans).toEqual([]);
     expect(found.name).toMatch(/^this machine, /);
     expect(found.busyThreads).toBeGreaterThan(0);
