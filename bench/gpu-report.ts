@@ -103,7 +103,7 @@ export function gpuPlot(records: readonly GpuRecord[]): string {
 /** The machine of a record. */
 export function gpuLine({ adapter, node, copy_gb_per_s }: GpuRecord): string {
   const copy = copy_gb_per_s.toLocaleString("en-US");
-  return `${adapter.replace(/^default GPU, on /, "")}, copies ${copy} GB/s, Node ${node}`;
+  return `${adapter.replace(/^(default GPU, on|this machine,) /, "")}, copies ${copy} GB/s, Node ${node}`;
 }
 
 interface Column {

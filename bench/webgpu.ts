@@ -4,7 +4,7 @@
  * flash-fft-conv where they are there. The work is the paper's, B·H = 49,152 rows, cut where tensors would grow too
  * large; `scaled_ms` says what all rows would take.
  */
-import { planOf } from "../src/cli/accuracy.ts";
+import { planOf } from "../src/conv/accuracy.ts";
 import type { Dtype } from "../src/dtype.ts";
 import { FlashFFTConv, type GpuTensor } from "../src/index.ts";
 import type { FrequencyBlocks } from "../src/plan/frequencies.ts";

@@ -42,6 +42,7 @@ export { FlashFFTConvStream } from "./conv/stream.ts";
 export type { StreamMode, StreamOptions, StreamPiece } from "./conv/stream-options.ts";
 export type { Tuned, TuneOptions } from "./conv/tune.ts";
 export { tune } from "./conv/tune.ts";
+export type { TimedPlan, TunedPlan, TuneProblem } from "./conv/tune-plans.ts";
 export type { Dtype, SampleArray } from "./dtype.ts";
 export * from "./errors.ts";
 export type {

@@ -94,6 +94,8 @@ export class WebGpuBackend {
   readonly device: GPUDevice;
   /** Name of the adapter, as its driver gives it. */
   readonly name: string;
+  /** What its measured numbers are kept under. */
+  readonly key: string;
   readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>();
   #buffers = 0;
   #bytes = 0;
@@ -101,10 +103,11 @@ export class WebGpuBackend {
 
   readonly #traits: Traits;
 
-  private constructor(device: GPUDevice, name: string, traits: Traits) {
+  private constructor(device: GPUDevice, info: GPUAdapterInfo | undefined, traits: Traits) {
     this.device = device;
     this.#traits = traits;
-    this.name = name;
+    this.name = adapterName(info);
+    this.key = adapterKey(info);
     void device.lost.then((info) => {
       this.#lost = `${info.reason}: ${info.message}`;
     });
@@ -117,7 +120,7 @@ export class WebGpuBackend {
   static async open(device: GPUDevice | undefined, call: string): Promise<WebGpuBackend> {
     if (device) {
       const traits = await findTraits(device);
-      return new WebGpuBackend(device, adapterName(device.adapterInfo), traits);
+      return new WebGpuBackend(device, device.adapterInfo, traits);
     }
     const gpu = await findGpu(call);
     const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
@@ -145,7 +148,7 @@ export class WebGpuBackend {
           cause,
         );
       });
-    return new WebGpuBackend(opened, adapterName(adapter.info), await findTraits(opened));
+    return new WebGpuBackend(opened, adapter.info, await findTraits(opened));
   }
 
   /**
@@ -411,6 +414,12 @@ export function adapterName(info: GPUAdapterInfo | undefined): string {
   const name = info.device || [info.vendor, info.architecture].join(" ").trim();
   // Some name the chip in one, some in the other.
   return info.description ? `${name} (${info.description})` : name;
+}
+
+/** The chip, not its driver, which changes; the description where there is no more than that. */
+export function adapterKey(info: GPUAdapterInfo | undefined): string {
+  const { vendor, architecture, device, description } = info ?? {};
+  return ["webgpu", vendor, architecture, device || description].filter(Boolean).join(" ");
 }
 
 function outOfMemory(call: string, bytes: number, message: string): BackendError {

@@ -2,7 +2,6 @@
 import type { Instructions } from "../backend/features.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { DeviceSpec } from "../plan/device.ts";
-import { defaultGpu } from "../plan/device.ts";
 import type { KeptFrequencies } from "../plan/frequencies.ts";
 import { keptRuns } from "../plan/frequencies.ts";
 import { countOf } from "../plan/intervals.ts";
@@ -15,7 +14,8 @@ import { formatPasses, workPoints } from "../plan/passes.ts";
 import type { Candidate, Workload } from "../plan/planner.ts";
 import { candidates, named, wholeWork, workOf } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
-import { deviceFor } from "./wisdom.ts";
+import type { KeptPlan } from "./wisdom.ts";
+import { deviceFor, keptPlan } from "./wisdom.ts";
 
 /** A plan with its prediction. */
 export interface PlanPrediction {
@@ -84,6 +84,13 @@ export interface Explanation {
    * `"plan; gradients plan"` names both.
    */
   readonly gradientPlan?: string;
+  /** How the chosen plan was found to be the fastest of those that `tune` timed for this problem, where it was. */
+  readonly measured?: {
+    /** Milliseconds of a call with it, then. */
+    readonly ms: number;
+    /** When that was. */
+    readonly source: string;
+  };
   /** All plans considered, cheapest first. */
   readonly candidates: readonly PlanPrediction[];
   /** What the frequencies that are not kept save, where the problem has a pattern. */
@@ -126,8 +133,8 @@ function leftOutOf(frequencies: KeptFrequencies, all: RowTotals, left: RowTotals
 }
 
 /** A row's part of a transform that a GPU may share among two. */
-function rowTotals(plan: PassPlan, work: RowWork): RowTotals {
-  const { flops, bytes } = passPlanCost(plan, work, defaultGpu);
+function rowTotals(plan: PassPlan, work: RowWork, device: DeviceSpec): RowTotals {
+  const { flops, bytes } = passPlanCost(plan, work, device);
   const rows = plan.packing === "rows" ? 2 : 1;
   return { flops: flops / rows, bytes: bytes / rows };
 }
@@ -139,7 +146,12 @@ export interface Choice {
   readonly candidate: Candidate;
 }
 
-/** The planner's choice for a problem, or the plan that the user names. */
+/** What an explanation says of a plan that was measured. */
+function measuredOf(kept: KeptPlan | undefined): Pick<Explanation, "measured"> {
+  return kept ? { measured: { ms: kept.ms, source: kept.source } } : {};
+}
+
+/** The planner's choice for a problem, the plan that was measured to be the fastest, or the one that the user names. */
 export function choosePlan(
   problem: Problem,
   instructions: Instructions,
@@ -150,11 +162,17 @@ export function choosePlan(
   const { plan, reason } = options;
   const device = deviceFor(instructions);
   const all = candidates(problem, device, workload);
-  const candidate = plan === undefined ? all[0]! : namedPlan(plan, problem, device, workload, call);
+  const { rows, threads } = workload;
+  const kept = plan === undefined ? keptPlan(instructions, problem, { rows, threads }) : undefined;
+  // One that does not fit is another version's.
+  const measured = kept && named(kept.plan, problem, device, workload);
+  const candidate =
+    measured ?? (plan === undefined ? all[0]! : namedPlan(plan, problem, device, workload, call));
   const predictions = all.map(prediction);
   const explanation: Explanation = {
     ...{ problem, workload, device, instructions, backend: "cpu", reason },
     chosen: prediction(candidate),
+    ...measuredOf(measured && kept),
     candidates: predictions,
     ...(problem.frequencies && {
       leftOut: leftOutOf(
@@ -168,10 +186,21 @@ export function choosePlan(
   return { explanation, device, candidate };
 }
 
-/** The explanation of a choice among pass plans, and for gradients, on the adapter of that name. */
+/** Why pass plans were chosen. */
+export interface PassReasons {
+  readonly rows: number;
+  /** The numbers that they were priced with. */
+  readonly device: DeviceSpec;
+  /** Why they run on a GPU. */
+  readonly reason: string;
+  /** What was measured, where that decided. */
+  readonly kept: KeptPlan | undefined;
+}
+
+/** The explanation of a choice among pass plans, and for gradients. */
 export function explainPasses(
   problem: Problem,
-  { rows, adapter, reason }: { rows: number; adapter: string; reason: string },
+  { rows, device, reason, kept }: PassReasons,
   { chosen, gradients }: { readonly chosen: PassCandidate; readonly gradients: PassPlan },
   all: readonly PassCandidate[],
 ): Explanation {
@@ -186,16 +215,16 @@ export function explainPasses(
     });
   const explanation: Explanation = {
     ...{ problem, workload: { rows, threads: 1 }, instructions: "wgsl" },
-    ...{ backend: "webgpu", reason },
-    device: { ...defaultGpu, name: `${defaultGpu.name}, on ${adapter}` },
+    ...{ backend: "webgpu", reason, device },
     chosen: predicted(chosen),
+    ...measuredOf(kept),
     ...(gradients !== chosen.plan && { gradientPlan: formatPasses(gradients) }),
     candidates: all.map(predicted),
     ...(problem.frequencies && {
       leftOut: leftOutOf(
         problem.frequencies,
-        rowTotals(chosen.plan, { ...problem, frequencies: undefined }),
-        rowTotals(chosen.plan, problem),
+        rowTotals(chosen.plan, { ...problem, frequencies: undefined }, device),
+        rowTotals(chosen.plan, problem, device),
       ),
     }),
     toString: () => render(explanation),
@@ -249,6 +278,9 @@ function render(e: Explanation): string {
     `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${where}${blocks}`,
     `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${e.device.name}`,
     `backend ${e.backend}: ${e.reason}`,
+    ...(e.measured
+      ? [`plan measured on this machine: ${ms(e.measured.ms)} a call (${e.measured.source})`]
+      : []),
     ...(saved ?? []),
     ...(e.gradientPlan ? [`gradients: ${e.gradientPlan}`] : []),
     "",

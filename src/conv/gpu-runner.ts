@@ -6,9 +6,8 @@ import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
 import { Scheduler } from "../kernels/wgsl/schedule.ts";
 import type { BufferName, GpuCall, GpuLimits, Schedule } from "../kernels/wgsl/steps.ts";
 import { twiddleValues } from "../kernels/wgsl/twiddles.ts";
-import { defaultGpu } from "../plan/device.ts";
 import type { PassCandidate } from "../plan/pass-planner.ts";
-import { gradientPlan, namedPlans, passCandidates } from "../plan/pass-planner.ts";
+import { gradientPlan, namedPasses, namedPlans, passCandidates } from "../plan/pass-planner.ts";
 import type { PassPlan } from "../plan/passes.ts";
 import { pointBytes, spectrumFormat, workPoints } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
@@ -20,6 +19,7 @@ import { GpuCalls } from "./gpu-calls.ts";
 import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { Request, Rows, Runner } from "./runner.ts";
+import { gpuDeviceFor, keptPlan } from "./wisdom.ts";
 
 /** Buffers of calls besides their tensors and kept spectra. */
 const workspace: ReadonlySet<string> = new Set<BufferName>([
@@ -55,7 +55,7 @@ export async function backendFor(
 }
 
 /** Refuse what is no device: its first use would fail far from here. */
-function checkDevice(device: unknown, call: string): void {
+export function checkDevice(device: unknown, call: string): void {
   const { createBuffer, queue, features } = (device ?? {}) as Partial<GPUDevice>;
   if (typeof createBuffer === "function" && queue && features) return;
   throw new InvalidArgumentError({
@@ -116,17 +116,21 @@ export async function openGpuRunnerOn(
   const limits = backend.limits(options.workspaceBytes);
   const { batch, channels } = options;
   const workload = { batch, channels };
-  const candidates = passCandidates(problem, defaultGpu, limits, workload);
+  const device = gpuDeviceFor(backend);
+  const candidates = passCandidates(problem, device, limits, workload);
   if (candidates.length === 0) refusePeriod(problem, call);
+  const kept = options.plan === undefined ? keptPlan(backend.key, problem, workload) : undefined;
+  // One that does not fit is another version's, or of a device with other limits.
+  const measured = kept && namedPasses(kept.plan, problem, device, limits, workload);
   const best = (chosen: PassCandidate): Plans => ({
     chosen,
-    gradients: gradientPlan(chosen, candidates, problem, defaultGpu, limits, workload),
+    gradients: gradientPlan(chosen, candidates, problem, device, limits, workload),
   });
   const plans =
     options.plan === undefined
-      ? best(candidates[0]!)
+      ? best(measured ?? candidates[0]!)
       : typeof options.plan === "string"
-        ? namedPlans(options.plan, problem, defaultGpu, limits, workload)
+        ? namedPlans(options.plan, problem, device, limits, workload)
         : undefined;
   if (!plans) {
     throw new InvalidArgumentError({
@@ -149,7 +153,10 @@ export async function openGpuRunnerOn(
   }
   const explanation = explainPasses(
     problem,
-    { rows: batch * channels, adapter: backend.name, reason: whyGpu(options, backend) },
+    {
+      ...{ rows: batch * channels, device, reason: whyGpu(options, backend) },
+      kept: measured && kept,
+    },
     plans,
     candidates,
   );

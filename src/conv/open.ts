@@ -10,7 +10,10 @@ import { pickInstructions, pickThreads } from "./options.ts";
 import type { Runner } from "./runner.ts";
 
 /** Rows that plans are made for where nobody says how many: on a GPU so many that all of it is busy, in pairs. */
-const usualRows = { cpu: { batch: 1, channels: 16 }, gpu: { batch: 8, channels: 1024 } } as const;
+export const usualRows = {
+  cpu: { batch: 1, channels: 16 },
+  gpu: { batch: 8, channels: 1024 },
+} as const;
 
 /** Work memory of a call on a GPU by default. */
 export const usualWorkspace: number = 256 * 2 ** 20;

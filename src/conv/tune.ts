@@ -1,164 +1,175 @@
-/**
- * Measures the numbers of the cost model on this machine and keeps them in the user's cache folder. Every number comes
- * from whole rows under plans that differ in one thing: a radix more, a larger working set, more rows (`fit.ts`).
- */
-
-import type { Instructions } from "../backend/features.ts";
-import { features } from "../backend/features.ts";
-import { UnsupportedError } from "../errors.ts";
+/** Measures what plans rest on, numbers of the cost model or the plans themselves, and keeps it in the user's cache folder. */
+import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import type { GpuDevice } from "../gpu.ts";
 import type { DeviceSpec } from "../plan/device.ts";
-import { checkOptions } from "./arguments.ts";
-import { FlashFFTConv } from "./conv.ts";
-import { type Fit, fitDevice, timedRows } from "./fit.ts";
-import { defaultDevice, keepDevice, scaledDirect } from "./wisdom.ts";
+import { createProblem, integer, oneOf } from "../plan/problem.ts";
+import { checkOptions, known } from "./arguments.ts";
+import { backendFor, checkDevice } from "./gpu-runner.ts";
+import { usualRows } from "./open.ts";
+import { bestInstructions, cpuMeasurements, measureCpu } from "./tune-cpu.ts";
+import { measureGpu } from "./tune-gpu.ts";
+import { type Task, type TunedPlan, type TuneProblem, timePlans } from "./tune-plans.ts";
+import { deviceFor, gpuDeviceFor, keepDevice, keepPlan, wisdomPath } from "./wisdom.ts";
 
 /** What tuning may be told and may tell. */
 export interface TuneOptions {
+  /** What to measure: `cpu`, `webgpu`, or `auto`, which is WebGPU where you pass a `device` and the CPU elsewhere. */
+  readonly backend?: "auto" | "cpu" | "webgpu";
+  /** A WebGPU device of yours, whose adapter is measured; by default the library opens one. */
+  readonly device?: GpuDevice;
+  /**
+   * Problems whose best plans are timed one beside the other, at least one: `create` takes the fastest wherever it is asked for the
+   * same problem, rows and threads. Without, the numbers that all plans are priced with are measured.
+   */
+  readonly problems?: readonly TuneProblem[];
   /** Called with the part done, 0 … 1, and what is measured next. */
   readonly onProgress?: (fraction: number, what: string) => void;
-  /** Stops between measurements; nothing is kept then. */
+  /** Stops between measurements; nothing is kept of what was not finished. */
   readonly signal?: AbortSignal;
 }
 
 /** What tuning found, and the file that keeps it. */
 export interface Tuned {
-  /** The measured description of this machine. */
+  /** The description of this machine that plans rest on: as measured, or, where problems were, as it stood. */
   readonly device: DeviceSpec;
   /** The file that keeps it. */
   readonly path: string;
   /**
-   * Numbers that could not be measured, because the machine was busy, and are the default machine's, arithmetic at this one's speed:
+   * Numbers that could not be measured, because the machine was busy, and are the default machine's at this one's speed. On the CPU
    * `"radix 3"`, a stage of that radix; `"points"`, all else for a point; `"rows"`, starting a row; `"L2"`, `"L3"` and `"DRAM"`.
+   * On a GPU `"arithmetic"`, `"workgroup"`, `"cache"` and `"memory"`; `"launches"` and `"threads"`.
    */
   readonly keptDefaults: readonly string[];
+  /** For each of the problems the plans that were timed. */
+  readonly plans: readonly TunedPlan[];
 }
 
-const warmUp = 60;
-const rounds = 15;
+const optionNames = ["backend", "device", "problems", "onProgress", "signal"] as const;
+/** Options of a problem. */
+const problemNames = [
+  ...["mode", "length", "kernelLength", "period", "dtype", "frequencies"],
+  ...["batch", "channels", "threads", "gates"],
+] as const;
 
-/** Least seconds of one row under a plan, one thread, spectrum kept, arrays in the backend's memory. */
-async function rowSeconds(plan: string, instructions: Instructions): Promise<number> {
-  const points = Number(plan.split(":")[0]);
-  const rows = Math.max(1, Math.min(64, Math.floor(65_536 / points)));
-  const conv = await FlashFFTConv.create({ length: points, threads: 1, instructions, plan });
-  try {
-    const u = conv.allocateInput(1, rows);
-    const out = conv.allocateOutput(1, rows);
-    const k = new Float32Array(rows * points);
-    for (let i = 0; i < u.length; i++) u[i] = k[i] = Math.sin(i * i);
-    const kernel = await conv.prepareKernel(k);
-    const start = performance.now();
-    for (let n = 0; n < 3 || performance.now() - start < warmUp; n++)
-      await conv.forward(u, kernel, { out });
-    const calls = Math.max(1, Math.floor(2 / ((performance.now() - start) / 30 + 0.01)));
-    const times: number[] = [];
-    for (let r = 0; r < rounds; r++) {
-      const t = performance.now();
-      for (let c = 0; c < calls; c++) await conv.forward(u, kernel, { out });
-      times.push((performance.now() - t) / calls / rows / 1e3);
-    }
-    // The least: whatever else runs on the machine only ever adds.
-    return Math.min(...times);
-  } finally {
-    conv.dispose();
-  }
-}
+const call = "tune";
 
-interface NodeFiles {
-  readonly readFileSync: (path: string, encoding: "utf8") => string;
-}
-
-/** Cache sizes as Linux tells them; the defaults elsewhere. */
-function cacheBytes(): Record<string, number> {
-  const fs = (globalThis as { process?: NodeJS.Process }).process?.getBuiltinModule?.("node:fs") as
-    | NodeFiles
-    | undefined;
-  const out: Record<string, number> = {};
-  for (let i = 0; i < 5; i++) {
-    const folder = `/sys/devices/system/cpu/cpu0/cache/index${i}`;
-    try {
-      const level = fs!.readFileSync(`${folder}/level`, "utf8").trim();
-      const kind = fs!.readFileSync(`${folder}/type`, "utf8").trim();
-      const size = Number.parseInt(fs!.readFileSync(`${folder}/size`, "utf8"), 10);
-      if (kind !== "Instruction") out[`L${level}`] = size * 1024;
-    } catch {
-      // Not Linux, or fewer caches.
-      break;
-    }
-  }
-  return out;
-}
-
-/** How often numbers that are not plausible are measured again. */
-const repeats = 3;
+/** When something was measured. */
+const measuredNow = (): string => `measured by tune, ${new Date().toISOString().slice(0, 10)}`;
 
 /**
- * Time rows and make a description of the times; of several times of a row the least counts, to which whatever else ran
- * added least.
- * @throws UnsupportedError where most numbers cannot be measured.
- */
-export async function measureDevice(
-  rowSeconds: (plan: string, what: string) => Promise<number>,
-  reference: DeviceSpec,
-  bytes: Readonly<Record<string, number>>,
-): Promise<Fit> {
-  const times = new Map<string, number>();
-  const time = async (plans: readonly string[]): Promise<Fit> => {
-    for (const { plan, what } of timedRows.filter((row) => plans.includes(row.plan))) {
-      const seconds = await rowSeconds(plan, what);
-      times.set(plan, Math.min(seconds, times.get(plan) ?? seconds));
-    }
-    return fitDevice((plan) => times.get(plan)!, reference, bytes);
-  };
-  let fit = await time(timedRows.map((row) => row.plan));
-  for (let n = 0; n < repeats && fit.doubtful.length > 0; n++) fit = await time(fit.doubtful);
-  if (!fit.useless) return fit;
-  throw new UnsupportedError({
-    call: "tune",
-    requirement: "a machine that is not busy",
-    value: `times that make no sense of ${fit.defaults.join(", ")}, ${repeats + 1} times over`,
-    remedy: "Run tune again when nothing else runs; until then plans rest on the numbers they had.",
-  });
-}
-
-/**
- * Measure this machine with the best instruction set it has; takes about ten seconds, and longer where it is busy and
- * numbers have to be measured again.
- * @throws UnsupportedError where there is no file system to keep the result in, or where the machine is too busy to measure
- * most numbers; FileError where the file cannot be written; the signal's reason when stopped. Nothing is kept then.
+ * Measure this machine: the CPU with the best instruction set it has, or a GPU. The numbers of the cost model take about ten
+ * seconds, on a GPU up to half a minute, and longer where the machine is busy and numbers have to be measured again; plans of a
+ * problem take some seconds.
+ * @throws InvalidArgumentError for options out of range; UnsupportedError where there is no file system to keep the result in,
+ * no GPU, or where the machine is too busy to measure most numbers; FileError where the file cannot be written; BackendError
+ * where no plan of a problem works; the signal's reason when stopped.
  */
 export async function tune(options: TuneOptions = {}): Promise<Tuned> {
-  checkOptions(options, "tune");
-  const { onProgress, signal } = options;
-  const offers = features();
-  const instructions: Instructions = offers.relaxedSimd
-    ? "relaxed-simd"
-    : offers.simd
-      ? "simd"
-      : "javascript";
-  let done = 0;
-  const measure = async (plan: string, what: string): Promise<number> => {
+  checkOptions(options, call);
+  known(options, optionNames, call);
+  const { backend = "auto", device, problems, signal } = options;
+  oneOf(call, "backend", backend, ["auto", "cpu", "webgpu"]);
+  if (backend === "cpu" && device !== undefined) {
+    throw new InvalidArgumentError({
+      call,
+      requirement: "device belongs to a GPU",
+      value: "one with backend 'cpu'",
+      remedy: "Leave device out, or backend.",
+    });
+  }
+  if (device !== undefined) checkDevice(device, call);
+  const onGpu = backend === "webgpu" || device !== undefined;
+  const tasks = problems && tasksOf(problems, onGpu ? "webgpu" : "cpu", device);
+  const path = wisdomPath();
+  if (path === undefined) {
+    throw new UnsupportedError({
+      call,
+      requirement: "a file system to keep the measured numbers in",
+      value: "a runtime without one",
+      remedy: "Run tune in Node.",
+    });
+  }
+  signal?.throwIfAborted();
+  const tuned = await (tasks ? tunePlans(tasks, options) : tuneNumbers(onGpu, options));
+  options.onProgress?.(1, "done");
+  return { ...tuned, path };
+}
+
+/** Measure the numbers, and keep them. */
+async function tuneNumbers(
+  onGpu: boolean,
+  { device: given, onProgress, signal }: TuneOptions,
+): Promise<Omit<Tuned, "path">> {
+  const report = (what: string, fraction: number): void => {
     signal?.throwIfAborted();
     // Rows that are measured again leave the fraction where it is.
-    onProgress?.(Math.min(done++ / timedRows.length, 0.99), what);
-    return rowSeconds(plan, instructions);
+    onProgress?.(Math.min(fraction, 0.99), what);
   };
-  const reference = defaultDevice(instructions);
-  const { device: found, defaults } = await measureDevice(measure, reference, cacheBytes());
-  const device: DeviceSpec = {
-    ...found,
-    name: `this machine, ${instructions}`,
-    directSeconds: scaledDirect(instructions, found.pointSeconds),
-    source: `measured by tune, ${new Date().toISOString().slice(0, 10)}`,
-  };
+  let done = 0;
+  const gpu = onGpu ? await backendFor(given, call) : undefined;
+  const instructions = bestInstructions();
+  const { device: found, defaults } = await (gpu
+    ? measureGpu(gpu, given, report)
+    : measureCpu(instructions, (what) => report(what, done++ / cpuMeasurements)));
   signal?.throwIfAborted();
-  const path = keepDevice(instructions, device);
-  onProgress?.(1, "done");
-  if (path !== undefined) return { device, path, keptDefaults: defaults };
-  throw new UnsupportedError({
-    call: "tune",
-    requirement: "a file system to keep the measured numbers in",
-    value: "a runtime without one",
-    remedy: "Run tune in Node.",
+  const device = { ...found, source: measuredNow() };
+  keepDevice(gpu?.key ?? instructions, device);
+  return { device, keptDefaults: defaults, plans: [] };
+}
+
+/** Time the plans of each problem, and keep the fastest. */
+async function tunePlans(
+  tasks: readonly Task[],
+  { onProgress, signal }: TuneOptions,
+): Promise<Omit<Tuned, "path">> {
+  const { backend, device: given } = tasks[0]!.options;
+  const gpu = backend === "webgpu" ? await backendFor(given, call) : undefined;
+  const machine = gpu?.key ?? bestInstructions();
+  const plans: TunedPlan[] = [];
+  for (const [i, task] of tasks.entries()) {
+    const { rows, threads, ...tuned } = await timePlans(task, (plan, fraction) => {
+      signal?.throwIfAborted();
+      onProgress?.((i + fraction) / tasks.length, `${show(task.problem.length)} samples: ${plan}`);
+    });
+    const { problem, batch, channels, plan, ms } = tuned;
+    const plannedFor = gpu ? { batch, channels } : { rows, threads };
+    keepPlan(machine, problem, plannedFor, { plan, ms, source: measuredNow() });
+    plans.push(tuned);
+  }
+  const device = gpu ? gpuDeviceFor(gpu) : deviceFor(bestInstructions());
+  return { device, keptDefaults: [], plans };
+}
+
+/** Problems, checked. */
+function tasksOf(
+  problems: readonly TuneProblem[],
+  backend: "cpu" | "webgpu",
+  device: GpuDevice | undefined,
+): Task[] {
+  if (!Array.isArray(problems) || problems.length === 0) {
+    throw new InvalidArgumentError({
+      call,
+      requirement: "problems must be an array of at least one",
+      value: show(problems),
+      remedy: "Pass [{ length: L, … }], or leave problems out to measure the machine's numbers.",
+    });
+  }
+  return problems.map((given: TuneProblem): Task => {
+    const problem = createProblem(given, call);
+    known(given, problemNames, call, "a problem");
+    const usual = usualRows[backend === "cpu" ? "cpu" : "gpu"];
+    const { gates = false, ...own } = given;
+    if (backend === "webgpu" && own.threads !== undefined) {
+      throw new InvalidArgumentError({
+        call,
+        requirement: "threads belongs to backend 'cpu'",
+        value: `threads ${show(own.threads)} with backend 'webgpu'`,
+        remedy: "Leave one of the two out.",
+      });
+    }
+    const batch = integer(call, "batch", own.batch ?? usual.batch, 1, 2 ** 31);
+    const channels = integer(call, "channels", own.channels ?? usual.channels, 1, 2 ** 31);
+    const options = { ...own, batch, channels, backend, ...(device && { device }) };
+    return { problem, options, gates };
   });
 }

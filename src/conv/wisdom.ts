@@ -1,8 +1,12 @@
-/** The numbers that plans are priced with: measured on this machine by `tune` and kept in the user's cache, or defaults. */
+/**
+ * What `tune` has measured on this machine and kept in the user's cache: the numbers that plans are priced with, where there
+ * are none the defaults; and plans that won when all were timed.
+ */
 import type { Instructions } from "../backend/features.ts";
 import { FileError, show } from "../errors.ts";
 import type { DeviceSpec, DirectSeconds } from "../plan/device.ts";
-import { defaultCpu } from "../plan/device.ts";
+import { defaultCpu, defaultGpu } from "../plan/device.ts";
+import type { Problem } from "../plan/problem.ts";
 
 /** Default specifications: what each instruction set makes of the machine in defaultCpu. */
 const defaults: Readonly<Record<Instructions, DeviceSpec>> = {
@@ -35,8 +39,12 @@ export function defaultDevice(instructions: Instructions): DeviceSpec {
   return defaults[instructions];
 }
 
-/** The file's form: one description per instruction set, in JSON, which has no infinity. */
-type Wisdom = Partial<Record<Instructions, unknown>>;
+/**
+ * The file's form: one description per instruction set and per adapter of a GPU, in JSON, which has no infinity; and `plans`,
+ * by the same names and by problem.
+ */
+type Wisdom = Readonly<Record<string, unknown>>;
+const plansField = "plans";
 
 /**
  * Numbers of a description that prices are made of, from the least that a machine may have to the most. A damaged file may
@@ -50,6 +58,7 @@ const priceFields: Readonly<Record<string, readonly [number, number]>> = {
   loopSeconds: [0, 1e-4],
   dispatchSeconds: [0, 1],
 };
+const threadsRange = [1, 1e8] as const;
 const butterflyRange = [1e-13, 1e-5] as const;
 const directRange = [0, 1e-2] as const;
 const bandwidthRange = [1e6, 1e16] as const;
@@ -76,9 +85,10 @@ const isLevel = (level: unknown, i: number, all: readonly unknown[]): boolean =>
 /** Whether plans can be priced with what a file held: it may have been written by another version, cut short or damaged. */
 function isDevice(value: unknown): value is DeviceSpec {
   if (!isObject(value)) return false;
-  const { butterflySeconds, memory, name } = value;
+  const { butterflySeconds, memory, name, busyThreads } = value;
   return (
     typeof name === "string" &&
+    (busyThreads === undefined || lies(busyThreads, threadsRange)) &&
     Object.entries(priceFields).every(([field, range]) => lies(value[field], range)) &&
     isObject(butterflySeconds) &&
     Object.values(butterflySeconds).every((seconds) => lies(seconds, butterflyRange)) &&
@@ -147,27 +157,112 @@ export function scaledDirect(instructions: Instructions, pointSeconds: number): 
   };
 }
 
-/** The description that plans of an instruction set are priced with. */
-export function deviceFor(instructions: Instructions): DeviceSpec {
-  const tuned = wisdom()[instructions];
-  if (!isDevice(tuned)) return defaults[instructions];
+/** What was measured of an instruction set or an adapter, if it was. */
+function measuredDevice(machine: string): DeviceSpec | undefined {
+  const tuned = wisdom()[machine];
+  if (!isDevice(tuned)) return undefined;
   // The last level holds everything.
   const memory = tuned.memory.map((m, i, all) =>
     i === all.length - 1 ? { ...m, bytes: Number.POSITIVE_INFINITY } : m,
   );
+  return { ...tuned, memory };
+}
+
+/** The description that plans of an instruction set are priced with. */
+export function deviceFor(instructions: Instructions): DeviceSpec {
+  const tuned = measuredDevice(instructions);
+  if (!tuned) return defaults[instructions];
   const directSeconds = tuned.directSeconds ?? scaledDirect(instructions, tuned.pointSeconds);
-  return { ...tuned, memory, directSeconds };
+  return { ...tuned, directSeconds };
+}
+
+/** An adapter: what its numbers are kept under, and what people call it. */
+export interface Adapter {
+  readonly key: string;
+  readonly name: string;
+}
+
+/** The description that plans on an adapter are priced with. */
+export function gpuDeviceFor({ key, name }: Adapter): DeviceSpec {
+  const tuned = measuredDevice(key);
+  // Passes are priced with three memories.
+  if (tuned?.memory.length === defaultGpu.memory.length) return tuned;
+  return { ...defaultGpu, name: `${defaultGpu.name}, on ${name}` };
+}
+
+/** A plan that was the fastest of those timed for a problem. */
+export interface KeptPlan {
+  readonly plan: string;
+  /** Milliseconds of a call with it. */
+  readonly ms: number;
+  /** When it was measured. */
+  readonly source: string;
+}
+
+/** Rows and threads that a plan is for: a plan is taken again where all of them are the same. */
+export type PlannedFor = Readonly<
+  Record<"batch" | "channels", number> | Record<"rows" | "threads", number>
+>;
+
+/** What a plan is kept under. */
+function planKey(problem: Problem, rows: PlannedFor): string {
+  return Object.entries({ ...problem, ...rows })
+    .map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)
+    .join(", ");
+}
+
+const isKeptPlan = (value: unknown): value is KeptPlan =>
+  isObject(value) &&
+  typeof value.plan === "string" &&
+  typeof value.source === "string" &&
+  lies(value.ms, [0, 1e9]);
+
+/** The plan that was measured to be the fastest for a problem, by an instruction set or on an adapter. */
+export function keptPlan(
+  machine: string,
+  problem: Problem,
+  rows: PlannedFor,
+): KeptPlan | undefined {
+  const plans = wisdom()[plansField];
+  const own = isObject(plans) ? plans[machine] : undefined;
+  const kept = isObject(own) ? own[planKey(problem, rows)] : undefined;
+  return isKeptPlan(kept) ? kept : undefined;
 }
 
 /**
- * Keep a measured description; returns the file.
+ * Keep a measured plan; returns the file.
  * @throws FileError where the cache folder cannot be written to.
  */
-export function keepDevice(instructions: Instructions, device: DeviceSpec): string | undefined {
+export function keepPlan(
+  machine: string,
+  problem: Problem,
+  rows: PlannedFor,
+  kept: KeptPlan,
+): string | undefined {
+  return keep((found) => {
+    const plans = isObject(found[plansField]) ? found[plansField] : {};
+    const own = isObject(plans[machine]) ? plans[machine] : {};
+    return { [plansField]: { ...plans, [machine]: { ...own, [planKey(problem, rows)]: kept } } };
+  });
+}
+
+/**
+ * Keep a measured description under the name of an instruction set or the key of an adapter; returns the file.
+ * @throws FileError where the cache folder cannot be written to.
+ */
+export function keepDevice(machine: string, device: DeviceSpec): string | undefined {
+  return keep(() => ({ [machine]: device }));
+}
+
+/** Put something in place of what the file has there; returns the file. */
+function keep(change: (found: Wisdom) => Wisdom): string | undefined {
   const path = wisdomPath();
   if (!path) return undefined;
   const { fs, path: paths } = node()!;
-  const all = { ...wisdom(), [instructions]: device };
+  // Another process may have kept something since.
+  read = undefined;
+  const found = wisdom();
+  const all = { ...found, ...change(found) };
   const temporary = `${path}.${process.pid}`;
   try {
     fs.mkdirSync(paths.dirname(path), { recursive: true });

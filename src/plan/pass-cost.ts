@@ -1,13 +1,15 @@
 /**
  * The cost model of pass plans: Eq. 2 with the numbers of a GPU. A pass costs its arithmetic, its exchanges between stages and
  * its traffic with device memory or the cache in front of it, one after the other: tiles overlap, but what limits one
- * limits them all.
+ * limits them all. Its factors, and what it adds in seconds a point, were fitted on the default GPU: on another one the seconds
+ * follow that one's arithmetic, or its cache where they are about places in memory.
  */
 import type { Dtype } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
 import type { Cost } from "./cost.ts";
 import { stageFlops } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
+import { defaultGpu } from "./device.ts";
 import type { KeptFrequencies } from "./frequencies.ts";
 import { keptShares } from "./pass-pattern.ts";
 import type { PassLayout, PassPlan } from "./passes.ts";
@@ -84,6 +86,13 @@ function crowding(pass: PassLayout, plan: PassPlan, gradient: boolean): number {
   const alone = single ? 0.77 : 1;
   return memory * registers * meeting * coupled * turns * deep * alone;
 }
+
+/** How much longer a device's arithmetic takes than that of the GPU of the fit. */
+const ownTime = (device: DeviceSpec): number => device.pointSeconds / defaultGpu.pointSeconds;
+
+/** How much longer its cache takes. */
+const cacheTime = ({ memory }: DeviceSpec): number =>
+  defaultGpu.memory[1]!.bandwidth / memory[1]!.bandwidth;
 
 /** Seconds a point that measuring the rows of pairs takes, on chip or in a pass of its own: the same fit. */
 const measuring = { single: 1.5e-12, several: 3.15e-12 };
@@ -177,7 +186,7 @@ function passCost(
     longer *
     (traffic.io / memory!.bandwidth +
       traffic.work / cache!.bandwidth +
-      points * distance(pass, plan));
+      points * distance(pass, plan) * cacheTime(device));
   return {
     seconds: arithmetic + exchange + io,
     ...{ arithmetic, memory: exchange + io, overhead: 0, flops },
@@ -209,14 +218,17 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
       io: i === 0 ? io : 0,
       work: stored * (trips * pointBytes[format] + spectrum),
       packing:
-        format === "pair" ? stored * trips * pairing[i === 0 || last ? "outer" : "between"] : 0,
+        format === "pair"
+          ? stored * trips * pairing[i === 0 || last ? "outer" : "between"] * ownTime(device)
+          : 0,
     };
     const cost = {
       ...passCost(pass, plan, traffic, shares[i]!, device, gradient),
       bytes: traffic.io + traffic.work,
     };
     if (i > 0 || rows === 1) return cost;
-    const measure = plan.points * (layouts.length === 1 ? measuring.single : measuring.several);
+    const each = layouts.length === 1 ? measuring.single : measuring.several;
+    const measure = plan.points * each * ownTime(device);
     return { ...cost, seconds: cost.seconds + measure, memory: cost.memory + measure };
   });
 }

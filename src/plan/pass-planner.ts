@@ -83,9 +83,6 @@ export function blocksOf({ outputLength }: Problem, { hop }: PassPlan): number {
   return hop ? Math.ceil(outputLength / hop) : 1;
 }
 
-/** Fewer threads than this leave a large GPU waiting: 38,000 of them took 2.5 times their share of time on an H200. */
-const enoughThreads = 96_000;
-
 /** Threads of the pass that has the fewest, of so many transforms. */
 function threadsOf(plan: PassPlan, units: number): number {
   const each = passLayouts(plan).map(
@@ -111,7 +108,7 @@ function priced(
   const row = plan.hop ? { length: 2 * plan.points, outputLength: plan.hop, dtype } : problem;
   const cost = passPlanCost(plan, { ...row, gradientThreads }, device);
   const units = channels * blocks * Math.ceil(batch / (plan.packing === "rows" ? 2 : 1));
-  const waiting = Math.max(1, enoughThreads / threadsOf(plan, units));
+  const waiting = Math.max(1, (device.busyThreads ?? 0) / threadsOf(plan, units));
   const seconds =
     (units * waiting + spectrumShare * channels) * cost.seconds +
     (2 * plan.passes.length - 1) * device.dispatchSeconds;

@@ -1,7 +1,7 @@
 /** plan, bench, verify, tune and info: what they print, as text and as JSON, and when they fail. */
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { compare, float32Bound, planBound, planOf } from "../../src/cli/accuracy.ts";
+import { compare, float32Bound, planBound, planOf } from "../../src/conv/accuracy.ts";
 import { FlashFFTConv } from "../../src/conv/conv.ts";
 import { encode } from "../../src/dtype.ts";
 import { type DeviceSpec, defaultCpu } from "../../src/plan/device.ts";
@@ -235,6 +235,34 @@ describe("tune", () => {
     } finally {
       vi.unstubAllEnvs();
     }
+  });
+});
+
+describe("tune --length", () => {
+  test("times the plans of a shape, and plan takes the fastest", async () => {
+    const folder = new Folder();
+    vi.stubEnv("FLASHFFTCONV_CACHE", folder.path);
+    try {
+      const shape = ["--length", "500", "--channels", "8", "--threads", "1", "--mode", "same"];
+      const { code, stdout } = await run(["tune", "--batch", "1", "--gates", ...shape]);
+      expect(code).toBe(0);
+      const kept = /^▶ +(\S.*?) {2,}[\d.]+ [mµ]s +[\d.]+ [mµ]s$/m.exec(stdout)![1]!;
+      expect(stdout).toContain("same convolution, L 500, K 500, float32, B 1, H 8\n");
+      expect(stdout.endsWith(`\nkept in ${folder.file("device.json")}\n`)).toBe(true);
+      const [planned] = await succeed(["plan", "--batch", "1", ...shape]);
+      expect(planned).toMatchObject({
+        chosen: { plan: kept },
+        measured: { ms: expect.any(Number) },
+      });
+    } finally {
+      vi.unstubAllEnvs();
+    }
+  });
+
+  test.each(["--mode", "--dtype", "--gates", "--channels"])("%s alone is refused", async (name) => {
+    const value = { "--mode": ["same"], "--dtype": ["float16"], "--channels": ["2"] }[name] ?? [];
+    const { code, stderr: said } = await run(["tune", name, ...value]);
+    expect([code, said]).toEqual([2, expect.stringContaining(`${name} belongs to --length`)]);
   });
 });
 

@@ -2,9 +2,10 @@
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { SignalFile } from "../../src/cli/signal.ts";
 import { encode } from "../../src/dtype.ts";
+import type { TunedPlan } from "../../src/index.ts";
 import { oracleForward } from "../../src/math/oracle.ts";
 import { createProblem } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
@@ -98,6 +99,39 @@ describe.skipIf(!onGpu)("--backend webgpu", () => {
     const lines = stdout.trimEnd().split("\n");
     const columns = lines.filter((line) => / (µs|ms)$/.test(line) && !line.includes("more"));
     expect(new Set(columns.map((line) => line.length)).size).toBe(1);
+  });
+
+  test("tune: the adapter's numbers, then plans of a shape, which plan takes", async () => {
+    const folder = new Folder();
+    vi.stubEnv("FLASHFFTCONV_CACHE", folder.path);
+    try {
+      const { code, stdout, stderr: said } = await run(["tune", ...onWebGpu]);
+      if (code !== 0) {
+        // A machine that runs other tests beside this one may be too busy.
+        expect([code, said]).toEqual([1, expect.stringContaining("a machine that is not busy")]);
+      } else {
+        for (const name of ["butterflies", "workgroup memory", "cache", "memory", "a launch"])
+          expect(stdout).toMatch(
+            new RegExp(`^${name} +\\S.* (measured|default: the machine was busy)$`, "m"),
+          );
+        expect(stdout).toContain(`kept in ${folder.file("device.json")}`);
+      }
+      const shape = ["--length", "200,300", "--batch", "2", "--channels", "4"];
+      const [record] = await succeed(["tune", ...onWebGpu, ...shape, "--dtype", "float16"]);
+      const { plans } = record as unknown as { plans: TunedPlan[] };
+      expect(plans.map((p) => [p.problem.length, p.batch, p.channels])).toEqual([
+        [200, 2, 4],
+        [300, 2, 4],
+      ]);
+      const again = ["--length", "300", "--batch", "2", "--channels", "4", "--dtype", "float16"];
+      const [planned] = await succeed(["plan", ...onWebGpu, ...again]);
+      const { plan, ms } = plans[1]!;
+      expect(planned).toMatchObject({ chosen: { plan }, measured: { ms } });
+      if (code === 0)
+        expect(planned).toMatchObject({ device: { source: expect.stringContaining("by tune") } });
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 
   test("info: the adapter, its features and its limits", async () => {

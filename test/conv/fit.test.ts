@@ -1,7 +1,7 @@
 /** What `tune` makes of times: of a machine that the model describes, itself; of a busy one, defaults and a word of it. */
 import { describe, expect, test } from "vitest";
 import { fitDevice, timedRows } from "../../src/conv/fit.ts";
-import { measureDevice } from "../../src/conv/tune.ts";
+import { measureDevice } from "../../src/conv/tune-cpu.ts";
 import { defaultDevice } from "../../src/conv/wisdom.ts";
 import { UnsupportedError } from "../../src/errors.ts";
 import type { DeviceSpec } from "../../src/plan/device.ts";

@@ -1,11 +1,12 @@
 /** What `tune` keeps is read back; a file that is anything else never stands in the way. */
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { deviceFor, keepDevice } from "../../src/conv/wisdom.ts";
+import { deviceFor, gpuDeviceFor, keepDevice, keepPlan, keptPlan } from "../../src/conv/wisdom.ts";
 import { FileError } from "../../src/errors.ts";
-import { defaultCpu } from "../../src/plan/device.ts";
+import { defaultCpu, defaultGpu } from "../../src/plan/device.ts";
+import { createProblem } from "../../src/plan/problem.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -74,4 +75,85 @@ test("a folder that cannot be written to is a FileError that says how to name an
   vi.stubEnv("FLASHFFTCONV_CACHE", blocked);
   expect(() => keepDevice("simd", measured)).toThrow(FileError);
   expect(() => keepDevice("simd", measured)).toThrow(/FLASHFFTCONV_CACHE/);
+});
+
+const adapter = { key: "webgpu maker chip", name: "chip (driver 1.2)" };
+const measuredGpu = { ...defaultGpu, name: "this machine, chip", busyThreads: 5000 };
+
+test("a GPU's description is kept for its adapter alone, beside those of the CPU", () => {
+  keepDevice("simd", measured);
+  keepDevice(adapter.key, measuredGpu);
+  expect(gpuDeviceFor(adapter)).toEqual(measuredGpu);
+  expect(deviceFor("simd")).toEqual(measured);
+  const other = { key: "webgpu maker other", name: "other" };
+  expect(gpuDeviceFor(other)).toEqual({ ...defaultGpu, name: "default GPU, on other" });
+});
+
+test.each([
+  { ...measuredGpu, busyThreads: 0 },
+  { ...measuredGpu, busyThreads: "many" },
+  { ...measuredGpu, memory: measuredGpu.memory.slice(1) },
+  { ...measuredGpu, memory: measuredGpu.memory.map((m) => ({ ...m, bandwidth: 0 })) },
+])("a GPU's description that holds %j leaves the defaults", (damaged) => {
+  keepDevice(adapter.key, damaged as typeof measuredGpu);
+  expect(gpuDeviceFor(adapter).pointSeconds).toBe(defaultGpu.pointSeconds);
+  expect(gpuDeviceFor(adapter).name).toBe("default GPU, on chip (driver 1.2)");
+});
+
+const problem = createProblem({ length: 4096, dtype: "float16" }, "test");
+const rows = { batch: 8, channels: 64 };
+const won = { plan: "halves 4096: 8·16·32 ×128 split", ms: 0.25, source: "measured by tune" };
+
+test("a plan is kept for its machine, problem and rows alone, beside all else", () => {
+  keepDevice("simd", measured);
+  keepPlan(adapter.key, problem, rows, won);
+  keepPlan(adapter.key, problem, { ...rows, batch: 9 }, { ...won, ms: 1 });
+  keepPlan("simd", problem, { rows: 512, threads: 2 }, { ...won, plan: "4096: 4·4·4·4·4" });
+  expect(keptPlan(adapter.key, problem, rows)).toEqual(won);
+  expect(keptPlan("simd", problem, { rows: 512, threads: 2 })?.plan).toBe("4096: 4·4·4·4·4");
+  expect(deviceFor("simd")).toEqual(measured);
+  const others = [
+    keptPlan("simd", problem, rows),
+    keptPlan("webgpu", problem, rows),
+    keptPlan(adapter.key, problem, { ...rows, channels: 65 }),
+    keptPlan("simd", problem, { rows: 512, threads: 1 }),
+    keptPlan(adapter.key, { ...problem, dtype: "float32" }, rows),
+    keptPlan(adapter.key, { ...problem, kernelLength: 4095 }, rows),
+    keptPlan(
+      adapter.key,
+      createProblem({ length: 4096, mode: "same", dtype: "float16" }, ""),
+      rows,
+    ),
+  ];
+  expect(others).toEqual(others.map(() => undefined));
+});
+
+test("frequencies are part of a problem", () => {
+  const [low, high] = [0.1, 0.2].map((top) =>
+    createProblem({ length: 4096, frequencies: { band: [0, top] } }, "test"),
+  );
+  keepPlan(adapter.key, low!, rows, won);
+  expect(keptPlan(adapter.key, low!, rows)).toEqual(won);
+  expect(keptPlan(adapter.key, high!, rows)).toBeUndefined();
+});
+
+test.each([
+  (key: string) => ({ plans: null, key }),
+  () => ({ plans: [] }),
+  () => ({ plans: { "webgpu maker chip": "fast" } }),
+  (key: string) => ({ plans: { "webgpu maker chip": { [key]: "fast" } } }),
+  (key: string) => ({ plans: { "webgpu maker chip": { [key]: { ...won, plan: 5 } } } }),
+  (key: string) => ({ plans: { "webgpu maker chip": { [key]: { ...won, ms: -1 } } } }),
+  (key: string) => ({ plans: { "webgpu maker chip": { [key]: { plan: won.plan } } } }),
+])("damaged plans count as none, and are replaced (%#)", (damage) => {
+  const path = keepPlan(adapter.key, problem, rows, won)!;
+  const { plans } = JSON.parse(readFileSync(path, "utf8"));
+  const [key] = Object.keys(plans[adapter.key]);
+  writeFileSync(path, JSON.stringify(damage(key!)));
+  vi.stubEnv("FLASHFFTCONV_CACHE", join(folder, "elsewhere"));
+  expect(keptPlan(adapter.key, problem, rows)).toBeUndefined();
+  vi.stubEnv("FLASHFFTCONV_CACHE", join(folder, "cache"));
+  expect(keptPlan(adapter.key, problem, rows)).toBeUndefined();
+  keepPlan(adapter.key, problem, rows, won);
+  expect(keptPlan(adapter.key, problem, rows)).toEqual(won);
 });

@@ -3,16 +3,17 @@
  * libraries are the repository's `npm run bench`, where those are installed.
  */
 
+import { compare, planBound } from "../../conv/accuracy.ts";
 import type { GpuTensor } from "../../conv/arguments.ts";
+import { medianMs } from "../../conv/call-timing.ts";
 import type { FlashFFTConv } from "../../conv/conv.ts";
+import { GpuTiming } from "../../conv/gpu-timing.ts";
 import type { PreparedKernel } from "../../conv/prepared.ts";
+import { normalSamples, normalSource } from "../../conv/random.ts";
 import { decode, dtypes, encode } from "../../dtype.ts";
 import { oracleForward } from "../../math/oracle.ts";
 import { maxLength, type Problem } from "../../plan/problem.ts";
-import { compare, planBound } from "../accuracy.ts";
-import { GpuTiming } from "../gpu-timing.ts";
 import { type Command, exitCodes, shared, sharedChoices, type Values } from "../options.ts";
-import { normalSamples, normalSource } from "../random.ts";
 import { duration, table, threeDigits } from "../report.ts";
 import { backendOf, type Engine, openConv, problemOf } from "../request.ts";
 
@@ -211,10 +212,10 @@ async function timeOnCpu(
   onStep: (what: string) => void,
 ): Promise<Times> {
   onStep("timing forward");
-  const forward = await median(budget, () => conv.forward(u, kernel, { out, ...gates }));
+  const forward = await medianMs(budget, () => conv.forward(u, kernel, { out, ...gates }));
   if (!dy) return [forward, undefined];
   onStep("timing backward");
-  return [forward, await median(budget, () => conv.backward(dy, u, kernel, { ...gates }))];
+  return [forward, await medianMs(budget, () => conv.backward(dy, u, kernel, { ...gates }))];
 }
 
 async function timeOnGpu(
@@ -254,22 +255,6 @@ async function timeOnGpu(
   } finally {
     gpu.free();
   }
-}
-
-/** Median milliseconds of a call: after a fifth of the budget to warm up, as many calls as fit, five at least. */
-async function median(budget: number, call: () => Promise<unknown>): Promise<number> {
-  const times: number[] = [];
-  const warm = performance.now() + budget / 5;
-  do await call();
-  while (performance.now() < warm);
-  const end = performance.now() + budget;
-  while (times.length < 5 || performance.now() < end) {
-    const start = performance.now();
-    await call();
-    times.push(performance.now() - start);
-  }
-  times.sort((a, b) => a - b);
-  return times[times.length >> 1]!;
 }
 
 function tableOf(measurements: readonly Measurement[]): string {

@@ -26,8 +26,8 @@ export const planCommand: Command = {
     shared.instructions,
   ],
   notes: `
-Predictions for the CPU rest on numbers of this machine once 'flashfftconv tune' has measured them, on defaults before;
-those for a GPU rest on the numbers of an NVIDIA H200.
+Predictions rest on numbers of this machine once 'flashfftconv tune' (for a GPU 'flashfftconv tune --backend webgpu') has
+measured them; before, on defaults: those of an AMD EPYC, and of an NVIDIA H200.
 
 example:
   flashfftconv plan --length 64K --channels 64`,

@@ -1,8 +1,5 @@
 /** `flashfftconv verify`: results on this machine against the float64 oracle. */
 
-import { type Dtype, decode, dtypes, encode } from "../../dtype.ts";
-import { oracleBackward, oracleForward } from "../../math/oracle.ts";
-import { maxLength, modes, type Problem } from "../../plan/problem.ts";
 import {
   type Comparison,
   compare,
@@ -10,7 +7,11 @@ import {
   planBound,
   planOf,
   type Quantity,
-} from "../accuracy.ts";
+} from "../../conv/accuracy.ts";
+import { normalSamples, normalSource } from "../../conv/random.ts";
+import { type Dtype, decode, dtypes, encode } from "../../dtype.ts";
+import { oracleBackward, oracleForward } from "../../math/oracle.ts";
+import { maxLength, modes, type Problem } from "../../plan/problem.ts";
 import {
   type Command,
   type Context,
@@ -19,7 +20,6 @@ import {
   sharedChoices,
   type Values,
 } from "../options.ts";
-import { normalSamples, normalSource } from "../random.ts";
 import { table } from "../report.ts";
 import { backendOf, type Engine, openConv, problemOf } from "../request.ts";
 

@@ -2,9 +2,9 @@
  * Times of calls on a GPU: tensors in buffers of its own and many calls in a submission, so that neither copies nor the
  * way to the device and back count.
  */
-import type { GpuTensor } from "../conv/arguments.ts";
-import type { FlashFFTConv } from "../conv/conv.ts";
 import type { SampleArray } from "../dtype.ts";
+import type { GpuTensor } from "./arguments.ts";
+import type { FlashFFTConv } from "./conv.ts";
 
 type Device = NonNullable<FlashFFTConv["device"]>;
 type Encoder = ReturnType<Device["createCommandEncoder"]>;
@@ -24,14 +24,17 @@ export class GpuTiming {
     this.#device = device;
   }
 
-  /** Samples of a shape in a new buffer, which lives until `free`. */
+  /** Samples in a new buffer of a shape, which lives until `free`: again and again where it has more, in whole words. */
   upload(samples: SampleArray, shape: readonly number[]): GpuTensor {
-    const bytes = new Uint8Array(samples.buffer, samples.byteOffset, samples.byteLength);
-    const size = Math.ceil(bytes.length / 4) * 4;
-    const data = this.#device.createBuffer({ size, usage, mappedAtCreation: true });
-    new Uint8Array(data.getMappedRange()).set(bytes);
-    data.unmap();
+    const all = shape.reduce((a, b) => a * b, samples.BYTES_PER_ELEMENT);
+    const size = Math.ceil(all / 4) * 4;
+    const data = this.#device.createBuffer({ size, usage });
     this.#buffers.push(data);
+    const bytes = new Uint8Array(Math.ceil(samples.byteLength / 4) * 4);
+    bytes.set(new Uint8Array(samples.buffer, samples.byteOffset, samples.byteLength));
+    const { queue } = this.#device;
+    for (let at = 0; at < size; at += bytes.length)
+      queue.writeBuffer(data, at, bytes, 0, Math.min(bytes.length, size - at));
     return { data, shape };
   }
 
