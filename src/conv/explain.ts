@@ -5,10 +5,10 @@ import type { DeviceSpec } from "../plan/device.ts";
 import { defaultGpu } from "../plan/device.ts";
 import type { KeptFrequencies } from "../plan/frequencies.ts";
 import { keptRuns } from "../plan/frequencies.ts";
+import type { GpuCandidate, GpuPlans } from "../plan/gpu-planner.ts";
 import { countOf } from "../plan/intervals.ts";
 import type { RowWork } from "../plan/pass-cost.ts";
 import { passPlanCost } from "../plan/pass-cost.ts";
-import type { PassCandidate } from "../plan/pass-planner.ts";
 import { blocksOf } from "../plan/pass-planner.ts";
 import type { PassPlan } from "../plan/passes.ts";
 import { formatPasses, workPoints } from "../plan/passes.ts";
@@ -168,36 +168,34 @@ export function choosePlan(
   return { explanation, device, candidate };
 }
 
-/** The explanation of a choice among pass plans, and for gradients, on the adapter of that name. */
-export function explainPasses(
+/** The explanation of a choice among a GPU's plans, and for gradients, on the adapter of that name. */
+export function explainGpu(
   problem: Problem,
   { rows, adapter, reason }: { rows: number; adapter: string; reason: string },
-  { chosen, gradients }: { readonly chosen: PassCandidate; readonly gradients: PassPlan },
-  all: readonly PassCandidate[],
+  { chosen, gradients }: GpuPlans,
+  all: readonly GpuCandidate[],
 ): Explanation {
-  const predicted = ({ text, cost, seconds, plan, part }: PassCandidate): PlanPrediction =>
+  const predicted = ({ text, cost, seconds, plan, part }: GpuCandidate): PlanPrediction =>
     prediction({
-      text,
-      cost,
-      seconds,
-      geometry: [part],
-      plan: [{ points: workPoints(plan), levels: [] }],
-      blocks: blocksOf(problem, plan),
+      ...{ text, cost, seconds, geometry: [part] },
+      plan: plan ? [{ points: workPoints(plan), levels: [] }] : [],
+      blocks: plan ? blocksOf(problem, plan) : 1,
     });
   const explanation: Explanation = {
     ...{ problem, workload: { rows, threads: 1 }, instructions: "wgsl" },
     ...{ backend: "webgpu", reason },
     device: { ...defaultGpu, name: `${defaultGpu.name}, on ${adapter}` },
     chosen: predicted(chosen),
-    ...(gradients !== chosen.plan && { gradientPlan: formatPasses(gradients) }),
+    ...(gradients && gradients !== chosen.plan && { gradientPlan: formatPasses(gradients) }),
     candidates: all.map(predicted),
-    ...(problem.frequencies && {
-      leftOut: leftOutOf(
-        problem.frequencies,
-        rowTotals(chosen.plan, { ...problem, frequencies: undefined }),
-        rowTotals(chosen.plan, problem),
-      ),
-    }),
+    ...(problem.frequencies &&
+      chosen.plan && {
+        leftOut: leftOutOf(
+          problem.frequencies,
+          rowTotals(chosen.plan, { ...problem, frequencies: undefined }),
+          rowTotals(chosen.plan, problem),
+        ),
+      }),
     toString: () => render(explanation),
   };
   return explanation;

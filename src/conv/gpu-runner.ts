@@ -3,19 +3,24 @@ import type { Buffers, Recording } from "../backend/webgpu.ts";
 import { WebGpuBackend } from "../backend/webgpu.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import { DirectScheduler } from "../kernels/wgsl/direct-schedule.ts";
 import { Scheduler } from "../kernels/wgsl/schedule.ts";
-import type { BufferName, GpuCall, GpuLimits, Schedule } from "../kernels/wgsl/steps.ts";
-import { twiddleValues } from "../kernels/wgsl/twiddles.ts";
+import type {
+  BufferName,
+  CallScheduler,
+  GpuCall,
+  GpuLimits,
+  Schedule,
+} from "../kernels/wgsl/steps.ts";
 import { defaultGpu } from "../plan/device.ts";
-import type { PassCandidate } from "../plan/pass-planner.ts";
-import { gradientPlan, namedPlans, passCandidates } from "../plan/pass-planner.ts";
+import type { GpuCandidate, GpuPlans } from "../plan/gpu-planner.ts";
+import { bestPlans, gpuCandidates, namedGpuPlans } from "../plan/gpu-planner.ts";
 import type { PassPlan } from "../plan/passes.ts";
-import { workPoints } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { Samples } from "./arguments.ts";
 import { destroyBuffers, GpuSamples, intact, zeros } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
-import { explainPasses } from "./explain.ts";
+import { explainGpu } from "./explain.ts";
 import { GpuCalls } from "./gpu-calls.ts";
 import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
@@ -82,10 +87,16 @@ function refusePeriod({ frequencies }: Problem, call: string): never {
   });
 }
 
-/** Plans of an object: of forward and spectra, and of gradients. */
-interface Plans {
-  readonly chosen: PassCandidate;
-  readonly gradients: PassPlan;
+/** The scheduler of a plan: a transform's, or, where there is none, that of the time domain. */
+function schedulerFor(
+  problem: Problem,
+  { part }: GpuCandidate,
+  plan: PassPlan | undefined,
+  limits: GpuLimits,
+): CallScheduler {
+  return plan
+    ? new Scheduler({ problem, part, plan, limits })
+    : new DirectScheduler(problem, part, limits);
 }
 
 /** Options that are checked whatever the backend. */
@@ -102,17 +113,13 @@ export async function openGpuRunner(
   const limits = backend.limits(options.workspaceBytes);
   const { batch, channels } = options;
   const workload = { batch, channels };
-  const candidates = passCandidates(problem, defaultGpu, limits, workload);
+  const candidates = gpuCandidates(problem, defaultGpu, limits, workload);
   if (candidates.length === 0) refusePeriod(problem, call);
-  const best = (chosen: PassCandidate): Plans => ({
-    chosen,
-    gradients: gradientPlan(chosen, candidates, problem, defaultGpu, limits, workload),
-  });
   const plans =
     options.plan === undefined
-      ? best(candidates[0]!)
+      ? bestPlans(candidates, problem, defaultGpu, limits, workload)
       : typeof options.plan === "string"
-        ? namedPlans(options.plan, problem, defaultGpu, limits, workload)
+        ? namedGpuPlans(options.plan, problem, defaultGpu, limits, workload)
         : undefined;
   if (!plans) {
     throw new InvalidArgumentError({
@@ -123,23 +130,21 @@ export async function openGpuRunner(
       remedy: "Take one from explain().candidates, or leave plan out.",
     });
   }
-  const { chosen } = plans;
-  const bytes = workPoints(chosen.plan) * 8;
-  if (bytes > limits.bindingBytes) {
-    throw new UnsupportedError({
-      call,
-      requirement: `a GPU that binds ${show(bytes)} bytes at once, one transform`,
-      value: `${backend.name}, which binds ${show(limits.bindingBytes)}`,
-      remedy: "Use backend: 'cpu'.",
-    });
-  }
-  const explanation = explainPasses(
+  const explanation = explainGpu(
     problem,
     { rows: batch * channels, adapter: backend.name, reason: whyGpu(options, backend) },
     plans,
     candidates,
   );
   const runner = new GpuRunner(problem, backend, limits, plans, explanation);
+  if (runner.spectrumBytes > limits.bindingBytes) {
+    throw new UnsupportedError({
+      call,
+      requirement: `a GPU that binds ${show(runner.spectrumBytes)} bytes at once, one transform`,
+      value: `${backend.name}, which binds ${show(limits.bindingBytes)}`,
+      remedy: "Use backend: 'cpu'.",
+    });
+  }
   await runner.start(call);
   return runner;
 }
@@ -150,10 +155,10 @@ export class GpuRunner implements Runner {
   readonly instructions = "wgsl";
   readonly #backend: WebGpuBackend;
   readonly #explanation: Explanation;
-  readonly #candidate: PassCandidate;
-  readonly #scheduler: Scheduler;
+  readonly #problem: Problem;
+  readonly #scheduler: CallScheduler;
   /** Of gradients: the same, or one with another plan for the same spectra. */
-  readonly #gradients: Scheduler;
+  readonly #gradients: CallScheduler;
   readonly #calls: GpuCalls;
   readonly #workspaceBytes: number;
   readonly #kernels = new Map<PreparedKernel, { buffer: GPUBuffer; channels: number }>();
@@ -162,18 +167,17 @@ export class GpuRunner implements Runner {
     problem: Problem,
     backend: WebGpuBackend,
     limits: GpuLimits,
-    { chosen, gradients }: Plans,
+    { chosen, gradients }: GpuPlans,
     explanation: Explanation,
   ) {
+    this.#problem = problem;
     this.#backend = backend;
-    this.#candidate = chosen;
     this.#explanation = explanation;
-    const { part, plan } = chosen;
-    this.#scheduler = new Scheduler({ problem, part, plan, limits });
+    this.#scheduler = schedulerFor(problem, chosen, chosen.plan, limits);
     this.#gradients =
-      gradients === plan
+      gradients === chosen.plan
         ? this.#scheduler
-        : new Scheduler({ problem, part, plan: gradients, limits });
+        : schedulerFor(problem, chosen, gradients, limits);
     this.#calls = new GpuCalls(backend);
     this.#workspaceBytes = limits.workspaceBytes;
   }
@@ -181,12 +185,7 @@ export class GpuRunner implements Runner {
   /** Upload what every call needs. */
   async start(call: string): Promise<void> {
     for (const scheduler of new Set([this.#scheduler, this.#gradients])) {
-      const tables = {
-        twiddles: twiddleValues(scheduler.convolution.plan),
-        pattern: scheduler.pattern?.words,
-      };
-      for (const [name, values] of Object.entries(tables)) {
-        if (!values) continue;
+      for (const [name, values] of Object.entries(scheduler.tables())) {
         const own = this.#tableOf(scheduler, name);
         this.#backend.write(await this.#calls.own.get(own, values.byteLength, call), 0, values);
       }
@@ -194,7 +193,7 @@ export class GpuRunner implements Runner {
   }
 
   /** Our name of a table that a plan's kernels read. */
-  #tableOf(scheduler: Scheduler, name: string): string {
+  #tableOf(scheduler: CallScheduler, name: string): string {
     return scheduler === this.#scheduler ? name : `${name} of gradients`;
   }
 
@@ -206,17 +205,18 @@ export class GpuRunner implements Runner {
     return this.#explanation;
   }
 
-  get #spectrumBytes(): number {
-    return workPoints(this.#candidate.plan) * 8;
+  /** Bytes of what is kept of a channel's kernel: a transform, or its taps. */
+  get spectrumBytes(): number {
+    return this.#scheduler.spectrumBytes;
   }
 
   memory(): MemoryUse {
     let channels = 0;
     for (const kernel of this.#kernels.keys()) channels += kernel.channels;
     return {
-      transformBytes: this.#spectrumBytes,
+      transformBytes: this.spectrumBytes,
       workspaceBytes: this.#calls.own.bytes(workspace),
-      spectrumBytes: channels * this.#spectrumBytes,
+      spectrumBytes: channels * this.spectrumBytes,
       backendBytes: this.#backend.held.bytes,
     };
   }
@@ -239,8 +239,8 @@ export class GpuRunner implements Runner {
     return this.#calls.exclusive(async () => {
       alive();
       const offset = taps instanceof GpuSamples ? taps.byteOffset : 0;
-      const { kernelLength } = this.#scheduler.convolution.problem;
-      const buffer = await this.#backend.buffer(channels * this.#spectrumBytes, call);
+      const { kernelLength } = this.#problem;
+      const buffer = await this.#backend.buffer(channels * this.spectrumBytes, call);
       try {
         const key = `spectra ${channels} ${dtype} ${offset}`;
         const make = (): Schedule => this.#scheduler.spectra(channels, dtype, offset);
@@ -301,7 +301,6 @@ export class GpuRunner implements Runner {
   async #bind(request: Request, spectra: GPUBuffer | undefined): Promise<Buffers> {
     const { name: call, kernel } = request;
     const { batch, channels } = request.shape;
-    const { problem } = this.#scheduler.convolution;
     const buffers: Buffers = {};
     for (const { field, data, width, direction } of request.rows) {
       if (direction === "in") {
@@ -316,7 +315,7 @@ export class GpuRunner implements Runner {
       }
     }
     if ("taps" in kernel) {
-      const size = channels * problem.kernelLength;
+      const size = channels * this.#problem.kernelLength;
       buffers.k = await this.#upload("k", kernel.taps, size, call);
     } else buffers.spectrum = spectra!;
     if (request.skip) {

@@ -84,7 +84,7 @@ export function blocksOf({ outputLength }: Problem, { hop }: PassPlan): number {
 }
 
 /** Fewer threads than this leave a large GPU waiting: 38,000 of them took 2.5 times their share of time on an H200. */
-const enoughThreads = 96_000;
+export const enoughThreads = 96_000;
 
 /** Threads of the pass that has the fewest, of so many transforms. */
 function threadsOf(plan: PassPlan, units: number): number {
