@@ -4,10 +4,10 @@ import { InvalidArgumentError, show } from "../errors.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import type { KeptFrequencies } from "../plan/frequencies.ts";
 import { keptRuns } from "../plan/frequencies.ts";
+import type { GpuCandidate, GpuPlans } from "../plan/gpu-planner.ts";
 import { countOf } from "../plan/intervals.ts";
 import type { RowWork } from "../plan/pass-cost.ts";
 import { passPlanCost } from "../plan/pass-cost.ts";
-import type { PassCandidate } from "../plan/pass-planner.ts";
 import { blocksOf } from "../plan/pass-planner.ts";
 import type { PassPlan } from "../plan/passes.ts";
 import { formatPasses, workPoints } from "../plan/passes.ts";
@@ -186,8 +186,8 @@ export function choosePlan(
   return { explanation, device, candidate };
 }
 
-/** Why pass plans were chosen. */
-export interface PassReasons {
+/** Why a GPU's plans were chosen. */
+export interface GpuReasons {
   readonly rows: number;
   /** The numbers that they were priced with. */
   readonly device: DeviceSpec;
@@ -197,36 +197,34 @@ export interface PassReasons {
   readonly kept: KeptPlan | undefined;
 }
 
-/** The explanation of a choice among pass plans, and for gradients. */
-export function explainPasses(
+/** The explanation of a choice among a GPU's plans, and for gradients. */
+export function explainGpu(
   problem: Problem,
-  { rows, device, reason, kept }: PassReasons,
-  { chosen, gradients }: { readonly chosen: PassCandidate; readonly gradients: PassPlan },
-  all: readonly PassCandidate[],
+  { rows, device, reason, kept }: GpuReasons,
+  { chosen, gradients }: GpuPlans,
+  all: readonly GpuCandidate[],
 ): Explanation {
-  const predicted = ({ text, cost, seconds, plan, part }: PassCandidate): PlanPrediction =>
+  const predicted = ({ text, cost, seconds, plan, part }: GpuCandidate): PlanPrediction =>
     prediction({
-      text,
-      cost,
-      seconds,
-      geometry: [part],
-      plan: [{ points: workPoints(plan), levels: [] }],
-      blocks: blocksOf(problem, plan),
+      ...{ text, cost, seconds, geometry: [part] },
+      plan: plan ? [{ points: workPoints(plan), levels: [] }] : [],
+      blocks: plan ? blocksOf(problem, plan) : 1,
     });
   const explanation: Explanation = {
     ...{ problem, workload: { rows, threads: 1 }, instructions: "wgsl" },
     ...{ backend: "webgpu", reason, device },
     chosen: predicted(chosen),
     ...measuredOf(kept),
-    ...(gradients !== chosen.plan && { gradientPlan: formatPasses(gradients) }),
+    ...(gradients && gradients !== chosen.plan && { gradientPlan: formatPasses(gradients) }),
     candidates: all.map(predicted),
-    ...(problem.frequencies && {
-      leftOut: leftOutOf(
-        problem.frequencies,
-        rowTotals(chosen.plan, { ...problem, frequencies: undefined }, device),
-        rowTotals(chosen.plan, problem, device),
-      ),
-    }),
+    ...(problem.frequencies &&
+      chosen.plan && {
+        leftOut: leftOutOf(
+          problem.frequencies,
+          rowTotals(chosen.plan, { ...problem, frequencies: undefined }, device),
+          rowTotals(chosen.plan, problem, device),
+        ),
+      }),
     toString: () => render(explanation),
   };
   return explanation;

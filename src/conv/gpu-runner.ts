@@ -3,18 +3,23 @@ import type { Buffers, Recording } from "../backend/webgpu.ts";
 import { WebGpuBackend } from "../backend/webgpu.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import { DirectScheduler } from "../kernels/wgsl/direct-schedule.ts";
 import { Scheduler } from "../kernels/wgsl/schedule.ts";
-import type { BufferName, GpuCall, GpuLimits, Schedule } from "../kernels/wgsl/steps.ts";
-import { twiddleValues } from "../kernels/wgsl/twiddles.ts";
-import type { PassCandidate } from "../plan/pass-planner.ts";
-import { gradientPlan, namedPasses, namedPlans, passCandidates } from "../plan/pass-planner.ts";
+import type {
+  BufferName,
+  CallScheduler,
+  GpuCall,
+  GpuLimits,
+  Schedule,
+} from "../kernels/wgsl/steps.ts";
+import type { GpuCandidate, GpuPlans } from "../plan/gpu-planner.ts";
+import { bestPlans, gpuCandidates, namedGpuPlans } from "../plan/gpu-planner.ts";
 import type { PassPlan } from "../plan/passes.ts";
-import { pointBytes, spectrumFormat, workPoints } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { Samples } from "./arguments.ts";
 import { destroyBuffers, GpuSamples, intact, zeros } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
-import { explainPasses } from "./explain.ts";
+import { explainGpu } from "./explain.ts";
 import { GpuCalls } from "./gpu-calls.ts";
 import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
@@ -83,10 +88,16 @@ function refusePeriod({ frequencies }: Problem, call: string): never {
   });
 }
 
-/** Plans of an object: of forward and spectra, and of gradients. */
-interface Plans {
-  readonly chosen: PassCandidate;
-  readonly gradients: PassPlan;
+/** The scheduler of a plan: a transform's, or, where there is none, that of the time domain. */
+function schedulerFor(
+  problem: Problem,
+  { part, plan: keeper }: GpuCandidate,
+  plan: PassPlan | undefined,
+  limits: GpuLimits,
+): CallScheduler {
+  return plan && keeper
+    ? new Scheduler({ problem, part, plan, keeper, limits })
+    : new DirectScheduler(problem, part, limits);
 }
 
 /** Options that are checked whatever the backend. */
@@ -117,20 +128,17 @@ export async function openGpuRunnerOn(
   const { batch, channels } = options;
   const workload = { batch, channels };
   const device = gpuDeviceFor(backend);
-  const candidates = passCandidates(problem, device, limits, workload);
-  if (candidates.length === 0) refusePeriod(problem, call);
+  const candidates = gpuCandidates(problem, device, limits, workload);
+  const [cheapest] = candidates;
+  if (!cheapest) refusePeriod(problem, call);
   const kept = options.plan === undefined ? keptPlan(backend.key, problem, workload) : undefined;
   // One that does not fit is another version's, or of a device with other limits.
-  const measured = kept && namedPasses(kept.plan, problem, device, limits, workload);
-  const best = (chosen: PassCandidate): Plans => ({
-    chosen,
-    gradients: gradientPlan(chosen, candidates, problem, device, limits, workload),
-  });
+  const measured = kept && namedGpuPlans(kept.plan, problem, device, limits, workload)?.chosen;
   const plans =
     options.plan === undefined
-      ? best(measured ?? candidates[0]!)
+      ? bestPlans(measured ?? cheapest, candidates, problem, device, limits, workload)
       : typeof options.plan === "string"
-        ? namedPlans(options.plan, problem, device, limits, workload)
+        ? namedGpuPlans(options.plan, problem, device, limits, workload)
         : undefined;
   if (!plans) {
     throw new InvalidArgumentError({
@@ -141,17 +149,7 @@ export async function openGpuRunnerOn(
       remedy: "Take one from explain().candidates, or leave plan out.",
     });
   }
-  const { chosen } = plans;
-  const bytes = workPoints(chosen.plan) * pointBytes.float32;
-  if (bytes > limits.bindingBytes) {
-    throw new UnsupportedError({
-      call,
-      requirement: `a GPU that binds ${show(bytes)} bytes at once, one transform`,
-      value: `${backend.name}, which binds ${show(limits.bindingBytes)}`,
-      remedy: "Use backend: 'cpu'.",
-    });
-  }
-  const explanation = explainPasses(
+  const explanation = explainGpu(
     problem,
     {
       ...{ rows: batch * channels, device, reason: whyGpu(options, backend) },
@@ -161,6 +159,14 @@ export async function openGpuRunnerOn(
     candidates,
   );
   const runner = new GpuRunner(problem, backend, limits, plans, explanation);
+  if (runner.transformBytes > limits.bindingBytes) {
+    throw new UnsupportedError({
+      call,
+      requirement: `a GPU that binds ${show(runner.transformBytes)} bytes at once, one transform`,
+      value: `${backend.name}, which binds ${show(limits.bindingBytes)}`,
+      remedy: "Use backend: 'cpu'.",
+    });
+  }
   await runner.start(call);
   return runner;
 }
@@ -171,9 +177,10 @@ export class GpuRunner implements Runner {
   readonly instructions = "wgsl";
   readonly #backend: WebGpuBackend;
   readonly #explanation: Explanation;
-  readonly #scheduler: Scheduler;
+  readonly #problem: Problem;
+  readonly #scheduler: CallScheduler;
   /** Of gradients: the same, or one with another plan for the same spectra. */
-  readonly #gradients: Scheduler;
+  readonly #gradients: CallScheduler;
   readonly #calls: GpuCalls;
   readonly #workspaceBytes: number;
   readonly #kernels = new Map<PreparedKernel, { buffer: GPUBuffer; channels: number }>();
@@ -182,17 +189,17 @@ export class GpuRunner implements Runner {
     problem: Problem,
     backend: WebGpuBackend,
     limits: GpuLimits,
-    { chosen, gradients }: Plans,
+    { chosen, gradients }: GpuPlans,
     explanation: Explanation,
   ) {
+    this.#problem = problem;
     this.#backend = backend;
     this.#explanation = explanation;
-    const { part, plan } = chosen;
-    this.#scheduler = new Scheduler({ problem, part, plan, keeper: plan, limits });
+    this.#scheduler = schedulerFor(problem, chosen, chosen.plan, limits);
     this.#gradients =
-      gradients === plan
+      gradients === chosen.plan
         ? this.#scheduler
-        : new Scheduler({ problem, part, plan: gradients, keeper: plan, limits });
+        : schedulerFor(problem, chosen, gradients, limits);
     this.#calls = new GpuCalls(backend);
     this.#workspaceBytes = limits.workspaceBytes;
   }
@@ -200,12 +207,7 @@ export class GpuRunner implements Runner {
   /** Upload what every call needs. */
   async start(call: string): Promise<void> {
     for (const scheduler of new Set([this.#scheduler, this.#gradients])) {
-      const tables = {
-        twiddles: twiddleValues(scheduler.convolution.plan),
-        pattern: scheduler.pattern?.words,
-      };
-      for (const [name, values] of Object.entries(tables)) {
-        if (!values) continue;
+      for (const [name, values] of Object.entries(scheduler.tables())) {
         const own = this.#tableOf(scheduler, name);
         this.#backend.write(await this.#calls.own.get(own, values.byteLength, call), 0, values);
       }
@@ -213,7 +215,7 @@ export class GpuRunner implements Runner {
   }
 
   /** Our name of a table that a plan's kernels read. */
-  #tableOf(scheduler: Scheduler, name: string): string {
+  #tableOf(scheduler: CallScheduler, name: string): string {
     return scheduler === this.#scheduler ? name : `${name} of gradients`;
   }
 
@@ -225,17 +227,21 @@ export class GpuRunner implements Runner {
     return this.#explanation;
   }
 
-  /** Bytes of a channel's kept spectrum. */
+  /** Bytes that a binding must span: those of a transform, or of a channel's taps. */
+  get transformBytes(): number {
+    return this.#scheduler.transformBytes;
+  }
+
+  /** Bytes of what is kept of a channel's kernel. */
   get #spectrumBytes(): number {
-    const { plan, problem } = this.#scheduler.convolution;
-    return workPoints(plan) * pointBytes[spectrumFormat(plan, problem.dtype)];
+    return this.#scheduler.spectrumBytes;
   }
 
   memory(): MemoryUse {
     let channels = 0;
     for (const kernel of this.#kernels.keys()) channels += kernel.channels;
     return {
-      transformBytes: workPoints(this.#scheduler.convolution.plan) * pointBytes.float32,
+      transformBytes: this.transformBytes,
       workspaceBytes: this.#calls.own.bytes(workspace),
       spectrumBytes: channels * this.#spectrumBytes,
       backendBytes: this.#backend.held.bytes,
@@ -260,7 +266,7 @@ export class GpuRunner implements Runner {
     return this.#calls.exclusive(async () => {
       alive();
       const offset = taps instanceof GpuSamples ? taps.byteOffset : 0;
-      const { kernelLength } = this.#scheduler.convolution.problem;
+      const { kernelLength } = this.#problem;
       const buffer = await this.#backend.buffer(channels * this.#spectrumBytes, call);
       try {
         const key = `spectra ${channels} ${dtype} ${offset}`;
@@ -322,7 +328,6 @@ export class GpuRunner implements Runner {
   async #bind(request: Request, spectra: GPUBuffer | undefined): Promise<Buffers> {
     const { name: call, kernel } = request;
     const { batch, channels } = request.shape;
-    const { problem } = this.#scheduler.convolution;
     const buffers: Buffers = {};
     for (const { field, data, width, direction } of request.rows) {
       if (direction === "in") {
@@ -337,7 +342,7 @@ export class GpuRunner implements Runner {
       }
     }
     if ("taps" in kernel) {
-      const size = channels * problem.kernelLength;
+      const size = channels * this.#problem.kernelLength;
       buffers.k = await this.#upload("k", kernel.taps, size, call);
     } else buffers.spectrum = spectra!;
     if (request.skip) {

@@ -29,7 +29,8 @@ export interface FlashFFTConvOptions extends ProblemOptions {
   readonly channels?: number;
   /**
    * Use this plan, as `explain()` prints it, instead of the planner's choice. On WebGPU it serves gradients too;
-   * `"plan; gradients plan"` names another one for them, of as many points.
+   * `"plan; gradients plan"` names another one for them, of as many points. `"direct K"`, for up to 64 taps, names the time
+   * domain on every backend.
    */
   readonly plan?: string;
 }
@@ -99,7 +100,10 @@ export interface GpuGradients {
 
 /** Bytes that an object holds in its backend. */
 export interface MemoryUse {
-  /** One transform: the complex float32 points of one row (of its largest part, where a plan has several). */
+  /**
+   * One transform: the complex float32 points of one row (of its largest part, where a plan has several). In the time domain
+   * what stands in its place: on the CPU the window of a block, on WebGPU a channel's taps.
+   */
   readonly transformBytes: number;
   /** Work memory of the last call, beyond inputs and outputs in the backend's memory: transforms and staging. */
   readonly workspaceBytes: number;

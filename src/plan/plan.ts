@@ -192,7 +192,7 @@ export type Plan = readonly TransformPlan[];
 export interface PlanText {
   /** One transform per part. */
   readonly plan: Plan;
-  /** Outputs of a block, where rows are cut into blocks (overlap-save); 0 for whole rows. */
+  /** Outputs of a block, where rows are cut into blocks (overlap-save); 0 for whole rows, or where the text leaves it open. */
   readonly hop: number;
   /** K, where blocks are computed in the time domain, without a transform. */
   readonly taps?: number;
@@ -203,15 +203,15 @@ export function formatPlan(plan: Plan, hop = 0): string {
   return plan.map(formatTransform).join(" & ") + (hop ? ` @${hop}` : "");
 }
 
-/** The plan of a kernel of K taps in the time domain: "direct 16 @4096", in blocks of 4,096 outputs. */
-export function formatDirect(taps: number, hop: number): string {
-  return `direct ${taps} @${hop}`;
+/** The plan of a kernel of K taps in the time domain: "direct 16 @4096", in blocks of 4,096 outputs; "direct 16" without. */
+export function formatDirect(taps: number, hop = 0): string {
+  return `direct ${taps}${hop ? ` @${hop}` : ""}`;
 }
 
 /** Inverse of formatPlan and formatDirect; undefined where the text is no plan. */
 export function parsePlan(text: string): PlanText | undefined {
-  const direct = /^direct ([1-9]\d*) @([1-9]\d*)$/.exec(text);
-  if (direct) return { plan: [], hop: Number(direct[2]), taps: Number(direct[1]) };
+  const direct = /^direct ([1-9]\d*)(?: @([1-9]\d*))?$/.exec(text);
+  if (direct) return { plan: [], hop: Number(direct[2] ?? 0), taps: Number(direct[1]) };
   const [transforms = "", hop, ...more] = text.split(" @");
   const plan = transforms.split(" & ").map(parseTransform);
   if (more.length > 0 || (hop !== undefined && !/^[1-9]\d*$/.test(hop))) return undefined;

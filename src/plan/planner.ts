@@ -262,8 +262,9 @@ export function named(
     if (cyclic || problem.frequencies) return cyclic;
   }
   if (taps !== undefined) {
+    const outputs = hop || directHop(problem.outputLength);
     return taps === problem.kernelLength
-      ? directBlocks(problem, hop, device, workload)[0]
+      ? directBlocks(problem, outputs, device, workload)[0]
       : undefined;
   }
   if (hop > 0) {

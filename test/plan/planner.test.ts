@@ -86,7 +86,7 @@ describe("plans", () => {
 
   test.each([
     ...["", "64", "64: 4", "64: 4·4·4", "64: 4·x", "64: 4·4 & ", "63: 4·4"],
-    ...["direct 16", "direct @16", "direct 0 @16", "direct 16 @0", "direct 16 @8 @8"],
+    ...["direct", "direct 0", "direct @16", "direct 0 @16", "direct 16 @0", "direct 16 @8 @8"],
     ...["64: 4·4 @", "64: 4·4 @0", "64: 4·4 @1 @2", "64: 4·4 & 64: 4·4 @8"],
   ])("%j is no plan", (text) => {
     expect(parsePlan(text)).toBeUndefined();
@@ -131,7 +131,10 @@ describe("plans", () => {
     expect(cost.flops).toBe(2 * 512 * 16);
     expect(cost.seconds).toBeCloseTo(cost.arithmetic + cost.memory + cost.overhead, 15);
     expect(found.cost.arithmetic).toBeCloseTo(2 * cost.arithmetic, 15);
-    for (const wrong of ["direct 15 @512", "direct 16 @510", "direct 16 @1004"])
+    // Without outputs a block, rows are cut as the planner cuts them.
+    expect(parsePlan("direct 16")).toEqual({ plan: [], hop: 0, taps: 16 });
+    expect(named("direct 16", problem, defaultCpu, workload)?.text).toBe("direct 16 @1000");
+    for (const wrong of ["direct 15 @512", "direct 15", "direct 16 @510", "direct 16 @1004"])
       expect(named(wrong, problem, defaultCpu, workload)).toBeUndefined();
   });
 

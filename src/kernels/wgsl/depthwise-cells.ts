@@ -37,6 +37,8 @@ export interface Lines {
   readonly writes?: boolean;
   /** Whether items have three times the channels of a call, and which third is meant cannot be said by the offset alone. */
   readonly packed?: boolean;
+  /** Which positions outside a line are those of the period that lies `p.period` positions further on, or back. */
+  readonly wraps?: "before" | "behind" | undefined;
 }
 
 /** Widest access: 16 bytes, and in layout BLH no more channels than a cell has. */
@@ -106,15 +108,22 @@ function stored({ name, dtype, width }: Lines, index: string): string {
   return `(${name}[(${index}) >> 1u] >> (((${index}) & 1u) * 16u)) & 0xffffu`;
 }
 
+/** The position that stands for one outside a line that goes on periodically, a period at most away from it. */
+const wrapped = {
+  before: "let n = select(m, m + i32(p.period), m < 0);",
+  behind: "let n = select(m, m - i32(p.period), m >= i32(p.period));",
+} as const;
+
 /**
- * `NAME_load`: what is stored from a position on, zeros outside the line. With a history, the positions before the first
- * come from the carried state, whose last one is position −1.
+ * `NAME_load`: what is stored from a position on, zeros outside the line, or what a periodic one has there. With a history,
+ * the positions before the first come from the carried state, whose last one is position −1.
  */
 export function loadFunctions(lines: Lines, history?: Lines): string[] {
-  const { name } = lines;
+  const { name, wraps } = lines;
   const type = storedType(lines);
   const inside = [
-    `fn ${name}_load(at: u32, ${history ? "past: u32, " : ""}n: i32) -> ${type} {`,
+    `fn ${name}_load(at: u32, ${history ? "past: u32, " : ""}${wraps ? "m" : "n"}: i32) -> ${type} {`,
+    ...(wraps ? [wrapped[wraps]] : []),
     `let i = u32(n - i32(p.${name}_from));`,
     `if (i < p.${name}_size) { let e = ${element(lines, "at", "u32(n)")}; return ${stored(lines, "e")}; }`,
   ];

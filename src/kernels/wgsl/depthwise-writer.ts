@@ -37,9 +37,14 @@ export interface Spread {
   readonly strips: number;
 }
 
-/** What every kernel of a short convolution needs to know. */
-export interface Common {
+/** What every kernel that walks runs needs to know. */
+export interface Walked {
   readonly spread: Spread;
+  readonly machine: Pick<Machine, "packs" | "slowFma">;
+}
+
+/** What every kernel of a short convolution needs to know. */
+export interface Common extends Walked {
   /** K. */
   readonly kernelLength: number;
   /** Positions of zeros, or of history, before the first of the source. */
@@ -54,22 +59,20 @@ export interface Common {
   readonly tail?: Lines | undefined;
   /** Whether the target has all positions of a run or none. */
   readonly whole: boolean;
-  readonly machine: Pick<Machine, "packs" | "slowFma">;
   /** Of packed channels, the thirds that the kernel filters, each with taps of its own; one filter where it is left out. */
   readonly thirds?: readonly number[] | undefined;
 }
-/** A kernel under construction. */
-export class Writer {
+
+/** A kernel under construction whose threads walk runs. */
+export class RunWriter {
   readonly text: Text;
   readonly spread: Spread;
-  readonly common: Common;
   readonly type: string;
 
-  constructor(common: Common) {
-    this.common = common;
-    this.spread = common.spread;
-    this.text = new Text(common.machine.slowFma !== true);
-    this.type = cellType(common.spread.cell);
+  constructor({ spread, machine }: Walked) {
+    this.spread = spread;
+    this.text = new Text(machine.slowFma !== true);
+    this.type = cellType(spread.cell);
   }
 
   get across(): boolean {
@@ -82,19 +85,6 @@ export class Writer {
 
   at(lines: Lines, third?: number): string {
     return this.text.hold("at", lineStart(lines, "line", "cell", third));
-  }
-
-  /** Where the lines of the source begin, and of its history: the first arguments of its loads. */
-  sourceAt(third?: number): string {
-    const { source, history } = this.common;
-    const at = this.at(source, third);
-    return history ? `${at}, ${this.at(history, third)}` : at;
-  }
-
-  /** The channel or cell that taps and biases belong to. */
-  #owner(third?: number): string {
-    const name = this.across ? "cell" : "channel";
-    return third === undefined ? name : `(${name} + ${third}u * p.third)`;
   }
 
   /** a·b + c. */
@@ -136,6 +126,51 @@ export class Writer {
     this.line(`let n0 = i32(p.begin) + i32(run * ${run}u);`);
     body();
     this.line("}\n}\n}");
+  }
+
+  /** The whole text. */
+  kernel(
+    parameters: readonly string[],
+    bindings: readonly Binding[],
+    functions: readonly string[],
+    shared: readonly string[] = [],
+  ): Kernel {
+    const declared = ["lines", "span", "cells", "chunks", "pieces", "runs", "begin", ...parameters];
+    const code = [
+      ...declarations(bindings, declared),
+      ...shared,
+      ...functions,
+      `@compute @workgroup_size(${depthwiseThreads})`,
+      entry,
+      "let index = group.y * groups.x + group.x;",
+      ...this.text.lines,
+      "}",
+      "",
+    ].join("\n");
+    return { code, bindings, parameters: declared, tiles: 1, tilesPerUnit: 1 };
+  }
+}
+
+/** A kernel of a short convolution under construction. */
+export class Writer extends RunWriter {
+  readonly common: Common;
+
+  constructor(common: Common) {
+    super(common);
+    this.common = common;
+  }
+
+  /** Where the lines of the source begin, and of its history: the first arguments of its loads. */
+  sourceAt(third?: number): string {
+    const { source, history } = this.common;
+    const at = this.at(source, third);
+    return history ? `${at}, ${this.at(history, third)}` : at;
+  }
+
+  /** The channel or cell that taps and biases belong to. */
+  #owner(third?: number): string {
+    const name = this.across ? "cell" : "channel";
+    return third === undefined ? name : `(${name} + ${third}u * p.third)`;
   }
 
   /** Weights of the taps at the given places, the first of them behind `offset`. */
@@ -185,28 +220,6 @@ export class Writer {
       return this.text.hold("z", `${v} + ${more}`);
     });
     storeRun(this.text, target, at, "n0", sums, whole);
-  }
-
-  /** The whole text. */
-  kernel(
-    parameters: readonly string[],
-    bindings: readonly Binding[],
-    functions: readonly string[],
-    shared: readonly string[] = [],
-  ): Kernel {
-    const declared = ["lines", "span", "cells", "chunks", "pieces", "runs", "begin", ...parameters];
-    const code = [
-      ...declarations(bindings, declared),
-      ...shared,
-      ...functions,
-      `@compute @workgroup_size(${depthwiseThreads})`,
-      entry,
-      "let index = group.y * groups.x + group.x;",
-      ...this.text.lines,
-      "}",
-      "",
-    ].join("\n");
-    return { code, bindings, parameters: declared, tiles: 1, tilesPerUnit: 1 };
   }
 }
 

@@ -4,8 +4,8 @@
  * is the same.
  */
 import type { Lines, Width } from "./depthwise-cells.ts";
-import { window } from "./depthwise-cells.ts";
-import type { Common, Spread } from "./depthwise-writer.ts";
+import { cellType, window } from "./depthwise-cells.ts";
+import type { Common, RunWriter, Spread } from "./depthwise-writer.ts";
 import { activation, depthwiseThreads, operands, tensorTexts, Writer } from "./depthwise-writer.ts";
 import type { Kernel } from "./kernels.ts";
 import { declarations, entry } from "./kernels.ts";
@@ -239,16 +239,20 @@ export function gradientKernel(gradient: Gradient): Kernel {
     { name: "sums", access: "read_write", element: type },
   ];
   const count = totals.flat().length;
-  const shared =
-    sharers(spread) === 1
-      ? []
-      : [`var<workgroup> partial: array<${type}, ${depthwiseThreads * atOnce(cell, count)}>;`];
   return w.kernel(
     [...tensors.parameters, "weight", "bias", ...(thirds ? ["sums_third"] : [])],
     bindings,
     [...tensors.functions, ...(form === "silu" ? activation("slope", cell, text.fuses) : [])],
-    shared,
+    sharedTotals(spread, count),
   );
+}
+
+/** The workgroup memory in which `count` totals of each thread are added up. */
+export function sharedTotals(spread: Spread, count: number): string[] {
+  const { cell } = spread;
+  if (sharers(spread) === 1) return [];
+  const elements = depthwiseThreads * atOnce(cell, count);
+  return [`var<workgroup> partial: array<${cellType(cell)}, ${elements}>;`];
 }
 
 /** Values of each thread that fit in workgroup memory at once. */
@@ -260,7 +264,7 @@ const sharers = ({ layout, lanes }: Spread): number =>
   layout === "BLH" ? depthwiseThreads / lanes : lanes;
 
 /** Add up the totals of the threads of a workgroup that have the same channels; `first` says who holds the sums. */
-function reduceTotals(w: Writer, totals: readonly string[]): void {
+export function reduceTotals(w: RunWriter, totals: readonly string[]): void {
   const { lanes, cell } = w.spread;
   const stride = w.across ? lanes : 1;
   const count = sharers(w.spread);
@@ -295,9 +299,35 @@ function reduceTotals(w: Writer, totals: readonly string[]): void {
 export const sumsBeside = 8;
 
 /**
+ * Adds up p.parts terms, the `part`-th of them at `term`, for each of the items that stand side by side, where `has` says that
+ * there are any; the sum is then in `partial[lane]` of the item's first thread. Several threads share a sum, each with the
+ * rounding error of every addition carried along (Kahan 1965).
+ */
+export function compensated(has: string, term: string): string[] {
+  const behind = depthwiseThreads / sumsBeside;
+  return [
+    "var sum = 0.0f;",
+    "var lost = 0.0f;",
+    `if (${has}) {`,
+    `for (var part = lane / ${sumsBeside}u; part < p.parts; part += ${behind}u) {`,
+    `let term = ${term} - lost;`,
+    "let next = sum + term;",
+    "lost = (next - sum) - term;",
+    "sum = next;",
+    "}",
+    "}",
+    "partial[lane] = sum;",
+    "workgroupBarrier();",
+    `for (var half = ${depthwiseThreads / 2}u; half >= ${sumsBeside}u; half /= 2u) {`,
+    "if (lane < half) { partial[lane] += partial[lane + half]; }",
+    "workgroupBarrier();",
+    "}",
+  ];
+}
+
+/**
  * The sums of all workgroups → dweight (H, K) and dbias (H), of one filter for each channel or of three, whose sums lie one
- * after the other. Several threads share a sum, each with the rounding error of every addition carried along (Kahan 1965), in
- * an order that nothing but the call's size decides.
+ * after the other, in an order that nothing but the call's size decides.
  */
 export function totalsKernel(kernelLength: number, bias: boolean, thirds: number): Kernel {
   const bindings: Binding[] = [
@@ -310,7 +340,6 @@ export function totalsKernel(kernelLength: number, bias: boolean, thirds: number
     ...["parts", "items", "span", "clear", "dweight", "dbias"],
     ...(alone ? [] : ["tiles", "sums_third", "third"]),
   ];
-  const behind = depthwiseThreads / sumsBeside;
   const put = (array: string, at: string): string =>
     `let at = ${at};\nif (p.clear == 1u) { ${array}[at] = sum; } else { ${array}[at] += sum; }`;
   const beside = `${sumsBeside}u + lane % ${sumsBeside}u`;
@@ -330,22 +359,7 @@ export function totalsKernel(kernelLength: number, bias: boolean, thirds: number
     entry,
     "let index = group.y * groups.x + group.x;",
     ...which,
-    "var sum = 0.0f;",
-    "var lost = 0.0f;",
-    "if (item < p.items) {",
-    `for (var part = lane / ${sumsBeside}u; part < p.parts; part += ${behind}u) {`,
-    `let term = sums[${sumsFrom}part * p.items + item] - lost;`,
-    "let next = sum + term;",
-    "lost = (next - sum) - term;",
-    "sum = next;",
-    "}",
-    "}",
-    "partial[lane] = sum;",
-    "workgroupBarrier();",
-    `for (var half = ${depthwiseThreads / 2}u; half >= ${sumsBeside}u; half /= 2u) {`,
-    "if (lane < half) { partial[lane] += partial[lane + half]; }",
-    "workgroupBarrier();",
-    "}",
+    ...compensated("item < p.items", `sums[${sumsFrom}part * p.items + item]`),
     `if (lane < ${sumsBeside}u && item < p.items) {`,
     "sum = partial[lane];",
     "let tap = item / p.span;",

@@ -10,7 +10,7 @@ import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import { blocksOf } from "../../plan/pass-planner.ts";
 import type { PointFormat } from "../../plan/passes.ts";
-import { pointFormat } from "../../plan/passes.ts";
+import { pointBytes, pointFormat, spectrumFormat, workPoints } from "../../plan/passes.ts";
 import type {
   Gradient,
   Kernel,
@@ -26,10 +26,18 @@ import { partialNorms, rowScales } from "./norms.ts";
 import type { PatternTable } from "./pattern.ts";
 import { patternTable } from "./pattern.ts";
 import { sumSkip } from "./skip.ts";
-import type { GpuCall, GpuConvolution, GroupWork, Schedule, Slice } from "./steps.ts";
+import type {
+  CallScheduler,
+  GpuCall,
+  GpuConvolution,
+  GroupWork,
+  Schedule,
+  Slice,
+} from "./steps.ts";
 import { Build } from "./steps.ts";
 import { collectTaps, wrapped } from "./taps.ts";
 import type { TensorName } from "./tensors.ts";
+import { twiddleValues } from "./twiddles.ts";
 import { generateKernel } from "./writer.ts";
 
 /** Transforms [first, first + units) of a slice. */
@@ -41,7 +49,7 @@ interface Units {
 }
 
 /** Makes schedules for one convolution, and remembers kernels. */
-export class Scheduler {
+export class Scheduler implements CallScheduler {
   readonly convolution: GpuConvolution;
   /** The table that kernels of masked frequencies read. */
   readonly pattern: PatternTable | undefined;
@@ -51,6 +59,22 @@ export class Scheduler {
     this.convolution = convolution;
     const { plan, problem } = convolution;
     this.pattern = problem.frequencies && patternTable(plan, problem.frequencies);
+  }
+
+  get transformBytes(): number {
+    return workPoints(this.convolution.plan) * pointBytes.float32;
+  }
+
+  get spectrumBytes(): number {
+    const { keeper, problem } = this.convolution;
+    return workPoints(keeper) * pointBytes[spectrumFormat(keeper, problem.dtype)];
+  }
+
+  tables(): { readonly twiddles: Float32Array; readonly pattern?: Uint32Array } {
+    return {
+      twiddles: twiddleValues(this.convolution.plan),
+      ...(this.pattern && { pattern: this.pattern.words }),
+    };
   }
 
   #kernel(
@@ -85,7 +109,6 @@ export class Scheduler {
     return kernel;
   }
 
-  /** Spectra of `channels` channels of taps, kept. */
   spectra(channels: number, taps: Dtype, offset: number): Schedule {
     const call: GpuCall = {
       ...{ batch: 1, channels, pregate: false, postgate: false, skip: false },
@@ -131,7 +154,6 @@ export class Scheduler {
     }
   }
 
-  /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u. */
   forward(call: GpuCall): Schedule {
     const build = new Build(this.convolution, call, 1);
     const work = { convolutions: this.#launches.convolution, gradients: 0 };
@@ -242,7 +264,6 @@ export class Scheduler {
     }
   }
 
-  /** All gradients but skip's. */
   backward(call: GpuCall): Schedule {
     const build = new Build(
       this.convolution,

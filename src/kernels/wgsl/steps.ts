@@ -94,6 +94,22 @@ export interface GpuCall {
   readonly offsets: Readonly<Partial<Record<BufferName, number>>>;
 }
 
+/** Makes the schedules of one convolution under one plan. */
+export interface CallScheduler {
+  /** Bytes of a transform in float32; of the time domain, of a channel's taps. */
+  readonly transformBytes: number;
+  /** Bytes of what is kept of a channel's kernel. */
+  readonly spectrumBytes: number;
+  /** What kernels read besides tensors and spectra, by the name of the buffer. */
+  tables(): Readonly<Partial<Record<BufferName, Float32Array | Uint32Array>>>;
+  /** What is kept of the taps of some channels; `offset` is that of k in its buffer, in bytes. */
+  spectra(channels: number, taps: Dtype, offset: number): Schedule;
+  /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u. */
+  forward(call: GpuCall): Schedule;
+  /** All gradients. */
+  backward(call: GpuCall): Schedule;
+}
+
 /** The convolution that schedules are made for. */
 export interface GpuConvolution {
   readonly problem: Problem;
