@@ -98,7 +98,11 @@ export function gpuCases(quick: boolean): GpuCase[] {
 /** Kernels shorter than the input, beside kernels as long as it; then one kernel on ever longer inputs. */
 export function gpuPartialCases(): GpuCase[] {
   const causal = { mode: "causal", pass: "forward", gated: true, dtype: "float16" } as const;
-  const shorter = [14, 12, 10, 8].map((e) => ({ ...causal, N: 2 ** 17, kernelLength: 2 ** e }));
+  const shorter = [14, 12, 10, 8, 6, 4, 2].map((e) => ({
+    ...causal,
+    N: 2 ** 17,
+    kernelLength: 2 ** e,
+  }));
   const rows = { B: 1, H: 32 };
   const longer = [16, 18, 20, 22].map((e) => ({
     ...{ ...causal, N: 2 ** (e + 1), kernelLength: 1024, rows },

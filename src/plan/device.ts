@@ -127,8 +127,8 @@ export const defaultGpu: DeviceSpec = {
   generalFlops: 500e12,
   butterflySeconds: {},
   pointSeconds: 1.33e-12,
-  // Read off short convolutions, 1.13 times a copy with five taps, and the peak of 67 TFLOP/s, a third of it where taps are not held.
-  directSeconds: { block: 0, output: 0, tap: 0.05e-12, loadedTap: 0.1e-12 },
+  // Up to 16 taps products hide behind traffic: 8 took what 2 did. Beyond, gradients decide, which take the taps by sixteens.
+  directSeconds: { block: 0, output: 0, tap: 0.02e-12, loadedTap: 0.075e-12 },
   bytesPerPoint: 8,
   memory: [
     { name: "workgroup", bytes: 49_152, bandwidth: 42.7e12 },
