@@ -13,12 +13,23 @@ type Encoder = ReturnType<Device["createCommandEncoder"]>;
 const usage = 0x80 | 0x8;
 /** Calls of one submission: about a tenth of a second of work. */
 const submissionMs = 100;
-const mostCalls = 100;
+const mostCalls = 400;
+/**
+ * A device that has idled so many milliseconds sleeps: an H200 runs at a fifth of its speed then, until it has worked for a quarter
+ * of a second, recording of commands not counted. It is awake when for so many milliseconds no call took less than before, by a
+ * share that is worth the name; or after so many.
+ */
+const restMs = 50;
+const steadyMs = 400;
+const steadyShare = 0.97;
+const longestWakeMs = 4000;
 
 /** Buffers for calls, and the clock. */
 export class GpuTiming {
   readonly #device: Device;
   readonly #buffers: GPUBuffer[] = [];
+  /** When the device was last seen at work. */
+  #worked = Number.NEGATIVE_INFINITY;
 
   constructor(device: Device) {
     this.#device = device;
@@ -40,7 +51,7 @@ export class GpuTiming {
 
   /**
    * Median milliseconds of the device for what `record` adds to an encoder: a submission of 1 + n calls less one of a
-   * single call, over n; after a fifth of the budget to wake the device up.
+   * single call, over n, while the budget lasts; before that, work that wakes the device up.
    */
   async median(budget: number, record: (encoder: Encoder) => Promise<unknown>): Promise<number> {
     const { queue } = this.#device;
@@ -51,12 +62,22 @@ export class GpuTiming {
       const start = performance.now();
       queue.submit([commands]);
       await queue.onSubmittedWorkDone();
-      return performance.now() - start;
+      this.#worked = performance.now();
+      return this.#worked - start;
     };
-    const warm = performance.now() + budget / 5;
-    let one = await submit(1);
-    while (performance.now() < warm) one = Math.min(one, await submit(1));
-    const calls = Math.max(1, Math.min(mostCalls, Math.round(submissionMs / one)));
+    const count = (ms: number): number =>
+      Math.max(1, Math.min(mostCalls, Math.round(submissionMs / ms)));
+    const asleep = performance.now() - this.#worked > restMs;
+    // The first call waits for tables and work memory.
+    await submit(1);
+    let calls = count(await submit(1));
+    const begun = performance.now();
+    for (let [least, since] = [Number.POSITIVE_INFINITY, begun]; asleep; ) {
+      const ms = (await submit(calls)) / calls;
+      calls = count(ms);
+      if (ms < steadyShare * least) [least, since] = [ms, this.#worked];
+      if (this.#worked - since > steadyMs || this.#worked - begun > longestWakeMs) break;
+    }
     const times: number[] = [];
     const end = performance.now() + budget;
     while (times.length < 3 || performance.now() < end) {

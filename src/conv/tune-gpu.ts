@@ -13,8 +13,8 @@ import { usualWorkspace } from "./open.ts";
 const wantedMs = 8;
 /** Samples of a call, at least a row of them: to what no cache holds. */
 const [fewestSamples, mostSamples] = [2 ** 14, 2 ** 24];
-/** Milliseconds for the first timing, of which a GPU takes a fifth to wake up, and for the others. */
-const [firstMs, eachMs] = [1500, 200];
+/** Milliseconds for each timing. */
+const eachMs = 200;
 /** Less than any call takes: what a difference of two times may come to where something else disturbs them. */
 const leastSeconds = 1e-7;
 
@@ -22,7 +22,6 @@ const leastSeconds = 1e-7;
 async function rowSeconds(
   { problem, plan, workload }: TimedGpuRow,
   device: GpuDevice | undefined,
-  budget: number,
 ): Promise<number> {
   const { length, dtype } = problem;
   const own = device === undefined ? {} : { device };
@@ -30,7 +29,7 @@ async function rowSeconds(
   const timing = new CallTiming(problem, { ...workload, gates: true });
   const conv = await FlashFFTConv.createFor(options, "tune");
   try {
-    return Math.max(leastSeconds, (await timing.ms(conv, budget)) / 1e3);
+    return Math.max(leastSeconds, (await timing.ms(conv, eachMs)) / 1e3);
   } finally {
     conv.dispose();
     timing.free();
@@ -46,7 +45,7 @@ export async function measureGpu(
   const limits = backend.limits(usualWorkspace);
   const first = gpuRows(defaultGpu, limits, fewestSamples).find((r) => r.problem.length === 2048)!;
   onRow("how many rows to take", 0);
-  const ms = 1e3 * (await rowSeconds(first, device, firstMs));
+  const ms = 1e3 * (await rowSeconds(first, device));
   const wanted = 2 ** Math.floor(Math.log2((fewestSamples * wantedMs) / ms));
   const room = Math.min(mostSamples, 2 ** Math.floor(Math.log2(limits.bindingBytes / 4)));
   const rows = gpuRows(defaultGpu, limits, Math.max(fewestSamples, Math.min(room, wanted)));
@@ -55,7 +54,7 @@ export async function measureGpu(
     rows.map(({ what }) => what),
     (what) => {
       onRow(what, done++ / (rows.length + 1));
-      return rowSeconds(rows.find((row) => row.what === what)!, device, eachMs);
+      return rowSeconds(rows.find((row) => row.what === what)!, device);
     },
     (seconds) => fitGpu(rows, seconds, defaultGpu, limits),
   );
