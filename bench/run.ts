@@ -238,8 +238,9 @@ async function runGpu(only: RegExp, quick: boolean, json: string | undefined): P
       const records = await measured();
       for (const r of records) {
         const type = r.peer_dtype && r.peer_dtype !== r.dtype ? `${r.peer_dtype}, ` : "";
-        const time = r.ratio === null ? `${r.peer} is wrong` : `${r.ratio} × ${r.peer}`;
-        const peer = r.peer ? `${time} (${type}${r.peer_ms ?? "–"} ms)` : "";
+        const time = `${r.ratio} × ${r.peer} (${type}${r.peer_ms} ms)`;
+        const wrong = `${r.peer} (${type}wrong, relative error ${r.peer_rel_error})`;
+        const peer = r.peer ? (r.ratio === null ? wrong : time) : "";
         const own = `${r.ours_ms} ms, ${r.over_floor} × floor, error ${r.rel_error}`;
         console.log(`${r.case}  ${own}  ${peer}  [${r.plan}]`);
       }
