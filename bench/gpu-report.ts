@@ -3,7 +3,7 @@ import type { Series } from "./plot.ts";
 import { figure, panel, panelWidth, rangeOf } from "./plot.ts";
 import { lengthName, markdown } from "./table.ts";
 import type { GpuRecord } from "./webgpu.ts";
-import { wholeKernel } from "./webgpu.ts";
+import { kittens, wholeKernel } from "./webgpu.ts";
 import { attention } from "./webgpu-attention.ts";
 import { allFeatures } from "./webgpu-defaults.ts";
 
@@ -112,10 +112,14 @@ interface Column {
   readonly cell: (r: GpuRecord) => string;
 }
 
+/** How many times faster ours was than a peer whose answer was right. */
+const ratioOf = ({ peer, ratio }: GpuRecord): string =>
+  peer === null ? "–" : (ratio?.toFixed(1) ?? "wrong");
+
 const times = (title: string, peer: string, pick: Pick): Column => ({
   title,
   pick: { ...pick, peer },
-  cell: (r) => r.ratio!.toFixed(1),
+  cell: ratioOf,
 });
 
 const circular: Pick = { ...gated, mode: "circular" };
@@ -142,7 +146,7 @@ const isBesideAttention = (r: GpuRecord): boolean => r.peer === attention;
 
 /** Records with tables of their own, those of bfloat16 excepted. */
 const isApart = (r: GpuRecord): boolean =>
-  saves(r) || isPlain(r) || isBesideAttention(r) || r.plan === "short";
+  saves(r) || isPlain(r) || isBesideAttention(r) || Boolean(r.kept_kernel) || r.plan === "short";
 
 const shortCells = (r: GpuRecord): string[] => [
   ...[r.case, String(r.B * r.H), String(r.ours_ms), r.over_floor.toFixed(2)],
@@ -156,11 +160,18 @@ function bfloatRows(records: readonly GpuRecord[]): string[][] {
     const r = fastest(records.filter((r) => r.N === N))!;
     return [
       ...[lengthName(N), String(r.B * r.H), String(r.ours_ms), r.over_floor.toFixed(1)],
-      r.ratio?.toFixed(1) ?? "–",
-      ...[r.rel_error, r.peer_rel_error].map((e) => e?.toExponential(1) ?? "–"),
+      ...[ratioOf(r), ...errorsOf(r)],
     ];
   });
 }
+
+const errorsOf = (r: GpuRecord): string[] =>
+  [r.rel_error, r.peer_rel_error].map((e) => e?.toExponential(1) ?? "–");
+
+const keptCells = (r: GpuRecord): string[] => [
+  ...[lengthName(r.N), String(r.B * r.H), String(r.ours_ms), r.over_floor.toFixed(1)],
+  ...[String(r.peer_ms ?? "–"), ratioOf(r), ...errorsOf(r)],
+];
 
 const attentionCells = (r: GpuRecord): string[] => [
   ...[lengthName(r.L), String(r.B), String(r.ours_ms), String(r.peer_ms), r.ratio!.toFixed(1)],
@@ -198,6 +209,7 @@ export function gpuTable(all: readonly GpuRecord[]): string {
     ...[r.case, String(r.B * r.H), String(r.ours_ms), r.ratio!.toFixed(2)],
     (r.workspace_bytes / 1e6).toFixed(1),
   ]);
+  const kept = all.filter((r) => r.kept_kernel).map(keptCells);
   const attended = all.filter(isBesideAttention).map(attentionCells);
   const plain = all
     .filter(isPlain)
@@ -214,6 +226,13 @@ export function gpuTable(all: readonly GpuRecord[]): string {
     `Largest relative errors: ${worstErrors(all)}.`,
     ...table(["N", "B·H", ...columns.map(({ title }) => title)], rows),
     ...table(["N", "B·H", ms, copy, flash, "error", "error of flash-fft-conv"], bfloatRows(bfloat)),
+    ...table(
+      [
+        ...["N", "B·H", "circular bfloat16, kernel kept, ms", copy],
+        ...[`${kittens}, ms`, `× ${kittens}`, "error", `error of ${kittens}`],
+      ],
+      kept,
+    ),
     ...table(["L", "B", ms, `${attention}, ms`, `× ${attention}`], attended),
     ...table(["case", "B·H", "ms", "× whole kernel", "work memory, MB"], savings),
     ...table(["case", "B·H", "ms", "all features, ms", "times as long"], plain),

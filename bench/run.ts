@@ -4,8 +4,8 @@
  *   cpu           ours against the peers, and against itself: threads, gates, backward, growth
  *   short         short depthwise convolutions against plain JavaScript
  *   plans         the chosen plan against every other candidate, on twenty shapes
- *   webgpu        ours on the GPU against the time of copying, PyTorch and flash-fft-conv; short kernels and masked
- *                 frequencies against whole ones; short ones against Conv1d; beside FlashAttention-2
+ *   webgpu        ours on the GPU against the time of copying, PyTorch, flash-fft-conv and ThunderKittens; short kernels
+ *                 and masked frequencies against whole ones; short ones against Conv1d; beside FlashAttention-2
  *   sparse        frequency-sparse convolutions against dense ones
  *   forms         one stage of a transform on a GPU: butterflies, subgroup matrices, both by turns
  *   partial       kernels shorter than the input: time over K, work memory over L
@@ -47,6 +47,7 @@ import {
   caseName,
   copyBandwidth,
   gpuCases,
+  gpuKeptCases,
   gpuPartialCases,
   gpuSparseCases,
   runGpuCase,
@@ -219,7 +220,7 @@ async function runGpu(only: RegExp, quick: boolean, json: string | undefined): P
   try {
     const long = [
       ...gpuCases(quick),
-      ...(quick ? [] : [...gpuPartialCases(), ...gpuSparseCases()]),
+      ...(quick ? [] : [...gpuKeptCases(), ...gpuPartialCases(), ...gpuSparseCases()]),
     ];
     const jobs = [
       ...long.map((c) => ({ name: caseName(c), measured: () => runGpuCase(c, run) })),
@@ -237,7 +238,9 @@ async function runGpu(only: RegExp, quick: boolean, json: string | undefined): P
       const records = await measured();
       for (const r of records) {
         const type = r.peer_dtype && r.peer_dtype !== r.dtype ? `${r.peer_dtype}, ` : "";
-        const peer = r.peer ? `${r.ratio} × ${r.peer} (${type}${r.peer_ms} ms)` : "";
+        const time = `${r.ratio} × ${r.peer} (${type}${r.peer_ms} ms)`;
+        const wrong = `${r.peer} (${type}wrong, relative error ${r.peer_rel_error})`;
+        const peer = r.peer ? (r.ratio === null ? wrong : time) : "";
         const own = `${r.ours_ms} ms, ${r.over_floor} × floor, error ${r.rel_error}`;
         console.log(`${r.case}  ${own}  ${peer}  [${r.plan}]`);
       }

@@ -1,16 +1,21 @@
 /**
- * PyTorch and flash-fft-conv on the same GPU, in a child process: the complex FFT in float32 that the paper compares with
- * (`fft`), the real one (`rfft`), flash-fft-conv where it is installed, Conv1d, and FlashAttention-2. Each is checked
- * against float64 before it is timed; gradients are those of autograd, timed without the forward pass that they need.
+ * PyTorch and others on the same GPU, in a child process: the complex FFT in float32 that the paper compares with (`fft`), the
+ * real one (`rfft`), flash-fft-conv and ThunderKittens' fftconv where they are installed, Conv1d, and FlashAttention-2. Each
+ * is checked against float64 before it is timed; gradients are those of autograd, timed without the forward pass that they
+ * need.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { createInterface } from "node:readline";
 
 const python = "python3";
 
+/** Relative error from which on a peer's answer is wrong: several times that of bfloat16. */
+const largestError = 2e-2;
+
 /**
- * Reads one JSON case a line, answers one JSON line: milliseconds by CUDA events, the relative error of one row (of the
- * worst gradient of one channel), and the bytes that were allocated at most beside inputs and results.
+ * Reads one JSON case a line, answers one JSON line: the relative error of the first and last channels of the first and last
+ * batch items (of the worst gradient, there), and if that is small milliseconds of the device and the bytes that were
+ * allocated at most beside inputs and results.
  */
 const script = `
 import json, math, sys, torch
@@ -27,6 +32,20 @@ def flash(m):
     from flashfftconv import FlashFFTConv
     conv = FlashFFTConv(m["N"], dtype=getattr(torch, m["dtype"])).to(device)
     return lambda t: conv(t["u"], t["k"], t["pre"], t["post"]) if m["gated"] else conv(t["u"], t["k"])
+def kittens(m, k):
+    # Its 1,024 points are four of 32 by 32 in one tile of 64 by 64.
+    import thunderkittens
+    n = math.isqrt(m["N"])
+    places = torch.arange(n, device=device, dtype=torch.float64)
+    roots = torch.exp(-2j * math.pi * places[:, None] * places / n)
+    twiddles = torch.exp(-2j * math.pi * places[:, None] * places / m["N"])
+    parts = lambda x: [part.to(torch.bfloat16).contiguous() for part in (x.real, x.imag)]
+    diagonal = lambda x: parts(torch.block_diag(*[x] * (64 // n)))
+    tiled = lambda x: parts(x.tile(64 // n, 64 // n))
+    spectrum = tiled(torch.fft.fft(k.double(), n=m["N"]).view(-1, n, n).mT)
+    factors = [diagonal(roots), diagonal(roots.conj()), tiled(twiddles / m["N"]), tiled(twiddles.conj())]
+    given = [*spectrum, *(part for factor in factors for part in factor), m["B"], m["H"], m["N"], n]
+    return lambda t: thunderkittens.fftconv(t["u"].view(m["B"], m["H"], n, n), *given).view_as(t["u"])
 def exact_long(m, t):
     x = t["u"] * t["pre"] if m["gated"] else t["u"]
     y = torch.fft.irfft(torch.fft.rfft(x, n=m["N"]) * torch.fft.rfft(t["k"], n=m["N"]), n=m["N"])[..., : m["L"]]
@@ -34,7 +53,8 @@ def exact_long(m, t):
 def long(m):
     t = random(m, ["u", "pre", "post"] if m["gated"] else ["u"])
     t["k"] = torch.randn(m["H"], m["L"], device=device)
-    return t, flash(m) if m["peer"] == "flash-fft-conv" else lambda t: torch_forward(m, t), exact_long
+    makers = {"flash-fft-conv": lambda: flash(m), "ThunderKittens": lambda: kittens(m, t["k"])}
+    return t, makers.get(m["peer"], lambda: lambda t: torch_forward(m, t))(), exact_long
 def short(m):
     d, k = m["H"], m["N"]
     conv = torch.nn.Conv1d(d, d, k, groups=d, padding=k - 1).to(device, getattr(torch, m["dtype"]))
@@ -57,15 +77,17 @@ def attention_error(m, t, y):
     exact = scores.masked_fill(later, float("-inf")).softmax(-1) @ v
     return relative(y[0, 0, last], exact)
 def relative(a, b): return ((a.double() - b).norm() / b.norm()).item()
-def first(x): return x[0, 0] if x.dim() > 2 else x[0]
-def error(m, t, exact, y, gradients, dy):
-    items = slice(None) if gradients else slice(0, 1)
-    channel = lambda name, x: (x[items, :1] if name in ("u", "pre", "post", "x") else x[:1]).detach().double().requires_grad_(bool(gradients))
-    t = {name: channel(name, x) for name, x in t.items()}
-    right = exact(m, t)
-    if not gradients: return relative(first(y), first(right))
-    rights = torch.autograd.grad(right, list(t.values()), dy[:, :1].double())
-    return max(relative(first(a), first(b)) for a, b in zip(gradients, rights))
+def errors(m, t, exact, y, gradients, dy):
+    ends = torch.tensor([0, -1], device=device)
+    # The kernel's gradient is a sum over all items.
+    items = torch.arange(m["B"], device=device) if gradients else ends
+    rows = lambda x: x[items[:, None], ends]
+    part = {name: rows if name in ("u", "pre", "post", "x") else lambda x: x[ends] for name in t}
+    held = {name: part[name](x).detach().double().requires_grad_(bool(gradients)) for name, x in t.items()}
+    right = exact(m, held)
+    if not gradients: return {"y": relative(rows(y), right)}
+    rights = torch.autograd.grad(right, list(held.values()), rows(dy).double())
+    return {"d" + name: relative(part[name](a), b) for name, a, b in zip(t, gradients, rights)}
 def measure(m):
     t, forward, exact = {"conv1d": short, "attention": attention}.get(m["peer"], long)(m)
     backward = m["pass"] == "backward"
@@ -76,11 +98,14 @@ def measure(m):
     if backward:
         leaves, dy = list(t.values()), torch.randn_like(y)
         run = lambda t: torch.autograd.grad(y, leaves, dy, retain_graph=True)
-        reply = {"error": error(m, t, exact, y, run(t), dy)}
+        found = errors(m, t, exact, y, run(t), dy)
     else:
         run = forward
-        reply = {"error": attention_error(m, t, y) if exact is None else error(m, t, exact, y, None, None)}
-    if not math.isfinite(reply["error"]): reply["error"] = None
+        found = {"y": attention_error(m, t, y)} if exact is None else errors(m, t, exact, y, None, None)
+    worst = max(found, key=lambda name: found[name] if math.isfinite(found[name]) else math.inf)
+    reply = {"error": found[worst] if math.isfinite(found[worst]) else None}
+    # Wrong answers have no speed.
+    if not found[worst] < ${largestError}: return {**reply, "wrong": worst}
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -93,6 +118,8 @@ def measure(m):
     times = []
     for _ in range(m["rounds"]):
         a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        # Two milliseconds in which the host asks for all of it: a small call is launched more slowly than it runs.
+        torch.cuda._sleep(4_000_000)
         a.record(); run(t); b.record(); torch.cuda.synchronize()
         times.append(a.elapsed_time(b))
     reply["ms"] = sorted(times)
@@ -106,7 +133,7 @@ for line in sys.stdin:
 
 /** A case for a peer. */
 export interface TorchCase {
-  readonly peer: "fft" | "rfft" | "flash-fft-conv" | "conv1d" | "attention";
+  readonly peer: "fft" | "rfft" | "flash-fft-conv" | "ThunderKittens" | "conv1d" | "attention";
   readonly B: number;
   readonly H: number;
   readonly L: number;
@@ -121,6 +148,8 @@ export interface TorchCase {
 /** What a peer answers: sorted times, or why there are none. */
 export interface TorchAnswer {
   readonly ms?: readonly number[];
+  /** The result that is wrong: y, du, dk, … */
+  readonly wrong?: string;
   /** null where an answer is not finite: float16 may overflow. */
   readonly error?: number | null;
   /** Memory beside inputs and results. */
@@ -167,6 +196,8 @@ export function openTorchGpu(): TorchGpu | string {
       const refusal = answer.refusal && `no ${torchCase.peer}: ${answer.refusal.split("\n")[0]}`;
       if (refusal && !refusals.has(refusal)) console.log(refusal);
       if (refusal) refusals.add(refusal);
+      const { wrong, error } = answer;
+      if (wrong) console.log(`${torchCase.peer}: ${wrong} is wrong, relative error ${error}`);
       return answer;
     },
     close: () => child.kill(),

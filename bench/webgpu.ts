@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- webgpu`: the convolution on a GPU, device time of a forward or backward call with everything in GPU
- * buffers, the spectrum of k included, against the time that its tensors need to be copied once, and against PyTorch and
- * flash-fft-conv where they are there. The work is the paper's, B·H = 49,152 rows, cut where tensors would grow too
+ * buffers, the spectrum of k included, against the time that its tensors need to be copied once, and against PyTorch,
+ * flash-fft-conv and ThunderKittens where they are there. The work is the paper's, B·H = 49,152 rows, cut where tensors would grow too
  * large; `scaled_ms` says what all rows would take.
  */
 import { planOf } from "../src/conv/accuracy.ts";
@@ -17,10 +17,16 @@ import type { TorchAnswer, TorchCase, TorchGpu } from "./torch-gpu.ts";
 /** What a kernel of few taps or frequencies is compared with: ours, with all of them. */
 export const wholeKernel = "ours, whole kernel";
 
+/** A peer that is given the spectrum of k. */
+export const kittens = "ThunderKittens";
+
 /** Rows of the paper's benchmark. */
 const allRows = 49_152;
 
-/** A record: one line of JSON. Times are medians over the rounds; `ratio` is how many times faster ours is. */
+/**
+ * A record: one line of JSON. Times are medians over the rounds; `ratio` is how many times faster ours is. A peer without a
+ * time gave a wrong answer.
+ */
 export interface GpuRecord {
   readonly case: string;
   readonly mode: string;
@@ -33,6 +39,8 @@ export interface GpuRecord {
   /** Length of the transform that peers take. */
   readonly N: number;
   readonly dtype: string;
+  /** Whether the spectrum of k was kept and the times are without it. */
+  readonly kept_kernel?: true;
   readonly ours_ms: number;
   readonly ours_min_ms: number;
   readonly scaled_ms: number;
@@ -67,6 +75,8 @@ export interface GpuCase {
   readonly kernelLength?: number;
   /** Frequencies that the kernel keeps. */
   readonly frequencies?: FrequencyBlocks;
+  /** Whether calls are given the spectrum of k, forward: what `prepareKernel` keeps. */
+  readonly keptKernel?: true;
   /** B and H, where they are not those of the paper's benchmark. */
   readonly rows?: { readonly B: number; readonly H: number };
 }
@@ -93,6 +103,12 @@ export function gpuCases(quick: boolean): GpuCase[] {
     ];
     return quick ? cases.slice(0, 1) : cases;
   });
+}
+
+/** What ThunderKittens has: two lengths, circular, without gates, in bfloat16, the spectrum of k given. */
+export function gpuKeptCases(): GpuCase[] {
+  const kept = { mode: "circular", pass: "forward", gated: false, keptKernel: true } as const;
+  return [10, 12].map((e) => ({ ...kept, N: 2 ** e, dtype: "bfloat16" }));
 }
 
 /** Kernels shorter than the input, beside kernels as long as it; then one kernel on ever longer inputs. */
@@ -143,10 +159,11 @@ export function gpuSparseCases(): GpuCase[] {
 }
 
 export function caseName(c: GpuCase): string {
-  const { mode, pass, N, gated, dtype, kernelLength, frequencies } = c;
+  const { mode, pass, N, gated, dtype, kernelLength, frequencies, keptKernel } = c;
   const taps = kernelLength ? ` K=${kernelLength}` : "";
   const kept = frequencies ? ` dropped=${frequencies.dropped.join()}` : "";
-  return `${mode} ${pass} N=${N}${taps}${kept} ${dtype}${gated ? " gated" : ""}`;
+  const given = keptKernel ? ", kernel kept" : "";
+  return `${mode} ${pass} N=${N}${taps}${kept} ${dtype}${gated ? " gated" : ""}${given}`;
 }
 
 /** B and H, as the paper's benchmark cuts them. */
@@ -252,8 +269,9 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
     const { u, k: all, dy, pregate, postgate, ...out } = tensors;
     const k = { ...all, shape: [H, taps] };
     const gates = { pregate, postgate };
+    using kept = c.keptKernel && (await of.prepareKernel(k));
     const call = (encoder?: GPUCommandEncoder): Promise<unknown> => {
-      if (!dy) return of.forward(u, k, { ...gates, out: out.y, encoder });
+      if (!dy) return of.forward(u, kept ?? k, { ...gates, out: out.y, encoder });
       const gradients = { ...out, dk: { ...out.dk!, shape: k.shape } };
       return of.backward(dy, u, k, { ...gates, out: gradients, encoder });
     };
@@ -268,6 +286,7 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
     const floor = (touched / run.bandwidth) * 1e3;
     const ours = {
       ...{ case: caseName(c), mode, pass, gated, B, H, L, K, N, dtype },
+      ...(c.keptKernel && { kept_kernel: c.keptKernel }),
       ...{ ours_ms: round(ms), ours_min_ms: round(times[0]!) },
       scaled_ms: round((ms * allRows) / (B * H)),
       ...{ floor_ms: round(floor), over_floor: round(ms / floor) },
@@ -303,7 +322,7 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
     for (const [peer, peerDtype] of peersOf(c)) {
       const shape = { B, H, L, N, dtype: peerDtype };
       const answer = await torch.measure({ ...shape, peer, gated, pass, rounds });
-      if (answer.ms) records.push({ ...ours, ...compared(answer, peer, peerDtype, ms) });
+      if (!answer.refusal) records.push({ ...ours, ...compared(answer, peer, peerDtype, ms) });
     }
     return records.length > 0 ? records : [alone];
   } finally {
@@ -312,8 +331,9 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
 }
 
 /** Who a case meets, and in which type: flash-fft-conv in both of half precision where it is the bar, for the faster counts. */
-function peersOf({ mode, pass, dtype }: GpuCase): [TorchCase["peer"], Dtype][] {
+function peersOf({ mode, pass, dtype, keptKernel }: GpuCase): [TorchCase["peer"], Dtype][] {
   const flash = "flash-fft-conv";
+  if (keptKernel) return [[kittens, dtype]];
   if (dtype === "float32") return [["rfft", dtype]];
   if (dtype === "bfloat16") return [[flash, dtype]];
   const both = mode === "causal" && pass === "forward";
@@ -323,19 +343,19 @@ function peersOf({ mode, pass, dtype }: GpuCase): [TorchCase["peer"], Dtype][] {
   ];
 }
 
-/** What a record says of a peer that took part. */
+/** What a record says of a peer that took part; one whose answer is wrong has no time. */
 export function compared(
-  { ms = [], error, bytes }: TorchAnswer,
+  { ms, error, bytes }: TorchAnswer,
   peer: string,
   dtype: string,
   oursMs: number,
 ): Pick<GpuRecord, (`peer${string}` & keyof GpuRecord) | "ratio"> {
-  const peerMs = median(ms);
+  const peerMs = ms ? median(ms) : null;
   return {
-    ...{ peer, peer_dtype: dtype, peer_ms: round(peerMs) },
+    ...{ peer, peer_dtype: dtype, peer_ms: peerMs && round(peerMs) },
     peer_rel_error: error == null ? null : round(error),
     peer_workspace_bytes: bytes ?? null,
-    ratio: round(peerMs / oursMs),
+    ratio: peerMs && round(peerMs / oursMs),
   };
 }
 
