@@ -18,6 +18,11 @@ const eachMs = 200;
 /** Less than any call takes: what a difference of two times may come to where something else disturbs them. */
 const leastSeconds = 1e-7;
 
+/** How many times the samples of a call are taken at once, at most: its time says little of much longer ones. */
+const mostGrowth = 16;
+
+const powerBelow = (x: number): number => 2 ** Math.floor(Math.log2(x));
+
 /** Seconds of a call. */
 async function rowSeconds(
   { problem, plan, workload }: TimedGpuRow,
@@ -43,12 +48,18 @@ export async function measureGpu(
   onRow: (what: string, fraction: number) => void,
 ): Promise<{ readonly device: DeviceSpec; readonly defaults: readonly string[] }> {
   const limits = backend.limits(usualWorkspace);
-  const first = gpuRows(defaultGpu, limits, fewestSamples).find((r) => r.problem.length === 2048)!;
-  onRow("how many rows to take", 0);
-  const ms = 1e3 * (await rowSeconds(first, device));
-  const wanted = 2 ** Math.floor(Math.log2((fewestSamples * wantedMs) / ms));
-  const room = Math.min(mostSamples, 2 ** Math.floor(Math.log2(limits.bindingBytes / 4)));
-  const rows = gpuRows(defaultGpu, limits, Math.max(fewestSamples, Math.min(room, wanted)));
+  const room = Math.min(mostSamples, powerBelow(limits.bindingBytes / 4));
+  let count = fewestSamples;
+  for (;;) {
+    const first = gpuRows(defaultGpu, limits, count).find((r) => r.problem.length === 2048)!;
+    onRow("how many rows to take", 0);
+    const ms = 1e3 * (await rowSeconds(first, device));
+    // A short call takes longer than its samples, so that many more of them may be taken than it says.
+    const wanted = powerBelow((count * wantedMs) / ms);
+    if (count === room || wanted <= count) break;
+    count = Math.min(room, wanted, mostGrowth * count);
+  }
+  const rows = gpuRows(defaultGpu, limits, count);
   let done = 1;
   const { device: found, defaults } = await measured(
     rows.map(({ what }) => what),
