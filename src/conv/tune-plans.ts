@@ -106,15 +106,17 @@ export async function timePlans(
   const { batch, channels } = options;
   const open = (plan?: string): Promise<FlashFFTConv> =>
     FlashFFTConv.createFor({ ...options, ...(plan === undefined ? {} : { plan }) }, "tune");
+  // The planner's own object lends the arrays of all calls.
   const planned = await open();
   const { workload, candidates } = planned.explain();
-  planned.dispose();
   const tried = candidates.slice(0, mostPlans);
-  const check = checkOf(problem);
   const timing = new CallTiming(problem, { batch, channels, gates });
   const all = tried.length + finalists * rounds;
   let done = 0;
   try {
+    // Calls that there is no room for are no plan's fault.
+    await timing.open(planned);
+    const check = checkOf(problem);
     const timed: TimedPlan[] = [];
     for (const candidate of tried) {
       onPlan(candidate.plan, done++ / all);
@@ -151,6 +153,7 @@ export async function timePlans(
     }
   } finally {
     timing.free();
+    planned.dispose();
   }
 }
 
@@ -202,7 +205,7 @@ function refuse(plans: readonly TimedPlan[]): never {
   throw new BackendError({
     call: "tune",
     requirement: "a backend that computes a plan of the problem",
-    value: `for each of ${plans.length} plans: ${plans[0]!.failure}`,
+    value: `for each of ${plans.length} plans: ${plans[0]!.failure!.replace(/\.$/, "")}`,
     remedy: "Run flashfftconv verify for these lengths, and please report what it prints.",
   });
 }

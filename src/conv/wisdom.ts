@@ -113,15 +113,21 @@ function node(): NodeParts | undefined {
   return { fs: get("node:fs"), os: get("node:os"), path: get("node:path"), env: process.env };
 }
 
-/** Where `tune` keeps its numbers: FLASHFFTCONV_CACHE, or the user's cache folder. */
+/** The user's own folder for caches of ours; undefined for a user without a home, as a container may have. */
+function userFolder({ env, os, path }: NodeParts): string | undefined {
+  try {
+    return path.join(env.XDG_CACHE_HOME || path.join(os.homedir(), ".cache"), "flashfftconv");
+  } catch {
+    return undefined;
+  }
+}
+
+/** Where `tune` keeps its numbers: FLASHFFTCONV_CACHE, or the user's cache folder; undefined where there is neither. */
 export function wisdomPath(): string | undefined {
   const parts = node();
-  if (!parts) return undefined;
-  const { env, os, path } = parts;
-  const folder =
-    env.FLASHFFTCONV_CACHE ??
-    path.join(env.XDG_CACHE_HOME ?? path.join(os.homedir(), ".cache"), "flashfftconv");
-  return path.join(folder, "device.json");
+  // A variable that is set to nothing names no folder.
+  const folder = parts && (parts.env.FLASHFFTCONV_CACHE || userFolder(parts));
+  return folder && parts.path.join(folder, "device.json");
 }
 
 let read: { readonly path: string | undefined; readonly wisdom: Wisdom } | undefined;
@@ -254,6 +260,31 @@ export function keepDevice(machine: string, device: DeviceSpec): string | undefi
   return keep(() => ({ [machine]: device }));
 }
 
+function refuseFolder(path: string, cause: unknown): never {
+  const parts = {
+    call: "tune",
+    requirement: "a cache folder that can be written to",
+    value: `${show(path)} (${(cause as Error).message})`,
+    remedy: "Name another folder in the environment variable FLASHFFTCONV_CACHE.",
+  };
+  throw new FileError(parts, cause);
+}
+
+/**
+ * Make the folder of the file, before anything is measured for it.
+ * @throws FileError where it cannot be written to.
+ */
+export function makeFolder(file: string): void {
+  const { fs, path } = node()!;
+  const folder = path.dirname(file);
+  try {
+    fs.mkdirSync(folder, { recursive: true });
+    fs.accessSync(folder, fs.constants.W_OK);
+  } catch (cause) {
+    refuseFolder(file, cause);
+  }
+}
+
 /** Put something in place of what the file has there; returns the file. */
 function keep(change: (found: Wisdom) => Wisdom): string | undefined {
   const path = wisdomPath();
@@ -270,13 +301,7 @@ function keep(change: (found: Wisdom) => Wisdom): string | undefined {
     fs.renameSync(temporary, path);
   } catch (cause) {
     if (fs.existsSync(temporary)) fs.rmSync(temporary);
-    const parts = {
-      call: "tune",
-      requirement: "a cache folder that can be written to",
-      value: `${show(path)} (${(cause as Error).message})`,
-      remedy: "Name another folder in the environment variable FLASHFFTCONV_CACHE.",
-    };
-    throw new FileError(parts, cause);
+    refuseFolder(path, cause);
   }
   read = undefined;
   return path;

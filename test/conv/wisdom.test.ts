@@ -3,10 +3,23 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { deviceFor, gpuDeviceFor, keepDevice, keepPlan, keptPlan } from "../../src/conv/wisdom.ts";
+import {
+  deviceFor,
+  gpuDeviceFor,
+  keepDevice,
+  keepPlan,
+  keptPlan,
+  wisdomPath,
+} from "../../src/conv/wisdom.ts";
 import { FileError } from "../../src/errors.ts";
 import { defaultCpu, defaultGpu } from "../../src/plan/device.ts";
 import { createProblem } from "../../src/plan/problem.ts";
+
+/** As the library gets them, so that they can be replaced. */
+const node = {
+  os: process.getBuiltinModule("node:os"),
+  path: process.getBuiltinModule("node:path"),
+};
 
 let folder: string;
 beforeEach(() => {
@@ -75,6 +88,21 @@ test("a folder that cannot be written to is a FileError that says how to name an
   vi.stubEnv("FLASHFFTCONV_CACHE", blocked);
   expect(() => keepDevice("simd", measured)).toThrow(FileError);
   expect(() => keepDevice("simd", measured)).toThrow(/FLASHFFTCONV_CACHE/);
+});
+
+test("variables that are set to nothing name no folder, and a user may have no home", () => {
+  const { path } = node;
+  vi.stubEnv("FLASHFFTCONV_CACHE", "");
+  vi.stubEnv("XDG_CACHE_HOME", folder);
+  expect(wisdomPath()).toBe(path.join(folder, "flashfftconv", "device.json"));
+  vi.stubEnv("XDG_CACHE_HOME", "");
+  expect(wisdomPath()).toBe(path.join(node.os.homedir(), ".cache", "flashfftconv", "device.json"));
+  vi.spyOn(node.os, "homedir").mockImplementation(() => {
+    throw new Error("ENOENT");
+  });
+  expect(wisdomPath()).toBeUndefined();
+  expect(deviceFor("relaxed-simd")).toBe(defaultCpu);
+  vi.restoreAllMocks();
 });
 
 const adapter = { key: "webgpu maker chip", name: "chip (driver 1.2)" };
