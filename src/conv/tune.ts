@@ -5,11 +5,19 @@ import type { DeviceSpec } from "../plan/device.ts";
 import { createProblem, integer, oneOf } from "../plan/problem.ts";
 import { checkOptions, known } from "./arguments.ts";
 import { backendFor, checkDevice } from "./gpu-runner.ts";
-import { usualRows } from "./open.ts";
+import { usualRows, usualWorkspace } from "./open.ts";
 import { bestInstructions, cpuMeasurements, measureCpu } from "./tune-cpu.ts";
 import { measureGpu } from "./tune-gpu.ts";
 import { type Task, type TunedPlan, type TuneProblem, timePlans } from "./tune-plans.ts";
-import { deviceFor, gpuDeviceFor, keepDevice, keepPlan, makeFolder, wisdomPath } from "./wisdom.ts";
+import {
+  deviceFor,
+  gpuDeviceFor,
+  keepDevice,
+  keepPlan,
+  makeFolder,
+  plannedOn,
+  wisdomPath,
+} from "./wisdom.ts";
 
 /** What tuning may be told and may tell. */
 export interface TuneOptions {
@@ -132,8 +140,8 @@ async function tunePlans(
       signal?.throwIfAborted();
       onProgress?.((i + fraction) / tasks.length, `${show(task.problem.length)} samples: ${plan}`);
     });
-    const { problem, batch, channels, plan, ms } = tuned;
-    const plannedFor = gpu ? { batch, channels } : { rows, threads };
+    const { problem, plan, ms } = tuned;
+    const plannedFor = gpu ? plannedOn(gpu.limits(usualWorkspace), tuned) : { rows, threads };
     keepPlan(machine, problem, plannedFor, { plan, ms, source: measuredNow() });
     plans.push(tuned);
   }

@@ -6,6 +6,8 @@ import type { Instructions } from "../backend/features.ts";
 import { FileError, show } from "../errors.ts";
 import type { DeviceSpec, DirectSeconds } from "../plan/device.ts";
 import { defaultCpu, defaultGpu } from "../plan/device.ts";
+import type { WorkgroupLimits } from "../plan/pass-candidates.ts";
+import type { GpuWorkload } from "../plan/pass-planner.ts";
 import type { Problem } from "../plan/problem.ts";
 
 /** Default specifications: what each instruction set makes of the machine in defaultCpu. */
@@ -205,10 +207,19 @@ export interface KeptPlan {
   readonly source: string;
 }
 
-/** Rows and threads that a plan is for: a plan is taken again where all of them are the same. */
+/** Rows, threads and, on a GPU, limits that a plan is for: a plan is taken again where all of them are the same. */
 export type PlannedFor = Readonly<
-  Record<"batch" | "channels", number> | Record<"rows" | "threads", number>
+  | Record<"batch" | "channels" | "threads" | "sharedBytes", number>
+  | Record<"rows" | "threads", number>
 >;
+
+/** What a GPU's plan is for. A device of the user's may have lower limits than its adapter, and other plans are the best there. */
+export function plannedOn(
+  { threads, sharedBytes }: WorkgroupLimits,
+  { batch, channels }: GpuWorkload,
+): PlannedFor {
+  return { batch, channels, threads, sharedBytes };
+}
 
 /** What a plan is kept under. */
 function planKey(problem: Problem, rows: PlannedFor): string {

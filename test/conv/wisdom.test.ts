@@ -9,6 +9,7 @@ import {
   keepDevice,
   keepPlan,
   keptPlan,
+  plannedOn,
   wisdomPath,
 } from "../../src/conv/wisdom.ts";
 import { FileError } from "../../src/errors.ts";
@@ -129,7 +130,9 @@ test.each([
 });
 
 const problem = createProblem({ length: 4096, dtype: "float16" }, "test");
-const rows = { batch: 8, channels: 64 };
+const limits = { threads: 256, sharedBytes: 32_768, values: 8 };
+const workload = { batch: 8, channels: 64 };
+const rows = plannedOn(limits, workload);
 const won = { plan: "halves 4096: 8·16·32 ×128 split", ms: 0.25, source: "measured by tune" };
 
 test("a plan is kept for its machine, problem and rows alone, beside all else", () => {
@@ -144,6 +147,8 @@ test("a plan is kept for its machine, problem and rows alone, beside all else", 
     keptPlan("simd", problem, rows),
     keptPlan("webgpu", problem, rows),
     keptPlan(adapter.key, problem, { ...rows, channels: 65 }),
+    keptPlan(adapter.key, problem, plannedOn({ ...limits, sharedBytes: 16_384 }, workload)),
+    keptPlan(adapter.key, problem, plannedOn({ ...limits, threads: 1024 }, workload)),
     keptPlan("simd", problem, { rows: 512, threads: 1 }),
     keptPlan(adapter.key, { ...problem, dtype: "float32" }, rows),
     keptPlan(adapter.key, { ...problem, kernelLength: 4095 }, rows),
