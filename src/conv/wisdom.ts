@@ -5,7 +5,7 @@
 import type { Instructions } from "../backend/features.ts";
 import { FileError, show } from "../errors.ts";
 import type { DeviceSpec, DirectSeconds } from "../plan/device.ts";
-import { defaultCpu, defaultGpu } from "../plan/device.ts";
+import { defaultCpu, defaultGpu, scaledDirect } from "../plan/device.ts";
 import type { WorkgroupLimits } from "../plan/pass-candidates.ts";
 import type { GpuWorkload } from "../plan/pass-planner.ts";
 import type { Problem } from "../plan/problem.ts";
@@ -151,20 +151,6 @@ function wisdom(): Wisdom {
   return found;
 }
 
-/**
- * Prices in the time domain, which `tune` does not measure: the defaults of an instruction set, scaled as the time that a
- * transform takes for a point.
- */
-export function scaledDirect(instructions: Instructions, pointSeconds: number): DirectSeconds {
-  const usual = defaults[instructions];
-  const factor = pointSeconds / usual.pointSeconds;
-  const { block, output, tap, loadedTap } = usual.directSeconds!;
-  return {
-    ...{ block: factor * block, output: factor * output },
-    ...{ tap: factor * tap, loadedTap: factor * loadedTap },
-  };
-}
-
 /** What was measured of an instruction set or an adapter, if it was. */
 function measuredDevice(machine: string): DeviceSpec | undefined {
   const tuned = wisdom()[machine];
@@ -178,10 +164,13 @@ function measuredDevice(machine: string): DeviceSpec | undefined {
 
 /** The description that plans of an instruction set are priced with. */
 export function deviceFor(instructions: Instructions): DeviceSpec {
-  const tuned = measuredDevice(instructions);
-  if (!tuned) return defaults[instructions];
-  const directSeconds = tuned.directSeconds ?? scaledDirect(instructions, tuned.pointSeconds);
-  return { ...tuned, directSeconds };
+  const usual = defaults[instructions];
+  return withDirect(measuredDevice(instructions), usual) ?? usual;
+}
+
+/** A description with prices in the time domain, which files of before there were any lack. */
+function withDirect(tuned: DeviceSpec | undefined, usual: DeviceSpec): DeviceSpec | undefined {
+  return tuned && { directSeconds: scaledDirect(usual, tuned.pointSeconds), ...tuned };
 }
 
 /** An adapter: what its numbers are kept under, and what people call it. */
@@ -192,7 +181,7 @@ export interface Adapter {
 
 /** The description that plans on an adapter are priced with. */
 export function gpuDeviceFor({ key, name }: Adapter): DeviceSpec {
-  const tuned = measuredDevice(key);
+  const tuned = withDirect(measuredDevice(key), defaultGpu);
   // Passes are priced with three memories.
   if (tuned?.memory.length === defaultGpu.memory.length) return tuned;
   return { ...defaultGpu, name: `${defaultGpu.name}, on ${name}` };

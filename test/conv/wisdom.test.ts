@@ -114,6 +114,9 @@ test("a GPU's description is kept for its adapter alone, beside those of the CPU
   keepDevice(adapter.key, measuredGpu);
   expect(gpuDeviceFor(adapter)).toEqual(measuredGpu);
   expect(deviceFor("simd")).toEqual(measured);
+  const { directSeconds: usual, ...old } = measuredGpu;
+  keepDevice(adapter.key, { ...old, pointSeconds: 2 * old.pointSeconds });
+  expect(gpuDeviceFor(adapter).directSeconds!.tap).toBe(2 * usual!.tap);
   const other = { key: "webgpu maker other", name: "other" };
   expect(gpuDeviceFor(other)).toEqual({ ...defaultGpu, name: "default GPU, on other" });
 });
