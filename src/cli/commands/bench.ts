@@ -43,7 +43,7 @@ export const benchCommand: Command = {
   ],
   notes: `
 Times are medians of repeated calls with the kernel's spectrum kept; on a GPU, of the device, with all tensors in its
-memory. The first and the last row of each answer are
+memory, where predictions are of calls that transform the kernel too. The first and the last row of each answer are
 compared with the float64 oracle before anything is timed; an error above its bound makes the exit code 1.
 
 examples:
