@@ -10,6 +10,7 @@ import {
   InvalidArgumentError,
   tune,
 } from "../../src/index.ts";
+import type { ProblemOptions } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
 import { openDevice } from "../support/gpu.ts";
 
@@ -59,6 +60,22 @@ describe(`plans of problems on ${backend}`, () => {
       const u = new Float32Array(1200).fill(1);
       if (i === 0) expect((await conv.forward(u, u.subarray(0, 600)))[199]).toBeCloseTo(200, 2);
     }
+  });
+
+  test.each<[string, ProblemOptions]>([
+    ["a band", { length: 300, mode: "full", kernelLength: 50, frequencies: { band: [0, 0.1] } }],
+    [
+      "blocks",
+      {
+        ...{ length: 250, mode: "circular", period: 256, dtype: "float16" },
+        frequencies: { digits: [16, 16], dropped: [4, 8] },
+      },
+    ],
+  ])("plans of masked kernels answer as masked kernels do: %s", async (_, problem) => {
+    const { plans } = await tune({ backend, problems: [{ ...problem, ...rows }] });
+    for (const c of plans[0]!.candidates) expect(c).toMatchObject({ ms: expect.any(Number) });
+    using conv = await FlashFFTConv.create({ ...problem, ...rows, backend });
+    expect(conv.explain()).toMatchObject({ chosen: { plan: plans[0]!.plan }, measured: {} });
   });
 
   test("another plan than the planner's is taken, one that does not fit is not", async () => {
