@@ -285,20 +285,44 @@ export function makeFolder(file: string): void {
   }
 }
 
+/** How often, and after how many milliseconds, another process's lock is looked at again; then it was left behind. */
+const [lockTries, lockMs] = [200, 5];
+
+/** Hold the lock of a file while `work` reads and writes it, so that no process undoes what another one keeps. */
+function locked<T>(fs: NodeParts["fs"], path: string, work: () => T): T {
+  const lock = `${path}.lock`;
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (let tries = 0; tries < lockTries; tries++) {
+    try {
+      fs.closeSync(fs.openSync(lock, "wx"));
+      break;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      Atomics.wait(pause, 0, 0, lockMs);
+    }
+  }
+  try {
+    return work();
+  } finally {
+    fs.rmSync(lock, { force: true });
+  }
+}
+
 /** Put something in place of what the file has there; returns the file. */
 function keep(change: (found: Wisdom) => Wisdom): string | undefined {
   const path = wisdomPath();
   if (!path) return undefined;
   const { fs, path: paths } = node()!;
-  // Another process may have kept something since.
-  read = undefined;
-  const found = wisdom();
-  const all = { ...found, ...change(found) };
   const temporary = `${path}.${process.pid}`;
   try {
     fs.mkdirSync(paths.dirname(path), { recursive: true });
-    fs.writeFileSync(temporary, `${JSON.stringify(all, null, 2)}\n`);
-    fs.renameSync(temporary, path);
+    locked(fs, path, () => {
+      // Another process may have kept something since.
+      read = undefined;
+      const found = wisdom();
+      fs.writeFileSync(temporary, `${JSON.stringify({ ...found, ...change(found) }, null, 2)}\n`);
+      fs.renameSync(temporary, path);
+    });
   } catch (cause) {
     if (fs.existsSync(temporary)) fs.rmSync(temporary);
     refuseFolder(path, cause);

@@ -1,7 +1,9 @@
 /** What `tune` keeps is read back; a file that is anything else never stands in the way. */
+import { execFile } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import {
   deviceFor,
@@ -162,6 +164,30 @@ test("a plan is kept for its machine, problem and rows alone, beside all else", 
     ),
   ];
   expect(others).toEqual(others.map(() => undefined));
+});
+
+test("processes that keep plans at once keep them all", async () => {
+  const keep = new URL("../../dist/conv/wisdom.js", import.meta.url).href;
+  const script = `import { keepPlan } from ${JSON.stringify(keep)};
+    const [, id] = process.argv;
+    for (let length = 0; length < 20; length++)
+      keepPlan(id, { length }, { rows: 1, threads: 1 }, { plan: "", ms: 1, source: "" });`;
+  const run = promisify(execFile);
+  const start = (id: string) =>
+    run(process.execPath, ["--input-type=module", "-e", script, id], { env: { ...process.env } });
+  await Promise.all(["a", "b", "c"].map(start));
+  const cache = join(folder, "cache");
+  const { plans } = JSON.parse(readFileSync(join(cache, "device.json"), "utf8"));
+  const counts = ["a", "b", "c"].map((id) => Object.keys(plans[id]).length);
+  expect([counts, readdirSync(cache)]).toEqual([[20, 20, 20], ["device.json"]]);
+});
+
+test("a lock that somebody left behind stands in nobody's way for long", () => {
+  const path = keepPlan(adapter.key, problem, rows, won)!;
+  writeFileSync(`${path}.lock`, "");
+  keepPlan(adapter.key, problem, { ...rows, batch: 9 }, { ...won, ms: 1 });
+  expect(keptPlan(adapter.key, problem, { ...rows, batch: 9 })?.ms).toBe(1);
+  expect(readdirSync(join(folder, "cache"))).toEqual(["device.json"]);
 });
 
 test("frequencies are part of a problem", () => {
