@@ -197,19 +197,7 @@ export class WebGpuBackend {
   /** A storage buffer of zeros that becomes the caller's. */
   async gift(bytes: number, call: string): Promise<GPUBuffer> {
     this.#alive(call);
-    const size = Math.max(16, Math.ceil(bytes / 16) * 16);
-    const { device } = this;
-    if (size > device.limits.maxBufferSize)
-      throw outOfMemory(call, size, "the device's limit of one buffer");
-    device.pushErrorScope("out-of-memory");
-    const buffer = device.createBuffer({
-      size,
-      usage: usage.storage | usage.copyTo | usage.copyFrom,
-      mappedAtCreation: false,
-    });
-    const error = await device.popErrorScope();
-    if (error) throw outOfMemory(call, size, error.message);
-    return buffer;
+    return storageBuffer(this.device, bytes, call);
   }
 
   release(buffer: GPUBuffer): void {
@@ -420,6 +408,29 @@ export function adapterName(info: GPUAdapterInfo | undefined): string {
 export function adapterKey(info: GPUAdapterInfo | undefined): string {
   const { vendor, architecture, device, description } = info ?? {};
   return ["webgpu", vendor, architecture, device || description].filter(Boolean).join(" ");
+}
+
+/**
+ * A storage buffer of zeros on a device.
+ * @throws BackendError where the device has no room for it.
+ */
+export async function storageBuffer(
+  device: GPUDevice,
+  bytes: number,
+  call: string,
+): Promise<GPUBuffer> {
+  const size = Math.max(16, Math.ceil(bytes / 16) * 16);
+  if (size > device.limits.maxBufferSize)
+    throw outOfMemory(call, size, "the device's limit of one buffer");
+  device.pushErrorScope("out-of-memory");
+  const buffer = device.createBuffer({
+    size,
+    usage: usage.storage | usage.copyTo | usage.copyFrom,
+    mappedAtCreation: false,
+  });
+  const error = await device.popErrorScope();
+  if (error) throw outOfMemory(call, size, error.message);
+  return buffer;
 }
 
 function outOfMemory(call: string, bytes: number, message: string): BackendError {

@@ -34,20 +34,30 @@ export async function medianMs(budget: number, call: () => unknown): Promise<num
   return times[times.length >> 1]!;
 }
 
-/** Tensors of a GPU's calls, which any object on its device may use. */
-type GpuTensors = Readonly<Record<"u" | "k" | "out", GpuTensor>> & {
-  readonly gates: { readonly pregate?: GpuTensor; readonly postgate?: GpuTensor };
-};
+/** Tensors of calls with values of random samples, which any object of the same backend may use. */
+interface Tensors<T> {
+  readonly u: T;
+  readonly out: T;
+  readonly gates: { readonly pregate?: T; readonly postgate?: T };
+}
+
+/** Those of a GPU. */
+interface OnGpu {
+  readonly timing: GpuTiming;
+  readonly tensors: Tensors<GpuTensor> & { readonly k: GpuTensor };
+}
+type Samples = Float32Array | Uint16Array;
 
 /**
  * Forward calls of objects for one problem, timed as the cost model prices them: on a GPU of the device, from taps; on the CPU
- * with the spectrum of k kept, in arrays that the object lends.
+ * with the spectrum of k kept, in arrays that an object lends.
  */
 export class CallTiming {
   readonly #problem: Problem;
   readonly #shape: CallShape;
   readonly #block: SampleArray;
-  #gpu: { readonly timing: GpuTiming; readonly tensors: GpuTensors } | undefined;
+  #onGpu: OnGpu | undefined;
+  #onCpu: Tensors<Samples> | undefined;
   readonly #calls = new WeakMap<FlashFFTConv, () => unknown>();
 
   constructor(problem: Problem, shape: CallShape) {
@@ -56,12 +66,21 @@ export class CallTiming {
     this.#block = encode(normalSamples(normalSource(1), blockSize), problem.dtype);
   }
 
+  /**
+   * Make the tensors of all calls, where an object computes: on the CPU they are that object's, which must outlive the timing.
+   * @throws BackendError where there is no room for them.
+   */
+  async open(conv: FlashFFTConv): Promise<void> {
+    const { device } = conv;
+    if (device) await this.#openGpu(new GpuTiming(device, "tune"));
+    else this.#onCpu ??= this.#lent(conv);
+  }
+
   /** Milliseconds of a call, in about so many: the compiling that a first call waits for is not counted. */
   async ms(conv: FlashFFTConv, budget: number): Promise<number> {
-    const { device } = conv;
-    if (!device) return medianMs(budget, await this.#onCpu(conv));
-    this.#gpu ??= this.#openGpu(new GpuTiming(device));
-    const { timing, tensors } = this.#gpu;
+    if (!this.#onGpu && !this.#onCpu) await this.open(conv);
+    if (!this.#onGpu) return medianMs(budget, await this.#callOf(conv));
+    const { timing, tensors } = this.#onGpu;
     const { u, k, out, gates } = tensors;
     try {
       return await timing.median(budget, (encoder) =>
@@ -72,47 +91,64 @@ export class CallTiming {
     }
   }
 
-  #openGpu(timing: GpuTiming) {
+  async #openGpu(timing: GpuTiming): Promise<void> {
     const { batch, channels, gates } = this.#shape;
     const { length, kernelLength, outputLength } = this.#problem;
-    const rows = (width: number): GpuTensor => timing.upload(this.#block, [batch, channels, width]);
+    const rows = (width: number): Promise<GpuTensor> =>
+      timing.upload(this.#block, [batch, channels, width]);
     const taps = Float32Array.from(normalSamples(normalSource(2), blockSize));
-    const tensors: GpuTensors = {
-      u: rows(length),
-      k: timing.upload(taps, [channels, kernelLength]),
-      out: rows(outputLength),
-      gates: gates ? { pregate: rows(length), postgate: rows(outputLength) } : {},
-    };
-    return { timing, tensors };
+    try {
+      const tensors = {
+        u: await rows(length),
+        k: await timing.upload(taps, [channels, kernelLength]),
+        out: await rows(outputLength),
+        gates: gates ? { pregate: await rows(length), postgate: await rows(outputLength) } : {},
+      };
+      this.#onGpu = { timing, tensors };
+    } catch (error) {
+      timing.free();
+      throw error;
+    }
   }
 
-  async #onCpu(conv: FlashFFTConv): Promise<() => unknown> {
-    const known = this.#calls.get(conv);
-    if (known) return known;
+  #lent(conv: FlashFFTConv): Tensors<Samples> {
     const { batch, channels, gates } = this.#shape;
-    const filled = (array: Float32Array | Uint16Array): Float32Array | Uint16Array => {
+    const filled = (array: Samples): Samples => {
       const block = this.#block as typeof array;
       for (let at = 0; at < array.length; at += block.length)
         array.set(block.subarray(0, array.length - at), at);
       return array;
     };
-    const u = filled(conv.allocateInput(batch, channels));
-    const out = conv.allocateOutput(batch, channels);
-    const both = gates && {
-      pregate: filled(conv.allocateInput(batch, channels)),
-      postgate: filled(conv.allocateOutput(batch, channels)),
+    return {
+      u: filled(conv.allocateInput(batch, channels)),
+      out: conv.allocateOutput(batch, channels),
+      gates: gates
+        ? {
+            pregate: filled(conv.allocateInput(batch, channels)),
+            postgate: filled(conv.allocateOutput(batch, channels)),
+          }
+        : {},
     };
+  }
+
+  /** The call of an object on the CPU, its kernel prepared. */
+  async #callOf(conv: FlashFFTConv): Promise<() => unknown> {
+    const known = this.#calls.get(conv);
+    if (known) return known;
+    const { u, out, gates } = this.#onCpu!;
+    // An object of one thread moves to the memory that arrays are lent from when it lends one.
+    conv.allocateOutput(1, 1);
     const source = normalSource(2);
-    const taps = new Float32Array(channels * this.#problem.kernelLength);
+    const taps = new Float32Array(this.#shape.channels * this.#problem.kernelLength);
     for (let i = 0; i < taps.length; i++) taps[i] = source();
     const kernel = await conv.prepareKernel(taps);
-    const call = (): unknown => conv.forward(u, kernel, { out, ...both });
+    const call = (): unknown => conv.forward(u, kernel, { out, ...gates });
     this.#calls.set(conv, call);
     return call;
   }
 
   /** Destroy the buffers. */
   free(): void {
-    this.#gpu?.timing.free();
+    this.#onGpu?.timing.free();
   }
 }

@@ -250,8 +250,11 @@ function namedPlan(
 /** Candidates shown in the printed table. */
 const shown = 8;
 
-const ms = (x: number): string =>
-  x < 0.1 ? `${(x * 1e3).toFixed(2)} µs` : `${x.toPrecision(3)} ms`;
+/** Milliseconds as they are read: a GPU's share of a short row is nanoseconds. */
+function ms(x: number): string {
+  if (x > 0 && x < 1e-4) return `${(x * 1e6).toPrecision(3)} ns`;
+  return x < 0.1 ? `${(x * 1e3).toFixed(2)} µs` : `${x.toPrecision(3)} ms`;
+}
 
 function leftOutLine({ bins, flops, bytes }: LeftOut): string {
   const share = ({ all, leftOut }: Saved): string => `${((100 * leftOut) / all).toFixed(1)} %`;

@@ -6,6 +6,7 @@
  */
 import type { Dtype } from "../dtype.ts";
 import type { DeviceSpec } from "../plan/device.ts";
+import { scaledDirect } from "../plan/device.ts";
 import type { WorkgroupLimits } from "../plan/pass-candidates.ts";
 import type { GpuWorkload, PassCandidate } from "../plan/pass-planner.ts";
 import { namedPasses, passCandidates } from "../plan/pass-planner.ts";
@@ -109,10 +110,12 @@ export function gpuRowSeconds(
 /** A device whose arithmetic, and each of whose memories, take exp(z) times as long. */
 function slowed(device: DeviceSpec, z: readonly number[]): DeviceSpec {
   const factor = Math.exp(z[0]!);
+  const pointSeconds = device.pointSeconds * factor;
   return {
     ...device,
     generalFlops: device.generalFlops / factor,
-    pointSeconds: device.pointSeconds * factor,
+    pointSeconds,
+    directSeconds: scaledDirect(device, pointSeconds),
     memory: device.memory.map((m, i) => ({ ...m, bandwidth: m.bandwidth / Math.exp(z[i + 1]!) })),
   };
 }

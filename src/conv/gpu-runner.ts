@@ -24,7 +24,7 @@ import { GpuCalls } from "./gpu-calls.ts";
 import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { Request, Rows, Runner } from "./runner.ts";
-import { gpuDeviceFor, keptPlan } from "./wisdom.ts";
+import { gpuDeviceFor, keptPlan, plannedOn } from "./wisdom.ts";
 
 /** Buffers of calls besides their tensors and kept spectra. */
 const workspace: ReadonlySet<string> = new Set<BufferName>([
@@ -131,7 +131,10 @@ export async function openGpuRunnerOn(
   const candidates = gpuCandidates(problem, device, limits, workload);
   const [cheapest] = candidates;
   if (!cheapest) refusePeriod(problem, call);
-  const kept = options.plan === undefined ? keptPlan(backend.key, problem, workload) : undefined;
+  const kept =
+    options.plan === undefined
+      ? keptPlan(backend.key, problem, plannedOn(limits, workload))
+      : undefined;
   // One that does not fit is another version's, or of a device with other limits.
   const measured = kept && namedGpuPlans(kept.plan, problem, device, limits, workload)?.chosen;
   const plans =

@@ -2,6 +2,7 @@
  * Times of calls on a GPU: tensors in buffers of its own and many calls in a submission, so that neither copies nor the
  * way to the device and back count.
  */
+import { storageBuffer } from "../backend/webgpu.ts";
 import type { SampleArray } from "../dtype.ts";
 import type { GpuTensor } from "./arguments.ts";
 import type { FlashFFTConv } from "./conv.ts";
@@ -9,8 +10,6 @@ import type { FlashFFTConv } from "./conv.ts";
 type Device = NonNullable<FlashFFTConv["device"]>;
 type Encoder = ReturnType<Device["createCommandEncoder"]>;
 
-/** Usage of buffers: storage, and a target of copies. */
-const usage = 0x80 | 0x8;
 /** Calls of one submission: about a tenth of a second of work. */
 const submissionMs = 100;
 const mostCalls = 400;
@@ -27,19 +26,25 @@ const longestWakeMs = 4000;
 /** Buffers for calls, and the clock. */
 export class GpuTiming {
   readonly #device: Device;
+  readonly #call: string;
   readonly #buffers: GPUBuffer[] = [];
   /** When the device was last seen at work. */
   #worked = Number.NEGATIVE_INFINITY;
 
-  constructor(device: Device) {
+  /** @param call the call that errors name. */
+  constructor(device: Device, call: string) {
     this.#device = device;
+    this.#call = call;
   }
 
-  /** Samples in a new buffer of a shape, which lives until `free`: again and again where it has more, in whole words. */
-  upload(samples: SampleArray, shape: readonly number[]): GpuTensor {
+  /**
+   * Samples in a new buffer of a shape, which lives until `free`: again and again where it has more, in whole words.
+   * @throws BackendError where the device has no room for it.
+   */
+  async upload(samples: SampleArray, shape: readonly number[]): Promise<GpuTensor> {
     const all = shape.reduce((a, b) => a * b, samples.BYTES_PER_ELEMENT);
     const size = Math.ceil(all / 4) * 4;
-    const data = this.#device.createBuffer({ size, usage });
+    const data = await storageBuffer(this.#device, size, this.#call);
     this.#buffers.push(data);
     const bytes = new Uint8Array(Math.ceil(samples.byteLength / 4) * 4);
     bytes.set(new Uint8Array(samples.buffer, samples.byteOffset, samples.byteLength));

@@ -5,10 +5,11 @@
 import type { Instructions } from "../backend/features.ts";
 import { features } from "../backend/features.ts";
 import type { DeviceSpec } from "../plan/device.ts";
+import { scaledDirect } from "../plan/device.ts";
 import { FlashFFTConv } from "./conv.ts";
 import { type Fit, fitDevice, timedRows } from "./fit.ts";
 import { measured } from "./measure.ts";
-import { defaultDevice, scaledDirect } from "./wisdom.ts";
+import { defaultDevice } from "./wisdom.ts";
 
 const warmUp = 60;
 const rounds = 15;
@@ -105,6 +106,6 @@ export async function measureCpu(
     defaultDevice(instructions),
     cacheBytes(),
   );
-  const directSeconds = scaledDirect(instructions, device.pointSeconds);
+  const directSeconds = scaledDirect(defaultDevice(instructions), device.pointSeconds);
   return { device: { ...device, name: `this machine, ${instructions}`, directSeconds }, defaults };
 }

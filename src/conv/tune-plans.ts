@@ -5,11 +5,13 @@ import { BackendError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import { oracleForward } from "../math/oracle.ts";
 import type { Problem, ProblemOptions } from "../plan/problem.ts";
+import { createProblem } from "../plan/problem.ts";
 import { compare, planBound } from "./accuracy.ts";
 import { CallTiming } from "./call-timing.ts";
 import { FlashFFTConv } from "./conv.ts";
 import type { PlanPrediction } from "./explain.ts";
 import { normalSamples, normalSource } from "./random.ts";
+import { sparsifyKernel } from "./sparsify.ts";
 
 /** A problem whose plans are timed: as `FlashFFTConv.create` will be asked for it. */
 export interface TuneProblem extends ProblemOptions {
@@ -80,15 +82,34 @@ export interface Task {
 /** Rows whose answers are checked: a pair that shares a kernel. */
 const checkedRows = 2;
 
+/** What rows u convolved with k must come to; with `frequencies`, with the masked kernel over its period. */
+function answerOf(
+  problem: Problem,
+  frequencies: ProblemOptions["frequencies"],
+  u: Float64Array,
+  k: Float32Array,
+): Float64Array {
+  const rows = { batch: checkedRows, channels: 1 };
+  if (!frequencies) return oracleForward(problem, { ...rows, u, k: Float64Array.from(k) });
+  const { mode, length, kernelLength, outputLength } = problem;
+  const period = mode === "circular" ? { period: problem.period } : {};
+  const sparse = sparsifyKernel(k, { mode, length, kernelLength, frequencies, ...period });
+  const options = { length: outputLength, kernelLength: sparse.period, period: sparse.period };
+  const whole = new Float64Array(checkedRows * outputLength);
+  for (let row = 0; row < checkedRows; row++)
+    whole.set(u.subarray(row * length, (row + 1) * length), row * outputLength);
+  return oracleForward(createProblem({ mode: "circular", ...options }, "tune"), {
+    ...{ ...rows, u: whole, k: Float64Array.from(sparse.taps) },
+  });
+}
+
 /** Inputs, and what a plan must answer: made once for all plans. */
-function checkOf(problem: Problem) {
+function checkOf(problem: Problem, { frequencies }: ProblemOptions) {
   const { length, kernelLength, outputLength, dtype } = problem;
   const source = normalSource(1);
   const u = encode(normalSamples(source, checkedRows * length), dtype);
   const k = Float32Array.from(normalSamples(source, kernelLength));
-  const exact = oracleForward(problem, {
-    ...{ batch: checkedRows, channels: 1, u: decode(u, dtype), k: Float64Array.from(k) },
-  });
+  const exact = answerOf(problem, frequencies, decode(u, dtype), k);
   return async (conv: FlashFFTConv, plan: string): Promise<string | undefined> => {
     const actual = await conv.forward(u, k);
     const bound = planBound("y", problem, checkedRows, plan);
@@ -106,15 +127,17 @@ export async function timePlans(
   const { batch, channels } = options;
   const open = (plan?: string): Promise<FlashFFTConv> =>
     FlashFFTConv.createFor({ ...options, ...(plan === undefined ? {} : { plan }) }, "tune");
+  // The planner's own object lends the arrays of all calls.
   const planned = await open();
   const { workload, candidates } = planned.explain();
-  planned.dispose();
   const tried = candidates.slice(0, mostPlans);
-  const check = checkOf(problem);
   const timing = new CallTiming(problem, { batch, channels, gates });
   const all = tried.length + finalists * rounds;
   let done = 0;
   try {
+    // Calls that there is no room for are no plan's fault.
+    await timing.open(planned);
+    const check = checkOf(problem, options);
     const timed: TimedPlan[] = [];
     for (const candidate of tried) {
       onPlan(candidate.plan, done++ / all);
@@ -151,6 +174,7 @@ export async function timePlans(
     }
   } finally {
     timing.free();
+    planned.dispose();
   }
 }
 
@@ -202,7 +226,7 @@ function refuse(plans: readonly TimedPlan[]): never {
   throw new BackendError({
     call: "tune",
     requirement: "a backend that computes a plan of the problem",
-    value: `for each of ${plans.length} plans: ${plans[0]!.failure}`,
+    value: `for each of ${plans.length} plans: ${plans[0]!.failure!.replace(/\.$/, "")}`,
     remedy: "Run flashfftconv verify for these lengths, and please report what it prints.",
   });
 }

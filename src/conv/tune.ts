@@ -5,11 +5,19 @@ import type { DeviceSpec } from "../plan/device.ts";
 import { createProblem, integer, oneOf } from "../plan/problem.ts";
 import { checkOptions, known } from "./arguments.ts";
 import { backendFor, checkDevice } from "./gpu-runner.ts";
-import { usualRows } from "./open.ts";
+import { usualRows, usualWorkspace } from "./open.ts";
 import { bestInstructions, cpuMeasurements, measureCpu } from "./tune-cpu.ts";
 import { measureGpu } from "./tune-gpu.ts";
 import { type Task, type TunedPlan, type TuneProblem, timePlans } from "./tune-plans.ts";
-import { deviceFor, gpuDeviceFor, keepDevice, keepPlan, wisdomPath } from "./wisdom.ts";
+import {
+  deviceFor,
+  gpuDeviceFor,
+  keepDevice,
+  keepPlan,
+  makeFolder,
+  plannedOn,
+  wisdomPath,
+} from "./wisdom.ts";
 
 /** What tuning may be told and may tell. */
 export interface TuneOptions {
@@ -84,12 +92,13 @@ export async function tune(options: TuneOptions = {}): Promise<Tuned> {
   if (path === undefined) {
     throw new UnsupportedError({
       call,
-      requirement: "a file system to keep the measured numbers in",
-      value: "a runtime without one",
-      remedy: "Run tune in Node.",
+      requirement: "a folder to keep what is measured in",
+      value: "a runtime without files, or a user without a home folder",
+      remedy: "Run tune in Node, and name a folder in the environment variable FLASHFFTCONV_CACHE.",
     });
   }
   signal?.throwIfAborted();
+  makeFolder(path);
   const tuned = await (tasks ? tunePlans(tasks, options) : tuneNumbers(onGpu, options));
   options.onProgress?.(1, "done");
   return { ...tuned, path };
@@ -131,8 +140,8 @@ async function tunePlans(
       signal?.throwIfAborted();
       onProgress?.((i + fraction) / tasks.length, `${show(task.problem.length)} samples: ${plan}`);
     });
-    const { problem, batch, channels, plan, ms } = tuned;
-    const plannedFor = gpu ? { batch, channels } : { rows, threads };
+    const { problem, plan, ms } = tuned;
+    const plannedFor = gpu ? plannedOn(gpu.limits(usualWorkspace), tuned) : { rows, threads };
     keepPlan(machine, problem, plannedFor, { plan, ms, source: measuredNow() });
     plans.push(tuned);
   }

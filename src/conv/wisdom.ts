@@ -5,7 +5,9 @@
 import type { Instructions } from "../backend/features.ts";
 import { FileError, show } from "../errors.ts";
 import type { DeviceSpec, DirectSeconds } from "../plan/device.ts";
-import { defaultCpu, defaultGpu } from "../plan/device.ts";
+import { defaultCpu, defaultGpu, scaledDirect } from "../plan/device.ts";
+import type { WorkgroupLimits } from "../plan/pass-candidates.ts";
+import type { GpuWorkload } from "../plan/pass-planner.ts";
 import type { Problem } from "../plan/problem.ts";
 
 /** Default specifications: what each instruction set makes of the machine in defaultCpu. */
@@ -113,15 +115,21 @@ function node(): NodeParts | undefined {
   return { fs: get("node:fs"), os: get("node:os"), path: get("node:path"), env: process.env };
 }
 
-/** Where `tune` keeps its numbers: FLASHFFTCONV_CACHE, or the user's cache folder. */
+/** The user's own folder for caches of ours; undefined for a user without a home, as a container may have. */
+function userFolder({ env, os, path }: NodeParts): string | undefined {
+  try {
+    return path.join(env.XDG_CACHE_HOME || path.join(os.homedir(), ".cache"), "flashfftconv");
+  } catch {
+    return undefined;
+  }
+}
+
+/** Where `tune` keeps its numbers: FLASHFFTCONV_CACHE, or the user's cache folder; undefined where there is neither. */
 export function wisdomPath(): string | undefined {
   const parts = node();
-  if (!parts) return undefined;
-  const { env, os, path } = parts;
-  const folder =
-    env.FLASHFFTCONV_CACHE ??
-    path.join(env.XDG_CACHE_HOME ?? path.join(os.homedir(), ".cache"), "flashfftconv");
-  return path.join(folder, "device.json");
+  // A variable that is set to nothing names no folder.
+  const folder = parts && (parts.env.FLASHFFTCONV_CACHE || userFolder(parts));
+  return folder && parts.path.join(folder, "device.json");
 }
 
 let read: { readonly path: string | undefined; readonly wisdom: Wisdom } | undefined;
@@ -143,20 +151,6 @@ function wisdom(): Wisdom {
   return found;
 }
 
-/**
- * Prices in the time domain, which `tune` does not measure: the defaults of an instruction set, scaled as the time that a
- * transform takes for a point.
- */
-export function scaledDirect(instructions: Instructions, pointSeconds: number): DirectSeconds {
-  const usual = defaults[instructions];
-  const factor = pointSeconds / usual.pointSeconds;
-  const { block, output, tap, loadedTap } = usual.directSeconds!;
-  return {
-    ...{ block: factor * block, output: factor * output },
-    ...{ tap: factor * tap, loadedTap: factor * loadedTap },
-  };
-}
-
 /** What was measured of an instruction set or an adapter, if it was. */
 function measuredDevice(machine: string): DeviceSpec | undefined {
   const tuned = wisdom()[machine];
@@ -170,10 +164,13 @@ function measuredDevice(machine: string): DeviceSpec | undefined {
 
 /** The description that plans of an instruction set are priced with. */
 export function deviceFor(instructions: Instructions): DeviceSpec {
-  const tuned = measuredDevice(instructions);
-  if (!tuned) return defaults[instructions];
-  const directSeconds = tuned.directSeconds ?? scaledDirect(instructions, tuned.pointSeconds);
-  return { ...tuned, directSeconds };
+  const usual = defaults[instructions];
+  return withDirect(measuredDevice(instructions), usual) ?? usual;
+}
+
+/** A description with prices in the time domain, which files of before there were any lack. */
+function withDirect(tuned: DeviceSpec | undefined, usual: DeviceSpec): DeviceSpec | undefined {
+  return tuned && { directSeconds: scaledDirect(usual, tuned.pointSeconds), ...tuned };
 }
 
 /** An adapter: what its numbers are kept under, and what people call it. */
@@ -184,7 +181,7 @@ export interface Adapter {
 
 /** The description that plans on an adapter are priced with. */
 export function gpuDeviceFor({ key, name }: Adapter): DeviceSpec {
-  const tuned = measuredDevice(key);
+  const tuned = withDirect(measuredDevice(key), defaultGpu);
   // Passes are priced with three memories.
   if (tuned?.memory.length === defaultGpu.memory.length) return tuned;
   return { ...defaultGpu, name: `${defaultGpu.name}, on ${name}` };
@@ -199,10 +196,19 @@ export interface KeptPlan {
   readonly source: string;
 }
 
-/** Rows and threads that a plan is for: a plan is taken again where all of them are the same. */
+/** Rows, threads and, on a GPU, limits that a plan is for: a plan is taken again where all of them are the same. */
 export type PlannedFor = Readonly<
-  Record<"batch" | "channels", number> | Record<"rows" | "threads", number>
+  | Record<"batch" | "channels" | "threads" | "sharedBytes", number>
+  | Record<"rows" | "threads", number>
 >;
+
+/** What a GPU's plan is for. A device of the user's may have lower limits than its adapter, and other plans are the best there. */
+export function plannedOn(
+  { threads, sharedBytes }: WorkgroupLimits,
+  { batch, channels }: GpuWorkload,
+): PlannedFor {
+  return { batch, channels, threads, sharedBytes };
+}
 
 /** What a plan is kept under. */
 function planKey(problem: Problem, rows: PlannedFor): string {
@@ -254,29 +260,72 @@ export function keepDevice(machine: string, device: DeviceSpec): string | undefi
   return keep(() => ({ [machine]: device }));
 }
 
+function refuseFolder(path: string, cause: unknown): never {
+  const parts = {
+    call: "tune",
+    requirement: "a cache folder that can be written to",
+    value: `${show(path)} (${(cause as Error).message})`,
+    remedy: "Name another folder in the environment variable FLASHFFTCONV_CACHE.",
+  };
+  throw new FileError(parts, cause);
+}
+
+/**
+ * Make the folder of the file, before anything is measured for it.
+ * @throws FileError where it cannot be written to.
+ */
+export function makeFolder(file: string): void {
+  const { fs, path } = node()!;
+  const folder = path.dirname(file);
+  try {
+    fs.mkdirSync(folder, { recursive: true });
+    fs.accessSync(folder, fs.constants.W_OK);
+  } catch (cause) {
+    refuseFolder(file, cause);
+  }
+}
+
+/** How often, and after how many milliseconds, another process's lock is looked at again; then it was left behind. */
+const [lockTries, lockMs] = [200, 5];
+
+/** Hold the lock of a file while `work` reads and writes it, so that no process undoes what another one keeps. */
+function locked<T>(fs: NodeParts["fs"], path: string, work: () => T): T {
+  const lock = `${path}.lock`;
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (let tries = 0; tries < lockTries; tries++) {
+    try {
+      fs.closeSync(fs.openSync(lock, "wx"));
+      break;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      Atomics.wait(pause, 0, 0, lockMs);
+    }
+  }
+  try {
+    return work();
+  } finally {
+    fs.rmSync(lock, { force: true });
+  }
+}
+
 /** Put something in place of what the file has there; returns the file. */
 function keep(change: (found: Wisdom) => Wisdom): string | undefined {
   const path = wisdomPath();
   if (!path) return undefined;
   const { fs, path: paths } = node()!;
-  // Another process may have kept something since.
-  read = undefined;
-  const found = wisdom();
-  const all = { ...found, ...change(found) };
   const temporary = `${path}.${process.pid}`;
   try {
     fs.mkdirSync(paths.dirname(path), { recursive: true });
-    fs.writeFileSync(temporary, `${JSON.stringify(all, null, 2)}\n`);
-    fs.renameSync(temporary, path);
+    locked(fs, path, () => {
+      // Another process may have kept something since.
+      read = undefined;
+      const found = wisdom();
+      fs.writeFileSync(temporary, `${JSON.stringify({ ...found, ...change(found) }, null, 2)}\n`);
+      fs.renameSync(temporary, path);
+    });
   } catch (cause) {
     if (fs.existsSync(temporary)) fs.rmSync(temporary);
-    const parts = {
-      call: "tune",
-      requirement: "a cache folder that can be written to",
-      value: `${show(path)} (${(cause as Error).message})`,
-      remedy: "Name another folder in the environment variable FLASHFFTCONV_CACHE.",
-    };
-    throw new FileError(parts, cause);
+    refuseFolder(path, cause);
   }
   read = undefined;
   return path;

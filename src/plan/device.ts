@@ -163,3 +163,16 @@ export function sweepSeconds(device: DeviceSpec, bytes: number): number {
 export function levelFor(device: DeviceSpec, bytes: number): MemoryLevel {
   return device.memory.find((m) => bytes <= m.bytes) ?? device.memory.at(-1)!;
 }
+
+/**
+ * Prices in the time domain, which `tune` does not measure: those of a usual machine, scaled as the time that a transform takes
+ * for a point.
+ */
+export function scaledDirect(usual: DeviceSpec, pointSeconds: number): DirectSeconds {
+  const factor = pointSeconds / usual.pointSeconds;
+  const { block, output, tap, loadedTap } = usual.directSeconds!;
+  return {
+    ...{ block: factor * block, output: factor * output },
+    ...{ tap: factor * tap, loadedTap: factor * loadedTap },
+  };
+}

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { fitGpu, gpuRowSeconds, gpuRows, type TimedGpuRow } from "../../src/conv/gpu-fit.ts";
 import type { DeviceSpec } from "../../src/plan/device.ts";
-import { defaultGpu } from "../../src/plan/device.ts";
+import { defaultGpu, scaledDirect } from "../../src/plan/device.ts";
 
 const profiles = {
   "an NVIDIA": { sharedBytes: 49_152, threads: 1024, values: 32 },
@@ -88,6 +88,8 @@ describe.each(Object.entries(profiles))("on %s", (_, limits) => {
     const { device, defaults, useless } = fitOf(gpuOf(slower), limits);
     expect([defaults, useless]).toEqual([[], false]);
     expectNear(slowerOf(device), slower, 0.1);
+    // What is not measured follows: products in the time domain are arithmetic.
+    expect(device.directSeconds).toEqual(scaledDirect(defaultGpu, device.pointSeconds));
   });
 
   test("so does a processor that plays one", () => {

@@ -3,7 +3,14 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { FlashFFTConv, InvalidArgumentError, tune } from "../../src/index.ts";
+import {
+  BackendError,
+  FileError,
+  FlashFFTConv,
+  InvalidArgumentError,
+  tune,
+} from "../../src/index.ts";
+import type { ProblemOptions } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
 import { openDevice } from "../support/gpu.ts";
 
@@ -55,6 +62,22 @@ describe(`plans of problems on ${backend}`, () => {
     }
   });
 
+  test.each<[string, ProblemOptions]>([
+    ["a band", { length: 300, mode: "full", kernelLength: 50, frequencies: { band: [0, 0.1] } }],
+    [
+      "blocks",
+      {
+        ...{ length: 250, mode: "circular", period: 256, dtype: "float16" },
+        frequencies: { digits: [16, 16], dropped: [4, 8] },
+      },
+    ],
+  ])("plans of masked kernels answer as masked kernels do: %s", async (_, problem) => {
+    const { plans } = await tune({ backend, problems: [{ ...problem, ...rows }] });
+    for (const c of plans[0]!.candidates) expect(c).toMatchObject({ ms: expect.any(Number) });
+    using conv = await FlashFFTConv.create({ ...problem, ...rows, backend });
+    expect(conv.explain()).toMatchObject({ chosen: { plan: plans[0]!.plan }, measured: {} });
+  });
+
   test("another plan than the planner's is taken, one that does not fit is not", async () => {
     const problem = { length: 300, ...rows };
     const { path } = await tune({ backend, problems: [problem] });
@@ -81,6 +104,27 @@ describe(`plans of problems on ${backend}`, () => {
       const { chosen, measured } = await with_(wrong);
       expect([chosen.plan, measured]).toEqual([first!.plan, undefined]);
     }
+  });
+
+  test("calls that there is no room for are refused before a plan is tried", async () => {
+    const seen: string[] = [];
+    const problems = [{ length: 2 ** 20, batch: 2 ** 12, channels: 2 ** 12 }];
+    const onProgress = (_: number, what: string) => seen.push(what);
+    const refused = tune({ backend, problems, onProgress });
+    await expect(refused).rejects.toThrow(BackendError);
+    await expect(refused).rejects.toThrow(/bytes.* fewer/);
+    expect([seen, readdirSync(folder)]).toEqual([[], []]);
+  });
+
+  test("a folder that cannot be written to is refused before a plan is tried", async () => {
+    const blocked = join(folder, "file");
+    writeFileSync(blocked, "");
+    vi.stubEnv("FLASHFFTCONV_CACHE", blocked);
+    const seen: string[] = [];
+    const onProgress = (_: number, what: string) => seen.push(what);
+    const refused = tune({ backend, problems: [{ length: 100, ...rows }], onProgress });
+    await expect(refused).rejects.toThrow(FileError);
+    expect(seen).toEqual([]);
   });
 
   test("stopped, nothing is kept", async () => {

@@ -1,12 +1,28 @@
 /** What `tune` keeps is read back; a file that is anything else never stands in the way. */
+import { execFile } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { deviceFor, gpuDeviceFor, keepDevice, keepPlan, keptPlan } from "../../src/conv/wisdom.ts";
+import {
+  deviceFor,
+  gpuDeviceFor,
+  keepDevice,
+  keepPlan,
+  keptPlan,
+  plannedOn,
+  wisdomPath,
+} from "../../src/conv/wisdom.ts";
 import { FileError } from "../../src/errors.ts";
 import { defaultCpu, defaultGpu } from "../../src/plan/device.ts";
 import { createProblem } from "../../src/plan/problem.ts";
+
+/** As the library gets them, so that they can be replaced. */
+const node = {
+  os: process.getBuiltinModule("node:os"),
+  path: process.getBuiltinModule("node:path"),
+};
 
 let folder: string;
 beforeEach(() => {
@@ -77,6 +93,21 @@ test("a folder that cannot be written to is a FileError that says how to name an
   expect(() => keepDevice("simd", measured)).toThrow(/FLASHFFTCONV_CACHE/);
 });
 
+test("variables that are set to nothing name no folder, and a user may have no home", () => {
+  const { path } = node;
+  vi.stubEnv("FLASHFFTCONV_CACHE", "");
+  vi.stubEnv("XDG_CACHE_HOME", folder);
+  expect(wisdomPath()).toBe(path.join(folder, "flashfftconv", "device.json"));
+  vi.stubEnv("XDG_CACHE_HOME", "");
+  expect(wisdomPath()).toBe(path.join(node.os.homedir(), ".cache", "flashfftconv", "device.json"));
+  vi.spyOn(node.os, "homedir").mockImplementation(() => {
+    throw new Error("ENOENT");
+  });
+  expect(wisdomPath()).toBeUndefined();
+  expect(deviceFor("relaxed-simd")).toBe(defaultCpu);
+  vi.restoreAllMocks();
+});
+
 const adapter = { key: "webgpu maker chip", name: "chip (driver 1.2)" };
 const measuredGpu = { ...defaultGpu, name: "this machine, chip", busyThreads: 5000 };
 
@@ -85,6 +116,9 @@ test("a GPU's description is kept for its adapter alone, beside those of the CPU
   keepDevice(adapter.key, measuredGpu);
   expect(gpuDeviceFor(adapter)).toEqual(measuredGpu);
   expect(deviceFor("simd")).toEqual(measured);
+  const { directSeconds: usual, ...old } = measuredGpu;
+  keepDevice(adapter.key, { ...old, pointSeconds: 2 * old.pointSeconds });
+  expect(gpuDeviceFor(adapter).directSeconds!.tap).toBe(2 * usual!.tap);
   const other = { key: "webgpu maker other", name: "other" };
   expect(gpuDeviceFor(other)).toEqual({ ...defaultGpu, name: "default GPU, on other" });
 });
@@ -101,7 +135,9 @@ test.each([
 });
 
 const problem = createProblem({ length: 4096, dtype: "float16" }, "test");
-const rows = { batch: 8, channels: 64 };
+const limits = { threads: 256, sharedBytes: 32_768, values: 8 };
+const workload = { batch: 8, channels: 64 };
+const rows = plannedOn(limits, workload);
 const won = { plan: "halves 4096: 8·16·32 ×128 split", ms: 0.25, source: "measured by tune" };
 
 test("a plan is kept for its machine, problem and rows alone, beside all else", () => {
@@ -116,6 +152,8 @@ test("a plan is kept for its machine, problem and rows alone, beside all else", 
     keptPlan("simd", problem, rows),
     keptPlan("webgpu", problem, rows),
     keptPlan(adapter.key, problem, { ...rows, channels: 65 }),
+    keptPlan(adapter.key, problem, plannedOn({ ...limits, sharedBytes: 16_384 }, workload)),
+    keptPlan(adapter.key, problem, plannedOn({ ...limits, threads: 1024 }, workload)),
     keptPlan("simd", problem, { rows: 512, threads: 1 }),
     keptPlan(adapter.key, { ...problem, dtype: "float32" }, rows),
     keptPlan(adapter.key, { ...problem, kernelLength: 4095 }, rows),
@@ -126,6 +164,30 @@ test("a plan is kept for its machine, problem and rows alone, beside all else", 
     ),
   ];
   expect(others).toEqual(others.map(() => undefined));
+});
+
+test("processes that keep plans at once keep them all", async () => {
+  const keep = new URL("../../dist/conv/wisdom.js", import.meta.url).href;
+  const script = `import { keepPlan } from ${JSON.stringify(keep)};
+    const [, id] = process.argv;
+    for (let length = 0; length < 20; length++)
+      keepPlan(id, { length }, { rows: 1, threads: 1 }, { plan: "", ms: 1, source: "" });`;
+  const run = promisify(execFile);
+  const start = (id: string) =>
+    run(process.execPath, ["--input-type=module", "-e", script, id], { env: { ...process.env } });
+  await Promise.all(["a", "b", "c"].map(start));
+  const cache = join(folder, "cache");
+  const { plans } = JSON.parse(readFileSync(join(cache, "device.json"), "utf8"));
+  const counts = ["a", "b", "c"].map((id) => Object.keys(plans[id]).length);
+  expect([counts, readdirSync(cache)]).toEqual([[20, 20, 20], ["device.json"]]);
+});
+
+test("a lock that somebody left behind stands in nobody's way for long", () => {
+  const path = keepPlan(adapter.key, problem, rows, won)!;
+  writeFileSync(`${path}.lock`, "");
+  keepPlan(adapter.key, problem, { ...rows, batch: 9 }, { ...won, ms: 1 });
+  expect(keptPlan(adapter.key, problem, { ...rows, batch: 9 })?.ms).toBe(1);
+  expect(readdirSync(join(folder, "cache"))).toEqual(["device.json"]);
 });
 
 test("frequencies are part of a problem", () => {

@@ -43,7 +43,7 @@ export const benchCommand: Command = {
   ],
   notes: `
 Times are medians of repeated calls with the kernel's spectrum kept; on a GPU, of the device, with all tensors in its
-memory. The first and the last row of each answer are
+memory, where predictions are of calls that transform the kernel too. The first and the last row of each answer are
 compared with the float64 oracle before anything is timed; an error above its bound makes the exit code 1.
 
 examples:
@@ -221,31 +221,31 @@ async function timeOnCpu(
 async function timeOnGpu(
   conv: FlashFFTConv,
   { u, kernel, out, gates, dy }: Operands,
-  { batch, channels, budget }: Settings,
+  { call, batch, channels, budget }: Settings,
   onStep: (what: string) => void,
 ): Promise<Times> {
   const { length, kernelLength, outputLength } = conv.problem;
-  const gpu = new GpuTiming(conv.device!);
-  const onGpu = (samples: Samples, width: number): GpuTensor =>
+  const gpu = new GpuTiming(conv.device!, call);
+  const onGpu = (samples: Samples, width: number): Promise<GpuTensor> =>
     gpu.upload(samples, [batch, channels, width]);
   try {
-    const x = onGpu(u, length);
-    const y = onGpu(out, outputLength);
+    const x = await onGpu(u, length);
+    const y = await onGpu(out, outputLength);
     const both = {
-      ...(gates.pregate && { pregate: onGpu(gates.pregate, length) }),
-      ...(gates.postgate && { postgate: onGpu(gates.postgate, outputLength) }),
+      ...(gates.pregate && { pregate: await onGpu(gates.pregate, length) }),
+      ...(gates.postgate && { postgate: await onGpu(gates.postgate, outputLength) }),
     };
     onStep("timing forward");
     const forward = await gpu.median(budget, (encoder) =>
       conv.forward(x, kernel, { ...both, out: y, encoder }),
     );
     if (!dy) return [forward, undefined];
-    const upstream = onGpu(dy, outputLength);
+    const upstream = await onGpu(dy, outputLength);
     const gradients = {
-      du: onGpu(u, length),
-      dk: gpu.upload(new Float32Array(channels * kernelLength), [channels, kernelLength]),
-      ...(gates.pregate && { dpregate: onGpu(u, length) }),
-      ...(gates.postgate && { dpostgate: onGpu(out, outputLength) }),
+      du: await onGpu(u, length),
+      dk: await gpu.upload(new Float32Array(channels * kernelLength), [channels, kernelLength]),
+      ...(gates.pregate && { dpregate: await onGpu(u, length) }),
+      ...(gates.postgate && { dpostgate: await onGpu(out, outputLength) }),
     };
     onStep("timing backward");
     const backward = await gpu.median(budget, (encoder) =>

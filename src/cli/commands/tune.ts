@@ -39,7 +39,8 @@ The numbers go to a file in the user's cache folder, whose path is printed; late
 under its name. Run it while nothing else is busy, and again after a change of processor or of Node.
 
 With --length, the plans that should be the best for that shape are timed one beside the other, answers checked first. The fastest
-is kept in the same file, and taken wherever FlashFFTConv.create is asked for the same shape, type, rows and threads.
+is kept in the same file, and taken wherever FlashFFTConv.create is asked for the same shape, type, rows and threads. All rows of
+a call must fit memory: long ones on a GPU need --batch and --channels.
 
 examples:
   flashfftconv tune
