@@ -8,7 +8,7 @@ import type { Mode } from "../plan/problem.ts";
 import { createProblem, integer, maxLength, oneOf } from "../plan/problem.ts";
 import { streamable } from "../plan/stream.ts";
 import type { Expected, Tensor } from "./arguments.ts";
-import { checkOptions, checkSizes, exactly, samplesOf } from "./arguments.ts";
+import { checkOptions, checkSizes, exactly, known, samplesOf } from "./arguments.ts";
 import type { StreamRows, StreamTaps } from "./stream-engine.ts";
 
 /** Modes of a stream: all whose first outputs do not wait for the end of the input. */
@@ -61,6 +61,15 @@ export interface StreamPiece {
   readonly postgate?: Tensor | undefined;
 }
 
+/** Options of a stream. */
+const optionNames = [
+  ...["mode", "kernelLength", "batch", "channels", "dtype", "skip", "blockLength"],
+  ...["backend", "device", "threads", "instructions"],
+] as const;
+
+/** What a piece has. */
+export const pieceNames = ["u", "pregate", "postgate"] as const;
+
 /** Longest block: a level's transform is twice as long as its block. */
 const maxBlock = 2 ** 20;
 
@@ -80,6 +89,7 @@ export function checkStream(k: Tensor, options: StreamOptions, call: string): Ch
   checkOptions(options, call, "options", "Pass { kernelLength: K }.");
   const { mode = "causal", dtype = "float32", kernelLength, blockLength } = options;
   refuseFrequencies(options, call);
+  known(options, optionNames, call);
   oneOf(call, "mode", mode, streamModes);
   const channels = integer(call, "channels", options.channels ?? 1, 1, 2 ** 31);
   const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
