@@ -14,7 +14,6 @@ import {
   emptyOf,
   exactly,
   intact,
-  isGpuTensor,
   known,
   newArray,
   samplesOf,
@@ -25,7 +24,7 @@ import { CpuStream } from "./stream-cpu.ts";
 import type { StreamEngine, StreamRows } from "./stream-engine.ts";
 import { GpuStream } from "./stream-gpu.ts";
 import type { StreamOptions, StreamPiece } from "./stream-options.ts";
-import { checkStream, pieceNames } from "./stream-options.ts";
+import { checkStream, pieceNames, refuseBuffer } from "./stream-options.ts";
 import { webStream } from "./web-stream.ts";
 
 /** A long convolution that is fed piece by piece. Make it with `FlashFFTConvStream.create`, free it with `dispose`. */
@@ -177,14 +176,7 @@ export class FlashFFTConvStream {
   #samples(tensor: Tensor, name: string, call: string): SampleArray {
     const { dtype } = this.#options;
     const expected: Expected = { call, name, dtype, dimensions: streamDimensions };
-    if (isGpuTensor(tensor)) {
-      throw new InvalidArgumentError({
-        call,
-        requirement: `${name} must be an array: a stream carries samples to the GPU itself`,
-        value: "a GPUBuffer",
-        remedy: "Pass the samples, or use FlashFFTConv for tensors in buffers.",
-      });
-    }
+    refuseBuffer(tensor, name, call);
     const nothing = emptyOf(tensor, dtype);
     const { data, shape } = nothing ?? samplesOf(tensor, expected);
     const { batch, channels } = this.#shape;

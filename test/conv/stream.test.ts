@@ -365,6 +365,8 @@ describe("streams refuse", () => {
     const buffer = { mapState: "unmapped", destroy: () => {} };
     const piece = { u: { data: buffer, shape: [1, 1, 4] } } as unknown as StreamPiece;
     await expect(stream.process(piece)).rejects.toThrow(/u must be an array.*FlashFFTConv/);
+    const made = FlashFFTConvStream.create(piece.u, { kernelLength: 4, backend: "webgpu" });
+    await expect(made).rejects.toThrow(/k must be an array: a stream.*Pass the samples/);
   });
 
   test.each([5, null, undefined, new Float32Array(4)])("%o for a source", async (source) => {
