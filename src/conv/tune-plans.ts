@@ -10,6 +10,7 @@ import { CallTiming } from "./call-timing.ts";
 import { FlashFFTConv } from "./conv.ts";
 import type { PlanPrediction } from "./explain.ts";
 import { normalSamples, normalSource } from "./random.ts";
+import { sparsifyKernel } from "./sparsify.ts";
 
 /** A problem whose plans are timed: as `FlashFFTConv.create` will be asked for it. */
 export interface TuneProblem extends ProblemOptions {
@@ -80,15 +81,39 @@ export interface Task {
 /** Rows whose answers are checked: a pair that shares a kernel. */
 const checkedRows = 2;
 
+/**
+ * What a plan must answer, in float64: with frequencies, what the taps that are left of the kernel make of rows followed by
+ * zeros, circularly.
+ */
+function exactOf({ problem, options }: Task, u: Float64Array, k: Float32Array): Float64Array {
+  const shape = { batch: checkedRows, channels: 1 };
+  if (!problem.frequencies) return oracleForward(problem, { ...shape, u, k: Float64Array.from(k) });
+  const { length, outputLength, dtype } = problem;
+  const { taps, period } = sparsifyKernel(k, options);
+  const rowsOf = (from: Float64Array, size: number, width: number): Float64Array => {
+    const rows = new Float64Array(checkedRows * width);
+    for (let r = 0; r < checkedRows; r++)
+      rows.set(from.subarray(r * size, r * size + Math.min(size, width)), r * width);
+    return rows;
+  };
+  const y = oracleForward(
+    {
+      ...{ mode: "circular", dtype, period },
+      ...{ length: period, kernelLength: period, outputLength: period },
+    },
+    { ...shape, u: rowsOf(u, length, period), k: Float64Array.from(taps) },
+  );
+  return rowsOf(y, period, outputLength);
+}
+
 /** Inputs, and what a plan must answer: made once for all plans. */
-function checkOf(problem: Problem) {
+function checkOf(task: Task) {
+  const { problem } = task;
   const { length, kernelLength, outputLength, dtype } = problem;
   const source = normalSource(1);
   const u = encode(normalSamples(source, checkedRows * length), dtype);
   const k = Float32Array.from(normalSamples(source, kernelLength));
-  const exact = oracleForward(problem, {
-    ...{ batch: checkedRows, channels: 1, u: decode(u, dtype), k: Float64Array.from(k) },
-  });
+  const exact = exactOf(task, decode(u, dtype), k);
   return async (conv: FlashFFTConv, plan: string): Promise<string | undefined> => {
     const actual = await conv.forward(u, k);
     const bound = planBound("y", problem, checkedRows, plan);
@@ -100,9 +125,10 @@ function checkOf(problem: Problem) {
 
 /** Time the best plans of a problem: each by itself, then the fastest few in turn. `onPlan` hears of each. */
 export async function timePlans(
-  { problem, options, gates }: Task,
+  task: Task,
   onPlan: (plan: string, fraction: number) => void,
 ): Promise<TunedPlan & { readonly rows: number; readonly threads: number }> {
+  const { problem, options, gates } = task;
   const { batch, channels } = options;
   const open = (plan?: string): Promise<FlashFFTConv> =>
     FlashFFTConv.createFor({ ...options, ...(plan === undefined ? {} : { plan }) }, "tune");
@@ -110,7 +136,7 @@ export async function timePlans(
   const { workload, candidates } = planned.explain();
   planned.dispose();
   const tried = candidates.slice(0, mostPlans);
-  const check = checkOf(problem);
+  const check = checkOf(task);
   const timing = new CallTiming(problem, { batch, channels, gates });
   const all = tried.length + finalists * rounds;
   let done = 0;

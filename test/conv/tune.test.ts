@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { FlashFFTConv, InvalidArgumentError, tune } from "../../src/index.ts";
-import { onGpu } from "../support/backends.ts";
+import { onGpu, share } from "../support/backends.ts";
 import { openDevice } from "../support/gpu.ts";
 
 let folder: string;
@@ -54,6 +54,26 @@ describe(`plans of problems on ${backend}`, () => {
       if (i === 0) expect((await conv.forward(u, u.subarray(0, 600)))[199]).toBeCloseTo(200, 2);
     }
   });
+
+  const masked = [
+    {
+      length: 150,
+      kernelLength: 60,
+      mode: "same",
+      frequencies: { band: [0.02, 0.3], period: 256 },
+    },
+    { length: 500, mode: "circular", period: 512, frequencies: { band: [0, 0.01] } },
+    { length: 256, dtype: "float16", frequencies: { digits: [8, 64], dropped: [4, 0] } },
+  ] as const;
+  test.each(share(masked))(
+    "of masked frequencies are checked against masked ones: %j",
+    async (problem) => {
+      const { plans } = await tune({ backend, problems: [{ ...problem, ...rows }] });
+      for (const c of plans[0]!.candidates) expect(c).toMatchObject({ ms: expect.any(Number) });
+      using conv = await FlashFFTConv.create({ ...problem, ...rows, backend });
+      expect(conv.explain().measured?.ms).toBe(plans[0]!.ms);
+    },
+  );
 
   test("another plan than the planner's is taken, one that does not fit is not", async () => {
     const problem = { length: 300, ...rows };
