@@ -3,7 +3,6 @@ import type { WebGpuBackend } from "../backend/webgpu.ts";
 import { copyRows } from "../backend/webgpu.ts";
 import { show, UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
-import { defaultGpu } from "../plan/device.ts";
 import type { Problem } from "../plan/problem.ts";
 import { mostWindowTaps, windowHop, windowProblem } from "../plan/window.ts";
 import { GpuSamples, intact, zeros } from "./arguments.ts";
@@ -14,6 +13,7 @@ import { usualWorkspace } from "./open.ts";
 import type { PreparedKernel } from "./prepared.ts";
 import type { StreamEngine, StreamRows, StreamTaps } from "./stream-engine.ts";
 import type { StreamOptions } from "./stream-options.ts";
+import { gpuDeviceFor } from "./wisdom.ts";
 
 const floatBytes = 4;
 
@@ -66,7 +66,7 @@ export class GpuStream implements StreamEngine {
     if (count > mostWindowTaps) refuseTaps(count, call);
     const backend = await backendFor(options.device, call);
     const limits = backend.limits(usualWorkspace);
-    const hop = options.blockLength ?? windowHop(count, rows, defaultGpu, limits);
+    const hop = options.blockLength ?? windowHop(count, rows, gpuDeviceFor(backend), limits);
     const problem = windowProblem(count, hop);
     const outputs = zeros("float32", rows.batch * rows.channels * hop, call) as Float32Array;
     const choice = { ...rows, workspaceBytes: usualWorkspace };

@@ -82,8 +82,16 @@ export class FlashFFTConvStream {
    * Plan, compile, transform the taps k (H, K). A stream runs on the CPU unless the options ask for a GPU.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks, BackendError.
    */
-  static async create(k: Tensor, options: StreamOptions): Promise<FlashFFTConvStream> {
-    const call = "FlashFFTConvStream.create";
+  static create(k: Tensor, options: StreamOptions): Promise<FlashFFTConvStream> {
+    return FlashFFTConvStream.createFor(k, options, "FlashFFTConvStream.create");
+  }
+
+  /** @internal create, with errors that name another call. */
+  static async createFor(
+    k: Tensor,
+    options: StreamOptions,
+    call: string,
+  ): Promise<FlashFFTConvStream> {
     const { taps, ahead, rows } = checkStream(k, options, call);
     const { open } = wantsGpu(options, call) ? GpuStream : CpuStream;
     return new FlashFFTConvStream(await open(taps, rows, options, call), options, rows, ahead);
