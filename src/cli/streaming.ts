@@ -54,10 +54,11 @@ export async function streamToWav(
   const { batch, channels } = arrangement;
   const skip = job.skip && new Float32Array(job.skip.count);
   if (skip) await job.skip?.read(skip, "float32");
-  using stream = await FlashFFTConvStream.create(kernel, {
+  const options = {
     ...{ mode: problem.mode as StreamMode, kernelLength: problem.kernelLength, batch, channels },
     ...defined({ skip, ...choices }),
-  });
+  };
+  using stream = await FlashFFTConvStream.createFor(kernel, options, call);
   const rows = batch * channels;
   let level = silence;
   let gain = 1;

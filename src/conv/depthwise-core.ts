@@ -15,6 +15,7 @@ import {
   GpuSamples,
   handed,
   isGpuTensor,
+  known,
   newArray,
   orDestroyed,
   samplesOf,
@@ -31,11 +32,21 @@ import type {
 } from "./depthwise-options.ts";
 import type { DepthwiseRequest, DepthwiseRunner } from "./depthwise-runner.ts";
 
-/** A class as its messages name it. */
+/** A class as its messages name it, and the option that no other class has. */
 interface Names {
   readonly type: string;
   readonly object: string;
+  readonly option: string;
 }
+
+/** Options that objects of all classes are made from. */
+const optionNames = [
+  ...["channels", "kernelLength", "padding", "layout", "dtype", "batch"],
+  ...["backend", "device", "threads", "instructions"],
+] as const;
+
+/** Optional operands of calls: backward may be given those of its forward call. */
+const operandNames = ["bias", "state", "stateOut", "dstateOut", "out", "encoder"] as const;
 
 /** A call's operands, checked. */
 interface Operands {
@@ -78,6 +89,7 @@ export class DepthwiseCore {
     order: readonly number[],
   ): Promise<DepthwiseCore> {
     const call = `${names.type}.create`;
+    known(options, [...optionNames, names.option], call);
     const { backend = "auto", device } = options;
     oneOf(call, "backend", backend, ["auto", "cpu", "webgpu"]);
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
@@ -217,6 +229,7 @@ export class DepthwiseCore {
   ): Operands {
     this.alive(call);
     checkOptions(options, call);
+    known(options, operandNames, call);
     const channels = this.inputChannels;
     const { kernelLength } = this.problem;
     const { data, batch, positions } = this.#lines(

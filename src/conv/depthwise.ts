@@ -35,7 +35,7 @@ export class FlashDepthwiseConv1d {
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
   static async create(options: FlashDepthwiseConv1dOptions): Promise<FlashDepthwiseConv1d> {
-    const names = { type: "FlashDepthwiseConv1d", object: "conv" };
+    const names = { type: "FlashDepthwiseConv1d", object: "conv", option: "activation" };
     const call = `${names.type}.create`;
     const activation = options?.activation ?? "none";
     oneOf(call, "activation", activation, ["none", "silu"]);

@@ -7,7 +7,7 @@ import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
 import { oneOf } from "../plan/problem.ts";
 import type { GpuTensor, Tensor } from "./arguments.ts";
-import { checkOptions } from "./arguments.ts";
+import { checkOptions, known } from "./arguments.ts";
 import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
   DepthwiseGradients,
@@ -39,7 +39,7 @@ export class FlashHyenaProjections {
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
   static async create(options: FlashHyenaProjectionsOptions): Promise<FlashHyenaProjections> {
-    const names = { type: "FlashHyenaProjections", object: "projections" };
+    const names = { type: "FlashHyenaProjections", object: "projections", option: "pregate" };
     const call = `${names.type}.create`;
     const pregate = options?.pregate ?? "second";
     oneOf(call, "pregate", pregate, ["first", "second"]);
@@ -119,8 +119,10 @@ export class FlashHyenaProjections {
     const call = "projections.forward";
     checkOptions(options, call);
     const { out, ...rest } = options;
-    if (out !== undefined)
+    if (out !== undefined) {
       checkOptions(out, call, "out", "Pass { gated, postgate }, or leave it out.");
+      known(out, ["gated", "postgate"], call, "out");
+    }
     const results = [
       { name: "out.gated", array: out?.gated },
       { name: "out.postgate", array: out?.postgate },

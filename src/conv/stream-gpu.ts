@@ -5,7 +5,7 @@ import { show, UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import type { Problem } from "../plan/problem.ts";
 import { mostWindowTaps, windowHop, windowProblem } from "../plan/window.ts";
-import { GpuSamples, zeros } from "./arguments.ts";
+import { GpuSamples, intact, zeros } from "./arguments.ts";
 import { GpuCalls } from "./gpu-calls.ts";
 import type { GpuRunner } from "./gpu-runner.ts";
 import { backendFor, openGpuRunnerOn } from "./gpu-runner.ts";
@@ -92,6 +92,7 @@ export class GpuStream implements StreamEngine {
     const size = taps.length * kernelLength;
     const k = await own.get("k", size * floatBytes, call);
     taps.forEach((row, h) => {
+      intact("k", row, kernelLength, call);
       this.#backend.write(k, h * kernelLength * floatBytes, row);
     });
     const request = { name: call, alive: () => {} };

@@ -10,6 +10,7 @@ import type { DeviceSpec } from "../plan/device.ts";
 import { transformBytes } from "../plan/plan.ts";
 import type { StreamLevel } from "../plan/stream.ts";
 import { levelSeconds, streamPart } from "../plan/stream.ts";
+import { intact } from "./arguments.ts";
 import type { StreamRows } from "./stream-engine.ts";
 
 const floatBytes = 4;
@@ -150,6 +151,7 @@ export class LevelState {
     const staging = arena.allocate(level.partitions * bytes, call);
     try {
       for (const [h, row] of taps.entries()) {
+        intact("k", row, 1, call);
         const memory = arena.view(view);
         const at = staging.address / floatBytes;
         memory.fill(0, at, at + level.partitions * level.taps);

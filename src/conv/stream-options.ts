@@ -8,7 +8,7 @@ import type { Mode } from "../plan/problem.ts";
 import { createProblem, integer, maxLength, oneOf } from "../plan/problem.ts";
 import { streamable } from "../plan/stream.ts";
 import type { Expected, Tensor } from "./arguments.ts";
-import { checkOptions, checkSizes, exactly, samplesOf } from "./arguments.ts";
+import { checkOptions, checkSizes, exactly, isGpuTensor, known, samplesOf } from "./arguments.ts";
 import type { StreamRows, StreamTaps } from "./stream-engine.ts";
 
 /** Modes of a stream: all whose first outputs do not wait for the end of the input. */
@@ -61,6 +61,15 @@ export interface StreamPiece {
   readonly postgate?: Tensor | undefined;
 }
 
+/** Options of a stream. */
+const optionNames = [
+  ...["mode", "kernelLength", "batch", "channels", "dtype", "skip", "blockLength"],
+  ...["backend", "device", "threads", "instructions"],
+] as const;
+
+/** What a piece has. */
+export const pieceNames = ["u", "pregate", "postgate"] as const;
+
 /** Longest block: a level's transform is twice as long as its block. */
 const maxBlock = 2 ** 20;
 
@@ -80,6 +89,7 @@ export function checkStream(k: Tensor, options: StreamOptions, call: string): Ch
   checkOptions(options, call, "options", "Pass { kernelLength: K }.");
   const { mode = "causal", dtype = "float32", kernelLength, blockLength } = options;
   refuseFrequencies(options, call);
+  known(options, optionNames, call);
   oneOf(call, "mode", mode, streamModes);
   const channels = integer(call, "channels", options.channels ?? 1, 1, 2 ** 31);
   const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
@@ -87,6 +97,7 @@ export function checkStream(k: Tensor, options: StreamOptions, call: string): Ch
   createProblem({ mode, dtype, kernelLength, length: maxLength }, call);
   if (blockLength !== undefined)
     checkBlock(integer(call, "blockLength", blockLength, 16, maxBlock), call);
+  refuseBuffer(k, "k", call);
   const expected: Expected = { call, name: "k", dtype, orFloat32: true, dimensions: ["H", "K"] };
   const { data, shape } = samplesOf(k, expected);
   exactly(data, channels * kernelLength, expected);
@@ -94,6 +105,17 @@ export function checkStream(k: Tensor, options: StreamOptions, call: string): Ch
   checkSkip(options.skip, channels, mode, call);
   const { rows: taps, ahead } = tapsInOrder(data, dtype, mode, kernelLength);
   return { taps, ahead, rows: { batch, channels } };
+}
+
+/** Refuse samples in a buffer of the GPU. */
+export function refuseBuffer(tensor: unknown, name: string, call: string): void {
+  if (!isGpuTensor(tensor)) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: `${name} must be an array: a stream carries samples to the GPU itself`,
+    value: "a GPUBuffer",
+    remedy: "Pass the samples, or use FlashFFTConv for tensors in buffers.",
+  });
 }
 
 /** The taps of each channel in the order of their lags, and how far the first looks ahead. */
@@ -155,6 +177,7 @@ function checkSkip(
   call: string,
 ): void {
   if (skip === undefined) return;
+  refuseBuffer(skip, "skip", call);
   const expected: Expected = { call, name: "skip", dtype: "float32", dimensions: ["H"] };
   exactly(samplesOf(skip, expected).data, channels, expected);
   if (mode !== "full") return;

@@ -14,7 +14,7 @@ import {
   emptyOf,
   exactly,
   intact,
-  isGpuTensor,
+  known,
   newArray,
   samplesOf,
 } from "./arguments.ts";
@@ -24,7 +24,7 @@ import { CpuStream } from "./stream-cpu.ts";
 import type { StreamEngine, StreamRows } from "./stream-engine.ts";
 import { GpuStream } from "./stream-gpu.ts";
 import type { StreamOptions, StreamPiece } from "./stream-options.ts";
-import { checkStream } from "./stream-options.ts";
+import { checkStream, pieceNames, refuseBuffer } from "./stream-options.ts";
 import { webStream } from "./web-stream.ts";
 
 /** A long convolution that is fed piece by piece. Make it with `FlashFFTConvStream.create`, free it with `dispose`. */
@@ -82,8 +82,16 @@ export class FlashFFTConvStream {
    * Plan, compile, transform the taps k (H, K). A stream runs on the CPU unless the options ask for a GPU.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks, BackendError.
    */
-  static async create(k: Tensor, options: StreamOptions): Promise<FlashFFTConvStream> {
-    const call = "FlashFFTConvStream.create";
+  static create(k: Tensor, options: StreamOptions): Promise<FlashFFTConvStream> {
+    return FlashFFTConvStream.createFor(k, options, "FlashFFTConvStream.create");
+  }
+
+  /** @internal create, with errors that name another call. */
+  static async createFor(
+    k: Tensor,
+    options: StreamOptions,
+    call: string,
+  ): Promise<FlashFFTConvStream> {
     const { taps, ahead, rows } = checkStream(k, options, call);
     const { open } = wantsGpu(options, call) ? GpuStream : CpuStream;
     return new FlashFFTConvStream(await open(taps, rows, options, call), options, rows, ahead);
@@ -122,8 +130,7 @@ export class FlashFFTConvStream {
       const remedy = "Pass the next samples of every row, or { u, pregate, postgate }.";
       checkOptions(piece, call, "the piece", remedy);
     }
-    const { u, pregate, postgate }: StreamPiece =
-      ArrayBuffer.isView(piece) || "data" in piece ? { u: piece } : piece;
+    const { u, pregate, postgate } = named(piece, call);
     const { dtype } = this.#options;
     const data = this.#samples(u, "u", call);
     if (data.length % this.#rows !== 0) {
@@ -153,7 +160,6 @@ export class FlashFFTConvStream {
     }
     if (size === 0) return encode(new Float32Array(0), dtype);
     return await this.#engine.exclusive(async () => {
-      this.#alive(call);
       this.#whole(call);
       for (const [name, samples] of Object.entries({ u: data, pregate: before, postgate: after })) {
         if (samples) intact(name, samples, size, call);
@@ -178,14 +184,7 @@ export class FlashFFTConvStream {
   #samples(tensor: Tensor, name: string, call: string): SampleArray {
     const { dtype } = this.#options;
     const expected: Expected = { call, name, dtype, dimensions: streamDimensions };
-    if (isGpuTensor(tensor)) {
-      throw new InvalidArgumentError({
-        call,
-        requirement: `${name} must be an array: a stream carries samples to the GPU itself`,
-        value: "a GPUBuffer",
-        remedy: "Pass the samples, or use FlashFFTConv for tensors in buffers.",
-      });
-    }
+    refuseBuffer(tensor, name, call);
     const nothing = emptyOf(tensor, dtype);
     const { data, shape } = nothing ?? samplesOf(tensor, expected);
     const { batch, channels } = this.#shape;
@@ -201,7 +200,6 @@ export class FlashFFTConvStream {
     const call = "stream.flush";
     this.#alive(call);
     return await this.#engine.exclusive(async () => {
-      this.#alive(call);
       this.#whole(call);
       this.#broken = true;
       const { mode, kernelLength } = this.#options;
@@ -364,7 +362,7 @@ export class FlashFFTConvStream {
     });
   }
 
-  /** Free what the stream holds. Calls under way finish first. */
+  /** Free what the stream holds. Calls that were made before finish first. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
@@ -375,6 +373,13 @@ export class FlashFFTConvStream {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+/** A piece with the names of what it has. */
+function named(piece: Tensor | StreamPiece, call: string): StreamPiece {
+  if (ArrayBuffer.isView(piece) || "data" in piece) return { u: piece };
+  known(piece, pieceNames, call, "the piece");
+  return piece;
 }
 
 /** The rows of an array as float32. */

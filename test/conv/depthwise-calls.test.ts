@@ -40,6 +40,8 @@ describe("options", () => {
     [{ batch: 0 }, "batch must be an integer"],
     [{ backend: "tpu" }, "backend must be one of"],
     [{ threads: 0 }, "threads must be an integer"],
+    [{ chanels: 2 }, "options may have channels"],
+    [{ pregate: "first" }, "batch, backend, device, threads, instructions, activation; got"],
   ];
   test.each(refused)("%o", async (options, requirement) => {
     const message = await refusal(() => create(options as never));
@@ -71,6 +73,7 @@ describe("operands", () => {
     ["too few taps", [x, new Float32Array(6)], "weight must hold 8 samples"],
     ["a short bias", [x, weight, { bias: new Float32Array(1) }], "bias must hold 2 samples"],
     ["a short state", [x, weight, { state: new Float32Array(5) }], "state must hold 6 samples"],
+    ["an operand that there is not", [x, weight, { biass: x }], "options may have bias, state"],
     ["a short out", [x, weight, { out: new Float32Array(19) }], "out must hold 20 samples"],
     ["out over x", [x, weight, { out: x }], "out must not overlap x"],
     ["out over bits", [x, weight, { out: new Uint16Array(20) }], "out must be a Float32Array"],
@@ -144,6 +147,7 @@ describe("operands", () => {
       [() => projections.backward({} as never, packed, taps), "backward: dgated must be"],
       [() => projections.forward(packed, taps, null as never), "forward: options must be an"],
       [() => projections.forward(packed, taps, { out: packed as never }), "forward: out must be"],
+      [() => projections.forward(packed, taps, { out: { gate: x } as never }), "forward: out may"],
     ] as const) {
       expect(await refusal(action)).toContain(`projections.${requirement}`);
     }

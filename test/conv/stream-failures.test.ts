@@ -13,7 +13,7 @@ import { describeBackends, onGpu } from "../support/backends.ts";
 import { drawInputs } from "../support/cases.ts";
 import { expectSameBits } from "../support/close.ts";
 import { openDevice } from "../support/gpu.ts";
-import { cut, expectRight, streamed } from "../support/streams.ts";
+import { cut, expectRight, joined, streamed } from "../support/streams.ts";
 
 const [length, kernelLength, blockLength] = [1000, 200, 32];
 const problem = createProblem({ length, kernelLength }, "test");
@@ -75,17 +75,21 @@ describeBackends(
       await expect(waiting).rejects.toThrow(/u must keep its buffer/);
     });
 
-    test("disposed of finishes the call under way and refuses those after it", async () => {
+    test("disposed of finishes the calls that were made and refuses those after them", async () => {
       const stream = await open();
-      const [first, second] = [...cut(inputs, [500])];
-      const running = stream.process(first!);
-      const waiting = stream.process(second!).catch((error: unknown) => error);
-      await new Promise((resolve) => setTimeout(resolve));
+      const calls = [...cut(inputs, [500])].map((piece) => stream.process(piece));
+      calls.push(stream.flush());
       stream.dispose();
-      expect((await running).length).toBe(2 * (500 - (500 % blockLength)));
-      const outcome = await waiting;
-      expect(ArrayBuffer.isView(outcome) || outcome instanceof InvalidArgumentError).toBe(true);
+      expectRight(joined(await Promise.all(calls), 2), inputs);
       await expect(stream.flush()).rejects.toThrow(/disposed/);
+    });
+
+    test("refuses taps that were transferred away while it was made", async () => {
+      const k = (inputs.k as Float32Array).slice();
+      const made = FlashFFTConvStream.create(k, { ...options, ...setting });
+      structuredClone(k, { transfer: [k.buffer] });
+      await expect(made).rejects.toThrow(InvalidArgumentError);
+      await expect(made).rejects.toThrow(/k must keep its buffer/);
     });
   },
   { spread: true },

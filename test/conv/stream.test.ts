@@ -302,6 +302,7 @@ describe("streams refuse", () => {
     ["a skip in mode full", { mode: "full", skip: new Float32Array(1) }, /skip.*'full'/],
     ["no channels", { channels: 0 }, /channels/],
     ["an unknown dtype", { dtype: "float64" as Dtype }, /dtype/],
+    ["a misspelt option", { blocklength: 64 }, /options may have .*blockLength.*"blocklength"/],
   ];
   test.each(bad)("%s", async (_, options, message) => {
     const made = FlashFFTConvStream.create(k, { kernelLength: 10, ...options } as StreamOptions);
@@ -364,6 +365,8 @@ describe("streams refuse", () => {
     const buffer = { mapState: "unmapped", destroy: () => {} };
     const piece = { u: { data: buffer, shape: [1, 1, 4] } } as unknown as StreamPiece;
     await expect(stream.process(piece)).rejects.toThrow(/u must be an array.*FlashFFTConv/);
+    const made = FlashFFTConvStream.create(piece.u, { kernelLength: 4, backend: "webgpu" });
+    await expect(made).rejects.toThrow(/k must be an array: a stream.*Pass the samples/);
   });
 
   test.each([5, null, undefined, new Float32Array(4)])("%o for a source", async (source) => {
@@ -381,6 +384,8 @@ describe("streams refuse", () => {
     await refused(undefined, /the piece must be an object/);
     await refused(new Uint16Array(4), /Float32Array/);
     await refused({ u: new Float32Array(4), pregate: new Float32Array(6) }, /pregate/);
+    const misspelt = { u: new Float32Array(4), preGate: new Float32Array(4) };
+    await refused(misspelt, /the piece may have u, pregate, postgate; got "preGate"/);
     await stream.process(new Float32Array(4));
     const gated = { u: new Float32Array(4), postgate: new Float32Array(4) };
     await refused(gated, /every piece/);

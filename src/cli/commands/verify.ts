@@ -59,8 +59,8 @@ export const verifyCommand: Command = {
   notes: `
 Samples are random, normal, of unit scale. The error is ‖y - exact‖ / ‖exact‖ of the row that is nearest to its bound.
 Bounds: float32 3e-7 to 4K, 6e-7 to 4M; gradients 1e-6; float16 and bfloat16 1.1 × the error of rounding the exact
-result once. A GPU that takes a transform in several passes, or keeps spectra in pairs (plans with "quarter"), may err by
-5e-4 in float16 and 2e-3 in bfloat16, in gradients by half as much again. Rows of fewer than 64 samples, whose sums may cancel, are measured against the root of the sum of their squared terms.
+result once. A GPU that takes a transform in several passes, or the longest in one, may err by 5e-4 in float16 and 2e-3 in bfloat16, in gradients by
+half as much again. Rows of fewer than 64 samples, whose sums may cancel, are measured against the root of the sum of their squared terms.
 One error above its bound makes the exit code 1.
 
 examples:
