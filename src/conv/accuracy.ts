@@ -1,6 +1,6 @@
 /** How exact results must be, and how exact they are: the bounds that docs/numerics.md derives, row by row. */
 import { type Dtype, decode, encode, type SampleArray } from "../dtype.ts";
-import { coarsestFormat, parsePasses } from "../plan/passes.ts";
+import { barFormat, parsePasses } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 
 /** What is compared: the output, or one of the gradients. */
@@ -64,7 +64,7 @@ export function planBound(
   const bound = float32Bound(quantity, problem, batch);
   const passes = parsePasses(plan);
   if (!passes) return bound;
-  const forPoints = pointBounds[coarsestFormat(passes, problem.dtype)][problem.dtype];
+  const forPoints = pointBounds[barFormat(passes, problem.dtype)][problem.dtype];
   return Math.max(bound, forPoints * (quantity === "y" ? 1 : pointGradients));
 }
 

@@ -121,10 +121,9 @@ function checkOf(problem: Problem, { frequencies }: ProblemOptions) {
 
 /** Time the best plans of a problem: each by itself, then the fastest few in turn. `onPlan` hears of each. */
 export async function timePlans(
-  task: Task,
+  { problem, options, gates }: Task,
   onPlan: (plan: string, fraction: number) => void,
 ): Promise<TunedPlan & { readonly rows: number; readonly threads: number }> {
-  const { problem, options, gates } = task;
   const { batch, channels } = options;
   const open = (plan?: string): Promise<FlashFFTConv> =>
     FlashFFTConv.createFor({ ...options, ...(plan === undefined ? {} : { plan }) }, "tune");

@@ -153,6 +153,9 @@ function distance(pass: PassLayout, plan: PassPlan): number {
  */
 const pairing = { outer: -0.2e-12, between: 0.15e-12 };
 
+/** Bytes of a point of a spectrum. */
+const spectrumEach = { float32: 8, float16: 4 } as const;
+
 /** Bytes of a pass's traffic with device memory, and with work memory, which a cache may hold; and seconds of packing points. */
 interface Traffic {
   readonly io: number;
@@ -213,7 +216,7 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
     const last = i === layouts.length - 1;
     // Passes between others read and write work memory both ways; the last also reads the spectrum.
     const trips = 2 * ((i > 0 ? shares[i]! : 0) + (last ? 0 : shares[i + 1]!));
-    const spectrum = last ? shares[i]! * pointBytes[spectra] : 0;
+    const spectrum = last ? shares[i]! * spectrumEach[spectra] : 0;
     const traffic = {
       io: i === 0 ? io : 0,
       work: stored * (trips * pointBytes[format] + spectrum),

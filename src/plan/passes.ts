@@ -114,20 +114,32 @@ export function holdsPairs(pass: Pass, ends: PassEnds): boolean {
 /** Bytes of a complex point. */
 export const pointBytes = { float32: 8, word: 4, pair: 4 } as const;
 
+/** How a point of a kernel's spectrum lies in memory: as two float32, or as two float16, which a scale of the channel fits. */
+export type SpectrumFormat = "float32" | "float16";
+
 /**
- * The format of the kernel's spectra that a plan makes. Half precision in and out leaves room for pairs, whose trip adds 8.2e-5
- * to the 2.1e-4 of the results' own rounding. They pay where a single pass fills a multiprocessor with one tile, which waits for
- * its spectrum: 16,384 points took 1.85 ms on an H200 and take 1.65; 8,192 took 1.23 and would take 1.27, and passes of several 1 % less.
+ * The format of the kernel's spectra that a plan makes. Half precision in and out leaves room for float16, which rounds each
+ * frequency by 2.1e-4 of itself, as results are rounded. It pays where a single pass fills a multiprocessor with one tile, which
+ * waits for its spectrum: 16,384 points took 1.84 ms on an H200 in float32, and 1.60; less long ones gained 4 % at most. In pairs of
+ * points with a common exponent, noise would err less, but a frequency that a filter stops, beside one that it lets pass, a hundred times more.
  */
-export function spectrumFormat({ passes }: PassPlan, dtype: Dtype): "float32" | "pair" {
+export function spectrumFormat({ passes }: PassPlan, dtype: Dtype): SpectrumFormat {
   const waits = passes.length === 1 && passes[0]!.exchange === "quarter";
-  return waits && dtype !== "float32" ? "pair" : "float32";
+  return waits && dtype !== "float32" ? "float16" : "float32";
 }
 
-/** What decides how exact a plan's results are: the format of points between its passes, or of spectra. */
-export function coarsestFormat(plan: PassPlan, dtype: Dtype): PointFormat {
-  const points = pointFormat(plan, dtype);
-  return points === "float32" ? spectrumFormat(plan, dtype) : points;
+/** Bytes of a channel's spectrum: in float16 with its scale behind the points, up to where the next one may be bound. */
+export function spectrumBytes(plan: PassPlan, format: SpectrumFormat): number {
+  if (format === "float32") return workPoints(plan) * pointBytes.float32;
+  return 4 * boundWords * Math.ceil((workPoints(plan) + 1) / boundWords);
+}
+
+/** Words from one place to the next where a buffer may be bound, on any device. */
+const boundWords = 64;
+
+/** The format of points between passes whose bar a plan's results keep to: spectra in float16 cost about what trips in pairs do. */
+export function barFormat(plan: PassPlan, dtype: Dtype): PointFormat {
+  return spectrumFormat(plan, dtype) === "float16" ? "pair" : pointFormat(plan, dtype);
 }
 
 /**

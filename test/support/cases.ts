@@ -7,7 +7,7 @@ import {
   oracleBackward,
   oracleForward,
 } from "../../src/math/oracle.ts";
-import { coarsestFormat, parsePasses } from "../../src/plan/passes.ts";
+import { barFormat, parsePasses } from "../../src/plan/passes.ts";
 import type { Problem } from "../../src/plan/problem.ts";
 import { expectClose, norm } from "./close.ts";
 import { sparseBackward, sparseForward } from "./frequencies.ts";
@@ -120,7 +120,7 @@ const pointGradients = 1.5;
 function pointBar(conv: FlashFFTConv, { dtype }: Problem, gradients = false): number {
   const { chosen, gradientPlan = chosen.plan } = conv.explain();
   const plan = parsePasses(gradients ? gradientPlan : chosen.plan);
-  const format = plan ? coarsestFormat(plan, dtype) : "float32";
+  const format = plan ? barFormat(plan, dtype) : "float32";
   return format !== "float32" && dtype === "bfloat16" ? bfloat16Bar : pointBars[format];
 }
 

@@ -7,7 +7,7 @@ import { pointElement, pointsEach, readPoints, writePoints } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import type { Scales } from "./rows.ts";
-import { spectrumPlace } from "./spectra.ts";
+import { spectrumElement, spectrumPlace, spectrumStride } from "./spectra.ts";
 import { inverseScale, tapsAt } from "./taps.ts";
 import type { Place } from "./tile.ts";
 import { sum } from "./tile.ts";
@@ -27,18 +27,26 @@ export class Ends extends Neighbours {
     return sum({ base: this.tile.held("m", `${base} >> 1u`), offset: place.offset / 2 });
   }
 
-  /** Where the element of a spectrum, or of sums, lies that begins with output q of the last stage's butterfly i. */
-  #inSpectrum(i: number, q: number, each: 1 | 2 = 1): Place {
-    const { spec, pass, tile } = this;
+  /** Where output q of the last stage's butterfly i lies in its spectrum. */
+  #inSpectrum(i: number, q: number): Place {
     const place = this.ends(true)[i]![q]!;
-    return spectrumPlace(spec.plan, pass, place, each, (text) => tile.held("k", text));
+    return spectrumPlace(this.spec.plan, this.pass, place, (text) => this.tile.held("k", text));
   }
 
-  /** Index of that element in the `which`-th of some spectra, or of sums of them. */
-  spectrumIndex(which: string, i: number, q: number, each: 1 | 2 = 1): string {
-    const { base, offset } = this.#inSpectrum(i, q, each);
-    const from = this.tile.held("k", `(${which}) * ${this.workPoints / each}u + ${base}`);
+  /** Index of output q of the last stage's butterfly i in the `which`-th of some spectra, or of sums of them. */
+  spectrumIndex(which: string, i: number, q: number, stride: number = this.workPoints): string {
+    const { base, offset } = this.#inSpectrum(i, q);
+    const from = this.tile.held("k", `(${which}) * ${stride}u + ${base}`);
     return sum({ base: from, offset });
+  }
+
+  get #stride(): number {
+    return spectrumStride(this.spec.plan, this.spec.spectra);
+  }
+
+  /** Where the scale of a channel's spectrum lies: behind its points. */
+  get #scaleIndex(): string {
+    return `(h + p.channel) * ${this.#stride}u + ${this.workPoints}u`;
   }
 
   /** Taps at their positions. */
@@ -126,11 +134,11 @@ export class Ends extends Neighbours {
   /** A point of the spectrum: loaded where it is first asked for. */
   #spectrum(i: number, q: number): string {
     const { spectra } = this.spec;
-    this.bind({ name: "spectrum", access: "read", element: pointElement[spectra] });
-    const each = pointsEach[spectra];
-    const index = this.spectrumIndex("h + p.channel", i, q - (q % each), each);
-    const points = this.tile.held("k", readPoints(spectra, `spectrum[${index}]`));
-    return each === 1 ? points : `${points}.${q % 2 === 0 ? "xy" : "zw"}`;
+    this.bind({ name: "spectrum", access: "read", element: spectrumElement[spectra] });
+    const point = `spectrum[${this.spectrumIndex("h + p.channel", i, q, this.#stride)}]`;
+    if (spectra === "float32") return this.tile.held("k", point);
+    const scale = this.tile.held("k", `bitcast<f32>(spectrum[${this.#scaleIndex}])`);
+    return this.tile.held("k", `unpack2x16float(${point}) * ${scale}`);
   }
 
   /** Loads the spectrum, ahead of `multiply`, where a thread holds few points. */
@@ -194,27 +202,41 @@ export class Ends extends Neighbours {
     text.line("}");
   }
 
+  /** Powers of two to write and to read a spectrum in float16 with: the name of both. */
+  #fit = "";
+
+  /** Fits a spectrum in float16 to the taps that it is made of. */
+  fitTaps(taps: readonly Value[][]): void {
+    const sizes = taps
+      .flat()
+      .flatMap(({ re, im }) => [re, im].flatMap((x) => (x ? [`abs(${x})`] : [])));
+    const size = this.text.hold("n", sizes.join(" + ") || "0.0f");
+    this.#fit = this.text.hold("c", `fit_to(${this.addUp([size])[0]})`);
+  }
+
   /** Stores a spectrum with its factor 1/M; frequencies that are not kept as zeros. */
   #storeSpectrum(values: readonly Value[][]): void {
     const { text } = this;
     const { plan, spectra } = this.spec;
-    this.bind({ name: "spectrum", access: "read_write", element: pointElement[spectra] });
-    const each = pointsEach[spectra];
+    this.bind({ name: "spectrum", access: "read_write", element: spectrumElement[spectra] });
     const factor = `${inverseScale(plan)}f`;
-    const lines: string[] = [];
-    this.ends(true).forEach((row, i) => {
-      const points = row.map((place, q) => {
+    const lines = this.ends(true).flatMap((row, i) =>
+      row.map((place, q) => {
+        const index = this.spectrumIndex("h + p.channel", i, q, this.#stride);
         const { re, im } = values[i]![q]!;
+        const point = `vec2f(${re || "0.0f"}, ${im || "0.0f"})`;
         const left = this.#subBlockLeft(place);
-        const point = `vec2f(${re || "0.0f"}, ${im || "0.0f"}) * ${factor}`;
-        return left ? `select(vec2f(), ${point}, ${left})` : point;
-      });
-      for (let q = 0; q < row.length; q += each) {
-        const index = this.spectrumIndex("h + p.channel", i, q, each);
-        const stored = each === 1 ? points[q]! : `to_pair(vec4f(${points[q]}, ${points[q + 1]}))`;
-        lines.push(`spectrum[${index}] = ${stored};`);
-      }
-    });
+        const [none, stored] =
+          spectra === "float32"
+            ? ["vec2f()", `${point} * ${factor}`]
+            : ["0u", `pack_pair(${point} * ${this.#fit}.x)`];
+        return `spectrum[${index}] = ${left ? `select(${none}, ${stored}, ${left})` : stored};`;
+      }),
+    );
+    if (spectra === "float16") {
+      const scale = `bitcast<u32>(${this.#fit}.y * ${factor})`;
+      lines.push(`if (t == 0u) { spectrum[${this.#scaleIndex}] = ${scale}; }`);
+    }
     text.line("if (live) {");
     for (const l of lines) text.line(l);
     text.line("}");

@@ -5,7 +5,7 @@
  */
 import type { Dtype } from "../../dtype.ts";
 import type { Run } from "../../plan/geometry.ts";
-import type { Packing, PassPlan, PointFormat } from "../../plan/passes.ts";
+import type { Packing, PassPlan, PointFormat, SpectrumFormat } from "../../plan/passes.ts";
 import type { PatternTable } from "./pattern.ts";
 import type { Binding, TensorName } from "./tensors.ts";
 
@@ -122,7 +122,7 @@ export interface KernelSpec {
   /** Of the points in work memory. */
   readonly format: PointFormat;
   /** Of the kernel's spectrum. */
-  readonly spectra: "float32" | "pair";
+  readonly spectra: SpectrumFormat;
   readonly work: Path | Gradient;
   /** Blocks of a row. */
   readonly blocks: number;

@@ -63,7 +63,7 @@ export class Rows {
   readonly tile: Tile;
   readonly tensors: Map<TensorName, TensorAccess> = new Map();
   readonly bindings: Map<string, Binding> = new Map();
-  /** How threads add up the norms of rows that are packed in pairs; and how many elements of shared memory a tile has. */
+  /** How threads add up the norms of rows that are packed in pairs, or the size of taps; and how many elements of shared memory a tile has. */
   readonly norms: TileSums;
   /** Names of words that are fetched before they are asked for, by tensor and place. */
   readonly #fetched = new Map<string, string>();
@@ -94,7 +94,7 @@ export class Rows {
     const stages = stagesOf(pass, tables, rootQuarters(plan) / 4, together);
     this.tile = new Tile(this.text, pass, stages, spec.machine.sharedBytes);
     const points = this.tile.shared.stride;
-    const parts = this.paired ? 2 * accumulators(spec.dtype) : 0;
+    const parts = this.fitted ? 1 : this.paired ? 2 * accumulators(spec.dtype) : 0;
     this.norms = tileSums(parts, pass, points, spec.machine);
     this.#neighbours = stages[0]!.vector === 2;
     this.meets =
@@ -119,9 +119,24 @@ export class Rows {
     return this.spec.plan.packing === "neighbours" && this.spec.pass === 0;
   }
 
+  /** Whether threads add up by shuffles. */
+  shuffles = false;
+
+  /** Sums of values over the threads of a tile: `norms` says how. */
+  addUp(values: readonly string[]): string[] {
+    this.shuffles ||= this.norms.span > 1;
+    return this.tile.sums(values, this.norms);
+  }
+
   /** Points of a transform in work memory. */
   get workPoints(): number {
     return workPoints(this.spec.plan);
+  }
+
+  /** Whether it makes spectra in float16, which it fits to the size of the taps. */
+  get fitted(): boolean {
+    const { work, spectra } = this.spec;
+    return work.kind === "path" && work.sink.kind === "spectrum" && spectra === "float16";
   }
 
   /** Whether two rows share a transform. */

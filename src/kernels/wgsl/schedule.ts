@@ -10,7 +10,13 @@ import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
 import { blocksOf } from "../../plan/pass-planner.ts";
 import type { PointFormat } from "../../plan/passes.ts";
-import { pointBytes, pointFormat, spectrumFormat, workPoints } from "../../plan/passes.ts";
+import {
+  pointBytes,
+  pointFormat,
+  spectrumBytes,
+  spectrumFormat,
+  workPoints,
+} from "../../plan/passes.ts";
 import type {
   Gradient,
   Kernel,
@@ -67,7 +73,7 @@ export class Scheduler implements CallScheduler {
 
   get spectrumBytes(): number {
     const { keeper, problem } = this.convolution;
-    return workPoints(keeper) * pointBytes[spectrumFormat(keeper, problem.dtype)];
+    return spectrumBytes(keeper, spectrumFormat(keeper, problem.dtype));
   }
 
   tables(): { readonly twiddles: Float32Array; readonly pattern?: Uint32Array } {

@@ -4,11 +4,12 @@ import { bytesPerSample } from "../../dtype.ts";
 import type { Part } from "../../plan/geometry.ts";
 import { blockMargins } from "../../plan/geometry.ts";
 import { blocksOf } from "../../plan/pass-planner.ts";
-import type { PassPlan, PointFormat } from "../../plan/passes.ts";
+import type { PassPlan, PointFormat, SpectrumFormat } from "../../plan/passes.ts";
 import {
   passLayouts,
   pointBytes,
   pointFormat,
+  spectrumBytes,
   spectrumFormat,
   workPoints,
 } from "../../plan/passes.ts";
@@ -184,13 +185,13 @@ export class Build {
   }
 
   /** How spectra lie in memory: those of the call as its plan makes them, kept ones as their own did. */
-  get spectra(): "float32" | "pair" {
+  get spectra(): SpectrumFormat {
     const { plan, keeper, problem } = this.#convolution;
     return spectrumFormat(this.call.taps ? plan : keeper, problem.dtype);
   }
 
   get #spectrumBytes(): number {
-    return this.workBytes(this.spectra);
+    return spectrumBytes(this.#convolution.plan, this.spectra);
   }
 
   /** How points lie in work memory. */

@@ -8,6 +8,7 @@ import { pointFunctions } from "./points.ts";
 import type { Value } from "./print.ts";
 import { nodes, printValues } from "./print.ts";
 import type { Scales } from "./rows.ts";
+import { fitFunction } from "./spectra.ts";
 import { roundingFunctions, tensorFunctions } from "./tensors.ts";
 
 /**
@@ -39,15 +40,13 @@ const pairLoop = [
 
 /** Builds the text of one kernel. */
 class Writer extends Ends {
-  /** Whether norms are added up by shuffles. */
-  #shuffles = false;
-
   #path(path: Path): void {
     const { source, product, sink } = path;
     const fetch = this.fetchAhead(source);
     let v = this.load(source, path.forward);
     const scales = this.#scales(path, v);
     if (scales && source.kind === "samples") v = this.#scaled(v, scales);
+    if (this.fitted) this.fitTaps(v);
     if (path.forward) v = this.tile.forward(v, () => product !== "none" && this.spectrumAhead());
     if (product !== "none") v = this.multiply(v, product);
     if (path.inverse)
@@ -73,8 +72,7 @@ class Writer extends Ends {
     const partial = ([(v: Value) => v.re, (v: Value) => v.im] as const).map((part) =>
       squares(dtype, text, samples.map(part)),
     );
-    const sums = this.tile.sums(partial.flat(), this.norms);
-    this.#shuffles ||= this.norms.span > 1;
+    const sums = this.addUp(partial.flat());
     const each = accumulators(dtype);
     const own = (which: number): string =>
       `vec2f(${sums[which * each]}, ${each === 2 ? sums[which * each + 1] : "0.0f"})`;
@@ -222,19 +220,16 @@ class Writer extends Ends {
       ? [`var<workgroup> shared_x: array<${element}, ${this.norms.elements * pass.tiles}>;`]
       : [];
     const works = ["work", "other", "again"].some((name) => this.bindings.has(name));
-    const formats = new Set([
-      ...(works ? [spec.format] : []),
-      ...(this.bindings.has("spectrum") ? [spec.spectra] : []),
-    ]);
     const writes = [...this.tensors.values()].some((t) => t.writes);
     const code = [
-      ...(this.meets || this.#shuffles ? ["enable subgroups;"] : []),
+      ...(this.meets || this.shuffles ? ["enable subgroups;"] : []),
       ...declarations(bindings),
       ...shared,
       ...rowFunctions(spec.plan.packing, spec.blocks),
       ...(this.paired ? scaleFunctions(spec.dtype) : []),
-      ...[...formats].flatMap(pointFunctions),
+      ...(works ? pointFunctions(spec.format) : []),
       ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),
+      ...(this.fitted ? [fitFunction, ...roundingFunctions("float16", spec.machine.packs)] : []),
       ...[...this.tensors.values()].flatMap(tensorFunctions),
       `@compute @workgroup_size(${pass.threads * pass.tiles})`,
       entry,
