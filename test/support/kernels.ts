@@ -8,6 +8,25 @@ Object.assign(globalThis, globals);
 /** Held on to for as long as its devices live. */
 const gpu = create(["backend=null"]);
 
+/** Devices that kernels are generated for: the default limits of WebGPU, limits as on Apple's, an NVIDIA's. */
+export const defaultLimits = "browser default";
+const common = { values: 32, alignment: 256, workspaceBytes: 2 ** 28 };
+export const deviceProfiles: Readonly<Record<string, GpuLimits>> = {
+  [defaultLimits]: {
+    ...common,
+    ...{ sharedBytes: 16_384, threads: 256, bindingBytes: 2 ** 27, bindings: 8 },
+  },
+  "Apple-like": {
+    ...common,
+    ...{ sharedBytes: 32_768, threads: 1024, bindingBytes: 2 ** 30, bindings: 10 },
+  },
+  NVIDIA: {
+    ...common,
+    ...{ sharedBytes: 49_152, threads: 1024, bindingBytes: 2_147_483_644, bindings: 16 },
+    ...{ packs: true, shuffles: true, lanes: 32 },
+  },
+};
+
 /** Each kernel of some schedules once. */
 export function kernelsOf(schedules: readonly Schedule[]): Kernel[] {
   const all = schedules.flatMap((s) =>

@@ -87,6 +87,18 @@ export class RunWriter {
     return this.text.hold("at", lineStart(lines, "line", "cell", third));
   }
 
+  /** A loop over taps, `most` at once from tap j on, and the rest of them. */
+  inBlocks(taps: number, most: number, block: (count: number) => void): void {
+    const rest = taps % most;
+    this.line(`for (var j = 0u; j < ${taps - rest}u; j += ${most}u) {`);
+    block(most);
+    this.line("}");
+    if (rest === 0) return;
+    this.line(`{\nlet j = ${taps - rest}u;`);
+    block(rest);
+    this.line("}");
+  }
+
   /** a·b + c. */
   add(a: string, b: string, c: string): string {
     return this.text.fuses ? `fma(${a}, ${b}, ${c})` : `(${a} * ${b} + ${c})`;

@@ -73,23 +73,14 @@ function filtered(w: Writer, filter: Filter, { third, at, held, bias }: Branch):
   // Sums of some taps each, which are added up: closer to the truth than one long sum.
   const sums = upTo(run).map((r) => `total${third === undefined ? "" : `${third}_`}${r}`);
   for (const s of sums) w.line(`var ${s} = ${bias ?? `${w.type}()`};`);
-  const block = (count: number): void => {
+  w.inBlocks(kernelLength, most, (count) => {
     const sign = taps === "reversed" ? " - j" : " + j";
     const weights = w.weights(tapsOf(filter, count), sign, third);
     const x = window(text, source, at, "(n0 + i32(j))", -left, run + count - 1);
     sums.forEach((s, r) => {
       w.line(`${s} += ${w.dot(weights, x.slice(r))};`);
     });
-  };
-  const rest = kernelLength % most;
-  w.line(`for (var j = 0u; j < ${kernelLength - rest}u; j += ${most}u) {`);
-  block(most);
-  w.line("}");
-  if (rest > 0) {
-    w.line(`{\nlet j = ${kernelLength - rest}u;`);
-    block(rest);
-    w.line("}");
-  }
+  });
   return sums;
 }
 

@@ -164,23 +164,15 @@ function filtered(
   // Sums of some taps each, which are added up: closer to the truth than one long sum.
   const sums = upTo(spread.run).map(() => w.text.fresh("z"));
   for (const sum of sums) w.line(`var ${sum} = 0.0f;`);
-  const block = (count: number): void =>
+  w.inBlocks(taps, directTapsAtOnce, (count) =>
     w.scope(() => {
       const weights = w.taps(" + j / 4u", count);
       const base = `(n0 ${transposed ? "+" : "-"} i32(j))`;
       sums.forEach((sum, r) => {
         w.line(`${sum} += ${dot(weights, base, r)};`);
       });
-    });
-  const rest = taps % directTapsAtOnce;
-  w.line(`for (var j = 0u; j < ${taps - rest}u; j += ${directTapsAtOnce}u) {`);
-  block(directTapsAtOnce);
-  w.line("}");
-  if (rest > 0) {
-    w.line(`{\nlet j = ${taps - rest}u;`);
-    block(rest);
-    w.line("}");
-  }
+    }),
+  );
   return sums;
 }
 

@@ -13,25 +13,7 @@ import {
   type DepthwiseProblemOptions,
   layouts,
 } from "../../../src/plan/depthwise.ts";
-import { expectCompiled, kernelsOf } from "../../support/kernels.ts";
-
-const common = { values: 32, alignment: 256, workspaceBytes: 2 ** 28 };
-const defaults = "browser default";
-const profiles: Readonly<Record<string, GpuLimits>> = {
-  [defaults]: {
-    ...common,
-    ...{ sharedBytes: 16_384, threads: 256, bindingBytes: 2 ** 27, bindings: 8 },
-  },
-  "Apple-like": {
-    ...common,
-    ...{ sharedBytes: 32_768, threads: 1024, bindingBytes: 2 ** 30, bindings: 10, packs: true },
-  },
-  NVIDIA: {
-    ...common,
-    ...{ sharedBytes: 49_152, threads: 1024, bindingBytes: 2_147_483_644, bindings: 16 },
-    ...{ packs: true, shuffles: true },
-  },
-};
+import { defaultLimits, deviceProfiles, expectCompiled, kernelsOf } from "../../support/kernels.ts";
 
 /** Few taps and many, odd rows, one row and many, in either layout and every storage type. */
 const problems: readonly (DepthwiseProblemOptions & {
@@ -78,11 +60,11 @@ function schedulesOf(options: (typeof problems)[number], limits: GpuLimits): Sch
   return [plain, full].flatMap((call) => [scheduler.forward(call), scheduler.backward(call)]);
 }
 
-describe.each(Object.entries(profiles))("%s", (name, limits) => {
+describe.each(Object.entries(deviceProfiles))("%s", (name, limits) => {
   test.each(problems)("%o", async (options) => {
     const all = schedulesOf(options, limits);
     const kernels = kernelsOf(all);
-    await expectCompiled(kernels, limits, name === defaults);
+    await expectCompiled(kernels, limits, name === defaultLimits);
     for (const { parameters } of kernels) expect(parameters!.length).toBeLessThanOrEqual(64);
     for (const { steps, bytes } of all) {
       for (const { ranges, kernel, parameters } of steps) {
@@ -110,7 +92,7 @@ describe("what models ask for", () => {
   test.each(layouts.flatMap((layout) => dtypes.map((dtype) => [layout, dtype] as const)))(
     "%s, %s: one kernel forward, two backward, and accesses of 8 or 16 bytes",
     (layout, dtype) => {
-      const [forward, backward] = schedulesOf({ ...model, layout, dtype }, profiles.NVIDIA!);
+      const [forward, backward] = schedulesOf({ ...model, layout, dtype }, deviceProfiles.NVIDIA!);
       expect(forward!.steps.length).toBe(1);
       expect(backward!.steps.length).toBe(2);
       for (const { kernel } of [forward!.steps[0]!, backward!.steps[0]!]) {
@@ -128,7 +110,7 @@ describe("what models ask for", () => {
 
   test.each(layouts)("%s: the projections, one kernel forward, three backward", (layout) => {
     const options = { ...model, kernelLength: 3, layout, form: "projections" as const };
-    const [forward, backward, , streamed] = schedulesOf(options, profiles.NVIDIA!);
+    const [forward, backward, , streamed] = schedulesOf(options, deviceProfiles.NVIDIA!);
     expect(forward!.steps.length).toBe(1);
     expect(backward!.steps.length).toBe(3);
     // The default limits have eight storage buffers for a kernel.

@@ -10,25 +10,7 @@ import type { GpuCall, GpuLimits, Schedule } from "../../../src/kernels/wgsl/ste
 import { defaultGpu } from "../../../src/plan/device.ts";
 import { namedGpuPlans } from "../../../src/plan/gpu-planner.ts";
 import { createProblem, modes, type ProblemOptions } from "../../../src/plan/problem.ts";
-import { expectCompiled, kernelsOf } from "../../support/kernels.ts";
-
-const common = { values: 32, alignment: 256, workspaceBytes: 2 ** 28 };
-const defaults = "browser default";
-const profiles: Readonly<Record<string, GpuLimits>> = {
-  [defaults]: {
-    ...common,
-    ...{ sharedBytes: 16_384, threads: 256, bindingBytes: 2 ** 27, bindings: 8 },
-  },
-  "Apple-like": {
-    ...common,
-    ...{ sharedBytes: 32_768, threads: 1024, bindingBytes: 2 ** 30, bindings: 10, packs: true },
-  },
-  NVIDIA: {
-    ...common,
-    ...{ sharedBytes: 49_152, threads: 1024, bindingBytes: 2_147_483_644, bindings: 16 },
-    ...{ packs: true, shuffles: true },
-  },
-};
+import { defaultLimits, deviceProfiles, expectCompiled, kernelsOf } from "../../support/kernels.ts";
 
 /** Few taps and many, even rows and odd ones, in every mode and storage type; rows that go on periodically, with and without a gap. */
 const problems: readonly ProblemOptions[] = [
@@ -69,11 +51,11 @@ function schedulesOf(options: ProblemOptions, limits: GpuLimits): Schedule[] {
   ];
 }
 
-describe.each(Object.entries(profiles))("%s", (name, limits) => {
+describe.each(Object.entries(deviceProfiles))("%s", (name, limits) => {
   test.each(problems)("%o", async (options) => {
     const all = schedulesOf(options, limits);
     const kernels = kernelsOf(all);
-    await expectCompiled(kernels, limits, name === defaults);
+    await expectCompiled(kernels, limits, name === defaultLimits);
     for (const { parameters } of kernels) expect(parameters!.length).toBeLessThanOrEqual(64);
     for (const { steps, bytes } of all) {
       for (const { ranges, kernel, parameters } of steps) {
@@ -104,7 +86,10 @@ describe("what models ask for", () => {
   };
 
   test.each(dtypes)("%s: one kernel forward, two backward, and accesses of 16 bytes", (dtype) => {
-    const scheduler = schedulerFor({ length: 65_536, kernelLength: 8, dtype }, profiles.NVIDIA!);
+    const scheduler = schedulerFor(
+      { length: 65_536, kernelLength: 8, dtype },
+      deviceProfiles.NVIDIA!,
+    );
     const [forward, backward] = [scheduler.forward(gated), scheduler.backward(gated)];
     expect(forward.steps.length).toBe(1);
     expect(backward.steps.length).toBe(2);
@@ -121,7 +106,10 @@ describe("what models ask for", () => {
 
   test("the default limits have eight storage buffers for a kernel, and few taps few launches", () => {
     const launches = (kernelLength: number, call: GpuCall): number[] => {
-      const scheduler = schedulerFor({ length: 4096, kernelLength }, profiles[defaults]!);
+      const scheduler = schedulerFor(
+        { length: 4096, kernelLength },
+        deviceProfiles[defaultLimits]!,
+      );
       const { steps } = scheduler.backward(call);
       for (const { kernel } of steps) expect(kernel.bindings.length).toBeLessThanOrEqual(8);
       return steps.map(({ kernel }) => kernel.bindings.length);
@@ -142,7 +130,7 @@ describe("calls in pieces", () => {
     ...{ taps: "float32", offsets: {} },
   };
   const small: GpuLimits = {
-    ...profiles[defaults]!,
+    ...deviceProfiles[defaultLimits]!,
     bindingBytes: 2 ** 17,
     workspaceBytes: 2 ** 16,
   };

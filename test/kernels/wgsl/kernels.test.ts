@@ -17,25 +17,7 @@ import {
   type ProblemOptions,
 } from "../../../src/plan/problem.ts";
 import { mostWindowTaps, windowProblem } from "../../../src/plan/window.ts";
-import { expectCompiled, kernelsOf } from "../../support/kernels.ts";
-
-const common = { values: 32, alignment: 256, workspaceBytes: 2 ** 28 };
-const defaults = "browser default";
-const profiles: Readonly<Record<string, GpuLimits>> = {
-  [defaults]: {
-    ...common,
-    ...{ sharedBytes: 16_384, threads: 256, bindingBytes: 2 ** 27, bindings: 8 },
-  },
-  "Apple-like": {
-    ...common,
-    ...{ sharedBytes: 32_768, threads: 1024, bindingBytes: 2 ** 30, bindings: 10 },
-  },
-  NVIDIA: {
-    ...common,
-    ...{ sharedBytes: 49_152, threads: 1024, bindingBytes: 2_147_483_644, bindings: 16 },
-    ...{ packs: true, shuffles: true, lanes: 32 },
-  },
-};
+import { defaultLimits, deviceProfiles, expectCompiled, kernelsOf } from "../../support/kernels.ts";
 
 /** Lengths of one pass, of two and of three; odd ones; every mode and storage type somewhere among them. */
 const problems: readonly ProblemOptions[] = [
@@ -92,11 +74,11 @@ function schedulesOf(problem: Problem, limits: GpuLimits): { text: string; all: 
   return { text, all };
 }
 
-describe.each(Object.entries(profiles))("%s", (name, limits) => {
+describe.each(Object.entries(deviceProfiles))("%s", (name, limits) => {
   const check = async (problem: Problem): Promise<void> => {
     const { text, all } = schedulesOf(problem, limits);
     const kernels = kernelsOf(all);
-    await expectCompiled(kernels, limits, name === defaults);
+    await expectCompiled(kernels, limits, name === defaultLimits);
     for (const { steps, bytes } of all) {
       for (const { ranges } of steps) {
         for (const range of Object.values(ranges)) {
