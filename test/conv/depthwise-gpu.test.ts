@@ -30,24 +30,7 @@ import {
   type DepthwiseInputs,
   drawCase,
 } from "../support/depthwise.ts";
-import { download, openDevice } from "../support/gpu.ts";
-
-const roomFor = (bytes: number): number => Math.ceil(bytes / 4) * 4;
-
-/** Samples in a buffer, with others before and behind them that no call may touch. */
-function upload(
-  device: GPUDevice,
-  values: SampleArray,
-  shape: readonly number[],
-  offset = 0,
-): GpuTensor {
-  const view = values as Float32Array<ArrayBuffer>;
-  const data = device.createBuffer({ size: offset + roomFor(view.byteLength) + 8, usage: 0x8c });
-  const padded = new Uint8Array(roomFor(view.byteLength));
-  padded.set(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
-  device.queue.writeBuffer(data, offset, padded);
-  return { data, shape, offset };
-}
+import { download, openDevice, runSchedule, upload } from "../support/gpu.ts";
 
 const base: DepthwiseCase = {
   ...{ form: "silu", layout: "BHL", dtype: "float32", storedTaps: false, batch: 2 },
@@ -379,31 +362,10 @@ async function checkWith(c: DepthwiseCase, override: Partial<GpuLimits>): Promis
   const stateOut = state ? ("same" as const) : ("none" as const);
   const flags = { stateOut, dstateOut: false, offsets: {} };
   const call: DepthwiseGpuCall = { name: "test", batch, length, bias, state, ...flags };
-  const run = async <R extends Record<string, SampleArray>>(schedule: Schedule, results: R) => {
-    for (const { ranges } of schedule.steps) {
-      for (const { size } of Object.values(ranges))
-        expect(size).toBeLessThanOrEqual(limits.bindingBytes);
-    }
-    const { x, dy, weight, options } = inputs;
-    const given = { x, dy: dy[0]!, dpostgate: dy[1], weight, ...options, stateOut: options.state };
-    const buffers: Record<string, GPUBuffer> = {};
-    for (const [name, values] of Object.entries({ ...given, ...results })) {
-      if (!values) continue;
-      buffers[name] = upload(device, values, [values.length]).data as GPUBuffer;
-    }
-    if (given.stateOut) buffers.stateOut = buffers.state!;
-    for (const [name, bytes] of Object.entries(schedule.bytes))
-      buffers[name] = await backend.buffer(bytes, "test");
-    const recording = await backend.prepare(schedule, "test");
-    await backend.submit((encoder) => backend.record(encoder, recording, buffers), "test");
-    const found = await Promise.all(
-      Object.entries(results).map(async ([name, values]) => [
-        name,
-        await download(device, { data: buffers[name]!, shape: [values.length] }, values),
-      ]),
-    );
-    return Object.fromEntries(found) as R;
-  };
+  const { x, dy, weight, options } = inputs;
+  const tensors = { x, dy: dy[0]!, dpostgate: dy[1], weight, ...options, stateOut: options.state };
+  const run = <R extends Record<string, SampleArray>>(schedule: Schedule, results: R) =>
+    runSchedule(backend, schedule, limits, tensors, results);
   const outputs = batch * channels * outputLengthOf(inputs.problem, length);
   const forward = scheduler.forward(call);
   const results = { y: new (typed(inputs.x))(outputs), postgate: new (typed(inputs.x))(outputs) };

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { WebGpuBackend } from "../../src/backend/webgpu.ts";
 import type { Dtype, SampleArray } from "../../src/dtype.ts";
-import { FlashFFTConv, type GpuTensor } from "../../src/index.ts";
+import { FlashFFTConv } from "../../src/index.ts";
 import { DirectScheduler } from "../../src/kernels/wgsl/direct-schedule.ts";
 import type { GpuCall, GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
 import { defaultGpu } from "../../src/plan/device.ts";
@@ -11,23 +11,8 @@ import { createProblem, type Mode, type ProblemOptions } from "../../src/plan/pr
 import { onGpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs, type Inputs } from "../support/cases.ts";
 import { expectSameBits } from "../support/close.ts";
-import { download, openAdapter, openDevice } from "../support/gpu.ts";
+import { download, openAdapter, openDevice, runSchedule, upload } from "../support/gpu.ts";
 import { normal } from "../support/signals.ts";
-
-/** Samples in a buffer, with room before and behind them. */
-function upload(
-  device: GPUDevice,
-  values: SampleArray,
-  shape: readonly number[],
-  offset = 0,
-): GpuTensor {
-  const bytes = Math.ceil(values.byteLength / 4) * 4;
-  const padded = new Uint8Array(bytes);
-  padded.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
-  const data = device.createBuffer({ size: offset + bytes + 8, usage: 0x8c });
-  device.queue.writeBuffer(data, offset, padded);
-  return { data, shape, offset };
-}
 
 const like = (values: SampleArray, length: number): SampleArray =>
   new (values.constructor as Float32ArrayConstructor)(length);
@@ -132,28 +117,9 @@ async function checkWith(
     ...{ taps: "float32", offsets: {} },
   };
   const steps = { forward: 0, backward: 0 };
-  const run = async <R extends Record<string, SampleArray>>(schedule: Schedule, results: R) => {
-    for (const { ranges } of schedule.steps)
-      for (const { size } of Object.values(ranges))
-        expect(size).toBeLessThanOrEqual(limits.bindingBytes);
-    const held = Object.values(schedule.bytes).reduce((sum, n) => sum + n, 0);
-    expect(held).toBeLessThanOrEqual(limits.workspaceBytes);
-    const buffers: Record<string, GPUBuffer> = {};
-    const { u, k, dy, options: given } = inputs;
-    for (const [name, values] of Object.entries({ u, k, dy, ...given, ...results }))
-      buffers[name] = upload(device, values, [values.length]).data as GPUBuffer;
-    for (const [name, bytes] of Object.entries(schedule.bytes))
-      buffers[name] = await backend.buffer(bytes, "test");
-    const recording = await backend.prepare(schedule, "test");
-    await backend.submit((encoder) => backend.record(encoder, recording, buffers), "test");
-    const found = await Promise.all(
-      Object.entries(results).map(async ([name, values]) => [
-        name,
-        await download(device, { data: buffers[name]!, shape: [values.length] }, values),
-      ]),
-    );
-    return Object.fromEntries(found) as R;
-  };
+  const { u, k, dy, options: tensors } = inputs;
+  const run = <R extends Record<string, SampleArray>>(schedule: Schedule, results: R) =>
+    runSchedule(backend, schedule, limits, { u, k, dy, ...tensors }, results);
   const runner = {
     explain: () => ({ chosen: { plan: text } }),
     forward: async () => {

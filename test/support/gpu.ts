@@ -1,7 +1,10 @@
 /** Devices of the driver that the environment names, and their buffers. */
+import { expect } from "vitest";
 import { create, globals } from "webgpu";
+import type { WebGpuBackend } from "../../src/backend/webgpu.ts";
 import type { SampleArray } from "../../src/dtype.ts";
 import type { GpuTensor } from "../../src/index.ts";
+import type { GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
 import { onGpu } from "./backends.ts";
 
 Object.assign(globalThis, globals);
@@ -35,4 +38,58 @@ export async function download<T extends SampleArray>(
   const values = new Kind(staging.getMappedRange().slice(0), 0, length);
   staging.destroy();
   return values;
+}
+
+/** Samples in a buffer, with room before and behind them that no call may touch. */
+export function upload(
+  device: GPUDevice,
+  values: SampleArray,
+  shape: readonly number[],
+  offset = 0,
+): GpuTensor {
+  const bytes = Math.ceil(values.byteLength / 4) * 4;
+  const padded = new Uint8Array(bytes);
+  padded.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  const data = device.createBuffer({ size: offset + bytes + 8, usage: 0x8c });
+  device.queue.writeBuffer(data, offset, padded);
+  return { data, shape, offset };
+}
+
+/**
+ * Run a schedule made for limits, whatever the device's own: the results, in arrays like those of their names. An array that
+ * stands twice is one buffer.
+ */
+export async function runSchedule<R extends Readonly<Record<string, SampleArray>>>(
+  backend: WebGpuBackend,
+  { steps, bytes }: Schedule,
+  limits: GpuLimits,
+  given: Readonly<Record<string, SampleArray | undefined>>,
+  results: R,
+): Promise<R> {
+  const { device } = backend;
+  for (const { ranges } of steps)
+    for (const { size } of Object.values(ranges))
+      expect(size).toBeLessThanOrEqual(limits.bindingBytes);
+  const held = Object.values(bytes).reduce((sum, n) => sum + n, 0);
+  expect(held).toBeLessThanOrEqual(limits.workspaceBytes);
+  const uploaded = new Map<SampleArray, GPUBuffer>();
+  const buffers: Record<string, GPUBuffer> = {};
+  for (const [name, values] of Object.entries({ ...given, ...results })) {
+    if (!values) continue;
+    const buffer =
+      uploaded.get(values) ?? (upload(device, values, [values.length]).data as GPUBuffer);
+    uploaded.set(values, buffer);
+    buffers[name] = buffer;
+  }
+  for (const [name, size] of Object.entries(bytes))
+    buffers[name] = await backend.buffer(size, "test");
+  const recording = await backend.prepare({ steps, bytes }, "test");
+  await backend.submit((encoder) => backend.record(encoder, recording, buffers), "test");
+  const found = await Promise.all(
+    Object.entries(results).map(async ([name, values]) => [
+      name,
+      await download(device, { data: buffers[name]!, shape: [values.length] }, values),
+    ]),
+  );
+  return Object.fromEntries(found) as R;
 }

@@ -1,4 +1,5 @@
 /** Kernels as text, held to a device's limits and compiled without any driver: Dawn's null backend checks WGSL and layouts. */
+import { createHash } from "node:crypto";
 import { expect } from "vitest";
 import { create, globals } from "webgpu";
 import type { Kernel } from "../../src/kernels/wgsl/kernels.ts";
@@ -67,6 +68,36 @@ export async function expectCompiled(
     await device.createComputePipelineAsync({ layout, compute: { module, entryPoint: "main" } });
   }
   device.destroy();
+}
+
+/** Ranges as a device may bind them, a value for each parameter that is a tensor's, and no more work memory than allowed. */
+export function expectBound(
+  schedules: readonly Schedule[],
+  kernels: readonly Kernel[],
+  limits: GpuLimits,
+): void {
+  for (const { parameters } of kernels) expect(parameters!.length).toBeLessThanOrEqual(64);
+  for (const { steps, bytes } of schedules) {
+    for (const { ranges, kernel, parameters } of steps) {
+      for (const [binding, range] of Object.entries(ranges)) {
+        expect(range.size, binding).toBeLessThanOrEqual(limits.bindingBytes);
+        expect(range.offset % limits.alignment).toBe(0);
+      }
+      const known = new Set(kernel.parameters);
+      expect(kernel.bindings.filter((b) => known.has(b.name) && !(b.name in parameters))).toEqual(
+        [],
+      );
+    }
+    const held = Object.values(bytes).reduce((a, b) => a + b, 0);
+    expect(held).toBeLessThanOrEqual(limits.workspaceBytes);
+  }
+}
+
+/** A short hash of the texts of kernels, in their order. */
+export function hashOf(kernels: readonly Kernel[]): string {
+  const digest = createHash("sha256");
+  for (const { code } of kernels) digest.update(code);
+  return digest.digest("hex").slice(0, 16);
 }
 
 function threadsOf(code: string): number {

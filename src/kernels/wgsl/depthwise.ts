@@ -316,6 +316,27 @@ export function compensated(has: string, term: string): string[] {
   ];
 }
 
+/** The end of a kernel of totals: `named`, then the total of a tap, or behind the taps another one, is stored. */
+export function storedTotals(
+  named: readonly string[],
+  taps: number,
+  ofTap: string,
+  other: string | undefined,
+): string[] {
+  return [
+    `if (lane < ${sumsBeside}u && item < p.items) {`,
+    "sum = partial[lane];",
+    ...named,
+    `if (tap < ${taps}u) {`,
+    ofTap,
+    ...(other ? ["} else {", other] : []),
+    "}",
+    "}",
+    "}",
+    "",
+  ];
+}
+
 /**
  * The sums of all workgroups → dweight (H, K) and dbias (H), of one filter for each channel or of three, whose sums lie one
  * after the other, in an order that nothing but the call's size decides.
@@ -351,17 +372,12 @@ export function totalsKernel(kernelLength: number, bias: boolean, thirds: number
     "let index = group.y * groups.x + group.x;",
     ...which,
     ...compensated("item < p.items", `sums[${sumsFrom}part * p.items + item]`),
-    `if (lane < ${sumsBeside}u && item < p.items) {`,
-    "sum = partial[lane];",
-    "let tap = item / p.span;",
-    `let channel = ${channelFrom}item % p.span;`,
-    `if (tap < ${kernelLength}u) {`,
-    put("dweight", `channel * ${kernelLength}u + tap + p.dweight`),
-    ...(bias ? ["} else {", put("dbias", "channel + p.dbias")] : []),
-    "}",
-    "}",
-    "}",
-    "",
+    ...storedTotals(
+      ["let tap = item / p.span;", `let channel = ${channelFrom}item % p.span;`],
+      kernelLength,
+      put("dweight", `channel * ${kernelLength}u + tap + p.dweight`),
+      bias ? put("dbias", "channel + p.dbias") : undefined,
+    ),
   ].join("\n");
   return { code, bindings, parameters, tiles: 1, tilesPerUnit: 1 };
 }

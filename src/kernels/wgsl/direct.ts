@@ -7,7 +7,7 @@
 import type { Dtype } from "../../dtype.ts";
 import { heldTaps } from "../../plan/depthwise.ts";
 import type { Part } from "../../plan/geometry.ts";
-import { compensated, reduceTotals, sharedTotals, sumsBeside } from "./depthwise.ts";
+import { compensated, reduceTotals, sharedTotals, storedTotals, sumsBeside } from "./depthwise.ts";
 import type { Lines } from "./depthwise-cells.ts";
 import {
   cells,
@@ -335,15 +335,12 @@ export function directTotals(part: Part, lags: number, taps: number, skip: boole
       `item < p.items && place < ${each}u`,
       `sums[(part * ${each}u + place) * p.span + channel]`,
     ),
-    `if (lane < ${sumsBeside}u && item < p.items) {`,
-    "sum = partial[lane];",
-    `if (tap < ${taps}u) {`,
-    put("dk", `channel * ${taps}u + tap + p.dk`),
-    ...(skip ? ["} else {", put("dskip", "channel + p.dskip")] : []),
-    "}",
-    "}",
-    "}",
-    "",
+    ...storedTotals(
+      [],
+      taps,
+      put("dk", `channel * ${taps}u + tap + p.dk`),
+      skip ? put("dskip", "channel + p.dskip") : undefined,
+    ),
   ].join("\n");
   return { code, bindings, parameters, tiles: 1, tilesPerUnit: 1 };
 }

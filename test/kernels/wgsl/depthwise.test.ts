@@ -2,7 +2,6 @@
  * Kernels of short convolutions as text: for the limits of three kinds of device, every kernel of every schedule keeps within
  * them and compiles, and the text changes only when somebody means it to. Beside them the traffic that a schedule asks for.
  */
-import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { dtypes } from "../../../src/dtype.ts";
 import type { DepthwiseGpuCall } from "../../../src/kernels/wgsl/depthwise-places.ts";
@@ -13,7 +12,14 @@ import {
   type DepthwiseProblemOptions,
   layouts,
 } from "../../../src/plan/depthwise.ts";
-import { defaultLimits, deviceProfiles, expectCompiled, kernelsOf } from "../../support/kernels.ts";
+import {
+  defaultLimits,
+  deviceProfiles,
+  expectBound,
+  expectCompiled,
+  hashOf,
+  kernelsOf,
+} from "../../support/kernels.ts";
 
 /** Few taps and many, odd rows, one row and many, in either layout and every storage type. */
 const problems: readonly (DepthwiseProblemOptions & {
@@ -65,24 +71,8 @@ describe.each(Object.entries(deviceProfiles))("%s", (name, limits) => {
     const all = schedulesOf(options, limits);
     const kernels = kernelsOf(all);
     await expectCompiled(kernels, limits, name === defaultLimits);
-    for (const { parameters } of kernels) expect(parameters!.length).toBeLessThanOrEqual(64);
-    for (const { steps, bytes } of all) {
-      for (const { ranges, kernel, parameters } of steps) {
-        for (const [binding, range] of Object.entries(ranges)) {
-          expect(range.size, binding).toBeLessThanOrEqual(limits.bindingBytes);
-          expect(range.offset % limits.alignment).toBe(0);
-        }
-        const known = new Set(kernel.parameters);
-        expect(kernel.bindings.filter((b) => known.has(b.name) && !(b.name in parameters))).toEqual(
-          [],
-        );
-      }
-      const held = Object.values(bytes).reduce((a, b) => a + b, 0);
-      expect(held).toBeLessThanOrEqual(limits.workspaceBytes);
-    }
-    const digest = createHash("sha256");
-    for (const { code } of kernels) digest.update(code);
-    expect(digest.digest("hex").slice(0, 16)).toMatchSnapshot(name);
+    expectBound(all, kernels, limits);
+    expect(hashOf(kernels)).toMatchSnapshot(name);
   });
 });
 

@@ -2,7 +2,6 @@
  * Kernels as text: for the limits of three kinds of device, every kernel of every schedule keeps within them and compiles
  * (Dawn's null backend checks WGSL and layouts without any driver), and the text changes only when somebody means it to.
  */
-import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { dtypes } from "../../../src/dtype.ts";
 import { Scheduler } from "../../../src/kernels/wgsl/schedule.ts";
@@ -17,7 +16,13 @@ import {
   type ProblemOptions,
 } from "../../../src/plan/problem.ts";
 import { mostWindowTaps, windowProblem } from "../../../src/plan/window.ts";
-import { defaultLimits, deviceProfiles, expectCompiled, kernelsOf } from "../../support/kernels.ts";
+import {
+  defaultLimits,
+  deviceProfiles,
+  expectCompiled,
+  hashOf,
+  kernelsOf,
+} from "../../support/kernels.ts";
 
 /** Lengths of one pass, of two and of three; odd ones; every mode and storage type somewhere among them. */
 const problems: readonly ProblemOptions[] = [
@@ -89,9 +94,7 @@ describe.each(Object.entries(deviceProfiles))("%s", (name, limits) => {
       const held = Object.values(bytes).reduce((a, b) => a + b, 0);
       expect(held).toBeLessThanOrEqual(Math.max(limits.workspaceBytes, 5 * transformBytes(text)));
     }
-    const digest = createHash("sha256");
-    for (const { code } of kernels) digest.update(code);
-    expect(`${text} ${digest.digest("hex").slice(0, 16)}`).toMatchSnapshot(name);
+    expect(`${text} ${hashOf(kernels)}`).toMatchSnapshot(name);
   };
   test.each(problems)("%o", (options) => check(createProblem(options, "test")));
   test.each(windows)("a window of %i taps before %i samples", (taps, hop) =>
