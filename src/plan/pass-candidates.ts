@@ -190,7 +190,8 @@ export function passPlans(
     const rows = points / inner;
     if (!Number.isInteger(rows) || rows < 2 || (neighbours && rows % 2 !== 0)) continue;
     const last = tilePasses(inner, 1, limits, lastLists);
-    for (const outer of splitRows(rows)) {
+    const forGradients = neighbours && inner <= shortLast ? splitFrom(rows) : [];
+    for (const outer of [...splitRows(rows), ...forGradients]) {
       let rest = points;
       const options = outer.map((r, i) => {
         rest /= r;
@@ -224,6 +225,22 @@ function splitRows(rows: number): number[][] {
   const parts = evenly(bits(rows / odd), bits(mostRows) - (odd > 1 ? 3 : 0)).map((b) => 2 ** b);
   parts[0]! *= odd;
   return parts.length <= 2 && product(parts) === rows ? [parts] : [];
+}
+
+/**
+ * Rows of a first pass, rows between it and the last one, and points of the last one, for gradients beside a last pass of 8,192 points:
+ * where neighbours are packed they need a first pass of as many rows, and took 5 times as long as forward in such a last one.
+ */
+const firstRows = [64, 128, 256];
+const betweenRows = { least: 4, most: 32 };
+const shortLast = 2048;
+
+/** Rows as the product of such two. */
+function splitFrom(rows: number): number[][] {
+  return firstRows.flatMap((first) => {
+    const rest = rows / first;
+    return rest >= betweenRows.least && rest <= betweenRows.most ? [[first, rest]] : [];
+  });
 }
 
 /** Transform sizes for a part: powers of two, and three or five times one where that is less. */

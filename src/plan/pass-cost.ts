@@ -12,7 +12,7 @@ import type { DeviceSpec } from "./device.ts";
 import { defaultGpu } from "./device.ts";
 import type { KeptFrequencies } from "./frequencies.ts";
 import { keptShares } from "./pass-pattern.ts";
-import type { PassLayout, PassPlan } from "./passes.ts";
+import type { PassLayout, PassPlan, PointFormat } from "./passes.ts";
 import { gradientValues, passLayouts, pointBytes, pointFormat, widened } from "./passes.ts";
 
 /** What besides the plan decides a row's cost. */
@@ -55,12 +55,17 @@ function spilled(pass: PassLayout, plan: PassPlan): number {
  * How much longer a pass's own work takes than with 16 values a thread, exchanged by halves: fitted to 268 timings of 128 to
  * 4M points on an H200 (docs/cost-model.md). More registers or shared memory a thread leave fewer threads to hide latency.
  */
-function crowding(pass: PassLayout, plan: PassPlan, gradient: boolean): number {
+function crowding(
+  pass: PassLayout,
+  plan: PassPlan,
+  { gradient, format }: { readonly gradient: boolean; readonly format: PointFormat },
+): number {
   const values = pass.tilePoints / pass.threads;
   const whole = pass.exchange === "whole" && pass.radices.length > 1;
   const memory = whole ? (values > 16 ? 2.55 : 1.21) : 1;
   const single = plan.passes.length === 1;
-  const many = single ? (pass.tilePoints >= 4096 ? 1.2 : 1.4) : 1.8;
+  const last = format === "pair" ? 1.4 : 1.6;
+  const many = single ? (pass.tilePoints >= 4096 ? 1.2 : 1.4) : pass.rest === 1 ? last : 1.8;
   const registers = values > 16 ? many : values < 16 ? 0.84 : 1;
   // Large workgroups wait for one another; by halves of halves they do so four times as often (9.8 ps a point at 16,384).
   const large = pass.threads * pass.tiles > 256 ? 1.55 : 1;
@@ -87,8 +92,14 @@ const ownTime = (device: DeviceSpec): number => device.pointSeconds / defaultGpu
 const cacheTime = ({ memory }: DeviceSpec): number =>
   defaultGpu.memory[1]!.bandwidth / memory[1]!.bandwidth;
 
+/**
+ * What single passes of whole rows pay of the bytes of float32: they compute as long as for half precision, and hide more of them (512
+ * points took 0.139 and 0.127 ms, which was priced at 0.187 and 0.144).
+ */
+const paidFloat32 = 0.7;
+
 /** Seconds a point that measuring the rows of pairs takes, on chip or in a pass of its own: the same fit. */
-const measuring = { single: 1.5e-12, several: 3.15e-12 };
+const measuring = { single: 0.75e-12, several: 3.15e-12 };
 
 /**
  * What fewer columns than these, whose samples are part of a line of 128 bytes, and what more of them cost a point more: the
@@ -103,10 +114,17 @@ const farRows = {
     [128, 0.2e-12],
   ],
   others: [
-    [128, 1.38e-12],
+    [256, 0.6e-12],
+    [128, 0.35e-12],
     [64, 0.5e-12],
   ],
 } as const;
+
+/** What of that remains where points wait as float32, whose columns fill twice as many lines. */
+const float32Far = 0.5;
+
+/** What first passes of so many threads cost a point more, where rows are not packed as neighbours: the same fit. */
+const largeFirst = { threads: 256, more: 0.8e-12 };
 
 /** What last passes of several with so many points or more cost a point more: the same fit. Most first. */
 const longLast = [
@@ -115,28 +133,22 @@ const longLast = [
   [1024, 0.35e-12],
 ] as const;
 
-/**
- * What keeps neighbours from last passes of so many points: gradients must have first passes of as many rows, and took 5 times as
- * long as forward with them (1M samples), 2.5 times with 4,096.
- */
-const slowGradients = { points: 8192, more: 1.2e-12 };
-
 /** The price of the first step that a size reaches. */
 const stepOf = (steps: readonly (readonly [number, number])[], size: number): number =>
   steps.find(([least]) => size >= least)?.[1] ?? 0;
 
 /** What the same fit adds, in seconds a point, to passes of several. */
-function distance(pass: PassLayout, plan: PassPlan): number {
+function distance(pass: PassLayout, plan: PassPlan, format: PointFormat): number {
   if (plan.passes.length === 1) return 0;
-  if (pass.rest === 1) {
-    const slow = plan.packing === "neighbours" && pass.tilePoints >= slowGradients.points;
-    return stepOf(longLast, pass.tilePoints) + (slow ? slowGradients.more : 0);
-  }
+  if (pass.rest === 1) return stepOf(longLast, pass.tilePoints);
   const packing = plan.packing === "neighbours" && pass.blocks === 1 ? "neighbours" : "others";
   const { columns, more } = wholeLine;
   const short = pass.blocks === 1 && pass.columns < columns ? wholeLine[packing] : 0;
   const long = pass.columns > columns ? more : 0;
-  return short + long + stepOf(farRows[packing], pass.tilePoints / pass.columns);
+  const large =
+    packing === "others" && pass.threads * pass.tiles >= largeFirst.threads ? largeFirst.more : 0;
+  const far = stepOf(farRows[packing], pass.tilePoints / pass.columns);
+  return short + long + large + (format === "float32" ? float32Far : 1) * far;
 }
 
 /**
@@ -149,8 +161,12 @@ const pairing = { outer: -0.2e-12, between: 0.15e-12 };
 /** Bytes of a pass's traffic with device memory, and with work memory, which a cache may hold; and seconds of packing points. */
 interface Traffic {
   readonly io: number;
+  /** The share of the first that is not hidden. */
+  readonly paid: number;
   readonly work: number;
   readonly packing: number;
+  /** How points lie in work memory. */
+  readonly format: PointFormat;
 }
 
 /** The cost of a pass whose blocks are left to a share. */
@@ -171,15 +187,15 @@ function passCost(
   const exchanged = (pass.radices.length - 1) * 4 * points * pointBytes.float32;
   const own = flops / device.generalFlops + points * device.pointSeconds;
   const longer = gradient && pass.rest === 1 ? spilled(pass, plan) : 1;
-  const crowded = crowding(pass, plan, gradient) * longer;
+  const crowded = crowding(pass, plan, { gradient, format: traffic.format }) * longer;
   const arithmetic = own * crowded + traffic.packing;
   const exchange = (exchanged / shared!.bandwidth) * crowded;
   // What spills goes the way of all other traffic.
   const io =
     longer *
-    (traffic.io / memory!.bandwidth +
+    ((traffic.paid * traffic.io) / memory!.bandwidth +
       traffic.work / cache!.bandwidth +
-      points * distance(pass, plan) * cacheTime(device));
+      points * distance(pass, plan, traffic.format) * cacheTime(device));
   return {
     seconds: arithmetic + exchange + io,
     ...{ arithmetic, memory: exchange + io, overhead: 0, flops },
@@ -209,11 +225,13 @@ function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[
     const spectrum = last ? shares[i]! * pointBytes.float32 : 0;
     const traffic = {
       io: i === 0 ? io : 0,
+      paid: layouts.length === 1 && work.dtype === "float32" && !plan.hop ? paidFloat32 : 1,
       work: stored * (trips * pointBytes[format] + spectrum),
       packing:
         format === "pair"
           ? stored * trips * pairing[i === 0 || last ? "outer" : "between"] * ownTime(device)
           : 0,
+      format,
     };
     const cost = {
       ...passCost(pass, plan, traffic, shares[i]!, device, gradient),
