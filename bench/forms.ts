@@ -412,12 +412,12 @@ export function formsTable(records: readonly FormRecord[]): string {
   ].join("\n\n");
 }
 
-/** Measure; cases are printed, and written, one by one. */
+/** Measure; cases are printed, and written, one by one. Returns the records. */
 export async function runForms(
   only: RegExp,
   quick: boolean,
   json: string | undefined,
-): Promise<void> {
+): Promise<readonly FormRecord[]> {
   const opened = await open();
   console.log(opened.name);
   const records: FormRecord[] = [];
@@ -434,4 +434,5 @@ export async function runForms(
   console.log(`\n${formsTable(records)}`);
   const wrong = records.filter(({ reason }) => reason?.startsWith("answers wrong"));
   if (wrong.length > 0) throw new Error(`bench forms: ${wrong.length} kernels answer wrong`);
+  return records;
 }

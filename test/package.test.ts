@@ -51,7 +51,7 @@ describe("the package", () => {
 
   test("holds the built library, its documents and its licence, and nothing else", () => {
     const allowed =
-      /^(?:dist\/.+\.(?:js|d\.ts|js\.map)|docs\/.+\.(?:md|svg)|package\.json|examples\/webgpu\.js|(?:README|CHANGELOG)\.md|LICENSE)$/;
+      /^(?:dist\/.+\.(?:js|d\.ts|js\.map)|docs\/.+\.(?:md|svg)|package\.json|examples\/(?:webgpu|demo\/random)\.js|(?:README|CHANGELOG)\.md|LICENSE)$/;
     expect([...paths].filter((path) => !allowed.test(path))).toEqual([]);
     for (const path of [
       "README.md",
@@ -62,6 +62,13 @@ describe("the package", () => {
     ]) {
       expect(paths).toContain(path);
     }
+  });
+
+  test("has every file that its example imports", () => {
+    const text = readFileSync(join(root, "examples/webgpu.js"), "utf8");
+    const imports = [...text.matchAll(/ from "(\.[^"]+)"/g)].map(([, file]) => file!);
+    expect(imports.length).toBeGreaterThan(0);
+    for (const file of imports) expect(paths).toContain(join("examples", file));
   });
 
   test("is small: a megabyte and a half at most", () => {

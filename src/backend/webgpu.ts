@@ -44,7 +44,10 @@ const wantedLimits = [
   "maxStorageBuffersPerShaderStage",
 ] as const;
 
-/** Features that kernels use where they are there. */
+/**
+ * Features of devices that the library opens, where they are there: kernels use subgroups; the others are for programs that take
+ * `device` for kernels of their own, and `info` tells of them. Half precision is stored with pack2x16float, which all devices have.
+ */
 const wantedFeatures = ["shader-f16", "subgroups", "timestamp-query"] as const;
 
 /** WebGPU of this runtime: the browser's, or Dawn's in Node where the package `webgpu` is installed. */
@@ -420,8 +423,16 @@ export async function storageBuffer(
   call: string,
 ): Promise<GPUBuffer> {
   const size = Math.max(16, Math.ceil(bytes / 16) * 16);
-  if (size > device.limits.maxBufferSize)
-    throw outOfMemory(call, size, "the device's limit of one buffer");
+  const most = device.limits.maxBufferSize;
+  if (size > most) {
+    throw new BackendError({
+      call,
+      requirement: `tensors and memory of a call that each fit one buffer of the device, ${most.toLocaleString("en-US")} bytes (maxBufferSize)`,
+      value: `${size.toLocaleString("en-US")} bytes`,
+      remedy:
+        "Use fewer rows or channels a call, or open the device with a greater requiredLimits.maxBufferSize, where its adapter has it.",
+    });
+  }
   device.pushErrorScope("out-of-memory");
   const buffer = device.createBuffer({
     size,

@@ -167,10 +167,17 @@ export async function openGpuRunnerOn(
       call,
       requirement: `a GPU that binds ${show(runner.transformBytes)} bytes at once, one transform`,
       value: `${backend.name}, which binds ${show(limits.bindingBytes)}`,
-      remedy: "Use backend: 'cpu'.",
+      remedy:
+        "Open the device with requiredLimits.maxStorageBufferBindingSize and maxBufferSize of as much, where its adapter has them, or use backend: 'cpu'.",
     });
   }
-  await runner.start(call);
+  try {
+    await runner.start(call);
+  } catch (error) {
+    // Nobody holds the object that could give back what it has.
+    runner.leave();
+    throw error;
+  }
   return runner;
 }
 

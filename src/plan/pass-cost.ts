@@ -52,7 +52,7 @@ function spilled(pass: PassLayout, plan: PassPlan): number {
 }
 
 /**
- * How much longer a pass's own work takes than with 16 values a thread, exchanged by halves: fitted to 268 timings of 128 to
+ * How much longer a pass's own work takes than with 16 values a thread, exchanged by halves: fitted to some 430 timings of 128 to
  * 4M points on an H200 (docs/cost-model.md). More registers or shared memory a thread leave fewer threads to hide latency.
  */
 function crowding(

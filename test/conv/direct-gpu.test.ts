@@ -1,17 +1,17 @@
 /** The time domain where only a GPU has something to say: buffers, encoders, pieces that can be bound, bindings, large calls. */
 import { describe, expect, test } from "vitest";
-import { WebGpuBackend } from "../../src/backend/webgpu.ts";
 import type { Dtype, SampleArray } from "../../src/dtype.ts";
 import { FlashFFTConv } from "../../src/index.ts";
 import { DirectScheduler } from "../../src/kernels/wgsl/direct-schedule.ts";
-import type { GpuCall, GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
+import type { GpuLimits } from "../../src/kernels/wgsl/steps.ts";
 import { defaultGpu } from "../../src/plan/device.ts";
 import { namedGpuPlans } from "../../src/plan/gpu-planner.ts";
-import { createProblem, type Mode, type ProblemOptions } from "../../src/plan/problem.ts";
+import type { Mode, ProblemOptions } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
-import { checkBackward, checkForward, drawInputs, type Inputs } from "../support/cases.ts";
+import { checkBackward, checkForward, drawInputs } from "../support/cases.ts";
 import { expectSameBits } from "../support/close.ts";
-import { download, openAdapter, openDevice, runSchedule, upload } from "../support/gpu.ts";
+import { download, openDevice, upload } from "../support/gpu.ts";
+import { checkUnder } from "../support/limits.ts";
 import { normal } from "../support/signals.ts";
 
 const like = (values: SampleArray, length: number): SampleArray =>
@@ -95,54 +95,17 @@ describe.skipIf(!onGpu)("tensors in GPU buffers", () => {
   });
 });
 
-/** Forward and backward of a problem under other limits than its device's; the steps of both. */
-async function checkWith(
+/** The time domain of a problem under other limits than its device's; the steps of both. */
+const checkWith = (
   options: ProblemOptions,
-  { batch, channels }: { readonly batch: number; readonly channels: number },
+  rows: { readonly batch: number; readonly channels: number },
   override: Partial<GpuLimits>,
-): Promise<{ forward: number; backward: number }> {
-  const adapter = await openAdapter();
-  const most = "maxStorageBuffersPerShaderStage";
-  const device = await adapter.requestDevice({ requiredLimits: { [most]: adapter.limits[most] } });
-  const backend = await WebGpuBackend.open(device, "test");
-  const limits = { ...backend.limits(2 ** 28), ...override };
-  const problem = createProblem(options, "test");
-  const skip = problem.outputLength === problem.length;
-  const inputs = drawInputs(problem, { ...shape, batch, channels, skip }, 5);
-  const text = `direct ${problem.kernelLength}`;
-  const plans = namedGpuPlans(text, problem, defaultGpu, limits, { batch, channels })!;
-  const scheduler = new DirectScheduler(problem, plans.chosen.part, limits);
-  const call: GpuCall = {
-    ...{ batch, channels, pregate: true, postgate: true, skip },
-    ...{ taps: "float32", offsets: {} },
-  };
-  const steps = { forward: 0, backward: 0 };
-  const { u, k, dy, options: tensors } = inputs;
-  const run = <R extends Record<string, SampleArray>>(schedule: Schedule, results: R) =>
-    runSchedule(backend, schedule, limits, { u, k, dy, ...tensors }, results);
-  const runner = {
-    explain: () => ({ chosen: { plan: text } }),
-    forward: async () => {
-      const schedule = scheduler.forward(call);
-      steps.forward = schedule.steps.length;
-      return (await run(schedule, { y: like(inputs.u, inputs.dy.length) })).y;
-    },
-    backward: () => {
-      const schedule = scheduler.backward(call);
-      steps.backward = schedule.steps.length;
-      return run(schedule, {
-        ...{ du: like(inputs.u, inputs.u.length), dpregate: like(inputs.u, inputs.u.length) },
-        ...{ dpostgate: like(inputs.u, inputs.dy.length), dk: new Float32Array(inputs.k.length) },
-        ...(skip && { dskip: new Float32Array(channels) }),
-      });
-    },
-  };
-  const conv = runner as unknown as FlashFFTConv;
-  await checkForward(conv, inputs as Inputs);
-  await checkBackward(conv, inputs as Inputs);
-  device.destroy();
-  return steps;
-}
+): Promise<{ forward: number; backward: number }> =>
+  checkUnder(options, rows, override, (problem, limits) => {
+    const text = `direct ${problem.kernelLength}`;
+    const plans = namedGpuPlans(text, problem, defaultGpu, limits, rows)!;
+    return { text, scheduler: new DirectScheduler(problem, plans.chosen.part, limits) };
+  });
 
 /** Problems, rows, and limits that cut them: by batch items, by channels, by positions. */
 const cuts: readonly (readonly [

@@ -20,6 +20,8 @@ export interface CallShape {
   readonly pregate?: boolean;
   readonly postgate?: boolean;
   readonly skip?: boolean;
+  /** Sizes of u and of k, where they are not 1. */
+  readonly sizes?: { readonly u: number; readonly k: number };
 }
 
 /** Inputs of forward and backward: what the library is given and, exactly the same numbers, what the oracle is. */
@@ -54,10 +56,13 @@ export function drawInputs(problem: Problem, shape: CallShape, seed: number): In
   const { batch = 1, channels = 1 } = shape;
   const { length, kernelLength, outputLength, dtype } = problem;
   const rows = batch * channels;
-  const draw = (count: number, part: number, storage: Dtype): SampleArray =>
-    encode(normal(count, seed * 8 + part), storage);
-  const u = draw(rows * length, 0, dtype);
-  const k = draw(channels * kernelLength, 1, "float32") as Float32Array;
+  const draw = (count: number, part: number, storage: Dtype, size = 1): SampleArray =>
+    encode(
+      normal(count, seed * 8 + part).map((x) => size * x),
+      storage,
+    );
+  const u = draw(rows * length, 0, dtype, shape.sizes?.u);
+  const k = draw(channels * kernelLength, 1, "float32", shape.sizes?.k) as Float32Array;
   const dy = draw(rows * outputLength, 2, dtype);
   const pregate = shape.pregate ? draw(rows * length, 3, dtype) : undefined;
   const postgate = shape.postgate ? draw(rows * outputLength, 4, dtype) : undefined;

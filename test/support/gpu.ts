@@ -43,7 +43,7 @@ export async function download<T extends SampleArray>(
 /** Samples in a buffer, with room before and behind them that no call may touch. */
 export function upload(
   device: GPUDevice,
-  values: SampleArray,
+  values: SampleArray | Uint32Array,
   shape: readonly number[],
   offset = 0,
 ): GpuTensor {
@@ -63,7 +63,7 @@ export async function runSchedule<R extends Readonly<Record<string, SampleArray>
   backend: WebGpuBackend,
   { steps, bytes }: Schedule,
   limits: GpuLimits,
-  given: Readonly<Record<string, SampleArray | undefined>>,
+  given: Readonly<Record<string, SampleArray | Uint32Array | undefined>>,
   results: R,
 ): Promise<R> {
   const { device } = backend;
@@ -72,7 +72,7 @@ export async function runSchedule<R extends Readonly<Record<string, SampleArray>
       expect(size).toBeLessThanOrEqual(limits.bindingBytes);
   const held = Object.values(bytes).reduce((sum, n) => sum + n, 0);
   expect(held).toBeLessThanOrEqual(limits.workspaceBytes);
-  const uploaded = new Map<SampleArray, GPUBuffer>();
+  const uploaded = new Map<SampleArray | Uint32Array, GPUBuffer>();
   const buffers: Record<string, GPUBuffer> = {};
   for (const [name, values] of Object.entries({ ...given, ...results })) {
     if (!values) continue;

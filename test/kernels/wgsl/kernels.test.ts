@@ -32,7 +32,7 @@ const problems: readonly ProblemOptions[] = [
   ...[256, 4096, 32_768].map((length) => ({ length, mode: "circular" as const })),
   ...dtypes.flatMap((dtype) => [1024, 1023].map((length) => ({ dtype, length }))),
   ...[1_048_576, 4_194_304].map((length) => ({ length, dtype: "float16" as const })),
-  // Spectra in pairs, where one pass has so many points.
+  // Spectra in float16, where one pass has so many points.
   { length: 16_384, dtype: "bfloat16" },
   { length: 16_777_216 },
   { length: 65_536, kernelLength: 1000, dtype: "float16" },

@@ -1,0 +1,71 @@
+/** Calls under limits that the device of a test does not have. */
+import { WebGpuBackend } from "../../src/backend/webgpu.ts";
+import type { SampleArray } from "../../src/dtype.ts";
+import type { FlashFFTConv } from "../../src/index.ts";
+import type { CallScheduler, GpuCall, GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
+import { createProblem, type Problem, type ProblemOptions } from "../../src/plan/problem.ts";
+import { checkBackward, checkForward, drawInputs, type Inputs } from "./cases.ts";
+import { openAdapter, runSchedule } from "./gpu.ts";
+
+const like = (values: SampleArray, length: number): SampleArray =>
+  new (values.constructor as Float32ArrayConstructor)(length);
+
+/** Makes what is checked: schedules of a problem under some limits, and the text of their plan. */
+type Make = (
+  problem: Problem,
+  limits: GpuLimits,
+) => { readonly scheduler: CallScheduler; readonly text: string };
+
+/** Forward and backward of a problem under other limits than its device's; the steps of both. */
+export async function checkUnder(
+  options: ProblemOptions,
+  { batch, channels }: { readonly batch: number; readonly channels: number },
+  override: Partial<GpuLimits>,
+  make: Make,
+): Promise<{ forward: number; backward: number }> {
+  const adapter = await openAdapter();
+  const most = "maxStorageBuffersPerShaderStage";
+  const device = await adapter.requestDevice({ requiredLimits: { [most]: adapter.limits[most] } });
+  const backend = await WebGpuBackend.open(device, "test");
+  const limits = { ...backend.limits(2 ** 28), ...override };
+  const problem = createProblem(options, "test");
+  const skip = problem.outputLength === problem.length;
+  const inputs = drawInputs(problem, { pregate: true, postgate: true, batch, channels, skip }, 5);
+  const { text, scheduler } = make(problem, limits);
+  const call: GpuCall = {
+    ...{ batch, channels, pregate: true, postgate: true, skip },
+    ...{ taps: "float32", offsets: {} },
+  };
+  const steps = { forward: 0, backward: 0 };
+  const { u, k, dy, options: tensors } = inputs;
+  const run = <R extends Record<string, SampleArray>>(schedule: Schedule, results: R) =>
+    runSchedule(
+      backend,
+      schedule,
+      limits,
+      { ...scheduler.tables(), u, k, dy, ...tensors },
+      results,
+    );
+  const runner = {
+    explain: () => ({ chosen: { plan: text } }),
+    forward: async () => {
+      const schedule = scheduler.forward(call);
+      steps.forward = schedule.steps.length;
+      return (await run(schedule, { y: like(inputs.u, inputs.dy.length) })).y;
+    },
+    backward: () => {
+      const schedule = scheduler.backward(call);
+      steps.backward = schedule.steps.length;
+      return run(schedule, {
+        ...{ du: like(inputs.u, inputs.u.length), dpregate: like(inputs.u, inputs.u.length) },
+        ...{ dpostgate: like(inputs.u, inputs.dy.length), dk: new Float32Array(inputs.k.length) },
+        ...(skip && { dskip: new Float32Array(channels) }),
+      });
+    },
+  };
+  const conv = runner as unknown as FlashFFTConv;
+  await checkForward(conv, inputs as Inputs);
+  await checkBackward(conv, inputs as Inputs);
+  device.destroy();
+  return steps;
+}
