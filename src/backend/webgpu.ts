@@ -82,8 +82,8 @@ export async function findGpu(call: string): Promise<GPU> {
 let dawnInstance: GPU | undefined;
 
 /**
- * What Dawn may do for us in Node: half precision on NVIDIA and subgroup matrices are behind the first two; the others leave
- * out clearing of workgroup memory and clamping of indices, which our kernels do not need.
+ * What Dawn may do for us in Node: half precision on NVIDIA and subgroup matrices, which a program may want for kernels of its own, are
+ * behind the first two; the others leave out clearing of workgroup memory and clamping of indices, which our kernels do not need.
  */
 const dawnToggles = [
   "allow_unsafe_apis",
