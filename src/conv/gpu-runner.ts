@@ -89,7 +89,7 @@ function refusePeriod({ frequencies }: Problem, call: string): never {
 }
 
 /** The scheduler of a plan: a transform's, or, where there is none, that of the time domain. */
-function schedulerFor(
+export function schedulerFor(
   problem: Problem,
   { part, plan: keeper }: GpuCandidate,
   plan: PassPlan | undefined,

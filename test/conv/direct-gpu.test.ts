@@ -2,10 +2,7 @@
 import { describe, expect, test } from "vitest";
 import type { Dtype, SampleArray } from "../../src/dtype.ts";
 import { FlashFFTConv } from "../../src/index.ts";
-import { DirectScheduler } from "../../src/kernels/wgsl/direct-schedule.ts";
 import type { GpuLimits } from "../../src/kernels/wgsl/steps.ts";
-import { defaultGpu } from "../../src/plan/device.ts";
-import { namedGpuPlans } from "../../src/plan/gpu-planner.ts";
 import type { Mode, ProblemOptions } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs } from "../support/cases.ts";
@@ -97,19 +94,15 @@ describe.skipIf(!onGpu)("tensors in GPU buffers", () => {
 
 /** The time domain of a problem under other limits than its device's; the steps of both. */
 const checkWith = (
-  options: ProblemOptions,
+  options: ProblemOptions & { readonly kernelLength: number },
   rows: { readonly batch: number; readonly channels: number },
-  override: Partial<GpuLimits>,
+  limits: Partial<GpuLimits>,
 ): Promise<{ forward: number; backward: number }> =>
-  checkUnder(options, rows, override, (problem, limits) => {
-    const text = `direct ${problem.kernelLength}`;
-    const plans = namedGpuPlans(text, problem, defaultGpu, limits, rows)!;
-    return { text, scheduler: new DirectScheduler(problem, plans.chosen.part, limits) };
-  });
+  checkUnder(options, `direct ${options.kernelLength}`, rows, limits);
 
 /** Problems, rows, and limits that cut them: by batch items, by channels, by positions. */
 const cuts: readonly (readonly [
-  ProblemOptions,
+  ProblemOptions & { readonly kernelLength: number },
   { batch: number; channels: number },
   Partial<GpuLimits>,
 ])[] = [

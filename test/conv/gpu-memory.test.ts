@@ -1,5 +1,6 @@
 /** A GPU that runs out of memory, at every buffer that a call asks for: a typed error, nothing leaks, and the object goes on. */
 import { describe, expect, test } from "vitest";
+import { storageBuffer } from "../../src/backend/webgpu.ts";
 import { BackendError, FlashFFTConv } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
@@ -39,69 +40,70 @@ function refuse(device: GPUDevice, n: number): { readonly asked: () => number; u
   };
 }
 
-/** What `work` throws with each buffer refused in turn, until none is; `held` must be the same after each. */
-async function refuseEach(device: GPUDevice, held: () => number, work: () => Promise<unknown>) {
+/** One attempt at a call, with a buffer refused that it asks for: what it must throw. */
+type Attempt = (call: () => Promise<unknown>) => Promise<void>;
+
+/** Does `work` with each buffer that its attempt asks for refused in turn, and once with none; returns how many there are. No object that it made may leave a buffer. */
+async function refuseEach(device: GPUDevice, work: (attempt: Attempt) => Promise<void>) {
+  using witness = await FlashFFTConv.create({ length: 64, device });
+  const held = () => witness.memory().backendBytes;
   const before = held();
   for (let n = 0; ; n++) {
-    const refusal = refuse(device, n);
-    const error = await work().then(
-      () => undefined,
-      (e: unknown) => e,
-    );
-    const reached = refusal.asked() > n;
-    refusal.undo();
-    if (!reached) {
-      expect(error).toBeUndefined();
-      return n;
-    }
-    expect(error).toBeInstanceOf(BackendError);
-    expect(String(error)).toMatch(/GPU memory for the call.*no room.*fewer rows or channels/s);
+    let reached = false;
+    await work(async (call) => {
+      const refusal = refuse(device, n);
+      const error = await call().then(
+        () => undefined,
+        (e: unknown) => e,
+      );
+      refusal.undo();
+      reached = refusal.asked() > n;
+      if (!reached) return expect(error).toBeUndefined();
+      expect(error).toBeInstanceOf(BackendError);
+      expect(String(error)).toMatch(/GPU memory for the call.*no room.*fewer rows or channels/s);
+    });
     await expect.poll(held).toBe(before);
+    if (!reached) return n;
   }
 }
+
+/** Calls of an object, and more buffers than these are needed for each. */
+const calls: readonly (readonly [string, (conv: FlashFFTConv) => Promise<unknown>, number])[] = [
+  ["a kept kernel", (conv) => conv.prepareKernel(k), 0],
+  ["forward", (conv) => conv.forward(u, k, inputs.options), 2],
+  ["backward", (conv) => conv.backward(dy, u, k, inputs.options), 4],
+];
 
 describe.skipIf(!onGpu)("no room on the GPU", () => {
   test("for the tables of an object: create gives back what it has", async () => {
     const device = await openDevice();
-    using witness = await FlashFFTConv.create({ length: 64, device });
     const plan = "halves 256: 4·8·8 ×32·2 split; gradients halves 256: 8·8·4 ×32·2 split";
-    const refused = await refuseEach(
-      device,
-      () => witness.memory().backendBytes,
-      async () => (await FlashFFTConv.create({ ...options, plan, device })).dispose(),
+    const refused = await refuseEach(device, (attempt) =>
+      attempt(async () => (await FlashFFTConv.create({ ...options, plan, device })).dispose()),
     );
     // A table for each plan.
     expect(refused).toBe(2);
     device.destroy();
   });
 
-  test("for a kept kernel, forward and backward: the object goes on", async () => {
+  test.each(calls)("for %s: the object goes on", async (_, call, least) => {
     const device = await openDevice();
-    const held = async (work: (conv: FlashFFTConv) => Promise<unknown>) => {
-      for (let n = 0; ; n++) {
-        using conv = await FlashFFTConv.create({ ...options, device });
-        const refusal = refuse(device, n);
-        const error = await work(conv).then(
-          () => undefined,
-          (e: unknown) => e,
-        );
-        const reached = refusal.asked() > n;
-        refusal.undo();
-        if (reached) expect(error).toBeInstanceOf(BackendError);
-        else expect(error).toBeUndefined();
-        await checkForward(conv, inputs);
-        if (n === 0) await checkBackward(conv, inputs);
-        if (!reached) return n;
-      }
-    };
-    expect(await held((conv) => conv.prepareKernel(k))).toBeGreaterThan(0);
-    expect(await held((conv) => conv.forward(u, k, inputs.options))).toBeGreaterThan(2);
-    expect(await held((conv) => conv.backward(dy, u, k, inputs.options))).toBeGreaterThan(4);
-    using witness = await FlashFFTConv.create({ length: 64, device });
-    const alone = witness.memory().backendBytes;
-    witness.dispose();
-    await expect.poll(() => witness.memory().backendBytes).toBe(0);
-    expect(alone).toBeGreaterThan(0);
+    const refused = await refuseEach(device, async (attempt) => {
+      using conv = await FlashFFTConv.create({ ...options, device });
+      await attempt(() => call(conv));
+      await checkForward(conv, inputs);
+      await checkBackward(conv, inputs);
+    });
+    expect(refused).toBeGreaterThan(least);
+    device.destroy();
+  });
+
+  test("for more than one buffer of the device holds: a remedy that helps", async () => {
+    const device = await openDevice();
+    const { maxBufferSize } = device.limits;
+    await expect(storageBuffer(device, maxBufferSize + 1, "conv.forward")).rejects.toThrow(
+      /conv\.forward.*each fit one buffer.*maxBufferSize.*greater requiredLimits\.maxBufferSize/s,
+    );
     device.destroy();
   });
 });

@@ -1,15 +1,12 @@
 /** Transforms in pieces: tensors, spectra and work memory that no binding spans at once, and more workgroups than a row of them. */
 import { describe, expect, test } from "vitest";
 import { FlashFFTConv } from "../../src/index.ts";
-import { Scheduler } from "../../src/kernels/wgsl/schedule.ts";
 import type { GpuLimits } from "../../src/kernels/wgsl/steps.ts";
-import { defaultGpu } from "../../src/plan/device.ts";
-import { namedPlans } from "../../src/plan/pass-planner.ts";
 import type { ProblemOptions } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
 import { checkUnder } from "../support/limits.ts";
 
-/** Problems, their plans, rows, limits that cut them, and how many steps both ways take at least. */
+/** Problems, their plans, rows, and limits that cut them. */
 const cuts: readonly (readonly [
   ProblemOptions,
   string,
@@ -53,8 +50,8 @@ const cuts: readonly (readonly [
 
 describe.skipIf(!onGpu)("transforms in pieces", () => {
   test.each(cuts)("%o, %s, %o, %o", async (options, text, rows, limits) => {
-    const whole = await checkUnder(options, rows, {}, make(text, rows));
-    const cut = await checkUnder(options, rows, limits, make(text, rows));
+    const whole = await checkUnder(options, text, rows, {});
+    const cut = await checkUnder(options, text, rows, limits);
     expect(cut.forward).toBeGreaterThan(whole.forward);
     expect(cut.backward).toBeGreaterThan(whole.backward);
   });
@@ -74,11 +71,3 @@ describe.skipIf(!onGpu)("transforms in pieces", () => {
     expect(wrong).toBe(-1);
   });
 });
-
-function make(text: string, rows: { batch: number; channels: number }) {
-  return (problem: Parameters<typeof namedPlans>[1], limits: GpuLimits) => {
-    const { chosen, gradients: plan } = namedPlans(text, problem, defaultGpu, limits, rows)!;
-    const { part, plan: keeper } = chosen;
-    return { text, scheduler: new Scheduler({ problem, part, plan, keeper, limits }) };
-  };
-}

@@ -2,26 +2,21 @@
 import { WebGpuBackend } from "../../src/backend/webgpu.ts";
 import type { SampleArray } from "../../src/dtype.ts";
 import type { FlashFFTConv } from "../../src/index.ts";
-import type { CallScheduler, GpuCall, GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
-import { createProblem, type Problem, type ProblemOptions } from "../../src/plan/problem.ts";
+import type { GpuCall, GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
+import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
 import { checkBackward, checkForward, drawInputs, type Inputs } from "./cases.ts";
 import { openAdapter, runSchedule } from "./gpu.ts";
+import { namedScheduler } from "./plans.ts";
 
 const like = (values: SampleArray, length: number): SampleArray =>
   new (values.constructor as Float32ArrayConstructor)(length);
 
-/** Makes what is checked: schedules of a problem under some limits, and the text of their plan. */
-type Make = (
-  problem: Problem,
-  limits: GpuLimits,
-) => { readonly scheduler: CallScheduler; readonly text: string };
-
-/** Forward and backward of a problem under other limits than its device's; the steps of both. */
+/** Forward and backward of a problem by a named plan, under other limits than its device's; the steps of both. */
 export async function checkUnder(
   options: ProblemOptions,
+  text: string,
   { batch, channels }: { readonly batch: number; readonly channels: number },
   override: Partial<GpuLimits>,
-  make: Make,
 ): Promise<{ forward: number; backward: number }> {
   const adapter = await openAdapter();
   const most = "maxStorageBuffersPerShaderStage";
@@ -31,7 +26,7 @@ export async function checkUnder(
   const problem = createProblem(options, "test");
   const skip = problem.outputLength === problem.length;
   const inputs = drawInputs(problem, { pregate: true, postgate: true, batch, channels, skip }, 5);
-  const { text, scheduler } = make(problem, limits);
+  const scheduler = namedScheduler(text, problem, limits, { batch, channels });
   const call: GpuCall = {
     ...{ batch, channels, pregate: true, postgate: true, skip },
     ...{ taps: "float32", offsets: {} },

@@ -4,10 +4,12 @@
  */
 import { describe, expect, test } from "vitest";
 import { dtypes } from "../../../src/dtype.ts";
-import { DirectScheduler } from "../../../src/kernels/wgsl/direct-schedule.ts";
-import type { GpuCall, GpuLimits, Schedule } from "../../../src/kernels/wgsl/steps.ts";
-import { defaultGpu } from "../../../src/plan/device.ts";
-import { namedGpuPlans } from "../../../src/plan/gpu-planner.ts";
+import type {
+  CallScheduler,
+  GpuCall,
+  GpuLimits,
+  Schedule,
+} from "../../../src/kernels/wgsl/steps.ts";
 import { createProblem, modes, type ProblemOptions } from "../../../src/plan/problem.ts";
 import {
   defaultLimits,
@@ -17,6 +19,7 @@ import {
   hashOf,
   kernelsOf,
 } from "../../support/kernels.ts";
+import { namedScheduler } from "../../support/plans.ts";
 
 /** Few taps and many, even rows and odd ones, in every mode and storage type; rows that go on periodically, with and without a gap. */
 const problems: readonly ProblemOptions[] = [
@@ -34,17 +37,16 @@ const problems: readonly ProblemOptions[] = [
 const none = { pregate: false, postgate: false, skip: false };
 const offsets = { u: 16, dy: 264, dk: 4, k: 8 };
 
-function schedulerFor(options: ProblemOptions, limits: GpuLimits): DirectScheduler {
+function schedulerFor(options: ProblemOptions, limits: GpuLimits): CallScheduler {
   const problem = createProblem(options, "test");
   const text = `direct ${problem.kernelLength}`;
-  const plans = namedGpuPlans(text, problem, defaultGpu, limits, { batch: 2, channels: 3 })!;
-  return new DirectScheduler(problem, plans.chosen.part, limits);
+  return namedScheduler(text, problem, limits, { batch: 2, channels: 3 });
 }
 
 /** Everything that an object of these options may run on such a device. */
 function schedulesOf(options: ProblemOptions, limits: GpuLimits): Schedule[] {
   const scheduler = schedulerFor(options, limits);
-  const { length, outputLength } = scheduler.problem;
+  const { length, outputLength, dtype } = createProblem(options, "test");
   const all = { pregate: true, postgate: true, skip: length === outputLength };
   const calls: GpuCall[] = [
     { ...{ batch: 2, channels: 3, taps: undefined, offsets: {} }, ...none },
@@ -52,7 +54,7 @@ function schedulesOf(options: ProblemOptions, limits: GpuLimits): Schedule[] {
     { ...{ batch: 2, channels: 3, taps: "float16", offsets }, ...all, postgate: false },
   ];
   return [
-    scheduler.spectra(3, scheduler.problem.dtype, 0),
+    scheduler.spectra(3, dtype, 0),
     ...calls.flatMap((call) => [scheduler.forward(call), scheduler.backward(call)]),
   ];
 }

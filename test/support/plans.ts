@@ -1,0 +1,17 @@
+/** Schedules of named plans, as the library makes them for a device of some limits. */
+import { schedulerFor } from "../../src/conv/gpu-runner.ts";
+import type { CallScheduler, GpuLimits } from "../../src/kernels/wgsl/steps.ts";
+import { defaultGpu } from "../../src/plan/device.ts";
+import { namedGpuPlans } from "../../src/plan/gpu-planner.ts";
+import type { Problem } from "../../src/plan/problem.ts";
+
+/** The scheduler of a plan's gradients, which are the plan's own where it names no others. */
+export function namedScheduler(
+  text: string,
+  problem: Problem,
+  limits: GpuLimits,
+  rows: { readonly batch: number; readonly channels: number },
+): CallScheduler {
+  const { chosen, gradients } = namedGpuPlans(text, problem, defaultGpu, limits, rows)!;
+  return schedulerFor(problem, chosen, gradients, limits);
+}
