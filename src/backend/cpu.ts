@@ -8,7 +8,7 @@ import { printWasm } from "../kernels/wasm/print.ts";
 import { execute, soloTickets } from "./executor.ts";
 import type { Instructions } from "./features.ts";
 import type { Job } from "./job.ts";
-import type { Block, LinearMemory } from "./memory.ts";
+import type { Block, LinearMemory, WorkLayout } from "./memory.ts";
 import { Arena, maxPages, PlainMemory } from "./memory.ts";
 import { Pool } from "./pool.ts";
 import type { Kernels } from "./recipe.ts";
@@ -70,6 +70,8 @@ export class CpuBackend {
   readonly #tables = new Map<string, { block: Block; uses: number }>();
   #nextProgram = 1;
   #workspace: Block | undefined;
+  /** What lies in it. */
+  #layout: WorkLayout | undefined;
   #users = 0;
   /** The end of the last call in the queue. */
   #last: Promise<unknown> | undefined;
@@ -201,14 +203,21 @@ export class CpuBackend {
     return block;
   }
 
-  /** Work memory of at least `bytes`, valid until the next call of this or the end of the exclusive section. */
-  workspace(bytes: number, call: string): number {
+  /** Work memory for a layout, valid until the next call of this or the end of the exclusive section: where it begins. */
+  workspace(layout: WorkLayout, call: string): number {
+    const { bytes } = layout;
     if (!this.#workspace || this.#workspace.bytes < bytes) {
       if (this.#workspace) this.arena.free(this.#workspace);
       this.#workspace = undefined;
       this.#workspace = this.arena.allocate(bytes, call);
     }
+    this.#layout = layout;
+    layout.seal(this.arena.memory, this.#workspace.address);
     return this.#workspace.address;
+  }
+
+  #checkWorkspace(): void {
+    if (this.#workspace) this.#layout?.check(this.arena.memory, this.#workspace.address);
   }
 
   /** Bytes of work memory now. */
@@ -240,6 +249,11 @@ export class CpuBackend {
       program.buffer = this.arena.memory.buffer;
       program.kernels = program.factory(program.buffer);
     }
+    const running = this.#start(program, job, threads, blocking);
+    return running ? running.then(() => this.#checkWorkspace()) : this.#checkWorkspace();
+  }
+
+  #start(program: Program, job: Job, threads: number, blocking: boolean): void | Promise<void> {
     if (threads === 1) return execute(program.kernels, job, 0, soloTickets(), this.#clear);
     const pool = this.#pool;
     if (pool?.usable && blocking) return pool.runWith(job, threads, program.kernels, this.#clear);

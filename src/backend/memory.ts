@@ -30,6 +30,57 @@ const alignment = 64;
 /** Bytes kept free behind every block: vector loads at a row's end may read past it. */
 const slack = 64;
 
+/** Bytes of a region with room behind it for vector loads, up to a cache line. */
+export const aligned = (bytes: number): number =>
+  Math.ceil((bytes + slack) / alignment) * alignment;
+
+/** Bytes of a guard, and the word that fills it: a NaN, so that a sum that reads one is spoiled too. */
+const guardBytes = 65_536;
+const guardWord = 0x7fc0dead;
+let guarded = false;
+
+/** For tests: leave guards between the regions of work memory, and fail the call that writes to one. */
+export function guardWorkMemory(on: boolean): void {
+  guarded = on;
+}
+
+/** The regions of a call's work memory, one after the other. */
+export class WorkLayout {
+  bytes = 0;
+  readonly #guards: number[] = [];
+
+  /** Room for a region; its offset. */
+  take(bytes: number): number {
+    const at = this.bytes;
+    this.bytes += aligned(bytes);
+    if (guarded) {
+      this.#guards.push(this.bytes);
+      this.bytes += guardBytes;
+    }
+    return at;
+  }
+
+  *#guardsIn(memory: LinearMemory, base: number): Iterable<Uint32Array> {
+    for (const at of this.#guards) yield new Uint32Array(memory.buffer, base + at, guardBytes / 4);
+  }
+
+  /** Write the guards; call it where the layout has been placed. */
+  seal(memory: LinearMemory, base: number): void {
+    for (const guard of this.#guardsIn(memory, base)) guard.fill(guardWord);
+  }
+
+  /** @throws Error where a guard has been written to. */
+  check(memory: LinearMemory, base: number): void {
+    let region = 0;
+    for (const guard of this.#guardsIn(memory, base)) {
+      const at = guard.findIndex((word) => word !== guardWord);
+      if (at >= 0)
+        throw new Error(`region ${region} of work memory: written ${4 * at} bytes past its end`);
+      region++;
+    }
+  }
+}
+
 /** A range of linear memory. */
 export interface Block {
   readonly address: number;

@@ -7,12 +7,12 @@ import { shareOf } from "../backend/blocks.ts";
 import type { Program } from "../backend/cpu.ts";
 import type { Job } from "../backend/job.ts";
 import { jobKinds } from "../backend/job.ts";
+import { aligned } from "../backend/memory.ts";
 import { extension } from "../plan/geometry.ts";
 import { intact } from "./arguments.ts";
 import type { Engine } from "./engine.ts";
 import type { Call, Gates, Programs, Spectra } from "./run.ts";
 import {
-  aligned,
   inSteps,
   isDirect,
   mostThreads,
@@ -141,14 +141,14 @@ function runRange(
   const { threads } = mostThreads(engine, units, 1);
   if (isDirect(engine, call.rows)) {
     pointAt([job], call.rows);
-    reserve(engine, [job], threads, call, 0);
+    reserve(engine, [job], threads, call);
     return runParts(engine, programs, [job], units, 1);
   }
   job.packed = 1;
   const bytes = areasOf(engine, call.rows).length * job.scratchBytes;
   const budget = stagingBudget(engine, jobKinds.blockForward, threads);
   const size = Math.min(units, Math.max(threads, Math.floor(budget / bytes)));
-  const place = reserve(engine, [job], threads, call, size * bytes);
+  const [place] = reserve(engine, [job], threads, call, size * bytes);
   return inSteps(0, units, (at) => {
     const count = Math.min(size, units - at);
     job.first = start + at;
@@ -158,7 +158,7 @@ function runRange(
       return { row, block: (job.first + i) % job.blocks };
     });
     const work = (): void | Promise<void> => runParts(engine, programs, [job], count, 1);
-    return [at + size, stagedBlocks(engine, job, call.rows, place, size, places, work, call.name)];
+    return [at + size, stagedBlocks(engine, job, call.rows, place!, size, places, work, call.name)];
   });
 }
 
@@ -236,13 +236,14 @@ function runGradients(
   const group = Math.min(to - from, Math.max(least, Math.floor(budget / channelBytes)));
   const units = group * shares;
   const step = direct ? most : Math.min(most, Math.max(1, Math.floor(budget / (units * bytes))));
-  const sums = aligned(units * job.transformBytes);
   const width = engine.problem.kernelLength;
   const dkAddress = addressIn(engine.backend.arena, dk);
-  const dkBytes = dkAddress === undefined ? aligned(group * width * 4) : 0;
+  const dkBytes = dkAddress === undefined ? group * width * 4 : 0;
   const staging = direct ? 0 : units * step * bytes;
-  const base = reserve(engine, [job], threads, call, sums + dkBytes + staging);
-  job.sums = taps.sums = base;
+  const sumBytes = units * job.transformBytes;
+  const regions = reserve(engine, [job], threads, call, sumBytes, dkBytes, staging);
+  const [sums, ownDk, place] = regions as [number, number, number];
+  job.sums = taps.sums = sums;
   if (direct) pointAt([job], rows);
   const perGroup = Math.ceil(most / step) + 1;
   return inSteps(0, Math.ceil((to - from) / group) * perGroup, (at) => {
@@ -251,12 +252,12 @@ function runGradients(
     const stage = at % perGroup;
     if (stage === perGroup - 1) {
       taps.first = h;
-      taps.dk = dkAddress === undefined ? base + sums : dkAddress + h * width * 4;
+      taps.dk = dkAddress === undefined ? ownDk : dkAddress + h * width * 4;
       const keep = (): void => {
         if (dkAddress !== undefined) return;
         const { buffer } = engine.backend.arena.memory;
         intact("dk", dk, (h + count) * width, call.name);
-        dk.set(new Float32Array(buffer, base + sums, count * width), h * width);
+        dk.set(new Float32Array(buffer, ownDk, count * width), h * width);
       };
       const running = runParts(engine, programs, [taps], count, 1);
       return [at + 1, running ? running.then(keep) : keep()];
@@ -278,9 +279,6 @@ function runGradients(
       }
     }
     const size = units * step;
-    return [
-      at + 1,
-      stagedBlocks(engine, job, rows, base + sums + dkBytes, size, places, work, call.name),
-    ];
+    return [at + 1, stagedBlocks(engine, job, rows, place, size, places, work, call.name)];
   });
 }

@@ -5,6 +5,7 @@
 import type { CpuBackend, Program } from "../backend/cpu.ts";
 import type { Job } from "../backend/job.ts";
 import { emptyJob, jobKinds } from "../backend/job.ts";
+import { aligned, WorkLayout } from "../backend/memory.ts";
 import type { SampleArray } from "../dtype.ts";
 import { frame } from "../kernels/depthwise/frame.ts";
 import { sumCount } from "../kernels/depthwise/gradients.ts";
@@ -14,7 +15,7 @@ import type { DeviceSpec } from "../plan/device.ts";
 import { intact } from "./arguments.ts";
 import type { LineKind, Slab } from "./depthwise-slabs.ts";
 import { slabs, touched } from "./depthwise-slabs.ts";
-import { aligned, blockingSeconds, inSteps, sharedStaging, soloStaging } from "./run.ts";
+import { blockingSeconds, inSteps, sharedStaging, soloStaging } from "./run.ts";
 import { copyRows } from "./staging.ts";
 
 /** A problem on a backend. */
@@ -131,17 +132,6 @@ function team(
   return { threads, blocking: seconds / threads < blockingSeconds };
 }
 
-/** One region of a call's work memory after the other. */
-class Carving {
-  bytes = 0;
-
-  take(bytes: number): number {
-    const at = this.bytes;
-    this.bytes += aligned(bytes);
-    return at;
-  }
-}
-
 /** Samples of the states of `batch` items. */
 function stateSamples({ branches, channels, kernelLength }: Job, batch: number): number {
   return batch * branches * channels * (kernelLength - 1);
@@ -184,25 +174,25 @@ class Run {
     const budget = this.threads === 1 ? soloStaging : sharedStaging;
     const positionBytes = this.#staged.reduce((sum, t) => sum + this.#stagedStep(t), 0);
     this.slabs = slabs(job, this.lines, positionBytes, budget);
-    const carving = new Carving();
-    const threads = carving.take(this.threads * job.threadBytes);
+    const layout = new WorkLayout();
+    const threads = layout.take(this.threads * job.threadBytes);
     const filters = job.branches * job.channels;
-    const taps = carving.take(4 * filters * job.kernelLength);
-    const bias = carving.take(4 * filters);
+    const taps = layout.take(4 * filters * job.kernelLength);
+    const bias = layout.take(4 * filters);
     const units = Math.max(...this.slabs.map((s) => this.#units(s)));
     const partials =
-      kind === jobKinds.depthwiseBackward ? carving.take(units * job.partialBytes) : 0;
+      kind === jobKinds.depthwiseBackward ? layout.take(units * job.partialBytes) : 0;
     const states = call.states.map((tensor) => ({
       tensor,
       copy: arena.owns(tensor.data.buffer)
         ? undefined
-        : carving.take(stateSamples(job, call.batch) * job.sampleBytes),
+        : layout.take(stateSamples(job, call.batch) * job.sampleBytes),
     }));
     const most = this.slabs.map((s) =>
       this.#staged.reduce((sum, t) => sum + aligned(this.#slabBytes(t, s)), 0),
     );
-    const staging = carving.take(Math.max(...most));
-    this.#base = backend.workspace(carving.bytes, call.name);
+    const staging = layout.take(Math.max(...most));
+    this.#base = backend.workspace(layout, call.name);
     this.#staging = this.#base + staging;
     job.program = 0;
     job.workspace = this.#base + threads;

@@ -6,6 +6,7 @@ import type { Program } from "../backend/cpu.ts";
 import type { Job } from "../backend/job.ts";
 import { jobKinds } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
+import { aligned, WorkLayout } from "../backend/memory.ts";
 import type { SampleArray } from "../dtype.ts";
 import { intact } from "./arguments.ts";
 import type { Engine, EnginePart } from "./engine.ts";
@@ -113,41 +114,40 @@ const scratchPerThread: Readonly<Record<number, number>> = {
   [jobKinds.blockBackward]: 3,
 };
 
-/** Bytes of a region with room behind it, up to a cache line. */
-export const aligned = (bytes: number): number => Math.ceil((bytes + 64) / 64) * 64;
-
 /**
- * Work memory of a call for the jobs of its parts, carved: transforms of each thread, the skip weights, and staging,
- * whose address is returned.
+ * Work memory of a call for the jobs of its parts: `areas` for transforms, one a thread or, of jobs that are `slotted`, one a
+ * unit; the skip weights; and further regions of so many bytes, whose addresses are returned.
  */
 export function reserve(
   engine: Engine,
   jobs: readonly Job[],
-  threads: number,
+  areas: number,
   call: Call,
-  staging: number,
-): number {
+  ...regions: readonly number[]
+): number[] {
   const { backend } = engine;
   const perThread = jobs.map((j) => {
     const scratch = j.packed ? 0 : (scratchPerThread[j.kind] ?? 0) * j.scratchBytes;
     return aligned(transformsPerThread[j.kind]! * j.transformBytes + scratch);
   });
-  const transforms = threads * Math.max(...perThread);
   if (call.skip) intact("skip", call.skip, call.shape.channels, call.name);
-  const skipBytes = call.skip ? aligned(call.skip.byteLength) : 0;
-  const base = backend.workspace(transforms + skipBytes + staging, call.name);
+  const layout = new WorkLayout();
+  const transforms = layout.take(areas * Math.max(...perThread));
+  const skip = layout.take(call.skip?.byteLength ?? 0);
+  const offsets = regions.map((bytes) => layout.take(bytes));
+  const base = backend.workspace(layout, call.name);
   jobs.forEach((job, i) => {
-    job.workspace = base;
+    job.workspace = base + transforms;
     job.threadBytes = perThread[i]!;
   });
   if (call.skip) {
-    const at = base + transforms;
+    const at = base + skip;
     new Float32Array(backend.arena.memory.buffer, at, call.skip.length).set(call.skip);
     // The first part adds skip ⊙ u, the others add to its result.
     jobs[0]!.skip = at;
     jobs[0]!.hasSkip = 1;
   }
-  return base + transforms + skipBytes;
+  return offsets.map((offset) => base + offset);
 }
 
 /**
@@ -256,8 +256,8 @@ export function makeSpectra(
   );
   const rows: RowTensor[] = [{ field: "k", data: kernel, width, staged: acting, direction: "in" }];
   const call: Call = { shape: { batch: 1, channels: 1 }, rows, skip: undefined, name };
-  const staging = address === undefined ? aligned(Math.min(size, to - from) * rowBytes) : 0;
-  const place = reserve(engine, jobs, threads, call, staging);
+  const staging = address === undefined ? Math.min(size, to - from) * rowBytes : 0;
+  const [place] = reserve(engine, jobs, threads, call, staging);
   return inSteps(from, to, (h) => {
     const count = Math.min(size, to - h);
     jobs.forEach((job, i) => {
@@ -268,7 +268,9 @@ export function makeSpectra(
     const work = (): void | Promise<void> =>
       runParts(engine, programs, jobs, count, spectrumFactor);
     const running =
-      address === undefined ? staged(engine, jobs, call, place, count, (i) => h + i, work) : work();
+      address === undefined
+        ? staged(engine, jobs, call, place!, count, (i) => h + i, work)
+        : work();
     return [h + size, running];
   });
 }
@@ -357,13 +359,13 @@ export function runForward(
     const { threads, together } = mostThreads(engine, units, 1);
     if (inPlace) {
       pointAt(jobs, call.rows);
-      reserve(engine, jobs, threads, call, 0);
+      reserve(engine, jobs, threads, call);
       return runParts(engine, programs, jobs, units, 1);
     }
     const rowBytes = stagedRowBytes(call.rows);
     const budget = stagingBudget(engine, jobKinds.forward, threads);
     const size = Math.min(units, Math.max(together ? 1 : threads, Math.floor(budget / rowBytes)));
-    const place = reserve(engine, jobs, threads, call, size * rowBytes + 128 * call.rows.length);
+    const [place] = reserve(engine, jobs, threads, call, size * rowBytes + 128 * call.rows.length);
     return inSteps(0, units, (at) => {
       const count = Math.min(size, units - at);
       const first = from * batch + at;
@@ -371,7 +373,7 @@ export function runForward(
       const rowAt = (i: number): number =>
         ((first + i) % batch) * channels + Math.floor((first + i) / batch);
       const work = (): void | Promise<void> => runParts(engine, programs, jobs, count, 1);
-      return [at + size, staged(engine, jobs, call, place, count, rowAt, work)];
+      return [at + size, staged(engine, jobs, call, place!, count, rowAt, work)];
     });
   });
 }
@@ -429,11 +431,14 @@ export function runBackward(
     });
     if (inPlace) pointAt(jobs, call.rows);
     const dkAddress = addressIn(arena, dk);
-    const dkBytes = dkAddress === undefined ? aligned(cut.channels * width * 4) : 0;
+    const dkBytes = dkAddress === undefined ? cut.channels * width * 4 : 0;
     const rowBytes = inPlace ? 0 : stagedRowBytes(call.rows);
     const staging = cut.channels * cut.rows * rowBytes + 128 * call.rows.length;
+    // Where the batch is cut, the sum of each channel waits in an area of its own, however few threads each job deserves.
+    const slotted = cut.rows < batch;
     const { threads } = mostThreads(engine, cut.channels, 2 * cut.rows);
-    const place = reserve(engine, jobs, threads, call, dkBytes + staging);
+    const areas = slotted ? cut.channels : threads;
+    const [sums, place] = reserve(engine, jobs, areas, call, dkBytes, staging);
     const perChannel = Math.ceil(batch / cut.rows);
     const groups = Math.ceil((to - from) / cut.channels);
     return inSteps(0, groups * perChannel, (at) => {
@@ -445,20 +450,20 @@ export function runBackward(
         job.first = h;
         job.batchFrom = b;
         job.batchTo = b + rows;
-        job.slotted = Number(rows < batch);
-        job.dk = dkAddress === undefined ? place : dkAddress + h * width * 4;
+        job.slotted = Number(slotted);
+        job.dk = dkAddress === undefined ? sums! : dkAddress + h * width * 4;
       }
       const keep = (): void => {
         if (dkAddress !== undefined || b + rows < batch) return;
         intact("dk", dk, (h + count) * width, call.name);
-        dk.set(new Float32Array(arena.memory.buffer, place, count * width), h * width);
+        dk.set(new Float32Array(arena.memory.buffer, sums, count * width), h * width);
       };
       const rowAt = (i: number): number => (b + (i % rows)) * channels + h + Math.floor(i / rows);
       const work = (): void | Promise<void> =>
         runParts(engine, programs.backward, jobs, count, 2 * rows);
       const running = inPlace
         ? work()
-        : staged(engine, jobs, call, place + dkBytes, count * rows, rowAt, work);
+        : staged(engine, jobs, call, place!, count * rows, rowAt, work);
       return [at + 1, running ? running.then(keep) : keep()];
     });
   });

@@ -4,6 +4,7 @@ import type { CpuBackend, Program } from "../backend/cpu.ts";
 import type { Job } from "../backend/job.ts";
 import { emptyJob, jobKinds } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
+import { aligned } from "../backend/memory.ts";
 import { programSource } from "../kernels/program.ts";
 import { bodyCount, tileCount } from "../kernels/transform.ts";
 import type { DeviceSpec } from "../plan/device.ts";
@@ -15,7 +16,6 @@ import type { StreamRows } from "./stream-engine.ts";
 
 const floatBytes = 4;
 const view = new Float32Array(0);
-const aligned = (bytes: number): number => Math.ceil((bytes + 64) / 64) * 64;
 
 /** Blocks predicted shorter than this, in seconds, stay on the calling thread. */
 const sharedSeconds = 0.5e-3;

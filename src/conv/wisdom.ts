@@ -52,19 +52,21 @@ const plansField = "plans";
  * Numbers of a description that prices are made of, from the least that a machine may have to the most. A damaged file may
  * be well-formed: a bandwidth of 1e-300 made prices infinite.
  */
-const priceFields: Readonly<Record<string, readonly [number, number]>> = {
-  generalFlops: [1e6, 1e15],
-  pointSeconds: [1e-13, 1e-5],
-  bytesPerPoint: [1, 64],
-  rowSeconds: [0, 1e-2],
-  loopSeconds: [0, 1e-4],
-  dispatchSeconds: [0, 1],
-};
-const threadsRange = [1, 1e8] as const;
-const butterflyRange = [1e-13, 1e-5] as const;
-const directRange = [0, 1e-2] as const;
-const bandwidthRange = [1e6, 1e16] as const;
-const bytesRange = [1024, 1e15] as const;
+export const deviceRanges = {
+  prices: {
+    generalFlops: [1e6, 1e15],
+    pointSeconds: [1e-13, 1e-5],
+    bytesPerPoint: [1, 64],
+    rowSeconds: [0, 1e-2],
+    loopSeconds: [0, 1e-4],
+    dispatchSeconds: [0, 1],
+  },
+  threads: [1, 1e8],
+  butterfly: [1e-13, 1e-5],
+  direct: [0, 1e-2],
+  bandwidth: [1e6, 1e16],
+  bytes: [1024, 1e15],
+} as const;
 
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null;
@@ -76,13 +78,13 @@ const lies = (value: unknown, [low, high]: readonly [number, number]): boolean =
 const isDirectSeconds = (value: unknown): boolean =>
   value === undefined ||
   (isObject(value) &&
-    ["block", "output", "tap", "loadedTap"].every((f) => lies(value[f], directRange)));
+    ["block", "output", "tap", "loadedTap"].every((f) => lies(value[f], deviceRanges.direct)));
 
 /** A memory. The last one holds everything: JSON has no infinity, so that no bytes stand there. */
 const isLevel = (level: unknown, i: number, all: readonly unknown[]): boolean =>
   isObject(level) &&
-  (i === all.length - 1 || lies(level.bytes, bytesRange)) &&
-  lies(level.bandwidth, bandwidthRange);
+  (i === all.length - 1 || lies(level.bytes, deviceRanges.bytes)) &&
+  lies(level.bandwidth, deviceRanges.bandwidth);
 
 /** Whether plans can be priced with what a file held: it may have been written by another version, cut short or damaged. */
 function isDevice(value: unknown): value is DeviceSpec {
@@ -90,10 +92,10 @@ function isDevice(value: unknown): value is DeviceSpec {
   const { butterflySeconds, memory, name, busyThreads } = value;
   return (
     typeof name === "string" &&
-    (busyThreads === undefined || lies(busyThreads, threadsRange)) &&
-    Object.entries(priceFields).every(([field, range]) => lies(value[field], range)) &&
+    (busyThreads === undefined || lies(busyThreads, deviceRanges.threads)) &&
+    Object.entries(deviceRanges.prices).every(([field, range]) => lies(value[field], range)) &&
     isObject(butterflySeconds) &&
-    Object.values(butterflySeconds).every((seconds) => lies(seconds, butterflyRange)) &&
+    Object.values(butterflySeconds).every((seconds) => lies(seconds, deviceRanges.butterfly)) &&
     isDirectSeconds(value.directSeconds) &&
     Array.isArray(memory) &&
     memory.length > 0 &&

@@ -196,11 +196,23 @@ export interface PlanText {
   readonly hop: number;
   /** K, where blocks are computed in the time domain, without a transform. */
   readonly taps?: number;
+  /** Whether the transforms are the factors of one exact cyclic convolution. */
+  readonly cyclic?: boolean;
 }
 
-/** One line; parsePlan reads it back. A plan for blocks ends with their outputs: "4096: 4·4·4·4·4 @7169". */
-export function formatPlan(plan: Plan, hop = 0): string {
-  return plan.map(formatTransform).join(" & ") + (hop ? ` @${hop}` : "");
+/** Before the factors of an exact cyclic convolution: without it, "16: 4" is a transform that 31 positions fit into. */
+const cyclicMark = "cyclic ";
+
+/**
+ * One line; parsePlan reads it back. A plan for blocks ends with their outputs: "4096: 4·4·4·4·4 @7169"; one whose transforms
+ * are the factors of a cyclic convolution says so: "cyclic 512: 2·4·4·4 & 256: 4·4·4 & 256: 4·4·4".
+ */
+export function formatPlan(
+  plan: Plan,
+  { hop = 0, cyclic = false }: { readonly hop?: number; readonly cyclic?: boolean } = {},
+): string {
+  const transforms = plan.map(formatTransform).join(" & ");
+  return `${cyclic ? cyclicMark : ""}${transforms}${hop ? ` @${hop}` : ""}`;
 }
 
 /** The plan of a kernel of K taps in the time domain: "direct 16 @4096", in blocks of 4,096 outputs; "direct 16" without. */
@@ -212,10 +224,13 @@ export function formatDirect(taps: number, hop = 0): string {
 export function parsePlan(text: string): PlanText | undefined {
   const direct = /^direct ([1-9]\d*)(?: @([1-9]\d*))?$/.exec(text);
   if (direct) return { plan: [], hop: Number(direct[2] ?? 0), taps: Number(direct[1]) };
-  const [transforms = "", hop, ...more] = text.split(" @");
+  const cyclic = text.startsWith(cyclicMark);
+  const [transforms = "", hop, ...more] = (cyclic ? text.slice(cyclicMark.length) : text).split(
+    " @",
+  );
   const plan = transforms.split(" & ").map(parseTransform);
   if (more.length > 0 || (hop !== undefined && !/^[1-9]\d*$/.test(hop))) return undefined;
-  if (!plan.every((p) => p !== undefined) || (hop !== undefined && plan.length > 1))
+  if (!plan.every((p) => p !== undefined) || (hop !== undefined && (plan.length > 1 || cyclic)))
     return undefined;
-  return { plan, hop: Number(hop ?? 0) };
+  return { plan, hop: Number(hop ?? 0), ...(cyclic && { cyclic }) };
 }

@@ -83,7 +83,8 @@ export function priced(
     flops: a.flops + b.flops,
   }));
   const seconds = plan.reduce((sum, p, i) => sum + callSeconds(p, costs[i]!, device, workload), 0);
-  return { geometry, plan, text: formatPlan(plan), blocks: 1, cost, seconds };
+  const text = formatPlan(plan, { cyclic: geometry[0]!.ring !== undefined });
+  return { geometry, plan, text, blocks: 1, cost, seconds };
 }
 
 /** Blocks that reach over an end of their row pass through a copy. */
@@ -138,7 +139,7 @@ function transformBlocks(
   const part = blockPart(problem, 2 * plan.points, hop);
   const one = planCost(plan, device);
   const edge = copySeconds(device, 2 * part.positions);
-  const block = { plan: [plan], text: formatPlan([plan], hop), one, edge };
+  const block = { plan: [plan], text: formatPlan([plan], { hop }), one, edge };
   return pricedBlocks(problem, part, block, device, workload);
 }
 
@@ -239,6 +240,7 @@ function namedCyclic(
   device: DeviceSpec,
   workload: Workload,
 ): Candidate | undefined {
+  if (!problem.frequencies && !isCyclic(problem.period)) return undefined;
   const factors = cyclicFactors(problem);
   const fits = plan.length === factors.length && plan.every((p, i) => suits(factors[i]!, p));
   if (!fits) return undefined;
@@ -256,11 +258,9 @@ export function named(
 ): Candidate | undefined {
   const parsed = parsePlan(text);
   if (!parsed) return undefined;
-  const { plan, hop, taps } = parsed;
-  if (problem.frequencies || (hop === 0 && isCyclic(problem.period))) {
-    const cyclic = hop > 0 ? undefined : namedCyclic(plan, problem, device, workload);
-    if (cyclic || problem.frequencies) return cyclic;
-  }
+  const { plan, hop, taps, cyclic } = parsed;
+  if (cyclic) return namedCyclic(plan, problem, device, workload);
+  if (problem.frequencies) return undefined;
   if (taps !== undefined) {
     const outputs = hop || directHop(problem.outputLength);
     return taps === problem.kernelLength

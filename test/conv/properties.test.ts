@@ -1,47 +1,12 @@
 /** Random problems against the oracle, shrunk to the smallest that fails. The seed is fixed: every run tries the same. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { dtypes } from "../../src/dtype.ts";
-import { createProblem, modes, type ProblemOptions } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/problem.ts";
+import { anyLength, anyProblem, anySeed, anyShape } from "../support/arbitraries.ts";
 import { describeBackends } from "../support/backends.ts";
-import { type CallShape, checkBackward, checkForward, drawInputs } from "../support/cases.ts";
+import { checkBackward, checkForward, drawInputs } from "../support/cases.ts";
 import { expectClose, norm } from "../support/close.ts";
 import { normal } from "../support/signals.ts";
-
-/** Lengths of all magnitudes, powers of two and their neighbours among them. */
-const anyLength = (most: number) =>
-  fc.oneof(
-    fc.integer({ min: 1, max: 20 }),
-    fc.integer({ min: 1, max: most }),
-    fc
-      .tuple(fc.integer({ min: 0, max: Math.floor(Math.log2(most)) }), fc.constantFrom(-1, 0, 1))
-      .map(([power, step]) => Math.max(1, Math.min(most, 2 ** power + step))),
-  );
-
-const anyProblem: fc.Arbitrary<ProblemOptions> = fc
-  .record({
-    mode: fc.constantFrom(...modes),
-    dtype: fc.constantFrom(...dtypes),
-    length: anyLength(3000),
-    kernelLength: anyLength(6000),
-    extra: fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 3000 })),
-  })
-  .map(({ mode, dtype, length, kernelLength, extra }) => {
-    if (mode === "bidirectional")
-      return { mode, dtype, length, kernelLength: 2 * Math.min(length, kernelLength) };
-    if (mode !== "circular") return { mode, dtype, length, kernelLength };
-    return { mode, dtype, length, kernelLength, period: Math.max(length, kernelLength) + extra };
-  });
-
-const anyShape: fc.Arbitrary<Required<Omit<CallShape, "sizes">>> = fc.record({
-  batch: fc.integer({ min: 1, max: 5 }),
-  channels: fc.integer({ min: 1, max: 6 }),
-  pregate: fc.boolean(),
-  postgate: fc.boolean(),
-  skip: fc.boolean(),
-});
-
-const anySeed = fc.integer({ min: 0, max: 1_000_000 });
 
 describe("random problems", () => {
   describeBackends(

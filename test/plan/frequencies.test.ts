@@ -161,7 +161,7 @@ describe("the planner", () => {
     const problem = problemOf({ digits: [32, 2048], dropped: [16, 0] });
     const [best] = candidates(problem, defaultCpu, workload);
     const usual = named(
-      best!.text.replace(/^16384: [^&]*/, "16384: 4·4·4·4·4·4 "),
+      best!.text.replace(/^cyclic 16384: [^&]*/, "cyclic 16384: 4·4·4·4·4·4 "),
       problem,
       defaultCpu,
       workload,

@@ -21,6 +21,7 @@ import {
 } from "../../src/plan/plan.ts";
 import { candidates, named } from "../../src/plan/planner.ts";
 import { createProblem } from "../../src/plan/problem.ts";
+import { anyProblem, sparseProblems } from "../support/arbitraries.ts";
 
 describe("cost model", () => {
   // Fu et al. 2023, Figure 4 and §3.2: order 2 up to 2K, 3 for 4K–32K, 4 from 64K on.
@@ -75,7 +76,7 @@ describe("plans", () => {
           for (const plan of candidatePlans(points)) {
             expect(product(plan.levels.flatMap((l) => l.radices)) * 4).toBe(points);
             expect(parsePlan(formatPlan([plan]))).toEqual({ plan: [plan], hop: 0 });
-            const text = formatPlan([plan], 1 + (positions % 1000));
+            const text = formatPlan([plan], { hop: 1 + (positions % 1000) });
             expect(parsePlan(text)).toEqual({ plan: [plan], hop: 1 + (positions % 1000) });
           }
         }
@@ -88,8 +89,32 @@ describe("plans", () => {
     ...["", "64", "64: 4", "64: 4·4·4", "64: 4·x", "64: 4·4 & ", "63: 4·4"],
     ...["direct", "direct 0", "direct @16", "direct 0 @16", "direct 16 @0", "direct 16 @8 @8"],
     ...["64: 4·4 @", "64: 4·4 @0", "64: 4·4 @1 @2", "64: 4·4 & 64: 4·4 @8"],
+    ...["cyclic", "cyclic 64: 4·4 @8", "cyclic direct 16", "cyclic cyclic 64: 4·4"],
   ])("%j is no plan", (text) => {
     expect(parsePlan(text)).toBeUndefined();
+  });
+
+  test("every candidate's text is its own, and names it again", () => {
+    const workload = { rows: 4, threads: 2 };
+    fc.assert(
+      fc.property(fc.oneof(anyProblem, sparseProblems), (options) => {
+        const problem = createProblem(options, "test");
+        const all = candidates(problem, defaultCpu, workload);
+        const texts = all.map(({ text }) => text);
+        expect(new Set(texts).size).toBe(texts.length);
+        for (const candidate of all)
+          expect(named(candidate.text, problem, defaultCpu, workload)).toEqual(candidate);
+      }),
+      { numRuns: 100, examples: [[{ length: 16, kernelLength: 2, mode: "circular" }]] },
+    );
+  });
+
+  test("of a circular row of 16: 31 positions, or the 16 of its period", () => {
+    const problem = createProblem({ length: 16, kernelLength: 2, mode: "circular" }, "test");
+    const positions = (text: string) =>
+      named(text, problem, defaultCpu, { rows: 1, threads: 1 })!.geometry[0]!.positions;
+    expect(positions("16: 4")).toBe(31);
+    expect(positions("cyclic 16: 4")).toBe(16);
   });
 
   test.each([
