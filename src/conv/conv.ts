@@ -45,7 +45,7 @@ const outputDimensions = ["B", "H", "Lout"] as const;
 /** Options that an object is made from. */
 const optionNames = [
   ...["mode", "length", "kernelLength", "period", "dtype", "frequencies", "batch", "channels"],
-  ...["backend", "device", "workspaceBytes", "threads", "instructions", "plan"],
+  ...["backend", "device", "workspaceBytes", "threads", "workerUrl", "instructions", "plan"],
 ] as const;
 /** Options of forward and backward calls, and of a backward call's `out`. */
 const operandNames = ["pregate", "postgate", "skip", "out", "encoder"] as const;

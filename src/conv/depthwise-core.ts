@@ -42,7 +42,7 @@ interface Names {
 /** Options that objects of all classes are made from. */
 const optionNames = [
   ...["channels", "kernelLength", "padding", "layout", "dtype", "batch"],
-  ...["backend", "device", "threads", "instructions"],
+  ...["backend", "device", "threads", "workerUrl", "instructions"],
 ] as const;
 
 /** Optional operands of calls: backward may be given those of its forward call. */

@@ -1,5 +1,5 @@
 /** Calls of short convolutions on the CPU: a seat on a backend, its programs, and the arrays that it lends. */
-import type { CpuBackend, CpuSettings, Program } from "../backend/cpu.ts";
+import type { CpuBackend, CpuUser, Program } from "../backend/cpu.ts";
 import { openCpu } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
 import { features } from "../backend/features.ts";
@@ -11,7 +11,8 @@ import { depthwiseSource } from "../kernels/depthwise/program.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import type { GpuSamples } from "./arguments.ts";
 import { intact, refuseBuffer, zeros } from "./arguments.ts";
-import type { DepthwiseOptions } from "./depthwise-options.ts";
+import type { CpuOptions } from "./cpu-open.ts";
+import { openCpuFor } from "./cpu-open.ts";
 import type { DepthwiseCall, DepthwiseEngine, LineTensor, StateTensor } from "./depthwise-run.ts";
 import { runDepthwiseBackward, runDepthwiseForward } from "./depthwise-run.ts";
 import type {
@@ -22,7 +23,6 @@ import type {
   DepthwiseSums,
 } from "./depthwise-runner.ts";
 import { addToTail, carryState } from "./depthwise-state.ts";
-import { pickInstructions, pickThreads } from "./options.ts";
 import { deviceFor } from "./wisdom.ts";
 
 type Kind = "forward" | "backward";
@@ -35,31 +35,34 @@ const outputFields = ["y0", "y1"] as const;
 const upstreamFields = ["dy0", "dy1"] as const;
 
 /** An object on one backend. */
-interface Seat {
+interface Seat extends CpuUser {
   readonly backend: CpuBackend;
   readonly engine: DepthwiseEngine;
   readonly programs: Map<Kind, Program>;
   readonly lent: Block[];
+  workspaceBytes: number;
 }
 
 function takeSeat(
   problem: DepthwiseProblem,
   order: readonly number[],
-  settings: CpuSettings,
+  backend: CpuBackend,
+  threads: number,
 ): Seat {
-  const backend = openCpu(settings);
-  backend.retain();
-  const device = deviceFor(settings.instructions);
-  const engine = { problem, backend, device, order, jobs: new Map() };
-  return { backend, engine, programs: new Map(), lent: [] };
+  const device = deviceFor(backend.settings.instructions);
+  const engine = { problem, backend, threads, device, order, jobs: new Map() };
+  const seat = { backend, engine, threads, programs: new Map(), lent: [], workspaceBytes: 0 };
+  backend.retain(seat);
+  return seat;
 }
 
 /** Give everything back once the calls before have ended. */
-function leaveSeat({ backend, programs, lent }: Seat): void {
+function leaveSeat(seat: Seat): void {
+  const { backend, programs, lent } = seat;
   void backend.exclusive(() => {
     for (const block of lent) backend.arena.free(block);
     for (const p of programs.values()) backend.releaseProgram(p);
-    backend.release();
+    backend.release(seat);
   });
 }
 
@@ -88,16 +91,15 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
     this.#seat = seat;
   }
 
-  /** Compile and start threads; `order` as in DepthwiseEngine. */
+  /** Compile; `order` as in DepthwiseEngine. */
   static async open(
     problem: DepthwiseProblem,
-    options: Pick<DepthwiseOptions, "instructions" | "threads">,
+    options: CpuOptions,
     order: readonly number[],
     call: string,
   ): Promise<DepthwiseCpuRunner> {
-    const instructions = pickInstructions(options.instructions ?? "auto", call);
-    const threads = pickThreads(options.threads, instructions, call);
-    const seat = takeSeat(problem, order, { threads, instructions, shared: threads > 1 });
+    const { backend, threads } = openCpuFor(options, call);
+    const seat = takeSeat(problem, order, backend, threads);
     const runner = new DepthwiseCpuRunner(problem, order, seat);
     try {
       await seat.backend.exclusive(() => programOf(seat, "forward", problem, call));
@@ -113,7 +115,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   }
 
   get threads(): number {
-    return this.backend.settings.threads;
+    return this.backend.threadsFor(this.#seat.threads);
   }
 
   get instructions(): Instructions {
@@ -122,9 +124,9 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
 
   lend(size: number, call: string): Float32Array | Uint16Array {
     const { dtype } = this.#problem;
-    const { backend, lent } = this.#lender();
+    const { backend, lent } = this.#lender(call);
     if (!backend.settings.shared) return zeros(dtype, size, call);
-    const block = backend.arena.allocate(size * bytesPerSample(dtype), call);
+    const block = backend.lend(size * bytesPerSample(dtype), call);
     lent.push(block);
     const { buffer } = backend.arena.memory;
     const array =
@@ -135,12 +137,13 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   }
 
   /** A seat whose backend can lend arrays, where the runtime has one: the object moves there. */
-  #lender(): Seat {
+  #lender(call: string): Seat {
     const old = this.#seat;
     const { settings } = old.backend;
     if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
       return old;
-    this.#seat = takeSeat(this.#problem, this.#order, { ...settings, shared: true });
+    const backend = openCpu({ ...settings, shared: true }, call);
+    this.#seat = takeSeat(this.#problem, this.#order, backend, old.threads);
     leaveSeat(old);
     return this.#seat;
   }
@@ -195,6 +198,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
       alive();
       const running = runDepthwiseForward(seat.engine, program, work);
       const carry = (): void => {
+        seat.workspaceBytes = seat.backend.workspaceBytes;
         if (!stateOut) return;
         intact("x", x, samples, call);
         if (state) intact("state", state, stateSamples, call);
@@ -245,7 +249,9 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
       alive();
       const program =
         seat.programs.get("backward") ?? (await programOf(seat, "backward", problem, call));
-      return runDepthwiseBackward(seat.engine, program, work);
+      const all = await runDepthwiseBackward(seat.engine, program, work);
+      seat.workspaceBytes = seat.backend.workspaceBytes;
+      return all;
     });
     if (dstateOut) addToTail(problem, dstateOut, dx, dstate, batch, length, problem.dtype);
     return {

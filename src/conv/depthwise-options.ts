@@ -15,6 +15,8 @@ export interface DepthwiseOptions extends DepthwiseProblemOptions {
   readonly device?: GpuDevice;
   /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
   readonly threads?: number;
+  /** Where worker threads start from, as in FlashFFTConv. */
+  readonly workerUrl?: string | URL;
   /** Instruction set of the kernels; by default the best that the runtime has. */
   readonly instructions?: "auto" | Instructions;
 }

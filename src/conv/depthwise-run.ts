@@ -22,6 +22,8 @@ import { copyRows } from "./staging.ts";
 export interface DepthwiseEngine {
   readonly problem: DepthwiseProblem;
   readonly backend: CpuBackend;
+  /** Threads that calls may use, the caller's included. */
+  readonly threads: number;
   readonly device: DeviceSpec;
   /** The last call's job of each kind: calls run one at a time, and most are as long as the one before. */
   readonly jobs: Map<number, Job>;
@@ -115,12 +117,13 @@ function newJob({ problem, backend }: DepthwiseEngine, call: DepthwiseCall, kind
 
 /** How many threads a job of `units` units and so many samples deserves, and whether the caller is one of them. */
 function team(
-  { problem, backend, device }: DepthwiseEngine,
+  { problem, backend, device, threads: wanted }: DepthwiseEngine,
   job: Job,
   units: number,
   samples: number,
 ): { threads: number; blocking: boolean } {
-  const { threads, instructions } = backend.settings;
+  const { instructions } = backend.settings;
+  const threads = backend.threadsFor(wanted);
   const { base, tap, javascript, backward } = samplePrice;
   const price =
     (base + tap * problem.kernelLength) *
@@ -128,7 +131,8 @@ function team(
     (job.kind === jobKinds.depthwiseBackward ? backward : 1);
   const seconds = samples * job.branches * price;
   const saved = seconds - seconds / threads;
-  if (units === 1 || saved <= 3 * device.dispatchSeconds) return { threads: 1, blocking: true };
+  if (units === 1 || saved <= 3 * device.dispatchSeconds)
+    return { threads: 1, blocking: seconds < blockingSeconds };
   return { threads, blocking: seconds / threads < blockingSeconds };
 }
 

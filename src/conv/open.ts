@@ -2,11 +2,11 @@
 import { InvalidArgumentError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer, oneOf } from "../plan/problem.ts";
+import { openCpuFor } from "./cpu-open.ts";
 import { CpuRunner } from "./cpu-runner.ts";
 import { choosePlan } from "./explain.ts";
 import { openGpuRunner } from "./gpu-runner.ts";
 import type { FlashFFTConvOptions } from "./options.ts";
-import { pickInstructions, pickThreads } from "./options.ts";
 import type { Runner } from "./runner.ts";
 
 /** Rows that plans are made for where nobody says how many: on a GPU so many that all of it is busy, in pairs. */
@@ -49,13 +49,13 @@ export async function openRunner(
   const given = options.workspaceBytes ?? usualWorkspace;
   const workspaceBytes = integer(call, "workspaceBytes", given, leastWorkspace, 2 ** 40);
   if (gpu) return openGpuRunner(problem, { ...options, batch, channels, workspaceBytes }, call);
-  const instructions = pickInstructions(options.instructions ?? "auto", call);
-  const threads = pickThreads(options.threads, instructions, call);
-  const workload = { rows: batch * channels, threads };
+  const opened = openCpuFor(options, call);
+  const { instructions } = opened.backend.settings;
+  const workload = { rows: batch * channels, threads: opened.threads };
   const reason =
     options.backend === "cpu"
       ? "it was asked for"
       : "auto takes a GPU only where its device is given";
   const choice = choosePlan(problem, instructions, workload, { plan: options.plan, reason }, call);
-  return CpuRunner.open({ threads, instructions }, choice, call);
+  return CpuRunner.open(opened, choice, call);
 }

@@ -52,13 +52,15 @@ interface Team {
 
 /** How many threads a part's job of `units` units with `seconds` of work each deserves. */
 function team(engine: Engine, part: EnginePart, units: number, seconds: number): Team {
-  const { threads } = engine.backend.settings;
+  const threads = engine.backend.threadsFor(engine.threads);
   const total = units * seconds;
   const saved = total - total / threads;
   const together = part.shareable && (units < 4 * threads || units % threads !== 0);
   // Waking others must save a few times what it costs, and one row must be one that they can share.
   if (saved <= 3 * engine.device.dispatchSeconds || (units === 1 && !together)) {
-    return { threads: 1, blocking: true, together: false };
+    // A thread by itself stops between the pieces of a long row as those that share it do.
+    const pieces = part.shareable && seconds > blockingSeconds;
+    return { threads: 1, blocking: total < blockingSeconds, together: pieces };
   }
   return { threads, blocking: total / threads < blockingSeconds, together };
 }
@@ -312,7 +314,7 @@ async function overGroups(
   const { channels } = call.shape;
   const bytes = engine.spectrumBytes;
   const group = Math.min(channels, Math.max(1, Math.floor(spectraBudget / bytes)));
-  const block = arena.allocate(group * bytes, call.name);
+  const block = engine.backend.allocate(group * bytes, call.name);
   try {
     for (let h = 0; h < channels; h += group) {
       const to = Math.min(channels, h + group);

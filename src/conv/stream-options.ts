@@ -47,6 +47,8 @@ export interface StreamOptions {
   readonly device?: GpuDevice;
   /** Threads of the CPU, the caller's included; all cores by default. A row goes to one thread. WebGPU ignores them. */
   readonly threads?: number;
+  /** Where worker threads start from, as in FlashFFTConv. */
+  readonly workerUrl?: string | URL;
   /** Instruction set of the CPU's kernels; by default the best that the runtime has. WebGPU ignores it. */
   readonly instructions?: "auto" | Instructions;
 }
@@ -64,7 +66,7 @@ export interface StreamPiece {
 /** Options of a stream. */
 const optionNames = [
   ...["mode", "kernelLength", "batch", "channels", "dtype", "skip", "blockLength"],
-  ...["backend", "device", "threads", "instructions"],
+  ...["backend", "device", "threads", "workerUrl", "instructions"],
 ] as const;
 
 /** What a piece has. */

@@ -41,7 +41,10 @@ describe("options", () => {
     [{ backend: "tpu" }, "backend must be one of"],
     [{ threads: 0 }, "threads must be an integer"],
     [{ chanels: 2 }, "options may have channels"],
-    [{ pregate: "first" }, "batch, backend, device, threads, instructions, activation; got"],
+    [
+      { pregate: "first" },
+      "batch, backend, device, threads, workerUrl, instructions, activation; got",
+    ],
   ];
   test.each(refused)("%o", async (options, requirement) => {
     const message = await refusal(() => create(options as never));
@@ -201,7 +204,7 @@ describe("arrays", () => {
   });
 
   test("lent arrays work beside ordinary ones, and memory comes back with dispose", async () => {
-    const { arena } = openCpu({ instructions: "simd", threads: 1, shared: true });
+    const { arena } = openCpu({ instructions: "simd", shared: true }, "test");
     const before = arena.used;
     const conv = await create({});
     const x = conv.allocateInput(1, 100) as Float32Array;
