@@ -13,6 +13,7 @@ import { features } from "./features.ts";
 import type { Job } from "./job.ts";
 import type { Block, WorkLayout } from "./memory.ts";
 import { Arena, maxPages, openWasmMemory, PlainMemory } from "./memory.ts";
+import { begin, isDue, pause } from "./pauses.ts";
 import { Pool } from "./pool.ts";
 import type { Kernels } from "./recipe.ts";
 
@@ -53,8 +54,6 @@ export interface CpuUser {
 const idlePrograms = 16;
 /** A backend and its threads end so long after their last user, in milliseconds: loops that create and dispose find them. */
 const grace = 1_000;
-/** A call on one thread lets others have it at least so often, in milliseconds: half of a frame. */
-const slice = 8;
 
 /** Most threads: more than a few a core only wait for each other. */
 export const mostThreads: number = 4 * features().cores;
@@ -76,21 +75,6 @@ export function openCpu(settings: CpuSettings, call: string): CpuBackend {
     open.set(key, backend);
   }
   return backend;
-}
-
-/** Let the event loop do what waits. In a page by a message: timers wait 4 ms there. */
-function nextTask(): Promise<void> {
-  const { setImmediate } = globalThis as { setImmediate?: (task: () => void) => unknown };
-  if (setImmediate) return new Promise((resolve) => void setImmediate(resolve));
-  if (typeof MessageChannel === "undefined") return Promise.resolve();
-  return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(0);
-  });
 }
 
 /** Memory, programs and threads of one setting. */
@@ -169,7 +153,11 @@ export class CpuBackend {
 
   /** Run `work` when no other call is running: at once where possible, else in its turn. */
   exclusive<T>(work: () => T | Promise<T>): T | Promise<T> {
-    const turn = this.#last ? this.#last.then(work) : work();
+    const start = (): T | Promise<T> => {
+      begin();
+      return work();
+    };
+    const turn = this.#last ? this.#last.then(start) : start();
     if (!(turn instanceof Promise)) return turn;
     // The next call waits for this one, however it ends.
     const ended: Promise<unknown> = turn
@@ -399,15 +387,14 @@ export class CpuBackend {
   };
 }
 
-/** Do some of what is left of a job, for a slice of time; whether it is done. */
+/** Do some of what is left of a job, until it is time for a pause; whether it is done. */
 function advance(items: Iterator<void, void>): boolean {
-  const until = performance.now() + slice;
-  while (!items.next().done) if (performance.now() >= until) return false;
+  while (!items.next().done) if (isDue()) return false;
   return true;
 }
 
-/** Do the rest of a job, with pauses for other tasks. */
+/** Do the rest of a job, with pauses. */
 async function finish(items: Iterator<void, void>): Promise<void> {
-  do await nextTask();
+  do await pause();
   while (!advance(items));
 }

@@ -42,7 +42,8 @@ export function soloTickets(): Tickets {
 export function* soloItems(kernels: Kernels, job: Job, clear: Clear): Generator<void, void> {
   const recipe = recipeFor(kernels, job);
   const context: Context = { job, work: job.workspace, clear };
-  if (!job.together) {
+  // Units of some kinds are whole: they have no steps.
+  if (!job.together || recipe.row.length === 0) {
     for (let item = 0; item < job.units; item++) {
       if (job.slotted) context.work = job.workspace + item * job.threadBytes;
       runUnit(recipe, context, job.first + item);

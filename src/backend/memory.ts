@@ -105,6 +105,7 @@ export class WorkLayout {
 
   /** @throws Error where a guard has been written to. */
   check(memory: LinearMemory, base: number): void {
+    if (this.#guards.length === 0) return;
     let region = 0;
     for (const guard of this.#guardsIn(memory, base)) {
       const at = guard.findIndex((word) => word !== guardWord);

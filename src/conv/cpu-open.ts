@@ -45,6 +45,20 @@ export function openCpuFor(options: CpuOptions, call: string): OpenedCpu {
   }
 }
 
+/** The backend that lends arrays to objects on `backend`: one whose memory is shared, where the runtime has one. */
+export function lendingBackend(backend: CpuBackend, call: string): CpuBackend {
+  const { settings } = backend;
+  const cannot = settings.instructions === "javascript" || !features().sharedMemory;
+  if (settings.shared || cannot) return backend;
+  try {
+    return openCpu({ ...settings, shared: true }, call);
+  } catch (error) {
+    // No address space for a second memory: ordinary arrays, which calls copy, do as well.
+    if (error instanceof UnsupportedError) return backend;
+    throw error;
+  }
+}
+
 /** The instruction set asked for, or the best there is. */
 function pickInstructions(wanted: "auto" | Instructions, call: string): Instructions {
   oneOf(call, "instructions", wanted, ["auto", ...allInstructions]);

@@ -1,14 +1,13 @@
 /** Calls on the CPU: a seat on a backend, and the move to one that can lend arrays. */
 import type { Program } from "../backend/cpu.ts";
-import { openCpu } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
-import { features } from "../backend/features.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
 import type { GpuSamples } from "./arguments.ts";
 import { refuseBuffer, zeros } from "./arguments.ts";
 import { runBlocks, runBlocksBackward } from "./blocks.ts";
 import type { OpenedCpu } from "./cpu-open.ts";
+import { lendingBackend } from "./cpu-open.ts";
 import { dskipOf } from "./dskip.ts";
 import { createEngine } from "./engine.ts";
 import type { Choice, Explanation } from "./explain.ts";
@@ -102,10 +101,8 @@ export class CpuRunner implements Runner {
   /** A seat whose backend can lend arrays, where the runtime has one: the object moves there, spectra and all. */
   #lender(call: string): Seat {
     const old = this.#seat;
-    const { settings } = old.backend;
-    if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
-      return old;
-    const backend = openCpu({ ...settings, shared: true }, call);
+    const backend = lendingBackend(old.backend, call);
+    if (backend === old.backend) return old;
     const { candidate, device, explanation } = this.#choice;
     const engine = createEngine(explanation.problem, candidate, backend, old.threads, device);
     const seat = new Seat(engine);

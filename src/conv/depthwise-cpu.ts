@@ -1,8 +1,6 @@
 /** Calls of short convolutions on the CPU: a seat on a backend, its programs, and the arrays that it lends. */
 import type { CpuBackend, CpuUser, Program } from "../backend/cpu.ts";
-import { openCpu } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
-import { features } from "../backend/features.ts";
 import type { Job } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
@@ -12,7 +10,7 @@ import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import type { GpuSamples } from "./arguments.ts";
 import { intact, refuseBuffer, zeros } from "./arguments.ts";
 import type { CpuOptions } from "./cpu-open.ts";
-import { openCpuFor } from "./cpu-open.ts";
+import { lendingBackend, openCpuFor } from "./cpu-open.ts";
 import type { DepthwiseCall, DepthwiseEngine, LineTensor, StateTensor } from "./depthwise-run.ts";
 import { runDepthwiseBackward, runDepthwiseForward } from "./depthwise-run.ts";
 import type {
@@ -139,10 +137,8 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   /** A seat whose backend can lend arrays, where the runtime has one: the object moves there. */
   #lender(call: string): Seat {
     const old = this.#seat;
-    const { settings } = old.backend;
-    if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
-      return old;
-    const backend = openCpu({ ...settings, shared: true }, call);
+    const backend = lendingBackend(old.backend, call);
+    if (backend === old.backend) return old;
     this.#seat = takeSeat(this.#problem, this.#order, backend, old.threads);
     leaveSeat(old);
     return this.#seat;

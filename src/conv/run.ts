@@ -7,6 +7,7 @@ import type { Job } from "../backend/job.ts";
 import { jobKinds } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
 import { aligned, WorkLayout } from "../backend/memory.ts";
+import { isDue, pause } from "../backend/pauses.ts";
 import type { SampleArray } from "../dtype.ts";
 import { intact } from "./arguments.ts";
 import type { Engine, EnginePart } from "./engine.ts";
@@ -59,8 +60,7 @@ function team(engine: Engine, part: EnginePart, units: number, seconds: number):
   // Waking others must save a few times what it costs, and one row must be one that they can share.
   if (saved <= 3 * engine.device.dispatchSeconds || (units === 1 && !together)) {
     // A thread by itself stops between the pieces of a long row as those that share it do.
-    const pieces = part.shareable && seconds > blockingSeconds;
-    return { threads: 1, blocking: total < blockingSeconds, together: pieces };
+    return { threads: 1, blocking: total < blockingSeconds, together: seconds > blockingSeconds };
   }
   return { threads, blocking: total / threads < blockingSeconds, together };
 }
@@ -326,7 +326,7 @@ async function overGroups(
   }
 }
 
-/** Run the steps from `at` on, one after the other, without a promise as long as none of them needs one. */
+/** Run the steps from `at` on, one after the other, without a promise as long as none of them needs one and no pause is due. */
 export function inSteps(
   at: number,
   end: number,
@@ -336,6 +336,7 @@ export function inSteps(
     const [next, running] = step(i);
     if (running) return running.then(() => inSteps(next, end, step));
     i = next;
+    if (i < end && isDue()) return pause().then(() => inSteps(next, end, step));
   }
 }
 

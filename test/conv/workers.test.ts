@@ -118,24 +118,34 @@ describe.skipIf(onGpu)("where workers do not start", () => {
 });
 
 describe.skipIf(onGpu)("a long call on one thread", () => {
-  test.each(["forward", "backward"] as const)("lets other tasks run: %s", async (direction) => {
-    const length = 2 ** 20;
-    using conv = await FlashFFTConv.create({ length, threads: 1 });
-    const [u, k] = [new Float32Array(8 * length), new Float32Array(8 * length)];
-    let isRunning = true;
-    const call = direction === "forward" ? conv.forward(u, k) : conv.backward(u, u, k);
-    const ended = call.then(() => {
-      isRunning = false;
-    });
-    let others = 0;
-    while (isRunning) {
-      await new Promise((resolve) => setImmediate(resolve));
-      others++;
-    }
-    await ended;
-    // Eight rows of some tens of milliseconds each: others come in between the pieces of a row, too.
-    expect(others).toBeGreaterThan(8);
-  });
+  test.each([
+    ["long rows", 2 ** 20, 8, 8, "forward"],
+    ["long rows", 2 ** 20, 8, 8, "backward"],
+    ["short rows", 256, 2 ** 16, 1, "forward"],
+    ["short rows", 256, 2 ** 16, 1, "backward"],
+  ] as const)(
+    "lets other tasks run: %s, %i samples, %s",
+    async (_, length, rows, channels, direction) => {
+      const batch = rows / channels;
+      using conv = await FlashFFTConv.create({ length, threads: 1, batch, channels });
+      const [u, k] = [new Float32Array(rows * length), new Float32Array(channels * length)];
+      const skip = new Float32Array(channels);
+      let isRunning = true;
+      const call =
+        direction === "forward" ? conv.forward(u, k, { skip }) : conv.backward(u, u, k, { skip });
+      const ended = call.then(() => {
+        isRunning = false;
+      });
+      let others = 0;
+      while (isRunning) {
+        await new Promise((resolve) => setImmediate(resolve));
+        others++;
+      }
+      await ended;
+      // Of long rows in the pieces of a row, too: each takes some tens of milliseconds.
+      expect(others).toBeGreaterThan(8);
+    },
+  );
 });
 
 describe.skipIf(onGpu)("work memory", () => {
