@@ -133,20 +133,25 @@ export class CpuBackend {
     for (const p of [...this.#programs.values()]) if (p.uses === 0) this.#drop(p);
   }
 
-  /** After the grace, end what nobody uses: programs with their tables, threads, and the backend. */
+  /** End what nobody uses: threads, programs with their tables, and the backend. */
+  async #close(): Promise<void> {
+    const users = [...this.#users];
+    if (users.length === 0) this.#onClose();
+    if (!users.some((u) => u.threads > 1)) {
+      const pool = this.#pool;
+      this.#pool = undefined;
+      await pool?.close();
+    }
+    this.#dropIdlePrograms();
+  }
+
+  /** After the grace, end what nobody uses. */
   #closeLater(): void {
     // An AudioWorklet has no timers, and no threads.
     if (typeof setTimeout === "undefined") return;
     clearTimeout(this.#closing);
-    this.#closing = setTimeout(() => {
-      const users = [...this.#users];
-      this.#dropIdlePrograms();
-      if (!users.some((u) => u.threads > 1)) {
-        void this.#pool?.close();
-        this.#pool = undefined;
-      }
-      if (users.length === 0) this.#onClose();
-    }, grace);
+    // In its turn: workers may be reading messages.
+    this.#closing = setTimeout(() => void this.exclusive(() => this.#close()), grace);
     // Node: what waits to be closed keeps no process alive.
     (this.#closing as { unref?: () => void }).unref?.();
   }
@@ -239,8 +244,16 @@ export class CpuBackend {
       this.#tables.delete(key);
       break;
     }
-    if (this.#pool?.usable)
-      void this.exclusive(() => this.#pool?.send({ type: "forget", id: program.id }));
+    if (this.#pool?.usable) void this.exclusive(() => this.#forget(program.id));
+  }
+
+  /** Let workers forget a program. Those that have died have: the next call that needs them hears of it. */
+  async #forget(id: number): Promise<void> {
+    try {
+      await this.#pool?.send({ type: "forget", id });
+    } catch (error) {
+      if (!(error instanceof BackendError)) throw error;
+    }
   }
 
   #table({ key, size, write }: ConstantTable, call: string): Block {

@@ -6,8 +6,8 @@ import type { Job } from "./job.ts";
 import { emptyJob, jobFields } from "./job.ts";
 import type { Kernels } from "./recipe.ts";
 
-/** Looks at the generation this often before sleeping on it: about 0.3 ms, so that calls in a loop find it awake. */
-const spins = 20_000;
+/** Looks at the generation this often before sleeping on it: about 0.1 ms, so that calls in a loop find it awake. */
+const spins = 5_000;
 
 interface Port {
   postMessage(message: FromWorker): void;

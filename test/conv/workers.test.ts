@@ -62,6 +62,22 @@ describe.skipIf(onGpu)("worker threads", () => {
     await checkBackward(two, inputs);
   });
 
+  test("end while their programs are forgotten, and calls go on", async () => {
+    const inputs = drawInputs(long, { batch: 4, channels: 4 }, 1);
+    // On one thread, in the memory of the others.
+    using one = await FlashFFTConv.create({ length: 3000, threads: 1 });
+    one.allocateInput(1, 1);
+    {
+      using two = await FlashFFTConv.create({ length: long.length, threads: 2 });
+      await checkForward(two, inputs);
+    }
+    const { pool } = shared();
+    expect(pool?.usable).toBe(true);
+    await pause(1500);
+    expect(pool?.usable).toBe(false);
+    await checkForward(one, drawInputs(one.problem, {}, 1));
+  });
+
   test("do not start for problems that one thread is done with at once", async () => {
     await pause(1500);
     expect(shared().pool).toBeUndefined();
