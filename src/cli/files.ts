@@ -3,23 +3,54 @@
  * complete under its name or not at all.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, fchmodSync, fsync, openSync, renameSync, rmSync, write } from "node:fs";
-import { access, constants, type FileHandle, open, realpath, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import {
+  closeSync,
+  fchmodSync,
+  fsync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  write,
+} from "node:fs";
+import {
+  access,
+  constants,
+  type FileHandle,
+  lstat,
+  open,
+  readlink,
+  realpath,
+  stat,
+} from "node:fs/promises";
+import { hostname, tmpdir } from "node:os";
+import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { FileError, show } from "../errors.ts";
+import { FileError, InvalidArgumentError, printable, show } from "../errors.ts";
+
+/** The name that stands for the standard input, or output. */
+export const pipeName = "-";
 
 /** A regular file open for reading at any position. */
 export class InputFile {
   readonly path: string;
   /** Bytes. */
   readonly size: number;
+  /** It came through a pipe, whose writer may not have known how much it would write. */
+  readonly piped: boolean;
   readonly #handle: FileHandle;
   readonly #call: string;
 
-  private constructor(path: string, size: number, handle: FileHandle, call: string) {
+  private constructor(
+    path: string,
+    size: number,
+    handle: FileHandle,
+    call: string,
+    piped: boolean,
+  ) {
     this.path = path;
     this.size = size;
+    this.piped = piped;
     this.#handle = handle;
     this.#call = call;
   }
@@ -31,7 +62,7 @@ export class InputFile {
       // Looked at first: to open a pipe that nobody writes to would wait for ever.
       if ((await stat(path)).isFile()) {
         handle = await open(path, "r");
-        return new InputFile(path, (await handle.stat()).size, handle, call);
+        return new InputFile(path, (await handle.stat()).size, handle, call, false);
       }
     } catch (error) {
       await handle?.close();
@@ -41,8 +72,36 @@ export class InputFile {
       call,
       requirement: "input must be a regular file, because its length is checked before it is read",
       value: show(path),
-      remedy: "Give the path of a file; save a pipe to one first.",
+      remedy: "Give the path of a file, or - for the standard input.",
     });
+  }
+
+  /**
+   * The standard input, all of it, laid down in a file without a name: what is read has to have a length.
+   * @throws FileError if there is no room for it, InvalidArgumentError if it is a keyboard.
+   */
+  static async ofPipe(call: string, context: OutputContext): Promise<InputFile> {
+    const { temporaries, disk, signal, pipes } = context;
+    const source = pipes.input();
+    if (source.isTTY) throw notATerminal(call, "input", "<");
+    const folder = tmpdir();
+    let temporary: Temporary | undefined;
+    try {
+      temporary = temporaries.create(folder, 0o600);
+      for await (const bytes of source) {
+        signal.throwIfAborted();
+        await writeAll(temporary.descriptor, bytes, disk);
+      }
+      const handle = await open(temporary.path, "r");
+      return new InputFile("standard input", (await handle.stat()).size, handle, call, true);
+    } catch (error) {
+      throw signal.aborted ? error : systemError(call, folder, "a folder with room", error);
+    } finally {
+      if (temporary) {
+        closeSync(temporary.descriptor);
+        temporaries.remove([temporary.path]);
+      }
+    }
   }
 
   /**
@@ -93,6 +152,41 @@ export interface Disk {
   sync(descriptor: number): Promise<void>;
 }
 
+/** The standard input and output of the process, for files that are called `-`. */
+export interface Pipes {
+  input(): AsyncIterable<Uint8Array> & { readonly isTTY?: boolean };
+  /** Settles once the bytes are taken. */
+  write(bytes: Uint8Array): Promise<void>;
+  readonly outputIsTTY: boolean;
+}
+
+/** Those of this process. */
+export const systemPipes: Pipes = {
+  input: () => process.stdin,
+  write: (bytes) =>
+    new Promise((done, fail) => {
+      process.stdout.write(bytes, (error) => (error ? fail(error) : done()));
+    }),
+  get outputIsTTY() {
+    return process.stdout.isTTY === true;
+  },
+};
+
+function notATerminal(call: string, which: "input" | "output", sign: string): InvalidArgumentError {
+  return new InvalidArgumentError({
+    call,
+    requirement: `- is a pipe or a file as the standard ${which}`,
+    value: "a terminal",
+    remedy: `Pipe into it or out of it, write ${sign} FILE, or give the path of a file.`,
+  });
+}
+
+/** Write all of `bytes`, of which a disk may take a part at a time. */
+async function writeAll(descriptor: number, bytes: Uint8Array, disk: Disk): Promise<void> {
+  for (let done = 0; done < bytes.length; )
+    done += (await disk.write(descriptor, bytes.subarray(done))).bytesWritten;
+}
+
 const writeDescriptor = promisify(write);
 const syncDescriptor = promisify(fsync);
 
@@ -102,9 +196,21 @@ export const systemDisk: Disk = {
   sync: (descriptor) => syncDescriptor(descriptor),
 };
 
+/** An unfinished file, open for writing. */
+interface Temporary {
+  readonly path: string;
+  readonly descriptor: number;
+}
+
+/** This machine in a file's name: folders may be shared between machines. */
+const machineName = hostname()
+  .replace(/[^A-Za-z0-9-]/g, "_")
+  .slice(0, 64);
+
 /**
  * The unfinished files of this process. They are removed without waiting: an interruption leaves none, because nothing
- * else runs between the removal and the end of the process.
+ * else runs between the removal and the end of the process. A process that is killed outright leaves its own: their names
+ * hold the machine and the process, and whoever writes into that folder next removes those whose process is gone.
  */
 export class Temporaries {
   readonly #paths = new Set<string>();
@@ -116,8 +222,10 @@ export class Temporaries {
   }
 
   /** Create an unfinished file in a folder. */
-  create(folder: string, mode: number | undefined): { path: string; descriptor: number } {
-    const path = join(folder, `.flashfftconv-${randomBytes(4).toString("hex")}.partial`);
+  create(folder: string, mode: number | undefined): Temporary {
+    removeOrphans(folder);
+    const own = `${machineName}-${process.pid}-${randomBytes(4).toString("hex")}`;
+    const path = join(folder, `.flashfftconv-${own}.partial`);
     // Announced before it is there: an interruption right after its creation must find it.
     this.#paths.add(path);
     this.#onChange(this.#paths.size);
@@ -149,11 +257,69 @@ export class Temporaries {
   }
 }
 
+/** Remove the unfinished files of this machine's processes that are no more. */
+function removeOrphans(folder: string): void {
+  const pattern = /^\.flashfftconv-([A-Za-z0-9_-]+)-(\d+)-[0-9a-f]{8}\.partial$/;
+  let names: readonly string[] = [];
+  try {
+    names = readdirSync(folder);
+  } catch {
+    // A folder may be written to and not be read: then nothing is known of its files.
+  }
+  for (const name of names) {
+    const [, machine, id] = pattern.exec(name) ?? [];
+    if (machine !== machineName || isRunning(Number(id))) continue;
+    try {
+      rmSync(join(folder, name), { force: true });
+    } catch {
+      // Another user's, whose business it is.
+    }
+  }
+}
+
+function isRunning(id: number): boolean {
+  try {
+    return process.kill(id, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "ESRCH";
+  }
+}
+
 /** How output is interrupted, and where it goes. */
 export interface OutputContext {
   readonly signal: AbortSignal;
   readonly disk: Disk;
   readonly temporaries: Temporaries;
+  readonly pipes: Pipes;
+}
+
+/** Takes a whole file from `produce`, piece by piece. */
+export type Sink = (
+  produce: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
+) => Promise<void>;
+
+/**
+ * Where the output goes: checked before the work.
+ * @throws FileError or InvalidArgumentError where it cannot go there.
+ */
+export async function openSink(path: string, call: string, context: OutputContext): Promise<Sink> {
+  if (path !== pipeName) {
+    const output = await checkOutput(path, call);
+    return (produce) => writeWhole(output, call, context, produce);
+  }
+  const { pipes, signal } = context;
+  if (pipes.outputIsTTY) throw notATerminal(call, "output", ">");
+  // What went through a pipe is gone: an error later on shows in the exit code.
+  return (produce) =>
+    produce(async (bytes) => {
+      signal.throwIfAborted();
+      await pipes.write(bytes).catch(async (error) => {
+        // The stream has an event for the same error, which says what becomes of the process.
+        await new Promise((later) => setImmediate(later));
+        signal.throwIfAborted();
+        throw systemError(call, "standard output", "writable", error);
+      });
+    });
 }
 
 /** A place where a file may be written: checked before the work, so that an hour of it is not lost. */
@@ -175,7 +341,7 @@ export async function checkOutput(path: string, call: string): Promise<OutputPat
     throw systemError(call, dirname(path), "a folder that can be written to", error);
   }
   const existing = await stat(path).catch(() => undefined);
-  if (!existing) return { shown: path, path, mode: undefined };
+  if (!existing) return { shown: path, path: await newFile(path, call), mode: undefined };
   if (existing.isFile()) {
     return { shown: path, path: await realpath(path), mode: existing.mode & 0o777 };
   }
@@ -185,6 +351,37 @@ export async function checkOutput(path: string, call: string): Promise<OutputPat
     requirement: "output must be a new file or a regular one",
     value: `${show(path)}, which is ${existing.isDirectory() ? "a folder" : "a device or a pipe"}`,
     remedy: "Give the path of a file.",
+  });
+}
+
+/** Most links that lead from one to the next; so many as Linux follows. */
+const mostLinks = 40;
+
+/**
+ * The path of a file that is not there yet: where a link leads that names none, as any program would create it.
+ * @throws FileError where that cannot become a file.
+ */
+async function newFile(path: string, call: string): Promise<string> {
+  let target = path;
+  try {
+    for (let links = 0; links < mostLinks; links++) {
+      const folder = await realpath(dirname(target));
+      target = join(folder, basename(target));
+      const found = await lstat(target).catch(() => undefined);
+      if (!found?.isSymbolicLink()) {
+        await access(folder, constants.W_OK);
+        return target;
+      }
+      target = resolve(folder, await readlink(target));
+    }
+  } catch (error) {
+    throw systemError(call, dirname(target), "a folder that can be written to", error);
+  }
+  throw new FileError({
+    call,
+    requirement: "output must be a new file or a regular one",
+    value: `${show(path)}, a link that leads to itself`,
+    remedy: "Remove the link, or choose another name.",
   });
 }
 
@@ -200,7 +397,7 @@ export async function writeWhole(
   { signal, disk, temporaries }: OutputContext,
   produce: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
 ): Promise<void> {
-  let temporary: { readonly path: string; readonly descriptor: number } | undefined;
+  let temporary: Temporary | undefined;
   let isOpen = false;
   const explain = (error: unknown): unknown =>
     signal.aborted ? error : systemError(call, output.shown, "writable", error);
@@ -255,7 +452,7 @@ function systemError(call: string, path: string, need: string, error: unknown): 
   const code = error instanceof Error && "code" in error ? String(error.code) : undefined;
   if (code === undefined || !(error instanceof Error)) return error;
   const [what, remedy] = explanations[code] ?? [
-    `failed with ${error.message}`,
+    `failed with ${printable(error.message)}`,
     "Check the path and the disk.",
   ];
   const parts = {

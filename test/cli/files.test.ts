@@ -1,11 +1,15 @@
 /** Output files appear whole or not at all: full disks, failing code, interruptions, links and devices. */
+import { spawnSync } from "node:child_process";
 import { chmodSync, lstatSync, mkdirSync, statSync, symlinkSync } from "node:fs";
+import { hostname } from "node:os";
+import { basename } from "node:path";
 import { describe, expect, test } from "vitest";
 import {
   checkOutput,
   type Disk,
   type OutputContext,
   systemDisk,
+  systemPipes,
   Temporaries,
   writeWhole,
 } from "../../src/cli/files.ts";
@@ -18,7 +22,8 @@ const content = Uint8Array.from({ length: 1000 }, (_, i) => i % 251);
 
 function contextOf(disk: Disk = systemDisk) {
   const controller = new AbortController();
-  return { controller, signal: controller.signal, disk, temporaries: new Temporaries() };
+  const [{ signal }, temporaries] = [controller, new Temporaries()];
+  return { controller, signal, disk, temporaries, pipes: systemPipes };
 }
 
 /** What a disk says that fails: after `bytes` of writing, or when it is synchronised. */
@@ -52,7 +57,7 @@ describe("writeWhole", () => {
     await writeWhole(output, call, contextOf(), async (write) => {
       await write(content.subarray(0, 10));
       expect(folder.list()).toEqual([
-        expect.stringMatching(/^\.flashfftconv-[0-9a-f]{8}\.partial$/),
+        expect.stringMatching(/^\.flashfftconv-[\w-]+-\d+-[0-9a-f]{8}\.partial$/),
       ]);
       await write(content.subarray(10));
     });
@@ -149,6 +154,25 @@ describe("writeWhole", () => {
     expect(folder.list()).toEqual([]);
   });
 
+  test("removes the unfinished files of processes that are gone, and no others", async () => {
+    const folder = new Folder();
+    const named = (machine: string, id: number) =>
+      folder.write(`.flashfftconv-${machine}-${id}-0123abcd.partial`, old);
+    const { pid: gone } = spawnSync(process.execPath, ["--version"]);
+    const machine = hostname()
+      .replace(/[^A-Za-z0-9-]/g, "_")
+      .slice(0, 64);
+    named(machine, gone);
+    const kept = [
+      named(machine, process.ppid),
+      named(`${machine}x`, gone),
+      folder.write(".flashfftconv-notes.partial", old),
+    ];
+    const output = await checkOutput(folder.file("a"), call);
+    await writeWhole(output, call, contextOf(), (write) => write(content));
+    expect(folder.list()).toEqual([...kept.map((path) => basename(path)), "a"].sort());
+  });
+
   test("says how many unfinished files there are", async () => {
     const folder = new Folder();
     const counts: number[] = [];
@@ -175,6 +199,31 @@ describe("checkOutput", () => {
     await writeWhole(output, call, contextOf(), (write) => write(content));
     expect(lstatSync(folder.file("link")).isSymbolicLink()).toBe(true);
     expect(folder.read("target")).toEqual(content);
+  });
+
+  test("a link that leads to no file yet: that file is created, and the link stays", async () => {
+    const folder = new Folder();
+    mkdirSync(folder.file("sub"));
+    symlinkSync("sub/hop", folder.file("link"));
+    symlinkSync("../target", folder.file("sub/hop"));
+    const output = await checkOutput(folder.file("link"), call);
+    await writeWhole(output, call, contextOf(), (write) => write(content));
+    for (const name of ["link", "sub/hop"])
+      expect(lstatSync(folder.file(name)).isSymbolicLink()).toBe(true);
+    expect(lstatSync(folder.file("target")).isFile()).toBe(true);
+    expect(folder.read("target")).toEqual(content);
+    expect(folder.list()).toEqual(["link", "sub", "target"]);
+  });
+
+  test("a link into nowhere, or in a circle, is refused", async () => {
+    const folder = new Folder();
+    symlinkSync(folder.file("none/target"), folder.file("lost"));
+    symlinkSync("circle", folder.file("circle"));
+    const lost = await refusal(checkOutput(folder.file("lost"), call));
+    expect(lost.message).toContain(`${folder.file("none")}" must be a folder`);
+    const circle = await refusal(checkOutput(folder.file("circle"), call));
+    expect(circle.message).toContain("a link that leads to itself");
+    expect(folder.list()).toEqual(["circle", "lost"]);
   });
 
   test("refuses folders, devices, and folders that are not there", async () => {
