@@ -333,8 +333,12 @@ export function inOptions(text: string, command: Command): string {
   }, said);
 }
 
+/** Beyond so many characters a text is no name with a slip in it. */
+const longestName = 40;
+
 /** `Did you mean …?` for the nearest of `known`, where one is near. */
 export function suggestion(text: string, known: readonly string[]): string | undefined {
+  if (text.length > longestName) return undefined;
   const lower = text.toLowerCase();
   const ranked = known
     .map((name) => ({ name, distance: editDistance(lower, name.toLowerCase()) }))
