@@ -206,7 +206,10 @@ function asTyped(error: unknown, command: Command | undefined): unknown {
   if (!Kind || !command) return error;
   const { parts, cause } = error as FlashFFTConvError;
   const requirement = inOptions(parts.requirement, command);
-  return new Kind({ ...parts, requirement, remedy: inOptions(parts.remedy, command) }, cause);
+  const remedy = inOptions(parts.remedy, command);
+  // What a method of the library was called is no call of this user's.
+  const call = parts.call.startsWith("flashfftconv") ? parts.call : `flashfftconv ${command.name}`;
+  return new Kind({ call, requirement, value: parts.value, remedy }, cause);
 }
 
 /** What JavaScript, WebAssembly and threads throw where memory ends says nothing to a user. */

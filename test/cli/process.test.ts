@@ -277,30 +277,6 @@ test("--resample without the package says what to install", () => {
   expect([status, folder.list().includes("y.wav")]).toEqual([1, false]);
 });
 
-describe.skipIf(process.platform !== "linux")("little memory", () => {
-  test.each([1_500_000, 2_000_000, 4_000_000, 8_000_000])("ulimit -v %i", async (limit) => {
-    const folder = new Folder();
-    const samples = bytesOf(new Float32Array(5000));
-    for (const name of ["u.wav", "k.wav"])
-      folder.write(name, wav({ channels: 1, bits: 32, kind: 3, data: samples }));
-    for (const line of [
-      "conv u.wav k.wav y.wav",
-      "plan --length 64K",
-      "bench --length 1K --seconds 0.05",
-      "verify --length 100 --mode full",
-      "info --backend cpu",
-    ]) {
-      const { code, stdout } = await shell(
-        `cd "${folder.path}"; ulimit -v ${limit}; FLASHFFTCONV ${line}`,
-      );
-      if (code === 0) continue;
-      expect([line, code]).toEqual([line, 1]);
-      expect(stdout).toMatch(/^flashfftconv \S+: .*; got .*\. .*\.\n$/);
-      expect(stdout).toContain("memory");
-    }
-  });
-});
-
 describe("a disk that takes no more", () => {
   posix("at the limit of a file's size", async () => {
     const folder = new Folder();

@@ -6,6 +6,7 @@ import { Interruption } from "../../src/cli/main.ts";
 import { inOptions, suggestion } from "../../src/cli/options.ts";
 import { bytes, duration, Progress, table, threeDigits } from "../../src/cli/report.ts";
 import { FlashFFTConv } from "../../src/conv/conv.ts";
+import { BackendError } from "../../src/errors.ts";
 import { normal } from "../support/signals.ts";
 import { Folder, npy, run, runJson } from "./support.ts";
 
@@ -150,6 +151,36 @@ describe("usage errors", () => {
       ["mode 'same' of kernelLength 5", "--mode same of --kernel-length 5"],
     ];
     for (const [library, typed] of said) expect(inOptions(library!, planCommand)).toBe(typed);
+  });
+
+  test("errors of the library's methods are the command's, in its words", async () => {
+    const parts = {
+      ...{ call: "conv.prepareKernel", requirement: "64 more bytes", value: "kernelLength 5" },
+      remedy: "Dispose what is no longer needed, or set backend: 'webgpu'.",
+    };
+    const folder = new Folder();
+    const u = folder.write("u.npy", npy("<f4", [2], Float32Array.of(1, 2)));
+    vi.spyOn(FlashFFTConv, "createFor").mockRejectedValue(new BackendError(parts));
+    const { code, stderr } = await run(["conv", u, u, folder.file("y.npy")]);
+    vi.restoreAllMocks();
+    expect(stderr).toBe(
+      "flashfftconv conv: 64 more bytes; got kernelLength 5. Give the process more memory, or set --backend webgpu.\n",
+    );
+    expect(code).toBe(1);
+  });
+
+  test("what is given as --kernel is spoken of as that", async () => {
+    const folder = new Folder();
+    const [u, k] = [100, 39].map((n) =>
+      folder.write(`${n}.npy`, npy("<f4", [n], new Float32Array(n))),
+    );
+    const argv = ["conv", u!, k!, folder.file("y.npy"), "--mode", "bidirectional"];
+    const { code, stderr } = await run(argv);
+    expect(code).toBe(2);
+    expect(stderr).toContain(
+      "the length of --kernel must be even and at most twice that of --input = 200",
+    );
+    expect(stderr).not.toMatch(/kernelLength|kernel-length/);
   });
 
   test.each([

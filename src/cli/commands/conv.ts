@@ -99,6 +99,7 @@ export const convCommand: Command = {
     kernelLength: "the length of --kernel",
     "2·length": "twice that of --input",
     "length must": "the length of --input must",
+    "Dispose what is no longer needed": "Give the process more memory",
   },
   toPipe: (values) => values.text("output") === pipeName,
   run: async (values, context) => {
