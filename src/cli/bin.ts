@@ -2,8 +2,8 @@
 /** The process around the command line: its streams, its signals and its exit code. */
 import { constants } from "node:os";
 import { printable } from "../errors.ts";
-import { Temporaries } from "./files.ts";
 import { Interruption, main } from "./main.ts";
+import { Temporaries } from "./temporaries.ts";
 
 const controller = new AbortController();
 

@@ -2,17 +2,7 @@
  * Files read exactly and written whole: a read that meets the end too early is an error, and an output file appears
  * complete under its name or not at all.
  */
-import { randomBytes } from "node:crypto";
-import {
-  closeSync,
-  fchmodSync,
-  fsync,
-  openSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  write,
-} from "node:fs";
+import { closeSync, fsync, write } from "node:fs";
 import {
   access,
   constants,
@@ -23,13 +13,10 @@ import {
   realpath,
   stat,
 } from "node:fs/promises";
-import { hostname, tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { FileError, InvalidArgumentError, printable, show } from "../errors.ts";
-
-/** The name that stands for the standard input, or output. */
-export const pipeName = "-";
+import { FileError, printable, show } from "../errors.ts";
+import type { Temporaries, Temporary } from "./temporaries.ts";
 
 /** A regular file open for reading at any position. */
 export class InputFile {
@@ -55,14 +42,18 @@ export class InputFile {
     this.#call = call;
   }
 
-  /** @throws FileError if `path` is not a regular file that can be read. */
-  static async open(path: string, call: string): Promise<InputFile> {
+  /**
+   * @param piped whether the file holds what came through the standard input.
+   * @throws FileError if `path` is not a regular file that can be read.
+   */
+  static async open(path: string, call: string, piped = false): Promise<InputFile> {
     let handle: FileHandle | undefined;
     try {
       // Looked at first: to open a pipe that nobody writes to would wait for ever.
       if ((await stat(path)).isFile()) {
         handle = await open(path, "r");
-        return new InputFile(path, (await handle.stat()).size, handle, call, false);
+        const shown = piped ? "standard input" : path;
+        return new InputFile(shown, (await handle.stat()).size, handle, call, piped);
       }
     } catch (error) {
       await handle?.close();
@@ -74,34 +65,6 @@ export class InputFile {
       value: show(path),
       remedy: "Give the path of a file, or - for the standard input.",
     });
-  }
-
-  /**
-   * The standard input, all of it, laid down in a file without a name: what is read has to have a length.
-   * @throws FileError if there is no room for it, InvalidArgumentError if it is a keyboard.
-   */
-  static async ofPipe(call: string, context: OutputContext): Promise<InputFile> {
-    const { temporaries, disk, signal, pipes } = context;
-    const source = pipes.input();
-    if (source.isTTY) throw notATerminal(call, "input", "<");
-    const folder = tmpdir();
-    let temporary: Temporary | undefined;
-    try {
-      temporary = temporaries.create(folder, 0o600);
-      for await (const bytes of source) {
-        signal.throwIfAborted();
-        await writeAll(temporary.descriptor, bytes, disk);
-      }
-      const handle = await open(temporary.path, "r");
-      return new InputFile("standard input", (await handle.stat()).size, handle, call, true);
-    } catch (error) {
-      throw signal.aborted ? error : systemError(call, folder, "a folder with room", error);
-    } finally {
-      if (temporary) {
-        closeSync(temporary.descriptor);
-        temporaries.remove([temporary.path]);
-      }
-    }
   }
 
   /**
@@ -152,37 +115,8 @@ export interface Disk {
   sync(descriptor: number): Promise<void>;
 }
 
-/** The standard input and output of the process, for files that are called `-`. */
-export interface Pipes {
-  input(): AsyncIterable<Uint8Array> & { readonly isTTY?: boolean };
-  /** Settles once the bytes are taken. */
-  write(bytes: Uint8Array): Promise<void>;
-  readonly outputIsTTY: boolean;
-}
-
-/** Those of this process. */
-export const systemPipes: Pipes = {
-  input: () => process.stdin,
-  write: (bytes) =>
-    new Promise((done, fail) => {
-      process.stdout.write(bytes, (error) => (error ? fail(error) : done()));
-    }),
-  get outputIsTTY() {
-    return process.stdout.isTTY === true;
-  },
-};
-
-function notATerminal(call: string, which: "input" | "output", sign: string): InvalidArgumentError {
-  return new InvalidArgumentError({
-    call,
-    requirement: `- is a pipe or a file as the standard ${which}`,
-    value: "a terminal",
-    remedy: `Pipe into it or out of it, write ${sign} FILE, or give the path of a file.`,
-  });
-}
-
 /** Write all of `bytes`, of which a disk may take a part at a time. */
-async function writeAll(descriptor: number, bytes: Uint8Array, disk: Disk): Promise<void> {
+export async function writeAll(descriptor: number, bytes: Uint8Array, disk: Disk): Promise<void> {
   for (let done = 0; done < bytes.length; )
     done += (await disk.write(descriptor, bytes.subarray(done))).bytesWritten;
 }
@@ -196,93 +130,12 @@ export const systemDisk: Disk = {
   sync: (descriptor) => syncDescriptor(descriptor),
 };
 
-/** An unfinished file, open for writing. */
-interface Temporary {
-  readonly path: string;
-  readonly descriptor: number;
-}
-
-/** This machine in a file's name: folders may be shared between machines. */
-const machineName = hostname()
-  .replace(/[^A-Za-z0-9-]/g, "_")
-  .slice(0, 64);
-
-/**
- * The unfinished files of this process. They are removed without waiting: an interruption leaves none, because nothing
- * else runs between the removal and the end of the process. A process that is killed outright leaves its own: their names
- * hold the machine and the process, and whoever writes into that folder next removes those whose process is gone.
- */
-export class Temporaries {
-  readonly #paths = new Set<string>();
-  readonly #onChange: (count: number) => void;
-
-  /** @param onChange told how many unfinished files there are, each time that changes. */
-  constructor(onChange: (count: number) => void = () => {}) {
-    this.#onChange = onChange;
-  }
-
-  /** Create an unfinished file in a folder. */
-  create(folder: string, mode: number | undefined): Temporary {
-    removeOrphans(folder);
-    const own = `${machineName}-${process.pid}-${randomBytes(4).toString("hex")}`;
-    const path = join(folder, `.flashfftconv-${own}.partial`);
-    // Announced before it is there: an interruption right after its creation must find it.
-    this.#paths.add(path);
-    this.#onChange(this.#paths.size);
-    try {
-      const descriptor = openSync(path, "wx", 0o666);
-      if (mode !== undefined) fchmodSync(descriptor, mode);
-      return { path, descriptor };
-    } catch (error) {
-      this.#paths.delete(path);
-      this.#onChange(this.#paths.size);
-      throw error;
-    }
-  }
-
-  /** Give a finished file its name. */
-  finish(path: string, name: string): void {
-    renameSync(path, name);
-    this.#paths.delete(path);
-    this.#onChange(this.#paths.size);
-  }
-
-  /** Remove one unfinished file, or all. */
-  remove(paths: Iterable<string> = [...this.#paths]): void {
-    for (const path of paths) {
-      rmSync(path, { force: true });
-      this.#paths.delete(path);
-    }
-    this.#onChange(this.#paths.size);
-  }
-}
-
-/** Remove the unfinished files of this machine's processes that are no more. */
-function removeOrphans(folder: string): void {
-  const pattern = /^\.flashfftconv-([A-Za-z0-9_-]+)-(\d+)-[0-9a-f]{8}\.partial$/;
-  let names: readonly string[] = [];
-  try {
-    names = readdirSync(folder);
-  } catch {
-    // A folder may be written to and not be read: then nothing is known of its files.
-  }
-  for (const name of names) {
-    const [, machine, id] = pattern.exec(name) ?? [];
-    if (machine !== machineName || isRunning(Number(id))) continue;
-    try {
-      rmSync(join(folder, name), { force: true });
-    } catch {
-      // Another user's, whose business it is.
-    }
-  }
-}
-
-function isRunning(id: number): boolean {
-  try {
-    return process.kill(id, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== "ESRCH";
-  }
+/** The standard input and output of the process, for files that are called `-`. */
+export interface Pipes {
+  input(): AsyncIterable<Uint8Array> & { readonly isTTY?: boolean };
+  /** Settles once the bytes are taken. */
+  write(bytes: Uint8Array): Promise<void>;
+  readonly outputIsTTY: boolean;
 }
 
 /** How output is interrupted, and where it goes. */
@@ -291,35 +144,6 @@ export interface OutputContext {
   readonly disk: Disk;
   readonly temporaries: Temporaries;
   readonly pipes: Pipes;
-}
-
-/** Takes a whole file from `produce`, piece by piece. */
-export type Sink = (
-  produce: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
-) => Promise<void>;
-
-/**
- * Where the output goes: checked before the work.
- * @throws FileError or InvalidArgumentError where it cannot go there.
- */
-export async function openSink(path: string, call: string, context: OutputContext): Promise<Sink> {
-  if (path !== pipeName) {
-    const output = await checkOutput(path, call);
-    return (produce) => writeWhole(output, call, context, produce);
-  }
-  const { pipes, signal } = context;
-  if (pipes.outputIsTTY) throw notATerminal(call, "output", ">");
-  // What went through a pipe is gone: an error later on shows in the exit code.
-  return (produce) =>
-    produce(async (bytes) => {
-      signal.throwIfAborted();
-      await pipes.write(bytes).catch(async (error) => {
-        // The stream has an event for the same error, which says what becomes of the process.
-        await new Promise((later) => setImmediate(later));
-        signal.throwIfAborted();
-        throw systemError(call, "standard output", "writable", error);
-      });
-    });
 }
 
 /** A place where a file may be written: checked before the work, so that an hour of it is not lost. */
@@ -448,7 +272,7 @@ const explanations: Readonly<Record<string, readonly [what: string, remedy: stri
 };
 
 /** A FileError out of what the operating system said; anything else is passed on as it is. */
-function systemError(call: string, path: string, need: string, error: unknown): unknown {
+export function systemError(call: string, path: string, need: string, error: unknown): unknown {
   const code = error instanceof Error && "code" in error ? String(error.code) : undefined;
   if (code === undefined || !(error instanceof Error)) return error;
   const [what, remedy] = explanations[code] ?? [

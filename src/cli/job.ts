@@ -4,8 +4,9 @@ import type { Dtype } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { Mode, Problem } from "../plan/problem.ts";
 import { maxLength } from "../plan/problem.ts";
-import { InputFile, pipeName } from "./files.ts";
+import { InputFile } from "./files.ts";
 import { type Context, sharedChoices, type Values } from "./options.ts";
+import { openPipe, pipeName } from "./pipes.ts";
 import { problemOf } from "./request.ts";
 import { type Resampling, rateChange, resampledModes } from "./resample.ts";
 import { type Arrangement, arrange } from "./rows.ts";
@@ -65,7 +66,7 @@ export async function readJob(values: Values, files: SignalFile[], context: Cont
   const choices = sharedChoices(values);
   checkPipes(values);
   const open = async (path: string): Promise<SignalFile> => {
-    const file = path === pipeName ? InputFile.ofPipe(call, context) : InputFile.open(path, call);
+    const file = path === pipeName ? openPipe(call, context) : InputFile.open(path, call);
     const signal = await SignalFile.of(await file, choices.dtype);
     files.push(signal);
     return signal;

@@ -18,7 +18,7 @@ import { infoCommand } from "./commands/info.ts";
 import { planCommand } from "./commands/plan.ts";
 import { tuneCommand } from "./commands/tune.ts";
 import { verifyCommand } from "./commands/verify.ts";
-import { type Disk, type Pipes, systemDisk, systemPipes, Temporaries } from "./files.ts";
+import { type Disk, type Pipes, systemDisk } from "./files.ts";
 import {
   type Command,
   commandHelp,
@@ -28,7 +28,9 @@ import {
   parseOptions,
   suggestion,
 } from "./options.ts";
+import { systemPipes } from "./pipes.ts";
 import { jsonLine, Progress, type TextOutput } from "./report.ts";
+import { Temporaries } from "./temporaries.ts";
 import { version } from "./version.ts";
 
 /** What the command line needs of its process. */

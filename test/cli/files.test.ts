@@ -8,13 +8,14 @@ import {
   checkOutput,
   type Disk,
   type OutputContext,
+  type Pipes,
   systemDisk,
-  systemPipes,
-  Temporaries,
   writeWhole,
 } from "../../src/cli/files.ts";
+import { systemPipes } from "../../src/cli/pipes.ts";
+import { Temporaries } from "../../src/cli/temporaries.ts";
 import { FileError, InvalidArgumentError } from "../../src/errors.ts";
-import { Folder } from "./support.ts";
+import { Folder, npy, run } from "./support.ts";
 
 const call = "flashfftconv conv";
 const old = Uint8Array.from([1, 2, 3]);
@@ -187,6 +188,46 @@ describe("writeWhole", () => {
     expect(counts).toEqual([1, 0, 0, 0]);
     await refusal(write({ ...contextOf(failingDisk("EIO", 10)), temporaries }));
     expect(counts).toEqual([1, 0, 0, 0, 1, 0, 0, 0]);
+  });
+});
+
+describe("pipes", () => {
+  const one = npy("<f4", [1], Float32Array.of(1));
+  const pipes = (input: AsyncIterable<Uint8Array>, isTTY = false): Pipes => ({
+    input: () => Object.assign(input, { isTTY }),
+    write: () => Promise.resolve(),
+    outputIsTTY: isTTY,
+  });
+  const pieces = async function* (error?: object) {
+    yield one.subarray(0, 20);
+    if (error) throw Object.assign(new Error("simulated"), error);
+    yield one.subarray(20);
+  };
+
+  test.each([
+    ["a terminal to read from", ["-", "k.npy", "y.npy"], pipes(pieces(), true), 2, "a terminal"],
+    ["a terminal to write to", ["k.npy", "k.npy", "-"], pipes(pieces(), true), 2, "a terminal"],
+    [
+      "a pipe that breaks",
+      ["-", "k.npy", "y.npy"],
+      pipes(pieces({ syscall: "read", code: "EIO" })),
+      ...[3, '"standard input" must be readable; got a path that met an input/output error'],
+    ],
+    [
+      "a full disk for what comes through",
+      ["-", "k.npy", "y.npy"],
+      pipes(pieces({ syscall: "write", code: "ENOSPC" })),
+      ...[3, "must be a folder with room; got a path that is on a disk that is full"],
+    ],
+    ["nothing", ["-", "k.npy", "y.npy"], pipes(pieces()), 0, ""],
+  ] as const)("%s", async (_, files, ends, code, hint) => {
+    const folder = new Folder();
+    folder.write("k.npy", one);
+    const argv = files.map((name) => (name === "-" ? name : folder.file(name)));
+    const result = await run(["conv", ...argv], { pipes: ends });
+    expect(result.stderr).toContain(hint);
+    expect(result.code).toBe(code);
+    expect(folder.list()).toEqual(code === 0 ? ["k.npy", "y.npy"] : ["k.npy"]);
   });
 });
 

@@ -103,7 +103,8 @@ test("10,000 headers", async () => {
   for (let i = 0; i < 10_000; i++) {
     const file = folder.write("u", kinds[i % kinds.length]!(pick));
     // Where the header is good all the same, the kernel is missing.
-    const argv = ["conv", file, folder.file("none"), folder.file("y.wav")];
+    const to = ["--kernel", folder.file("none"), "--output", folder.file("y.wav")];
+    const argv = ["conv", "--input", file, ...to];
     const more = [["--json"], ["--dtype", "float32"], []][pick(3)]!;
     const { code, stdout, stderr } = await run([...argv, ...more]);
     codes.set(code, (codes.get(code) ?? 0) + 1);
@@ -125,17 +126,18 @@ describe("names", () => {
     "x".repeat(220),
   ];
 
-  test.each(nasty.filter(() => process.platform !== "win32"))("of files: %j", async (name) => {
+  test.each(nasty.filter(() => process.platform !== "win32"))("of files: case %#", async (name) => {
     const folder = new Folder();
     const one = npy("<f4", [1], Float32Array.of(1));
     const file = folder.write(name, one);
     const output = folder.file(`${name}.npy`);
+    const files = (u: string, y: string) => ["--input", u, "--kernel", file, "--output", y];
     for (const argv of [
-      ["conv", file, file, output],
-      ["conv", file, file, output, "--json"],
-      ["conv", `${file}none`, file, output],
-      ["conv", file, file, `${folder.file("none")}/${name}/y.npy`],
-      ["conv", file, file, folder.file(`${name}.txt`)],
+      ["conv", ...files(file, output)],
+      ["conv", ...files(file, output), "--json"],
+      ["conv", ...files(`${file}none`, output)],
+      ["conv", ...files(file, `${folder.file("none")}/${name}/y.npy`)],
+      ["conv", ...files(file, folder.file(`${name}.txt`))],
     ]) {
       const { stdout, stderr } = await run(argv);
       expect(controls.exec(stdout + stderr)?.[0]).toBe(undefined);
@@ -146,7 +148,7 @@ describe("names", () => {
     }
   });
 
-  test.each(nasty)("of commands, options and values: %j", async (name) => {
+  test.each(nasty)("of commands, options and values: case %#", async (name) => {
     const long = name.repeat(50);
     for (const argv of [
       [long],

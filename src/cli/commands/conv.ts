@@ -6,7 +6,6 @@ import type { FlashFFTConv } from "../../conv/conv.ts";
 import type { PreparedKernel } from "../../conv/prepared.ts";
 import type { Dtype } from "../../dtype.ts";
 import { printable, show } from "../../errors.ts";
-import { openSink, pipeName, type Sink } from "../files.ts";
 import { type Job, readJob } from "../job.ts";
 import { readKernel, readSkip } from "../kernel.ts";
 import { npyHeader } from "../npy.ts";
@@ -18,6 +17,7 @@ import {
   sharedChoices,
   type Values,
 } from "../options.ts";
+import { openSink, pipeName, type Sink } from "../pipes.ts";
 import { duration, jsonLine, threeDigits } from "../report.ts";
 import { backendOf, openConv } from "../request.ts";
 import { type Slice, slicesOf } from "../rows.ts";

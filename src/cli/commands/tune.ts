@@ -2,7 +2,7 @@
 import { type Tuned, tune } from "../../conv/tune.ts";
 import type { TunedPlan, TuneProblem } from "../../conv/tune-plans.ts";
 import { dtypes } from "../../dtype.ts";
-import { InvalidArgumentError, printable } from "../../errors.ts";
+import { escaped, InvalidArgumentError, printable } from "../../errors.ts";
 import type { DeviceSpec } from "../../plan/device.ts";
 import { maxLength } from "../../plan/problem.ts";
 import {
@@ -70,7 +70,7 @@ examples:
       return exitCodes.done;
     }
     const text = problems ? plans.map(tableOfPlans).join("\n") : tableOfNumbers(tuned);
-    context.stdout.write(`${text}\nkept in ${path}\n`);
+    context.stdout.write(`${text}\nkept in ${escaped(path)}\n`);
     return exitCodes.done;
   },
 };
