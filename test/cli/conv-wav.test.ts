@@ -209,6 +209,10 @@ describe("--resample", () => {
     folder.write("u.wav", float(1, to, u));
     folder.write("k.wav", float(2, 48_000, Float32Array.of(1, -0.5)));
     const argv = ["conv", folder.file("u.wav"), folder.file("k.wav"), folder.file("y.wav")];
+    const [dry] = await succeed([...argv, "--mode", "causal", "--resample", "--mix", "0"]);
+    expect(dry).toMatchObject({ mix: 0, resampledFrom: 48_000 });
+    const same = await output(folder.file("y.wav"));
+    expectClose(same.samples, Float64Array.of(...u, ...u), { rowLength: frames, bound: 1e-6 });
     await succeed([...argv, "--mode", "causal", "--resample"]);
     const { samples } = await output(folder.file("y.wav"));
     // Far from the ends, where the sine begins and ends at once: the input itself, and its half with the other sign.
@@ -269,7 +273,10 @@ describe("loudness", () => {
   ] as const)("--mix and --gain in mode %s, streamed %i", async (mode, streamed) => {
     const { u, k, files, folder } = prepared();
     const more = ["--mix", "0.3", "--gain", "-6.5", "--mode", mode];
-    await succeed(["conv", ...files, ...more, ...(streamed ? ["--stream"] : [])]);
+    const [record] = await succeed([
+      ...["conv", ...files, ...more, ...(streamed ? ["--stream"] : [])],
+    ]);
+    expect(record).toMatchObject({ mix: 0.3, gain_db: expect.closeTo(-6.5, 9) });
     const problem = createProblem({ mode, length: 700, kernelLength: 300 }, "test");
     const dry = Float64Array.from(u.rows.flat());
     const wet = oracleForward(problem, {

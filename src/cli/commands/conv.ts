@@ -334,6 +334,8 @@ function report(
       ...{ command: "conv", input: input.path, kernel: kernel.path, output: job.outputPath },
       ...{ mode, length, kernelLength, ...(mode === "circular" && { period }), dtype, shape },
       ...(job.resampling && { resampledFrom: job.resampling.from }),
+      ...(job.blend.wet !== 1 && { mix: job.blend.wet }),
+      ...(job.blend.gain !== 1 && { gain_db: 20 * Math.log10(job.blend.gain) }),
       ...(wav && { sampleRate: wav.sampleRate, bits: wav.encoding, ...level }),
       ...{ backend: engine.backend, threads: engine.threads },
       ...{ instructions: engine.instructions, plan: engine.plan },
