@@ -99,6 +99,8 @@ export class WebGpuBackend {
   readonly name: string;
   /** What its measured numbers are kept under. */
   readonly key: string;
+  /** What the adapter says of itself; of one that the library opened, more than its device knows. */
+  readonly info: GPUAdapterInfo | undefined;
   readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>();
   #buffers = 0;
   #bytes = 0;
@@ -109,6 +111,7 @@ export class WebGpuBackend {
   private constructor(device: GPUDevice, info: GPUAdapterInfo | undefined, traits: Traits) {
     this.device = device;
     this.#traits = traits;
+    this.info = info;
     this.name = adapterName(info);
     this.key = adapterKey(info);
     void device.lost.then((info) => {

@@ -1,6 +1,6 @@
 /** Choosing a plan and saying why. */
 import type { Instructions } from "../backend/features.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError, printable, show } from "../errors.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import type { KeptFrequencies } from "../plan/frequencies.ts";
 import { keptRuns } from "../plan/frequencies.ts";
@@ -286,11 +286,13 @@ function render(e: Explanation): string {
   const saved = e.leftOut && [leftOutLine(e.leftOut)];
   const lines = [
     `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${where}${blocks}`,
-    `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${e.device.name}`,
+    `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${printable(e.device.name)}`,
     `backend ${e.backend}: ${e.reason}`,
     ...(e.notes ?? []).map((note) => `note: ${note}`),
     ...(e.measured
-      ? [`plan measured on this machine: ${ms(e.measured.ms)} a call (${e.measured.source})`]
+      ? [
+          `plan measured on this machine: ${ms(e.measured.ms)} a call (${printable(e.measured.source)})`,
+        ]
       : []),
     ...(saved ?? []),
     ...(e.gradientPlan ? [`gradients: ${e.gradientPlan}`] : []),
