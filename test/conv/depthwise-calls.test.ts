@@ -43,7 +43,7 @@ describe("options", () => {
     [{ chanels: 2 }, "options may have channels"],
     [
       { pregate: "first" },
-      "batch, backend, device, threads, workerUrl, instructions, activation; got",
+      "batch, backend, device, workspaceBytes, threads, workerUrl, instructions, activation; got",
     ],
   ];
   test.each(refused)("%o", async (options, requirement) => {
