@@ -157,7 +157,7 @@ describeBackends(
       {
         call: "FlashFFTConvStream.create",
         make: (options) => FlashFFTConvStream.create(k, any(options)),
-        right: { kernelLength: 8, channels: 2, ...selected },
+        right: { kernelLength: 8, channels: 2, blockLength: 16, ...selected },
         bad: {
           ...badRuntime,
           ...{ mode: [null, "circular"], dtype: badProblem.dtype!, blockLength: [...integers, 17] },
@@ -389,7 +389,7 @@ describeBackends(
     });
 
     test("a stream", async () => {
-      const create = { kernelLength: 8, channels: 2, ...selected };
+      const create = { kernelLength: 8, channels: 2, blockLength: 16, ...selected };
       const stream = await FlashFFTConvStream.create(k, create);
       for (const [what, value] of notSamples.filter(([name]) => name !== "no samples")) {
         await refused(() => stream.process(any(value)), "stream.process", what);
@@ -430,7 +430,11 @@ describeBackends(
       const conv = await FlashFFTConv.create(long);
       const filter = await FlashDepthwiseConv1d.create(short);
       const projections = await FlashHyenaProjections.create(short);
-      const stream = await FlashFFTConvStream.create(k, { kernelLength: 16, ...selected });
+      const stream = await FlashFFTConvStream.create(k, {
+        kernelLength: 16,
+        blockLength: 16,
+        ...selected,
+      });
       const calls: [string, () => unknown][] = [
         ["conv.forward", () => conv.forward(k, k)],
         ["conv.backward", () => conv.backward(k, k, k)],
@@ -470,7 +474,11 @@ describeBackends(
       using banded = await FlashFFTConv.create({ ...long, frequencies: { band: [0, 0.2] } });
       using filter = await FlashDepthwiseConv1d.create(short);
       using kernel = await conv.prepareKernel(k);
-      using stream = await FlashFFTConvStream.create(k, { kernelLength: 16, ...selected });
+      using stream = await FlashFFTConvStream.create(k, {
+        kernelLength: 16,
+        blockLength: 16,
+        ...selected,
+      });
       const kept = conv.problem.frequencies as {
         digits: readonly number[];
         dropped: readonly number[];
