@@ -83,7 +83,11 @@ const badRuntime: Readonly<Record<string, readonly unknown[]>> = {
   batch: integers,
   channels: integers,
   // A GPU has no use for these.
-  ...(!onGpu && { threads: integers, instructions: [null, "avx", 0, ""] }),
+  ...(!onGpu && {
+    threads: integers,
+    instructions: [null, "avx", 0, ""],
+    workerUrl: [null, 3, {}],
+  }),
 };
 
 const badProblem: Readonly<Record<string, readonly unknown[]>> = {
@@ -469,9 +473,12 @@ describeBackends(
     });
 
     test("what an object says of itself cannot be written to", async () => {
-      const blocks = { digits: [4, 4], dropped: [0, 1] };
+      const blocks = { digits: [4, 8], dropped: [0, 1] };
       using conv = await FlashFFTConv.create({ ...long, frequencies: blocks });
-      using banded = await FlashFFTConv.create({ ...long, frequencies: { band: [0, 0.2] } });
+      using banded = await FlashFFTConv.create({
+        ...long,
+        frequencies: { band: [0, 0.2], period: 32 },
+      });
       using filter = await FlashDepthwiseConv1d.create(short);
       using kernel = await conv.prepareKernel(k);
       using stream = await FlashFFTConvStream.create(k, {
