@@ -1,5 +1,5 @@
 /** What the short convolutions have in common: the choice of a backend, the checks of what they are given, the calls. */
-import type { SampleArray } from "../dtype.ts";
+import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { GpuCommandEncoder } from "../gpu.ts";
@@ -202,7 +202,7 @@ export class DepthwiseCore {
   }
 
   #state(
-    tensor: SampleArray | GpuTensor | undefined,
+    tensor: Tensor | GpuTensor | undefined,
     name: string,
     batch: number,
     call: string,
@@ -212,7 +212,8 @@ export class DepthwiseCore {
     this.#streaming(call);
     const history = this.problem.kernelLength - 1;
     // A filter of one tap looks at no earlier sample: its state is empty.
-    if (history === 0 && !isGpuTensor(tensor) && tensor.length === 0) return undefined;
+    if (history === 0 && !isGpuTensor(tensor) && "length" in tensor && tensor.length === 0)
+      return undefined;
     const expected = this.#expected(call, name, "H", "K − 1");
     const { data, shape } = samplesOf(tensor, expected);
     exactly(data, batch * this.inputChannels * history, expected);
@@ -224,7 +225,7 @@ export class DepthwiseCore {
   #operands(
     x: Tensor | GpuTensor,
     weight: Tensor | GpuTensor,
-    options: Pick<DepthwiseForwardOptions, "bias" | "state">,
+    options: Pick<DepthwiseForwardOptions<Dtype>, "bias" | "state">,
     call: string,
   ): Operands {
     this.alive(call);
@@ -239,7 +240,7 @@ export class DepthwiseCore {
     );
     const outputLength = this.outputLength(positions, call);
     const given: Named[] = [{ name: "x", data }];
-    const { shape } = Object(weight) as { shape?: unknown };
+    const { dims, shape = dims } = Object(weight) as { shape?: unknown; dims?: unknown };
     // As torch.nn.Conv1d has them, with the one input channel of each group.
     const grouped = Array.isArray(shape) && shape.length === 3;
     const lines = ["H", channels] as const;
@@ -253,7 +254,7 @@ export class DepthwiseCore {
 
   /** What the caller gave for a result, checked. */
   #given(
-    given: SampleArray | GpuTensor | undefined,
+    given: Tensor | GpuTensor | undefined,
     name: string,
     size: number,
     inputs: readonly Named[],
@@ -302,10 +303,10 @@ export class DepthwiseCore {
   async forward(
     x: Tensor | GpuTensor,
     weight: Tensor | GpuTensor,
-    options: Omit<DepthwiseForwardOptions, "out">,
+    options: Omit<DepthwiseForwardOptions<Dtype>, "out">,
     out: readonly {
       readonly name: string;
-      readonly array: SampleArray | GpuTensor | undefined;
+      readonly array: Tensor | GpuTensor | undefined;
     }[],
   ): Promise<(SampleArray | GpuTensor)[]> {
     const call = this.#name("forward");
@@ -345,8 +346,8 @@ export class DepthwiseCore {
     dy: readonly { readonly name: string; readonly tensor: Tensor | GpuTensor }[],
     x: Tensor | GpuTensor,
     weight: Tensor | GpuTensor,
-    options: DepthwiseBackwardOptions,
-  ): Promise<DepthwiseGradients> {
+    options: DepthwiseBackwardOptions<Dtype>,
+  ): Promise<DepthwiseGradients<unknown, unknown>> {
     const call = this.#name("backward");
     const operands = this.#operands(x, weight, options, call);
     const { batch, length, outputLength, state } = operands;
@@ -381,7 +382,7 @@ export class DepthwiseCore {
       ...(dstate && {
         dstate: handed(dstate, this.#shape(batch, packed, kernelLength - 1)),
       }),
-    } as DepthwiseGradients;
+    };
   }
 
   async submitted(): Promise<void> {

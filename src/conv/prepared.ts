@@ -1,5 +1,7 @@
 /** Kernels whose spectra are kept between calls. */
 
+import { InvalidArgumentError } from "../errors.ts";
+
 /** A kernel whose spectrum is kept, for calls on the object that made it. */
 export class PreparedKernel {
   /** H. */
@@ -8,6 +10,14 @@ export class PreparedKernel {
 
   /** @internal Made by `prepareKernel`. */
   constructor(channels: number, free: (kernel: PreparedKernel) => void) {
+    if (typeof free !== "function") {
+      throw new InvalidArgumentError({
+        call: "new PreparedKernel",
+        requirement: "prepareKernel must make the object, because its spectrum is computed first",
+        value: "a call of the constructor",
+        remedy: "Write await conv.prepareKernel(k).",
+      });
+    }
     this.channels = channels;
     this.#free = free;
   }

@@ -27,7 +27,7 @@ export const modes: readonly Mode[] = ["causal", "circular", "bidirectional", "f
 export const maxLength = 16_777_216;
 
 /** A checked problem: shapes without the batch. */
-export interface Problem {
+export interface Problem<D extends Dtype = Dtype> {
   /** Which convolution. */
   readonly mode: Mode;
   /** L: samples of one input row. */
@@ -37,7 +37,7 @@ export interface Problem {
   /** N of the circular mode; for the others the length is implied and this is 0. */
   readonly period: number;
   /** Storage of u, y and the gates. */
-  readonly dtype: Dtype;
+  readonly dtype: D;
   /** Samples of one output row. */
   readonly outputLength: number;
   /** What the kernel keeps of its spectrum; all of it where absent. */
@@ -50,7 +50,7 @@ export interface Problem {
 }
 
 /** What a problem is made from. */
-export interface ProblemOptions {
+export interface ProblemOptions<D extends Dtype = Dtype> {
   /** Which convolution; `causal` by default. */
   readonly mode?: Mode;
   /** L: samples of one input row, 1 … 16,777,216. */
@@ -60,7 +60,7 @@ export interface ProblemOptions {
   /** N of the circular mode, at least L and K; max(L, K) by default. */
   readonly period?: number;
   /** Storage of u, y and the gates; `float32` by default. */
-  readonly dtype?: Dtype;
+  readonly dtype?: D;
   /**
    * Frequencies that the kernel keeps; by default all. The result is irfft(mask · rfft(k) · rfft(u)) over N samples, with
    * u followed by zeros and every tap that the mode uses at its lag modulo N. What feeds masked bins alone is left out:
@@ -74,11 +74,11 @@ export interface ProblemOptions {
  * @param longest L may not exceed this; a stream's may be any.
  * @throws InvalidArgumentError naming `call`.
  */
-export function createProblem(
-  options: ProblemOptions,
+export function createProblem<D extends Dtype = "float32">(
+  options: ProblemOptions<D>,
   call: string,
   longest: number = maxLength,
-): Problem {
+): Problem<D> {
   if (typeof options !== "object" || options === null) {
     throw new InvalidArgumentError({
       call,
@@ -89,7 +89,7 @@ export function createProblem(
   }
   const mode = options.mode ?? "causal";
   oneOf(call, "mode", mode, modes);
-  const dtype = options.dtype ?? "float32";
+  const dtype = options.dtype ?? ("float32" as D);
   oneOf(call, "dtype", dtype, dtypes);
   const length = integer(call, "length", options.length, 1, longest);
   const kernelLength = integer(
