@@ -54,6 +54,9 @@ const output = await conv.forward(plain, kernel, gates);
 same<typeof output, Fresh>();
 channel.copyToChannel(await conv.forward({ data: plain, shape: [1, 1, 4096] }, plain), 0);
 channel.copyToChannel(await conv.forward({ data: plain, dims: [1, 1, 4096] }, plain), 0);
+// Where a result goes says nothing of what it is.
+Float64Array.from(await conv.forward(plain, kernel));
+Float64Array.from((await conv.backward(plain, plain, kernel)).du);
 const given: ForwardOptions = gates;
 const either = await conv.forward(plain, plain, given);
 same<typeof either, Fresh | Float32Array | GpuTensor>();
@@ -122,6 +125,7 @@ await narrow.process(plain);
 // Short filters.
 const short = await FlashDepthwiseConv1d.create({ channels: 2, kernelLength: 4 });
 const state = short.createState(1);
+Float64Array.from(await short.forward(plain, plain));
 const filtered = await short.forward(plain, plain, { bias: plain, state, stateOut: state });
 same<typeof filtered, Fresh>();
 const { dx, dweight, dbias } = await short.backward(plain, plain, plain, { bias: plain });

@@ -9,11 +9,14 @@ export type NewResult<U> = U extends SampleArray
     ? NewArray<A>
     : GpuTensor;
 
-/** What comes back of a tensor that was given for a result: its array, or the buffer with its shape. */
+/**
+ * What comes back of a tensor that was given for a result: its array, or the buffer with its shape. `O` itself is no outcome, so
+ * that it is never inferred from where a result goes.
+ */
 export type GivenResult<O> = O extends undefined
   ? never
-  : O extends SampleArray
-    ? O
+  : O extends infer A extends SampleArray
+    ? A
     : O extends { readonly data: infer A extends SampleArray }
       ? A
       : GpuTensor;
