@@ -6,7 +6,7 @@
 export type { Instructions } from "./backend/features.ts";
 export type { GpuTensor, Tensor } from "./conv/arguments.ts";
 export { FlashFFTConv } from "./conv/conv.ts";
-export type { Convolved, ConvolveOptions } from "./conv/convolve.ts";
+export type { Convolved, ConvolveOptions, Numbers } from "./conv/convolve.ts";
 export { convolve } from "./conv/convolve.ts";
 export { FlashDepthwiseConv1d } from "./conv/depthwise.ts";
 export type {
@@ -45,6 +45,7 @@ export type {
   NewResult,
   NewWeights,
   ResultOf,
+  Shaped,
 } from "./conv/results.ts";
 export type { SparseKernel } from "./conv/sparsify.ts";
 export { sparsifyKernel } from "./conv/sparsify.ts";

@@ -13,7 +13,7 @@ import type { Shape } from "./run.ts";
 import { type Operands, summable, sumOf } from "./sums.ts";
 
 /** Plain numbers, which are rounded to the dtype. */
-type Numbers = readonly number[] | Float64Array;
+export type Numbers = readonly number[] | Float64Array;
 
 /** What a one-line convolution may say besides its samples. */
 export interface ConvolveOptions<D extends Dtype = Dtype>

@@ -2,10 +2,16 @@
 import type { NewArray, SampleArray } from "../dtype.ts";
 import type { GpuTensor, Tensor } from "./arguments.ts";
 
+/** An array that was given with its shape. */
+export interface Shaped<A> {
+  /** The samples. */
+  readonly data: A;
+}
+
 /** A new result for an operand: an array of its kind, or a buffer where it is in one. */
 export type NewResult<U> = U extends SampleArray
   ? NewArray<U>
-  : U extends { readonly data: infer A extends SampleArray }
+  : U extends Shaped<infer A extends SampleArray>
     ? NewArray<A>
     : GpuTensor;
 
@@ -17,7 +23,7 @@ export type GivenResult<O> = O extends undefined
   ? never
   : O extends infer A extends SampleArray
     ? A
-    : O extends { readonly data: infer A extends SampleArray }
+    : O extends Shaped<infer A extends SampleArray>
       ? A
       : GpuTensor;
 
