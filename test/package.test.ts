@@ -115,6 +115,15 @@ describe("the package", () => {
     expect(Number(output)).toBeGreaterThan(0);
   });
 
+  test("exports what it documents, and no helper", async () => {
+    const names = Object.keys(await import("../src/index.ts")).sort();
+    expect(names).toEqual([
+      ...["BackendError", "FileError", "FlashDepthwiseConv1d", "FlashFFTConv", "FlashFFTConvError"],
+      ...["FlashFFTConvStream", "FlashHyenaProjections", "InvalidArgumentError", "PreparedKernel"],
+      ...["UnsupportedError", "convolve", "sparsifyKernel", "tune"],
+    ]);
+  });
+
   test("has a command that starts, and says which version it is", () => {
     const [command] = Object.values(manifest.bin);
     const file = join(root, command!);
