@@ -11,6 +11,8 @@ function expectClose(actual: ArrayLike<number>, expected: readonly number[]): vo
 
 expectClose(await convolve(Float32Array.of(1, 2, 3), Float32Array.of(1, 0, -1)), [1, 2, 2, -2, -3]);
 
+expectClose(await convolve([1, 2, 3], [1, 1]), [1, 3, 5, 3]);
+
 const conv = await FlashFFTConv.create({ length: 3, kernelLength: 2, threads: 1 });
 const kernel = await conv.prepareKernel(Float32Array.of(1, 10, 2, 20));
 const u = Float32Array.of(1, 2, 3, 4, 5, 6);

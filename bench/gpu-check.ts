@@ -93,7 +93,7 @@ function gradients(
  * @throws Error when one is wrong.
  */
 export async function checkResults(
-  conv: FlashFFTConv,
+  conv: FlashFFTConv<Dtype>,
   device: GPUDevice,
   tensors: Readonly<Record<string, GpuTensor>>,
   call: Call,

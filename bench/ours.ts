@@ -1,5 +1,5 @@
 /** FlashFFTConv as a contender. */
-import { FlashFFTConv, type Frequencies, type SampleArray } from "../src/index.ts";
+import { FlashFFTConv, type Frequencies } from "../src/index.ts";
 import type { Contender, Workload } from "./workload.ts";
 
 export interface OursOptions {
@@ -24,9 +24,9 @@ export async function openOurs(workload: Workload, options: OursOptions): Promis
     ...(frequencies && { frequencies }),
   });
   const kernel = await conv.prepareKernel(k);
-  const place = (values: Float32Array): SampleArray => {
+  const place = (values: Float32Array): Float32Array => {
     if (data === "arrays") return values;
-    const resident = conv.allocateInput(batch, channels) as Float32Array;
+    const resident = conv.allocateInput(batch, channels);
     resident.set(values);
     return resident;
   };

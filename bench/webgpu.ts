@@ -265,7 +265,7 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
   });
   const tensors = openTensors(device, { shape: [B, H, L], dtype, gated, pass });
   /** Checked, then timed. */
-  const measured = async (of: FlashFFTConv, taps: number) => {
+  const measured = async (of: FlashFFTConv<Dtype>, taps: number) => {
     const { u, k: all, dy, pregate, postgate, ...out } = tensors;
     const k = { ...all, shape: [H, taps] };
     const gates = { pregate, postgate };

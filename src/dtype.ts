@@ -9,7 +9,7 @@ export type Dtype = "float32" | "float16" | "bfloat16";
 /** All storage types. */
 export const dtypes: readonly Dtype[] = ["float32", "float16", "bfloat16"];
 
-/** The shape of the runtime's Float16Array, which TypeScript's ES2023 library does not know. */
+/** The shape of the runtime's Float16Array, which TypeScript's ES2023 library does not know; under ES2025 it is that array. */
 export interface Float16ArrayLike {
   readonly BYTES_PER_ELEMENT: 2;
   readonly buffer: ArrayBufferLike;
@@ -19,8 +19,40 @@ export interface Float16ArrayLike {
   [index: number]: number;
 }
 
-/** Arrays that hold samples: Float32Array for float32; Uint16Array (bits) or Float16Array for float16; Uint16Array for bfloat16. */
-export type SampleArray = Float32Array | Uint16Array | Float16ArrayLike;
+/** Float16Array as the program's own library declares it. */
+type Float16 = typeof globalThis extends {
+  readonly Float16Array: { readonly prototype: infer T };
+}
+  ? T
+  : Float16ArrayLike;
+
+/** What the program's own library makes anew of numbers: a Float16Array on an ArrayBuffer. */
+type NewFloat16 = typeof globalThis extends {
+  readonly Float16Array: { of(...items: number[]): infer T };
+}
+  ? T
+  : Float16ArrayLike;
+
+/**
+ * Arrays that hold samples of a storage type, or of any where none is named: Float32Array for float32; Uint16Array (bits) or
+ * Float16Array for float16; Uint16Array for bfloat16.
+ */
+export type SampleArray<D extends Dtype = Dtype> = D extends "float32"
+  ? Float32Array
+  : Uint16Array | (D extends "float16" ? Float16 : never);
+
+/** The array that the library makes itself for a storage type: halves are bits. */
+export type StoredArray<D extends Dtype = Dtype> = D extends "float32" ? Float32Array : Uint16Array;
+
+/**
+ * A new array of the kind of `A`, on an ArrayBuffer of its own. What `of` returns is `Float32Array<ArrayBuffer>`, and before
+ * TypeScript 5.7, where arrays don't name their buffers, `Float32Array`.
+ */
+export type NewArray<A> = A extends Float32Array
+  ? ReturnType<Float32ArrayConstructor["of"]>
+  : A extends Uint16Array
+    ? ReturnType<Uint16ArrayConstructor["of"]>
+    : NewFloat16;
 
 /** Bytes of one stored sample. */
 export function bytesPerSample(dtype: Dtype): 2 | 4 {
@@ -85,7 +117,11 @@ export function decode(samples: SampleArray, dtype: Dtype): Float64Array {
 }
 
 /** Round float64 values once to the storage type; half precision comes as bits. */
-export function encode(values: ArrayLike<number>, dtype: Dtype): Float32Array | Uint16Array {
+export function encode<D extends Dtype>(
+  values: ArrayLike<number>,
+  dtype: D,
+): NewArray<StoredArray<D>>;
+export function encode(values: ArrayLike<number>, dtype: Dtype): NewArray<StoredArray> {
   if (dtype === "float32") return Float32Array.from(values);
   return Uint16Array.from(values, dtype === "float16" ? toFloat16 : toBfloat16);
 }

@@ -113,6 +113,8 @@ function shown(value: unknown, depth: number): string {
     if (fields.length > mostFields) texts.push("…");
     return texts.length > 0 ? `{ ${texts.join(", ")} }` : "{}";
   }
+  // Never its source: that of a class fills pages.
+  if (typeof value === "function") return value.name ? `function ${value.name}` : "a function";
   return String(value);
 }
 

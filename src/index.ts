@@ -6,13 +6,14 @@
 export type { Instructions } from "./backend/features.ts";
 export type { GpuTensor, Tensor } from "./conv/arguments.ts";
 export { FlashFFTConv } from "./conv/conv.ts";
-export type { ConvolveOptions } from "./conv/convolve.ts";
+export type { Convolved, ConvolveOptions, Numbers } from "./conv/convolve.ts";
 export { convolve } from "./conv/convolve.ts";
 export { FlashDepthwiseConv1d } from "./conv/depthwise.ts";
 export type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
   DepthwiseGradients,
+  DepthwiseGradientsOf,
   DepthwiseOptions,
   FlashDepthwiseConv1dOptions,
   FlashHyenaProjectionsOptions,
@@ -20,6 +21,7 @@ export type {
   GpuHyenaProjections,
   GpuProjectionsUpstream,
   HyenaProjections,
+  HyenaProjectionsOf,
   ProjectionsBackwardOptions,
   ProjectionsForwardOptions,
   ProjectionsOut,
@@ -33,10 +35,19 @@ export type {
   GpuGradients,
   GradientArrays,
   Gradients,
+  GradientsOf,
   MemoryUse,
 } from "./conv/options.ts";
 export { PreparedKernel } from "./conv/prepared.ts";
 export { FlashHyenaProjections } from "./conv/projections.ts";
+export type {
+  GivenAs,
+  GivenResult,
+  NewResult,
+  NewWeights,
+  ResultOf,
+  Shaped,
+} from "./conv/results.ts";
 export type { SparseKernel } from "./conv/sparsify.ts";
 export { sparsifyKernel } from "./conv/sparsify.ts";
 export { FlashFFTConvStream } from "./conv/stream.ts";
@@ -44,8 +55,15 @@ export type { StreamMode, StreamOptions, StreamPiece } from "./conv/stream-optio
 export type { Tuned, TuneOptions } from "./conv/tune.ts";
 export { tune } from "./conv/tune.ts";
 export type { TimedPlan, TunedPlan, TuneProblem } from "./conv/tune-plans.ts";
-export type { Dtype, SampleArray } from "./dtype.ts";
-export * from "./errors.ts";
+export type { Dtype, NewArray, SampleArray, StoredArray } from "./dtype.ts";
+export type { ErrorParts } from "./errors.ts";
+export {
+  BackendError,
+  FileError,
+  FlashFFTConvError,
+  InvalidArgumentError,
+  UnsupportedError,
+} from "./errors.ts";
 export type {
   DepthwiseProblem,
   DepthwiseProblemOptions,

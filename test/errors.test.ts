@@ -17,6 +17,9 @@ describe("a value in a message", () => {
     [{ data: new Float32Array(4), shape: [2, 2] }, "{ data: Float32Array(4), shape: [2, 2] }"],
     [{ a: 1, b: 2, c: 3, d: 4, e: 5 }, "{ a: 1, b: 2, c: 3, d: 4, … }"],
     [new Map(), "Map"],
+    [function named() {}, "function named"],
+    [() => "the source", "a function"],
+    [class Model {}, "function Model"],
     [Object.create(null), "an object"],
     [cycle, "{ n: 1, self: [Object] }"],
     [

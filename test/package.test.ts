@@ -1,7 +1,7 @@
 /** The package as npm would publish it: what is in it, and that what it promises is there. Needs `npm run build`. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, posix } from "node:path";
 import { fileURLToPath } from "node:url";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
@@ -51,7 +51,7 @@ describe("the package", () => {
 
   test("holds the built library, its documents and its licence, and nothing else", () => {
     const allowed =
-      /^(?:dist\/.+\.(?:js|d\.ts|js\.map)|docs\/.+\.(?:md|svg)|package\.json|examples\/(?:webgpu|demo\/random)\.js|(?:README|CHANGELOG)\.md|LICENSE)$/;
+      /^(?:dist\/.+\.(?:js|d\.ts|d\.ts\.map)|src\/.+\.ts|docs\/.+\.(?:md|svg)|package\.json|examples\/(?:webgpu|demo\/random)\.js|(?:README|CHANGELOG)\.md|LICENSE)$/;
     expect([...paths].filter((path) => !allowed.test(path))).toEqual([]);
     for (const path of [
       "README.md",
@@ -71,9 +71,23 @@ describe("the package", () => {
     for (const file of imports) expect(paths).toContain(join("examples", file));
   });
 
-  test("is small: two megabytes at most", () => {
-    const bytes = files.reduce((sum, { size }) => sum + size, 0);
-    expect(bytes).toBeLessThan(2 * 2 ** 20);
+  test("leads from each declaration to its source", () => {
+    const declarations = [...paths].filter((path) => path.endsWith(".d.ts"));
+    expect(declarations).toContain("dist/index.d.ts");
+    for (const path of declarations) {
+      expect(paths).toContain(`${path}.map`);
+      const map = JSON.parse(readFileSync(join(root, `${path}.map`), "utf8"));
+      const [source] = map.sources as string[];
+      expect(paths).toContain(posix.join(posix.dirname(path), map.sourceRoot, source!));
+      expect(readFileSync(join(root, path), "utf8")).toMatch(/\n\/\/# sourceMappingURL=\S+\.map$/);
+    }
+  });
+
+  test("is small: two megabytes at most, and as much again of sources for whoever reads them", () => {
+    const bytes = (of: readonly PackedFile[]) => of.reduce((sum, { size }) => sum + size, 0);
+    const sources = files.filter(({ path }) => path.startsWith("src/") || path.endsWith(".map"));
+    expect(bytes(sources)).toBeLessThan(2 * 2 ** 20);
+    expect(bytes(files) - bytes(sources)).toBeLessThan(2 * 2 ** 20);
   });
 
   test("has every file that its exports and its command name", () => {
@@ -99,6 +113,15 @@ describe("the package", () => {
       },
     );
     expect(Number(output)).toBeGreaterThan(0);
+  });
+
+  test("exports what it documents, and no helper", async () => {
+    const names = Object.keys(await import("../src/index.ts")).sort();
+    expect(names).toEqual([
+      ...["BackendError", "FileError", "FlashDepthwiseConv1d", "FlashFFTConv", "FlashFFTConvError"],
+      ...["FlashFFTConvStream", "FlashHyenaProjections", "InvalidArgumentError", "PreparedKernel"],
+      ...["UnsupportedError", "convolve", "sparsifyKernel", "tune"],
+    ]);
   });
 
   test("has a command that starts, and says which version it is", () => {

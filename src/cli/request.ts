@@ -1,5 +1,6 @@
 /** Problems and convolutions out of what the user asked for. */
 import { FlashFFTConv } from "../conv/conv.ts";
+import type { Dtype } from "../dtype.ts";
 import { createProblem, type Problem, type ProblemOptions } from "../plan/problem.ts";
 import { defined, type SharedChoices } from "./options.ts";
 
@@ -22,7 +23,7 @@ export function problemOf(
 export type Engine = Pick<SharedChoices, "backend" | "threads" | "instructions">;
 
 /** The backend that an object computes on. */
-export function backendOf({ device }: Pick<FlashFFTConv, "device">): "cpu" | "webgpu" {
+export function backendOf({ device }: Pick<FlashFFTConv<Dtype>, "device">): "cpu" | "webgpu" {
   return device ? "webgpu" : "cpu";
 }
 
@@ -36,7 +37,7 @@ export function openConv(
   channels: number,
   { backend, threads, instructions }: Engine,
   call: string,
-): Promise<FlashFFTConv> {
+): Promise<FlashFFTConv<Dtype>> {
   const { mode, length, kernelLength, dtype } = problem;
   const period = mode === "circular" ? problem.period : undefined;
   const options = {

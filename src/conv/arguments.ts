@@ -6,14 +6,23 @@ import type { GpuBuffer, GpuDevice } from "../gpu.ts";
 
 export { checkOptions, known } from "../plan/checks.ts";
 
-/** Rows of samples: a flat typed array whose shape follows from the plan's lengths, or an array with its shape. */
-export type Tensor =
-  | SampleArray
+/**
+ * Rows of samples of a storage type, or of any where none is named: a flat typed array whose shape follows from the plan's
+ * lengths, or an array with its shape.
+ */
+export type Tensor<D extends Dtype = Dtype> =
+  | SampleArray<D>
   | {
       /** The samples, row after row. */
-      readonly data: SampleArray;
+      readonly data: SampleArray<D>;
       /** (B, H, samples), or (H, samples) for taps. */
       readonly shape: readonly number[];
+    }
+  | {
+      /** The samples, row after row. */
+      readonly data: SampleArray<D>;
+      /** The shape, as ONNX Runtime calls it. */
+      readonly dims: readonly number[];
     };
 
 /** Rows of samples in a buffer of the GPU, for objects with `backend: 'webgpu'` on the same device. */
@@ -108,8 +117,15 @@ function refuse(e: Expected, requirement: string, value: string, remedy: string)
   throw new InvalidArgumentError({ call: e.call, requirement, value, remedy });
 }
 
+/** Where a tensor of ONNX Runtime has its samples when not in an array; reading its `data` throws there. */
+function elsewhere(tensor: unknown): string | undefined {
+  const { location } = Object(tensor) as { location?: unknown };
+  return typeof location === "string" && !location.startsWith("cpu") ? location : undefined;
+}
+
 /** Whether a tensor argument lies in a buffer of the GPU. */
 export function isGpuTensor(tensor: unknown): tensor is GpuTensor {
+  if (elsewhere(tensor) !== undefined) return false;
   const data = (tensor as GpuTensor | undefined | null)?.data as Partial<GpuBuffer> | undefined;
   return typeof data?.mapState === "string" && typeof data.destroy === "function";
 }
@@ -162,10 +178,33 @@ function gpuSamples(
   return { data: samples, shape };
 }
 
-/** A tensor argument that was given with its shape. */
-function shapedOf(tensor: unknown): Exclude<Tensor, SampleArray> | undefined {
-  const has = typeof tensor === "object" && tensor !== null && "shape" in tensor;
-  return has ? (tensor as Exclude<Tensor, SampleArray>) : undefined;
+/** A tensor argument that was given with its shape, which ONNX Runtime calls `dims`. */
+function shapedOf(tensor: unknown): { data: SampleArray; shape: readonly number[] } | undefined {
+  if (typeof tensor !== "object" || tensor === null || elsewhere(tensor)) return undefined;
+  const { data, shape, dims } = tensor as Record<"data" | "shape" | "dims", unknown>;
+  if (!("shape" in tensor) && !("dims" in tensor)) return undefined;
+  return { data: data as SampleArray, shape: (shape ?? dims) as readonly number[] };
+}
+
+/** Refuse tensors of other libraries that hold their samples where no property gives them. */
+function refuseForeign(tensor: unknown, e: Expected): void {
+  const { dataToGPU, dataSync } = Object(tensor) as Record<string, unknown>;
+  if (typeof dataToGPU === "function" || typeof dataSync === "function") {
+    refuse(
+      e,
+      `${e.name} must be an array, or { data, shape }`,
+      "a tf.Tensor",
+      "Pass { data: await tensor.data(), shape: tensor.shape }, or, for a GPUBuffer, { data: tensor.dataToGPU().buffer, shape: tensor.shape }.",
+    );
+  }
+  const location = elsewhere(tensor);
+  if (location === undefined) return;
+  refuse(
+    e,
+    `${e.name} must be an array, or { data, shape }`,
+    `a tensor of ONNX Runtime whose samples are in ${show(location)}`,
+    "Pass { data: await tensor.getData(), shape: tensor.dims }, or, for a GPUBuffer, { data: tensor.gpuBuffer, shape: tensor.dims }.",
+  );
 }
 
 /** The samples of a tensor argument and its shape where it was given with one. */
@@ -181,6 +220,7 @@ export function samplesOf(
   tensor: Tensor | GpuTensor,
   e: Expected,
 ): { data: Samples; shape: readonly number[] | undefined } {
+  refuseForeign(tensor, e);
   if (isGpuTensor(tensor)) return gpuSamples(tensor, e);
   const shaped = shapedOf(tensor);
   const data = shaped ? shaped.data : (tensor as SampleArray);

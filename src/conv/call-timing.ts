@@ -1,5 +1,5 @@
 /** Times of forward calls of one problem, on either backend: what `tune` tells plans apart by. */
-import { encode, type SampleArray } from "../dtype.ts";
+import { type Dtype, encode, type SampleArray } from "../dtype.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { GpuTensor } from "./arguments.ts";
 import type { FlashFFTConv } from "./conv.ts";
@@ -58,7 +58,7 @@ export class CallTiming {
   readonly #block: SampleArray;
   #onGpu: OnGpu | undefined;
   #onCpu: Tensors<Samples> | undefined;
-  readonly #calls = new WeakMap<FlashFFTConv, () => unknown>();
+  readonly #calls = new WeakMap<FlashFFTConv<Dtype>, () => unknown>();
 
   constructor(problem: Problem, shape: CallShape) {
     this.#problem = problem;
@@ -70,14 +70,14 @@ export class CallTiming {
    * Make the tensors of all calls, where an object computes: on the CPU they are that object's, which must outlive the timing.
    * @throws BackendError where there is no room for them.
    */
-  async open(conv: FlashFFTConv): Promise<void> {
+  async open(conv: FlashFFTConv<Dtype>): Promise<void> {
     const { device } = conv;
     if (device) await this.#openGpu(new GpuTiming(device, "tune"));
     else this.#onCpu ??= this.#lent(conv);
   }
 
   /** Milliseconds of a call, in about so many: the compiling that a first call waits for is not counted. */
-  async ms(conv: FlashFFTConv, budget: number): Promise<number> {
+  async ms(conv: FlashFFTConv<Dtype>, budget: number): Promise<number> {
     if (!this.#onGpu && !this.#onCpu) await this.open(conv);
     if (!this.#onGpu) return medianMs(budget, await this.#callOf(conv));
     const { timing, tensors } = this.#onGpu;
@@ -111,7 +111,7 @@ export class CallTiming {
     }
   }
 
-  #lent(conv: FlashFFTConv): Tensors<Samples> {
+  #lent(conv: FlashFFTConv<Dtype>): Tensors<Samples> {
     const { batch, channels, gates } = this.#shape;
     const filled = (array: Samples): Samples => {
       const block = this.#block as typeof array;
@@ -132,7 +132,7 @@ export class CallTiming {
   }
 
   /** The call of an object on the CPU, its kernel prepared. */
-  async #callOf(conv: FlashFFTConv): Promise<() => unknown> {
+  async #callOf(conv: FlashFFTConv<Dtype>): Promise<() => unknown> {
     const known = this.#calls.get(conv);
     if (known) return known;
     const { u, out, gates } = this.#onCpu!;

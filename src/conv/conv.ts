@@ -3,12 +3,12 @@
  * gradients as often as asked.
  */
 import type { Instructions } from "../backend/features.ts";
-import type { Dtype, SampleArray } from "../dtype.ts";
+import type { Dtype, SampleArray, StoredArray } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import { product } from "../plan/plan.ts";
 import type { Problem } from "../plan/problem.ts";
-import { createProblem, integer } from "../plan/problem.ts";
+import { integer } from "../plan/problem.ts";
 import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
 import {
   apart,
@@ -31,12 +31,13 @@ import type {
   BackwardOptions,
   FlashFFTConvOptions,
   ForwardOptions,
-  GpuGradients,
-  Gradients,
+  GradientArrays,
+  GradientsOf,
   MemoryUse,
 } from "./options.ts";
-import { convOptionNames } from "./options.ts";
+import { checkedProblem } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
+import type { ResultOf } from "./results.ts";
 import type { Gates, Shape } from "./run.ts";
 import type { KernelArgument, Request, Rows, Runner } from "./runner.ts";
 import { checkEncoder, madeByCreate } from "./runtime.ts";
@@ -58,14 +59,16 @@ const resultDimensions: Readonly<Record<string, readonly string[]>> = {
   dskip: ["H"],
 };
 
-/** A long convolution with fixed lengths, mode and dtype. Make it with `FlashFFTConv.create`, free it with `dispose`. */
-export class FlashFFTConv {
+/**
+ * A long convolution with fixed lengths, mode and dtype `D`. Make it with `FlashFFTConv.create`, free it with `dispose`.
+ */
+export class FlashFFTConv<out D extends Dtype = "float32"> {
   /** Lengths, mode and dtype. */
-  readonly problem: Problem;
+  readonly problem: Problem<D>;
   readonly #runner: Runner;
   #disposed = false;
 
-  private constructor(problem: Problem, runner: Runner) {
+  private constructor(problem: Problem<D>, runner: Runner) {
     madeByCreate(typeof runner?.leave === "function", "FlashFFTConv");
     this.problem = problem;
     this.#runner = runner;
@@ -77,14 +80,18 @@ export class FlashFFTConv {
    * Plan, compile, open the backend.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
-  static create(options: FlashFFTConvOptions): Promise<FlashFFTConv> {
+  static create<D extends Dtype = "float32">(
+    options: FlashFFTConvOptions<D>,
+  ): Promise<FlashFFTConv<D>> {
     return FlashFFTConv.createFor(options, "FlashFFTConv.create");
   }
 
   /** @internal create, with errors that name another call. */
-  static async createFor(options: FlashFFTConvOptions, call: string): Promise<FlashFFTConv> {
-    const problem = createProblem(options, call);
-    known(options, convOptionNames, call);
+  static async createFor<D extends Dtype = "float32">(
+    options: FlashFFTConvOptions<D>,
+    call: string,
+  ): Promise<FlashFFTConv<D>> {
+    const problem = checkedProblem(options, call);
     return new FlashFFTConv(problem, await openRunner(problem, options, call));
   }
 
@@ -119,20 +126,20 @@ export class FlashFFTConv {
   }
 
   /** A zeroed array (B, H, L) that forward and backward use without copying; it lives until `dispose`. */
-  allocateInput(batch: number, channels: number): Float32Array | Uint16Array {
+  allocateInput(batch: number, channels: number): StoredArray<D> {
     return this.#lend(batch, channels, this.problem.length, "conv.allocateInput");
   }
 
   /** A zeroed array (B, H, Lout) that forward and backward use without copying; it lives until `dispose`. */
-  allocateOutput(batch: number, channels: number): Float32Array | Uint16Array {
+  allocateOutput(batch: number, channels: number): StoredArray<D> {
     return this.#lend(batch, channels, this.problem.outputLength, "conv.allocateOutput");
   }
 
-  #lend(batch: number, channels: number, width: number, call: string): Float32Array | Uint16Array {
+  #lend(batch: number, channels: number, width: number, call: string): StoredArray<D> {
     this.#alive(call);
     const rows =
       integer(call, "batch", batch, 1, 2 ** 31) * integer(call, "channels", channels, 1, 2 ** 31);
-    return this.#runner.lend(rows * width, this.problem.dtype, call);
+    return this.#runner.lend(rows * width, this.problem.dtype, call) as StoredArray<D>;
   }
 
   #expected(call: string, name: string, dimensions: readonly string[]): Expected {
@@ -162,7 +169,7 @@ export class FlashFFTConv {
   }
 
   /** Compute and keep the spectrum of k (H, K), for calls whose kernel does not change. */
-  async prepareKernel(k: Tensor | GpuTensor): Promise<PreparedKernel> {
+  async prepareKernel(k: Tensor<D | "float32"> | GpuTensor): Promise<PreparedKernel> {
     const call = "conv.prepareKernel";
     this.#alive(call);
     const { data, dtype, channels } = this.#taps(k, call);
@@ -222,7 +229,7 @@ export class FlashFFTConv {
   }
 
   #gates(
-    options: Pick<ForwardOptions, "pregate" | "postgate">,
+    options: Pick<ForwardOptions<Dtype>, "pregate" | "postgate">,
     shape: Shape,
     call: string,
   ): { rows: Rows[]; flags: Gates } {
@@ -286,35 +293,26 @@ export class FlashFFTConv {
   }
 
   /**
-   * y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u. Inputs are read, and `out` is written, until the promise settles.
+   * y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u. Inputs are read, and `out` is written, until the promise settles; what
+   * `out` holds before that is not promised.
    * @param u (B, H, L) samples of the object's dtype.
    * @param k (H, K) taps, float32 or the dtype, or a kernel from `prepareKernel`.
    * @returns (B, H, Lout) samples: `out`, or an array of u's kind; a new buffer that is the caller's where u is in one.
    * @throws InvalidArgumentError, BackendError.
    */
-  forward(
-    u: GpuTensor,
-    k: Tensor | GpuTensor | PreparedKernel,
-    options?: ForwardOptions,
-  ): Promise<GpuTensor>;
-  forward(
-    u: Tensor,
-    k: Tensor | GpuTensor | PreparedKernel,
-    options?: ForwardOptions,
-  ): Promise<SampleArray>;
-  forward(
-    u: Tensor | GpuTensor,
-    k: Tensor | GpuTensor | PreparedKernel,
-    options: ForwardOptions = {},
-  ): Promise<SampleArray | GpuTensor> {
-    return this.forwardFor(u, k, options, "conv.forward");
+  forward<U extends Tensor<D> | GpuTensor, O extends Tensor<D> | GpuTensor | undefined = undefined>(
+    u: U,
+    k: Tensor<D | "float32"> | GpuTensor | PreparedKernel,
+    options: ForwardOptions<D, O> = {},
+  ): Promise<ResultOf<U, O>> {
+    return this.forwardFor(u, k, options, "conv.forward") as Promise<ResultOf<U, O>>;
   }
 
   /** @internal forward, with errors that name another call. */
   async forwardFor(
     u: Tensor | GpuTensor,
     k: Tensor | GpuTensor | PreparedKernel,
-    options: ForwardOptions,
+    options: ForwardOptions<Dtype>,
     call: string,
   ): Promise<SampleArray | GpuTensor> {
     this.#alive(call);
@@ -365,24 +363,15 @@ export class FlashFFTConv {
    * call is kept but what is passed here; transforms are computed again.
    * @throws InvalidArgumentError, BackendError.
    */
-  backward(
-    dy: GpuTensor,
-    u: GpuTensor,
-    k: Tensor | GpuTensor | PreparedKernel,
-    options?: BackwardOptions,
-  ): Promise<GpuGradients>;
-  backward(
-    dy: Tensor,
-    u: Tensor,
-    k: Tensor | GpuTensor | PreparedKernel,
-    options?: BackwardOptions,
-  ): Promise<Gradients>;
-  async backward(
-    dy: Tensor | GpuTensor,
-    u: Tensor | GpuTensor,
-    k: Tensor | GpuTensor | PreparedKernel,
-    options: BackwardOptions = {},
-  ): Promise<Gradients | GpuGradients> {
+  async backward<
+    U extends Tensor<D> | GpuTensor,
+    O extends GradientArrays<D> | undefined = undefined,
+  >(
+    dy: Tensor<D> | GpuTensor,
+    u: U,
+    k: Tensor<D | "float32"> | GpuTensor | PreparedKernel,
+    options: BackwardOptions<D, O> = {},
+  ): Promise<GradientsOf<U, O>> {
     const call = "conv.backward";
     this.#alive(call);
     checkOptions(options, call);
@@ -394,7 +383,7 @@ export class FlashFFTConv {
     const upstream = this.#rows(dy, "dy", outputLength, shape, call);
     const gates = this.#gates(options, shape, call);
     const skip = this.#skip(options.skip, shape, call);
-    const out = options.out === undefined ? {} : options.out;
+    const out: GradientArrays<Dtype> = options.out === undefined ? {} : options.out;
     checkOptions(out, call, "out");
     known(out, gradientNames, call, "out");
     for (const operand of ["pregate", "postgate", "skip"] as const)
@@ -456,13 +445,13 @@ export class FlashFFTConv {
       dk: handed(dk!, [channels, kernelLength]),
       ...others,
       ...(dskip && { dskip: handed(dskip, [channels]) }),
-    } as Gradients;
+    } as GradientsOf<U, O>;
   }
 
   /** Refuse an array for the gradient of an operand that the call does not have: nothing would be written there. */
   #gradientOf(
     operand: "pregate" | "postgate" | "skip",
-    options: BackwardOptions,
+    options: BackwardOptions<Dtype>,
     call: string,
   ): void {
     const name = `d${operand}` as const;

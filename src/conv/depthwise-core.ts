@@ -1,5 +1,5 @@
 /** What the short convolutions have in common: the choice of a backend, the checks of what they are given, the calls. */
-import type { SampleArray } from "../dtype.ts";
+import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { GpuCommandEncoder } from "../gpu.ts";
@@ -229,7 +229,7 @@ export class DepthwiseCore {
   #operands(
     x: Tensor | GpuTensor,
     weight: Tensor | GpuTensor,
-    options: Pick<DepthwiseForwardOptions, "bias" | "state" | "encoder">,
+    options: Pick<DepthwiseForwardOptions<Dtype>, "bias" | "state" | "encoder">,
     method: "forward" | "backward",
     call: string,
   ): Operands {
@@ -246,7 +246,7 @@ export class DepthwiseCore {
     );
     const outputLength = this.outputLength(positions, call);
     const given: Named[] = [{ name: "x", data }];
-    const { shape } = Object(weight) as { shape?: unknown };
+    const { dims, shape = dims } = Object(weight) as { shape?: unknown; dims?: unknown };
     // As torch.nn.Conv1d has them, with the one input channel of each group.
     const grouped = Array.isArray(shape) && shape.length === 3;
     const lines = ["H", channels] as const;
@@ -301,7 +301,7 @@ export class DepthwiseCore {
   async forward(
     x: Tensor | GpuTensor,
     weight: Tensor | GpuTensor,
-    options: Omit<DepthwiseForwardOptions, "out">,
+    options: Omit<DepthwiseForwardOptions<Dtype>, "out">,
     out: readonly {
       readonly name: string;
       readonly array: Tensor | GpuTensor | undefined;
@@ -345,8 +345,8 @@ export class DepthwiseCore {
     dy: readonly { readonly name: string; readonly tensor: Tensor | GpuTensor }[],
     x: Tensor | GpuTensor,
     weight: Tensor | GpuTensor,
-    options: DepthwiseBackwardOptions,
-  ): Promise<DepthwiseGradients> {
+    options: DepthwiseBackwardOptions<Dtype>,
+  ): Promise<DepthwiseGradients<unknown, unknown>> {
     const call = this.#name("backward");
     const operands = this.#operands(x, weight, options, "backward", call);
     const { batch, length, outputLength, state } = operands;
@@ -382,7 +382,7 @@ export class DepthwiseCore {
       ...(dstate && {
         dstate: handed(dstate, this.#shape(batch, packed, kernelLength - 1)),
       }),
-    } as DepthwiseGradients;
+    };
   }
 
   async submitted(): Promise<void> {

@@ -1,7 +1,7 @@
 /** FlashDepthwiseConv1d: the short filter of each channel that models of the Hyena family have before the long one. */
 import type { CpuBackend } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
-import type { SampleArray } from "../dtype.ts";
+import type { Dtype, NewArray, StoredArray } from "../dtype.ts";
 import type { GpuDevice } from "../gpu.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
@@ -12,10 +12,10 @@ import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
-  DepthwiseGradients,
+  DepthwiseGradientsOf,
   FlashDepthwiseConv1dOptions,
-  GpuDepthwiseGradients,
 } from "./depthwise-options.ts";
+import type { ResultOf } from "./results.ts";
 import { madeByCreate } from "./runtime.ts";
 
 /**
@@ -24,7 +24,7 @@ import { madeByCreate } from "./runtime.ts";
  * A causal one may be fed block by block: whatever the cuts, the outputs are the same bits. Make it with
  * `FlashDepthwiseConv1d.create`, free it with `dispose`.
  */
-export class FlashDepthwiseConv1d {
+export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> {
   readonly #core: DepthwiseCore;
 
   private constructor(core: DepthwiseCore) {
@@ -37,7 +37,9 @@ export class FlashDepthwiseConv1d {
    * Compile and start threads, or open the GPU.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
-  static async create(options: FlashDepthwiseConv1dOptions): Promise<FlashDepthwiseConv1d> {
+  static async create<D extends Dtype = "float32">(
+    options: FlashDepthwiseConv1dOptions<D>,
+  ): Promise<FlashDepthwiseConv1d<D>> {
     const names = { type: "FlashDepthwiseConv1d", object: "conv", option: "activation" };
     const call = `${names.type}.create`;
     checkOptions(options, call, "options", "Pass { channels: H, kernelLength: K }.");
@@ -45,7 +47,8 @@ export class FlashDepthwiseConv1d {
     oneOf(call, "activation", activation, ["none", "silu"]);
     const form = activation === "silu" ? "silu" : "linear";
     const problem = createDepthwiseProblem(options, form, call);
-    return new FlashDepthwiseConv1d(await DepthwiseCore.create(problem, options, names, [0]));
+    const core = await DepthwiseCore.create(problem, options, names, [0]);
+    return new FlashDepthwiseConv1d(core);
   }
 
   /** Channels, taps, padding, layout, activation and dtype. */
@@ -79,19 +82,21 @@ export class FlashDepthwiseConv1d {
   }
 
   /** A zeroed array (B, H, L) or (B, L, H) that calls on the CPU use without copying; it lives until `dispose`. */
-  allocateInput(batch: number, length: number): SampleArray {
-    return this.#core.lend(this.problem.channels, batch, length, "allocateInput");
+  allocateInput(batch: number, length: number): StoredArray<D> {
+    const { channels } = this.problem;
+    return this.#core.lend(channels, batch, length, "allocateInput") as StoredArray<D>;
   }
 
   /** The same for the outputs of rows of `length` samples: (B, H, Lout) or (B, Lout, H). */
-  allocateOutput(batch: number, length: number): SampleArray {
+  allocateOutput(batch: number, length: number): StoredArray<D> {
     const positions = this.#core.outputLength(length, "conv.allocateOutput");
-    return this.#core.lend(this.problem.channels, batch, positions, "allocateOutput");
+    const { channels } = this.problem;
+    return this.#core.lend(channels, batch, positions, "allocateOutput") as StoredArray<D>;
   }
 
   /** A zeroed state (B, H, K − 1) or (B, K − 1, H), for the first block of a stream. */
-  createState(batch: number): SampleArray {
-    return this.#core.createState(batch);
+  createState(batch: number): NewArray<StoredArray<D>> {
+    return this.#core.createState(batch) as NewArray<StoredArray<D>>;
   }
 
   /**
@@ -102,25 +107,18 @@ export class FlashDepthwiseConv1d {
    * is in one.
    * @throws InvalidArgumentError, BackendError.
    */
-  forward(
-    x: GpuTensor,
-    weight: Tensor | GpuTensor,
-    options?: DepthwiseForwardOptions,
-  ): Promise<GpuTensor>;
-  forward(
-    x: Tensor,
-    weight: Tensor | GpuTensor,
-    options?: DepthwiseForwardOptions,
-  ): Promise<SampleArray>;
-  async forward(
-    x: Tensor | GpuTensor,
-    weight: Tensor | GpuTensor,
-    options: DepthwiseForwardOptions = {},
-  ): Promise<SampleArray | GpuTensor> {
+  async forward<
+    X extends Tensor<D> | GpuTensor,
+    O extends Tensor<D> | GpuTensor | undefined = undefined,
+  >(
+    x: X,
+    weight: Tensor<D | "float32"> | GpuTensor,
+    options: DepthwiseForwardOptions<D, O> = {},
+  ): Promise<ResultOf<X, O>> {
     checkOptions(options, "conv.forward");
     const results = [{ name: "out", array: options.out }];
     const [y] = await this.#core.forward(x, weight, options, results);
-    return y!;
+    return y as ResultOf<X, O>;
   }
 
   /**
@@ -128,25 +126,17 @@ export class FlashDepthwiseConv1d {
    * kept: what stands before an activation is computed again.
    * @throws InvalidArgumentError, BackendError.
    */
-  backward(
-    dy: GpuTensor,
-    x: GpuTensor,
-    weight: Tensor | GpuTensor,
-    options?: DepthwiseBackwardOptions,
-  ): Promise<GpuDepthwiseGradients>;
-  backward(
-    dy: Tensor,
-    x: Tensor,
-    weight: Tensor | GpuTensor,
-    options?: DepthwiseBackwardOptions,
-  ): Promise<DepthwiseGradients>;
-  backward(
-    dy: Tensor | GpuTensor,
-    x: Tensor | GpuTensor,
-    weight: Tensor | GpuTensor,
-    options: DepthwiseBackwardOptions = {},
-  ): Promise<DepthwiseGradients | GpuDepthwiseGradients> {
-    return this.#core.backward([{ name: "dy", tensor: dy }], x, weight, options);
+  async backward<
+    X extends Tensor<D> | GpuTensor,
+    O extends Tensor<D> | GpuTensor | undefined = undefined,
+  >(
+    dy: Tensor<D> | GpuTensor,
+    x: X,
+    weight: Tensor<D | "float32"> | GpuTensor,
+    options: DepthwiseBackwardOptions<D, O> = {},
+  ): Promise<DepthwiseGradientsOf<X, O>> {
+    const gradients = await this.#core.backward([{ name: "dy", tensor: dy }], x, weight, options);
+    return gradients as DepthwiseGradientsOf<X, O>;
   }
 
   /**

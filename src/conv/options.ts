@@ -1,13 +1,15 @@
 /** What objects are made from, and what calls take and give. */
 import type { Instructions } from "../backend/features.ts";
-import type { SampleArray } from "../dtype.ts";
+import type { Dtype } from "../dtype.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
-import type { ProblemOptions } from "../plan/problem.ts";
-import { problemNames } from "../plan/problem.ts";
+import type { Problem, ProblemOptions } from "../plan/problem.ts";
+import { createProblem, problemNames } from "../plan/problem.ts";
 import type { GpuTensor, Tensor } from "./arguments.ts";
+import { checkOptions, known } from "./arguments.ts";
+import type { GivenAs, NewResult, NewWeights } from "./results.ts";
 
 /** What a FlashFFTConv is made from. */
-export interface FlashFFTConvOptions extends ProblemOptions {
+export interface FlashFFTConvOptions<D extends Dtype = Dtype> extends ProblemOptions<D> {
   /** Where to compute: `auto` takes WebGPU where you pass a `device` and the CPU elsewhere. */
   readonly backend?: "auto" | "cpu" | "webgpu";
   /** A WebGPU device of yours, for tensors in its buffers; by default the library opens one. */
@@ -47,16 +49,35 @@ export const convOptionNames: readonly string[] = [
   ...["backend", "device", "workspaceBytes", "threads", "workerUrl", "instructions", "plan"],
 ];
 
-/** Optional operands of a forward call. */
-export interface ForwardOptions {
+/**
+ * The problem of an object's options. A name that there is not is refused first: what it was to say may be what is missing.
+ * @throws InvalidArgumentError naming `call`.
+ */
+export function checkedProblem<D extends Dtype>(
+  options: FlashFFTConvOptions<D>,
+  call: string,
+): Problem<D> {
+  checkOptions(options, call, "options", "Pass { length: L }.");
+  known(options, convOptionNames, call);
+  return createProblem(options, call);
+}
+
+/** Optional operands of a forward call, with samples of dtype `D`, on an object of that dtype; `O` is what `out` may be. */
+export interface ForwardOptions<
+  D extends Dtype = "float32",
+  O extends Tensor<D> | GpuTensor | undefined = Tensor<D> | GpuTensor | undefined,
+> {
   /** (B, H, L), multiplies u. */
-  readonly pregate?: Tensor | GpuTensor | undefined;
+  readonly pregate?: Tensor<D> | GpuTensor | undefined;
   /** (B, H, Lout), multiplies the convolution. */
-  readonly postgate?: Tensor | GpuTensor | undefined;
+  readonly postgate?: Tensor<D> | GpuTensor | undefined;
   /** (H) float32: adds skip ⊙ u, ungated; for modes whose outputs are as long as their inputs. */
-  readonly skip?: Tensor | GpuTensor | undefined;
-  /** (B, H, Lout): where the result goes, instead of a new array or buffer. */
-  readonly out?: Tensor | GpuTensor | undefined;
+  readonly skip?: Tensor<"float32"> | GpuTensor | undefined;
+  /**
+   * (B, H, Lout): where the result goes, instead of a new array or buffer. It holds the result once the promise has resolved;
+   * what it holds before is not promised.
+   */
+  readonly out?: O | undefined;
   /**
    * Record the work here instead of submitting it; for tensors that are all in GPU buffers. It must be an encoder of the object's
    * device, with no pass open: others fail only where you finish them. Only undefined stands for none. After submitting, say so by `submitted()`.
@@ -65,52 +86,50 @@ export interface ForwardOptions {
 }
 
 /** Optional operands of a backward call: those of the forward call that it belongs to. */
-export interface BackwardOptions extends Omit<ForwardOptions, "out"> {
-  /** Where the gradients go, instead of new arrays; each by itself. */
-  readonly out?: GradientArrays | undefined;
+export interface BackwardOptions<
+  D extends Dtype = "float32",
+  O extends GradientArrays<D> | undefined = GradientArrays<D> | undefined,
+> extends Omit<ForwardOptions<D>, "out"> {
+  /** Where the gradients go, instead of new arrays; each by itself, and there once the promise has resolved. */
+  readonly out?: O | undefined;
 }
 
 /** Arrays for gradients, of the shapes and kinds of `Gradients`. */
-export interface GradientArrays {
+export interface GradientArrays<D extends Dtype = "float32"> {
   /** (B, H, L). */
-  readonly du?: Tensor | GpuTensor | undefined;
-  /** (H, K). */
-  readonly dk?: Tensor | GpuTensor | undefined;
+  readonly du?: Tensor<D> | GpuTensor | undefined;
+  /** (H, K), float32. */
+  readonly dk?: Tensor<"float32"> | GpuTensor | undefined;
   /** (B, H, L). */
-  readonly dpregate?: Tensor | GpuTensor | undefined;
+  readonly dpregate?: Tensor<D> | GpuTensor | undefined;
   /** (B, H, Lout). */
-  readonly dpostgate?: Tensor | GpuTensor | undefined;
-  /** (H). */
-  readonly dskip?: Tensor | GpuTensor | undefined;
+  readonly dpostgate?: Tensor<D> | GpuTensor | undefined;
+  /** (H), float32. */
+  readonly dskip?: Tensor<"float32"> | GpuTensor | undefined;
 }
 
-/** Gradients of a loss, given dy = ∂loss/∂y. */
-export interface Gradients {
+/** Gradients of a loss, given dy = ∂loss/∂y: of rows in `R`, of weights in `W`. */
+export interface Gradients<R = Float32Array, W = Float32Array> {
   /** (B, H, L), in the dtype of u. */
-  readonly du: SampleArray;
+  readonly du: R;
   /** (H, K), float32, summed over the batch in a fixed order. */
-  readonly dk: Float32Array;
+  readonly dk: W;
   /** (B, H, L), where there was a pregate. */
-  readonly dpregate?: SampleArray;
+  readonly dpregate?: R;
   /** (B, H, Lout), where there was a postgate. */
-  readonly dpostgate?: SampleArray;
+  readonly dpostgate?: R;
   /** (H), float32, where there was a skip. */
-  readonly dskip?: Float32Array;
+  readonly dskip?: W;
 }
 
 /** Gradients of a call whose tensors are in GPU buffers; buffers that the caller did not give are the caller's to destroy. */
-export interface GpuGradients {
-  /** (B, H, L), in the dtype of u. */
-  readonly du: GpuTensor;
-  /** (H, K), float32, summed over the batch in a fixed order. */
-  readonly dk: GpuTensor;
-  /** (B, H, L), where there was a pregate. */
-  readonly dpregate?: GpuTensor;
-  /** (B, H, Lout), where there was a postgate. */
-  readonly dpostgate?: GpuTensor;
-  /** (H), float32, where there was a skip. */
-  readonly dskip?: GpuTensor;
-}
+export type GpuGradients = Gradients<GpuTensor, GpuTensor>;
+
+/** Gradients of a call whose u is `U` and whose `out` is `O`: of rows in arrays of u's kind, of weights in float32. */
+export type GradientsOf<U, O> = Gradients<
+  NewResult<U> | GivenAs<O, "du" | "dpregate" | "dpostgate">,
+  NewWeights<U> | GivenAs<O, "dk">
+>;
 
 /** Bytes that an object holds in its backend. */
 export interface MemoryUse {

@@ -1,4 +1,5 @@
 /** Kernels whose spectra are kept between calls. */
+
 import { madeByCreate } from "./runtime.ts";
 
 /** A kernel whose spectrum is kept, for calls on the object that made it. */

@@ -1,7 +1,7 @@
 /** FlashHyenaProjections: what stands between a Hyena operator's input projection and its long convolution, in one pass. */
 import type { CpuBackend } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
-import type { SampleArray } from "../dtype.ts";
+import type { Dtype, NewArray, StoredArray } from "../dtype.ts";
 import type { GpuDevice } from "../gpu.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
@@ -10,12 +10,10 @@ import type { GpuTensor, Tensor } from "./arguments.ts";
 import { checkOptions, known } from "./arguments.ts";
 import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
-  DepthwiseGradients,
+  DepthwiseGradientsOf,
   FlashHyenaProjectionsOptions,
-  GpuDepthwiseGradients,
-  GpuHyenaProjections,
-  GpuProjectionsUpstream,
   HyenaProjections,
+  HyenaProjectionsOf,
   ProjectionsBackwardOptions,
   ProjectionsForwardOptions,
   ProjectionsUpstream,
@@ -28,7 +26,7 @@ import { madeByCreate } from "./runtime.ts";
  * left]. The packed tensor is read once and the two results are written once; the filtered v and pregate are never stored.
  * What follows in the operator is `FlashFFTConv.forward(gated, k, { postgate })`.
  */
-export class FlashHyenaProjections {
+export class FlashHyenaProjections<out D extends Dtype = "float32"> {
   readonly #core: DepthwiseCore;
 
   private constructor(core: DepthwiseCore) {
@@ -41,7 +39,9 @@ export class FlashHyenaProjections {
    * Compile and start threads, or open the GPU. `channels` is H: the packed tensor has 3H.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks.
    */
-  static async create(options: FlashHyenaProjectionsOptions): Promise<FlashHyenaProjections> {
+  static async create<D extends Dtype = "float32">(
+    options: FlashHyenaProjectionsOptions<D>,
+  ): Promise<FlashHyenaProjections<D>> {
     const names = { type: "FlashHyenaProjections", object: "projections", option: "pregate" };
     const call = `${names.type}.create`;
     checkOptions(options, call, "options", "Pass { channels: H, kernelLength: K }.");
@@ -49,7 +49,8 @@ export class FlashHyenaProjections {
     oneOf(call, "pregate", pregate, ["first", "second"]);
     const problem = createDepthwiseProblem(options, "projections", call);
     const order = pregate === "first" ? [0, 1, 2] : [1, 0, 2];
-    return new FlashHyenaProjections(await DepthwiseCore.create(problem, options, names, order));
+    const core = await DepthwiseCore.create(problem, options, names, order);
+    return new FlashHyenaProjections(core);
   }
 
   /** Channels, taps, padding, layout and dtype. */
@@ -83,19 +84,21 @@ export class FlashHyenaProjections {
   }
 
   /** A zeroed array (B, 3H, L) or (B, L, 3H) that calls on the CPU use without copying; it lives until `dispose`. */
-  allocateInput(batch: number, length: number): SampleArray {
-    return this.#core.lend(this.#core.inputChannels, batch, length, "allocateInput");
+  allocateInput(batch: number, length: number): StoredArray<D> {
+    const { inputChannels } = this.#core;
+    return this.#core.lend(inputChannels, batch, length, "allocateInput") as StoredArray<D>;
   }
 
   /** A zeroed array for one result of rows of `length` samples: (B, H, Lout) or (B, Lout, H). */
-  allocateOutput(batch: number, length: number): SampleArray {
+  allocateOutput(batch: number, length: number): StoredArray<D> {
     const positions = this.#core.outputLength(length, "projections.allocateOutput");
-    return this.#core.lend(this.problem.channels, batch, positions, "allocateOutput");
+    const { channels } = this.problem;
+    return this.#core.lend(channels, batch, positions, "allocateOutput") as StoredArray<D>;
   }
 
   /** A zeroed state (B, 3H, K − 1) or (B, K − 1, 3H), for the first block of a stream. */
-  createState(batch: number): SampleArray {
-    return this.#core.createState(batch);
+  createState(batch: number): NewArray<StoredArray<D>> {
+    return this.#core.createState(batch) as NewArray<StoredArray<D>>;
   }
 
   /**
@@ -105,21 +108,14 @@ export class FlashHyenaProjections {
    * @returns `out`, or arrays of x's kind; new buffers that are the caller's where x is in one.
    * @throws InvalidArgumentError, BackendError.
    */
-  forward(
-    x: GpuTensor,
-    weight: Tensor | GpuTensor,
-    options?: ProjectionsForwardOptions,
-  ): Promise<GpuHyenaProjections>;
-  forward(
-    x: Tensor,
-    weight: Tensor | GpuTensor,
-    options?: ProjectionsForwardOptions,
-  ): Promise<HyenaProjections>;
-  async forward(
-    x: Tensor | GpuTensor,
-    weight: Tensor | GpuTensor,
-    options: ProjectionsForwardOptions = {},
-  ): Promise<HyenaProjections | GpuHyenaProjections> {
+  async forward<
+    X extends Tensor<D> | GpuTensor,
+    O extends HyenaProjections<Tensor<D> | GpuTensor> | undefined = undefined,
+  >(
+    x: X,
+    weight: Tensor<D | "float32"> | GpuTensor,
+    options: ProjectionsForwardOptions<D, O> = {},
+  ): Promise<HyenaProjectionsOf<X, O>> {
     const call = "projections.forward";
     checkOptions(options, call);
     const { out, ...rest } = options;
@@ -132,7 +128,7 @@ export class FlashHyenaProjections {
       { name: "out.postgate", array: out?.postgate },
     ];
     const [gated, postgate] = await this.#core.forward(x, weight, rest, results);
-    return { gated, postgate } as HyenaProjections;
+    return { gated, postgate } as HyenaProjectionsOf<X, O>;
   }
 
   /**
@@ -140,24 +136,15 @@ export class FlashHyenaProjections {
    * 3H, L) or (B, L, 3H), dweight (3H, K), dbias (3H).
    * @throws InvalidArgumentError, BackendError.
    */
-  backward(
-    upstream: GpuProjectionsUpstream,
-    x: GpuTensor,
-    weight: Tensor | GpuTensor,
-    options?: ProjectionsBackwardOptions,
-  ): Promise<GpuDepthwiseGradients>;
-  backward(
-    upstream: ProjectionsUpstream,
-    x: Tensor,
-    weight: Tensor | GpuTensor,
-    options?: ProjectionsBackwardOptions,
-  ): Promise<DepthwiseGradients>;
-  async backward(
-    upstream: ProjectionsUpstream | GpuProjectionsUpstream,
-    x: Tensor | GpuTensor,
-    weight: Tensor | GpuTensor,
-    options: ProjectionsBackwardOptions = {},
-  ): Promise<DepthwiseGradients | GpuDepthwiseGradients> {
+  async backward<
+    X extends Tensor<D> | GpuTensor,
+    O extends Tensor<D> | GpuTensor | undefined = undefined,
+  >(
+    upstream: ProjectionsUpstream<Tensor<D> | GpuTensor>,
+    x: X,
+    weight: Tensor<D | "float32"> | GpuTensor,
+    options: ProjectionsBackwardOptions<D, O> = {},
+  ): Promise<DepthwiseGradientsOf<X, O>> {
     const remedy =
       "Pass { dgated, dpostgate }: zeros for a result that the loss does not depend on.";
     checkOptions(upstream, "projections.backward", "the upstream gradients", remedy);
@@ -165,7 +152,8 @@ export class FlashHyenaProjections {
       { name: "dgated", tensor: upstream.dgated },
       { name: "dpostgate", tensor: upstream.dpostgate },
     ];
-    return await this.#core.backward(dy, x, weight, options);
+    const gradients = await this.#core.backward(dy, x, weight, options);
+    return gradients as DepthwiseGradientsOf<X, O>;
   }
 
   /**

@@ -1,5 +1,5 @@
 /** Taking frequencies out of a trained kernel. */
-import { decode } from "../dtype.ts";
+import { decode, type NewArray } from "../dtype.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import { Dft64 } from "../math/cyclic64.ts";
 import { cyclicTaps } from "../plan/cyclic.ts";
@@ -16,7 +16,7 @@ export interface SparseKernel {
    * (H, N) float32: the tap of lag ℓ at ℓ modulo N. The circular convolution with period N by these taps, of u followed by
    * zeros, is what `FlashFFTConv` with the same options computes of the whole kernel.
    */
-  readonly taps: Float32Array;
+  readonly taps: NewArray<Float32Array>;
   /** N, the samples that frequencies are taken over. */
   readonly period: number;
   /** (H): the part of each channel's energy Σ tap² that the dropped frequencies held, 0 … 1. */

@@ -1,7 +1,7 @@
 /** What streams are made from and fed with, checked. */
 import type { Instructions } from "../backend/features.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
-import { decode } from "../dtype.ts";
+import { decode, dtypes } from "../dtype.ts";
 import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import type { Mode } from "../plan/problem.ts";
@@ -17,17 +17,17 @@ export type StreamMode = Exclude<Mode, "circular">;
 const streamModes: readonly StreamMode[] = ["causal", "full", "same", "bidirectional"];
 
 /** What a stream is made from, besides its kernel. */
-export interface StreamOptions {
+export interface StreamOptions<D extends Dtype = Dtype> {
   /** `causal` by default; as in FlashFFTConv, for an L that is known when the input ends. */
   readonly mode?: StreamMode;
-  /** K: taps of one kernel row; on a GPU at most 16,777,216. */
-  readonly kernelLength: number;
+  /** K: taps of one kernel row, by default all of k's samples by `channels`; on a GPU at most 16,777,216. */
+  readonly kernelLength?: number;
   /** B: sequences that share the kernels; 1 by default. */
   readonly batch?: number;
   /** H: kernel rows; 1 by default. */
   readonly channels?: number;
   /** Storage of u, y and the gates; `float32` by default. */
-  readonly dtype?: Dtype;
+  readonly dtype?: D;
   /** (H) float32: adds skip ⊙ u, ungated; for modes whose outputs are as long as their inputs. */
   readonly skip?: Tensor;
   /**
@@ -53,14 +53,14 @@ export interface StreamOptions {
   readonly instructions?: "auto" | Instructions;
 }
 
-/** A piece of the input, with the pieces of the gates that belong to the same samples. */
-export interface StreamPiece {
+/** A piece of the input of dtype `D`, with the pieces of the gates that belong to the same samples. */
+export interface StreamPiece<D extends Dtype = "float32"> {
   /** (B, H, n); n may be 0. */
-  readonly u: Tensor;
+  readonly u: Tensor<D>;
   /** (B, H, n), multiplies u. */
-  readonly pregate?: Tensor | undefined;
+  readonly pregate?: Tensor<D> | undefined;
   /** (B, H, n), multiplies the outputs at the same samples; not in mode `full`. */
-  readonly postgate?: Tensor | undefined;
+  readonly postgate?: Tensor<D> | undefined;
 }
 
 /** Options of a stream. */
@@ -75,6 +75,9 @@ export const pieceNames = ["u", "pregate", "postgate"] as const;
 /** Longest block: a level's transform is twice as long as its block. */
 const maxBlock = 2 ** 20;
 
+/** Options whose kernel is known. */
+export type StreamSettings = StreamOptions & { readonly kernelLength: number };
+
 /** A stream's kernel and rows, checked. */
 export interface CheckedStream {
   readonly taps: StreamTaps;
@@ -82,6 +85,7 @@ export interface CheckedStream {
   readonly ahead: number;
   readonly rows: StreamRows;
   readonly skip: Float32Array | undefined;
+  readonly settings: StreamSettings;
 }
 
 /**
@@ -89,14 +93,15 @@ export interface CheckedStream {
  * @throws InvalidArgumentError, UnsupportedError.
  */
 export function checkStream(k: Tensor, options: StreamOptions, call: string): CheckedStream {
-  checkOptions(options, call, "options", "Pass { kernelLength: K }.");
-  const { mode = "causal", dtype = "float32", kernelLength, blockLength } = options;
+  checkOptions(options, call, "options", "Pass { channels: H }.");
+  const { mode = "causal", dtype = "float32", blockLength } = options;
   refuseFrequencies(options, call);
   known(options, optionNames, call);
   oneOf(call, "mode", mode, streamModes);
   const { channels = 1, batch = 1 } = options;
   integer(call, "channels", channels, 1, 2 ** 31);
   integer(call, "batch", batch, 1, 2 ** 31);
+  const { kernelLength = kernelLengthOf(k, channels, dtype, call) } = options;
   integer(call, "kernelLength", kernelLength, 1, 2 * maxLength);
   // A length as good as any that the kernel goes with: it checks K, mode and dtype.
   createProblem({ mode, dtype, kernelLength, length: maxLength }, call);
@@ -109,7 +114,24 @@ export function checkStream(k: Tensor, options: StreamOptions, call: string): Ch
   checkSizes(shape, [channels, kernelLength], expected);
   const skip = checkSkip(options.skip, channels, mode, call);
   const { rows: taps, ahead } = tapsInOrder(data, dtype, mode, kernelLength);
-  return { taps, ahead, rows: { batch, channels }, skip };
+  const settings = { ...options, kernelLength };
+  return { taps, ahead, rows: { batch, channels }, skip, settings };
+}
+
+/** K of taps (H, K) that come without it. */
+function kernelLengthOf(k: Tensor, channels: number, dtype: Dtype, call: string): number {
+  oneOf(call, "dtype", dtype, dtypes);
+  refuseBuffer(k, "k", call);
+  const expected = { call, name: "k", dtype, orFloat32: true, dimensions: ["H", "K"] };
+  const { data, shape } = samplesOf(k, expected);
+  const width = shape ? shape[1]! : data.length / channels;
+  if (Number.isInteger(width)) return width;
+  throw new InvalidArgumentError({
+    call,
+    requirement: `k must divide into ${show(channels)} rows of equal length`,
+    value: show(data),
+    remedy: "Check channels, or pass { data, shape: [H, K] }.",
+  });
 }
 
 /** Refuse samples in a buffer of the GPU. */

@@ -3,7 +3,7 @@
  * in memory that depends on the kernel alone.
  */
 import type { Instructions } from "../backend/features.ts";
-import type { Dtype, SampleArray } from "../dtype.ts";
+import type { Dtype, NewArray, SampleArray, StoredArray } from "../dtype.ts";
 import { decode, encode } from "../dtype.ts";
 import { BackendError, InvalidArgumentError, show } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
@@ -23,12 +23,20 @@ import { madeByCreate, wantsGpu } from "./runtime.ts";
 import { CpuStream } from "./stream-cpu.ts";
 import type { StreamEngine, StreamRows } from "./stream-engine.ts";
 import { GpuStream } from "./stream-gpu.ts";
-import type { CheckedStream, StreamOptions, StreamPiece } from "./stream-options.ts";
+import type {
+  CheckedStream,
+  StreamOptions,
+  StreamPiece,
+  StreamSettings,
+} from "./stream-options.ts";
 import { checkStream, pieceNames, refuseBuffer } from "./stream-options.ts";
 import { webStream } from "./web-stream.ts";
 
-/** A long convolution that is fed piece by piece. Make it with `FlashFFTConvStream.create`, free it with `dispose`. */
-export class FlashFFTConvStream {
+/**
+ * A long convolution with samples of dtype `D` that is fed piece by piece. Make it with `FlashFFTConvStream.create`, free it
+ * with `dispose`. Outputs are new arrays: Float32Array, or for half precision Uint16Array, the bits.
+ */
+export class FlashFFTConvStream<out D extends Dtype = "float32"> {
   /** Outputs come for every so many inputs. */
   readonly blockLength: number;
   /**
@@ -39,7 +47,7 @@ export class FlashFFTConvStream {
   /** On the CPU, levels of partitioned convolution: block × partitions, and transforms; on a GPU the plan of a block. */
   readonly plan: string;
   readonly #engine: StreamEngine;
-  readonly #options: Required<Pick<StreamOptions, "mode" | "kernelLength" | "dtype">>;
+  readonly #options: Required<Pick<StreamSettings, "mode" | "kernelLength" | "dtype">>;
   readonly #shape: StreamRows;
   /** How many. */
   readonly #rows: number;
@@ -60,7 +68,7 @@ export class FlashFFTConvStream {
 
   private constructor(
     engine: StreamEngine,
-    options: StreamOptions,
+    options: StreamSettings,
     shape: StreamRows,
     checked: Pick<CheckedStream, "ahead" | "skip">,
   ) {
@@ -82,23 +90,27 @@ export class FlashFFTConvStream {
   }
 
   /**
-   * Plan, compile, transform the taps k (H, K). A stream runs on the CPU unless the options ask for a GPU.
+   * Plan, compile, transform the taps k (H, K), flat or with their shape. A stream runs on the CPU unless the options ask for a GPU.
    * @throws InvalidArgumentError for options out of range, UnsupportedError for what the runtime lacks, BackendError.
    */
-  static create(k: Tensor, options: StreamOptions): Promise<FlashFFTConvStream> {
+  static create<D extends Dtype = "float32">(
+    k: Tensor<D | "float32">,
+    options: StreamOptions<D> = {},
+  ): Promise<FlashFFTConvStream<D>> {
     return FlashFFTConvStream.createFor(k, options, "FlashFFTConvStream.create");
   }
 
   /** @internal create, with errors that name another call. */
-  static async createFor(
+  static async createFor<D extends Dtype = "float32">(
     k: Tensor,
-    options: StreamOptions,
+    options: StreamOptions<D>,
     call: string,
-  ): Promise<FlashFFTConvStream> {
+  ): Promise<FlashFFTConvStream<D>> {
     const checked = checkStream(k, options, call);
-    const { taps, rows } = checked;
+    const { taps, rows, settings } = checked;
     const { open } = wantsGpu(options, call) ? GpuStream : CpuStream;
-    return new FlashFFTConvStream(await open(taps, rows, options, call), options, rows, checked);
+    const engine = await open(taps, rows, settings, call);
+    return new FlashFFTConvStream(engine, settings, rows, checked);
   }
 
   /** Threads in use at most, the caller's included. */
@@ -127,7 +139,7 @@ export class FlashFFTConvStream {
    * @returns (B, H, m): the outputs that these samples complete. How the input is cut does not change a bit of them.
    * @throws InvalidArgumentError, BackendError.
    */
-  async process(piece: Tensor | StreamPiece): Promise<SampleArray> {
+  async process(piece: Tensor<D> | StreamPiece<D>): Promise<NewArray<StoredArray<D>>> {
     const call = "stream.process";
     this.#alive(call);
     if (!ArrayBuffer.isView(piece)) {
@@ -162,7 +174,7 @@ export class FlashFFTConvStream {
         remedy: "Use another mode, or multiply the outputs yourself.",
       });
     }
-    if (size === 0) return encode(new Float32Array(0), dtype);
+    if (size === 0) return this.#stored(new Float32Array(0));
     return await this.#engine.exclusive(async () => {
       this.#whole(call);
       for (const [name, samples] of Object.entries({ u: data, pregate: before, postgate: after })) {
@@ -200,7 +212,7 @@ export class FlashFFTConvStream {
    * The end of the input: the outputs that are still to come, so that there are L of all, or L + K − 1 in mode `full`.
    * The stream then stands at its beginning again, for another sequence.
    */
-  async flush(): Promise<SampleArray> {
+  async flush(): Promise<NewArray<StoredArray<D>>> {
     const call = "stream.flush";
     this.#alive(call);
     return await this.#engine.exclusive(async () => {
@@ -246,10 +258,10 @@ export class FlashFFTConvStream {
    * @throws InvalidArgumentError, BackendError.
    */
   async *convolve(
-    source: AsyncIterable<Tensor | StreamPiece> | Iterable<Tensor | StreamPiece>,
-  ): AsyncGenerator<SampleArray, void, undefined> {
+    source: AsyncIterable<Tensor<D> | StreamPiece<D>> | Iterable<Tensor<D> | StreamPiece<D>>,
+  ): AsyncGenerator<NewArray<StoredArray<D>>, void, undefined> {
     checkSource(source, "stream.convolve");
-    let rest: SampleArray | undefined;
+    let rest: NewArray<StoredArray<D>> | undefined;
     try {
       for await (const piece of source) {
         const y = await this.process(piece);
@@ -266,9 +278,9 @@ export class FlashFFTConvStream {
    * A Web Stream of pieces in, outputs out. Where it ends before the input does, by a cancelled reader, an aborted writer
    * or an error, the stream stands at its beginning again.
    */
-  transform(): TransformStream<Tensor | StreamPiece, SampleArray> {
+  transform(): TransformStream<Tensor<D> | StreamPiece<D>, NewArray<StoredArray<D>>> {
     return webStream({
-      process: (piece: Tensor | StreamPiece) => this.process(piece),
+      process: (piece: Tensor<D> | StreamPiece<D>) => this.process(piece),
       flush: () => this.flush(),
       abandon: () => this.#abandon(),
     });
@@ -296,7 +308,11 @@ export class FlashFFTConvStream {
   }
 
   /** Convolve `n` samples of each row: the rows of outputs that they complete, those before the first one dropped. */
-  async #feed(inputs: readonly Float32Array[], n: number, call: string): Promise<Float32Array> {
+  async #feed(
+    inputs: readonly Float32Array[],
+    n: number,
+    call: string,
+  ): Promise<NewArray<Float32Array>> {
     const hop = this.blockLength;
     const done = Math.floor((this.#pending + n) / hop);
     const early = Math.max(0, this.#ahead - this.#blocks * hop);
@@ -329,7 +345,7 @@ export class FlashFFTConvStream {
   }
 
   /** Gates, skip and storage of rows of outputs that are due. */
-  #finish(y: Float32Array): SampleArray {
+  #finish(y: NewArray<Float32Array>): NewArray<StoredArray<D>> {
     const count = y.length / this.#rows;
     this.#sent += count;
     const gates = this.#gated ? this.#gates.shift(count) : undefined;
@@ -342,7 +358,13 @@ export class FlashFFTConvStream {
       const skip = this.#skip?.[r % this.#shape.channels] ?? 0;
       if (input) for (let i = 0; i < count; i++) row[i]! += skip * input[i]!;
     }
-    return this.#options.dtype === "float32" ? y : encode(y, this.#options.dtype);
+    return this.#stored(y);
+  }
+
+  /** Outputs in the stream's type; float32 ones are that already. */
+  #stored(y: NewArray<Float32Array>): NewArray<StoredArray<D>> {
+    const { dtype } = this.#options;
+    return (dtype === "float32" ? y : encode(y, dtype)) as NewArray<StoredArray<D>>;
   }
 
   #alive(call: string): void {
@@ -380,7 +402,10 @@ export class FlashFFTConvStream {
 }
 
 /** A piece with the names of what it has. */
-function named(piece: Tensor | StreamPiece, call: string): StreamPiece {
+function named<D extends Dtype>(
+  piece: Tensor<D> | StreamPiece<D>,
+  call: string,
+): StreamPiece<Dtype> {
   if (ArrayBuffer.isView(piece) || "data" in piece) return { u: piece };
   known(piece, pieceNames, call, "the piece");
   return piece;

@@ -1,6 +1,6 @@
 /** Times the planner's best plans for a problem, whatever the backend, and finds the fastest. */
 
-import { decode, encode } from "../dtype.ts";
+import { type Dtype, decode, encode } from "../dtype.ts";
 import { BackendError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import { oracleForward } from "../math/oracle.ts";
@@ -110,7 +110,7 @@ function checkOf(problem: Problem, { frequencies }: ProblemOptions) {
   const u = encode(normalSamples(source, checkedRows * length), dtype);
   const k = Float32Array.from(normalSamples(source, kernelLength));
   const exact = answerOf(problem, frequencies, decode(u, dtype), k);
-  return async (conv: FlashFFTConv, plan: string): Promise<string | undefined> => {
+  return async (conv: FlashFFTConv<Dtype>, plan: string): Promise<string | undefined> => {
     const actual = await conv.forward(u, k);
     const bound = planBound("y", problem, checkedRows, plan);
     const rowLength = outputLength;
@@ -125,7 +125,7 @@ export async function timePlans(
   onPlan: (plan: string, fraction: number) => void,
 ): Promise<TunedPlan & { readonly rows: number; readonly threads: number }> {
   const { batch, channels } = options;
-  const open = (plan?: string): Promise<FlashFFTConv> =>
+  const open = (plan?: string): Promise<FlashFFTConv<Dtype>> =>
     FlashFFTConv.createFor({ ...options, ...(plan === undefined ? {} : { plan }) }, "tune");
   // The planner's own object lends the arrays of all calls.
   const planned = await open();
@@ -181,11 +181,11 @@ export async function timePlans(
 /** A plan's answer checked and its call timed, while no other plan's object is there. */
 async function timedAlone(
   { plan, predictedMs }: PlanPrediction,
-  open: (plan: string) => Promise<FlashFFTConv>,
-  check: (conv: FlashFFTConv, plan: string) => Promise<string | undefined>,
+  open: (plan: string) => Promise<FlashFFTConv<Dtype>>,
+  check: (conv: FlashFFTConv<Dtype>, plan: string) => Promise<string | undefined>,
   timing: CallTiming,
 ): Promise<TimedPlan> {
-  let conv: FlashFFTConv | undefined;
+  let conv: FlashFFTConv<Dtype> | undefined;
   try {
     conv = await open(plan);
     const failure = await check(conv, plan);
@@ -203,9 +203,9 @@ async function timedAlone(
 /** Objects of all plans, or of none. */
 async function openAll(
   plans: readonly TimedPlan[],
-  open: (plan: string) => Promise<FlashFFTConv>,
-): Promise<FlashFFTConv[]> {
-  const convs: FlashFFTConv[] = [];
+  open: (plan: string) => Promise<FlashFFTConv<Dtype>>,
+): Promise<FlashFFTConv<Dtype>[]> {
+  const convs: FlashFFTConv<Dtype>[] = [];
   try {
     for (const { plan } of plans) convs.push(await open(plan));
     return convs;

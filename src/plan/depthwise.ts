@@ -55,7 +55,7 @@ export interface DepthwiseProblem {
 }
 
 /** What a problem is made from. */
-export interface DepthwiseProblemOptions {
+export interface DepthwiseProblemOptions<D extends Dtype = Dtype> {
   /** H: channels, 1 … 1,048,576. */
   readonly channels: number;
   /** K: taps of each channel's filter, 1 … 256. */
@@ -65,7 +65,7 @@ export interface DepthwiseProblemOptions {
   /** `BHL` by default. */
   readonly layout?: Layout;
   /** Storage of x, y and the state; `float32` by default. */
-  readonly dtype?: Dtype;
+  readonly dtype?: D;
 }
 
 /**

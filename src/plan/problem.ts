@@ -28,7 +28,7 @@ export const modes: readonly Mode[] = ["causal", "circular", "bidirectional", "f
 export const maxLength = 16_777_216;
 
 /** A checked problem: shapes without the batch. */
-export interface Problem {
+export interface Problem<D extends Dtype = Dtype> {
   /** Which convolution. */
   readonly mode: Mode;
   /** L: samples of one input row. */
@@ -38,7 +38,7 @@ export interface Problem {
   /** N of the circular mode; for the others the length is implied and this is 0. */
   readonly period: number;
   /** Storage of u, y and the gates. */
-  readonly dtype: Dtype;
+  readonly dtype: D;
   /** Samples of one output row. */
   readonly outputLength: number;
   /** What the kernel keeps of its spectrum; all of it where absent. */
@@ -51,7 +51,7 @@ export interface Problem {
 }
 
 /** What a problem is made from. */
-export interface ProblemOptions {
+export interface ProblemOptions<D extends Dtype = Dtype> {
   /** Which convolution; `causal` by default. */
   readonly mode?: Mode;
   /** L: samples of one input row, 1 … 16,777,216. */
@@ -61,7 +61,7 @@ export interface ProblemOptions {
   /** N of the circular mode, at least L and K; max(L, K) by default. */
   readonly period?: number;
   /** Storage of u, y and the gates; `float32` by default. */
-  readonly dtype?: Dtype;
+  readonly dtype?: D;
   /**
    * Frequencies that the kernel keeps; by default all. The result is irfft(mask · rfft(k) · rfft(u)) over N samples, with
    * u followed by zeros and every tap that the mode uses at its lag modulo N. What feeds masked bins alone is left out:
@@ -80,13 +80,13 @@ export const problemNames: readonly string[] = [
  * @param longest L may not exceed this; a stream's may be any.
  * @throws InvalidArgumentError naming `call`.
  */
-export function createProblem(
-  options: ProblemOptions,
+export function createProblem<D extends Dtype = "float32">(
+  options: ProblemOptions<D>,
   call: string,
   longest: number = maxLength,
-): Problem {
+): Problem<D> {
   checkOptions(options, call, "options", "Pass { length: L }.");
-  const { mode = "causal", dtype = "float32" } = options;
+  const { mode = "causal", dtype = "float32" as D } = options;
   oneOf(call, "mode", mode, modes);
   oneOf(call, "dtype", dtype, dtypes);
   const length = integer(call, "length", options.length, 1, longest);

@@ -1,6 +1,6 @@
 /** What users may do with the object: kept kernels, arrays of their own, shapes, calls in parallel, disposal. */
 import { describe, expect, test } from "vitest";
-import { decode, dtypes, encode } from "../../src/dtype.ts";
+import { type Dtype, decode, dtypes, encode } from "../../src/dtype.ts";
 import {
   convolve,
   FlashFFTConv,
@@ -343,7 +343,7 @@ describe("the object", () => {
     });
 
     test("await using disposes too", async () => {
-      let kept: FlashFFTConv;
+      let kept: FlashFFTConv<Dtype>;
       {
         await using conv = await open({ length: 10 });
         kept = conv;

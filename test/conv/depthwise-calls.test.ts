@@ -11,7 +11,9 @@ import { expectSameBits } from "../support/close.ts";
 
 const simd = { instructions: "simd", threads: 1 } as const;
 
-function create(options: Partial<FlashDepthwiseConv1dOptions>): Promise<FlashDepthwiseConv1d> {
+function create(
+  options: Partial<FlashDepthwiseConv1dOptions<"float32">>,
+): Promise<FlashDepthwiseConv1d> {
   return FlashDepthwiseConv1d.create({ channels: 2, kernelLength: 4, ...simd, ...options });
 }
 

@@ -48,14 +48,14 @@ interface OnGpu extends Disposable {
   forward<T extends Tensor | GpuTensor>(
     x: T,
     weight: Tensor | GpuTensor,
-    options?: DepthwiseForwardOptions,
+    options?: DepthwiseForwardOptions<Dtype>,
     out?: readonly GpuTensor[],
   ): Promise<T extends GpuTensor ? GpuTensor[] : SampleArray[]>;
   backward<T extends Tensor | GpuTensor>(
     dy: readonly T[],
     x: T,
     weight: Tensor | GpuTensor,
-    options: DepthwiseBackwardOptions,
+    options: DepthwiseBackwardOptions<Dtype>,
   ): Promise<T extends GpuTensor ? GpuDepthwiseGradients : DepthwiseGradients>;
 }
 
@@ -89,7 +89,7 @@ async function createFor(c: DepthwiseCase, device?: GPUDevice): Promise<OnGpu> {
   };
 }
 
-function common(conv: FlashDepthwiseConv1d | FlashHyenaProjections) {
+function common(conv: FlashDepthwiseConv1d<Dtype> | FlashHyenaProjections<Dtype>) {
   return {
     device: conv.device,
     instructions: conv.instructions,
@@ -222,7 +222,7 @@ describe.skipIf(!onGpu)("refusals and resources", () => {
       [
         async () => {
           using cpu = await FlashDepthwiseConv1d.create({ channels: 4, kernelLength: 4 });
-          await cpu.forward(inputs.x, inputs.weight, { encoder });
+          await cpu.forward(inputs.x as Float32Array, inputs.weight as Float32Array, { encoder });
         },
         /an encoder needs backend 'webgpu'/,
       ],

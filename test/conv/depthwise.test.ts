@@ -327,9 +327,9 @@ describeBackends(
         ...{ channels: 3 * channels, kernelLength: 3 },
         ...options,
       });
-      const z = await filter.forward(inputs.x, inputs.weight, { bias: inputs.options.bias });
-      const third = (i: number) =>
-        (z as Float32Array).slice(i * channels * length, (i + 1) * channels * length);
+      const [x, weight, bias] = [inputs.x, inputs.weight, inputs.options.bias] as Float32Array[];
+      const z = await filter.forward(x!, weight!, { bias });
+      const third = (i: number) => z.slice(i * channels * length, (i + 1) * channels * length);
       const separate = await long.forward(third(2), k, { pregate: third(1), postgate: third(0) });
       expectClose(y, Float64Array.from(separate as Float32Array), {
         ...{ rowLength: length, bound: 1e-6 },

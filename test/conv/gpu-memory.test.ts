@@ -1,6 +1,7 @@
 /** A GPU that runs out of memory, at every buffer that a call asks for: a typed error, nothing leaks, and the object goes on. */
 import { describe, expect, test } from "vitest";
 import { storageBuffer } from "../../src/backend/webgpu.ts";
+import type { Dtype } from "../../src/dtype.ts";
 import { BackendError, FlashFFTConv } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
@@ -68,7 +69,11 @@ async function refuseEach(device: GPUDevice, work: (attempt: Attempt) => Promise
 }
 
 /** Calls of an object, and more buffers than these are needed for each. */
-const calls: readonly (readonly [string, (conv: FlashFFTConv) => Promise<unknown>, number])[] = [
+const calls: readonly (readonly [
+  string,
+  (conv: FlashFFTConv<Dtype>) => Promise<unknown>,
+  number,
+])[] = [
   ["a kept kernel", (conv) => conv.prepareKernel(k), 0],
   ["forward", (conv) => conv.forward(u, k, inputs.options), 2],
   ["backward", (conv) => conv.backward(dy, u, k, inputs.options), 4],

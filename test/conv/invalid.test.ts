@@ -5,14 +5,19 @@ import {
   type BackwardOptions,
   convolve,
   type ErrorParts,
+  FlashDepthwiseConv1d,
   FlashFFTConv,
   FlashFFTConvError,
   type FlashFFTConvOptions,
+  FlashFFTConvStream,
+  FlashHyenaProjections,
   type ForwardOptions,
   InvalidArgumentError,
+  PreparedKernel,
+  sparsifyKernel,
 } from "../../src/index.ts";
 import { describeBackends } from "../support/backends.ts";
-import { expectClose } from "../support/close.ts";
+import { expectClose, expectSameBits } from "../support/close.ts";
 
 /** The error that `action` throws or rejects with: typed, its four parts filled and in its message. */
 async function refusal(action: () => unknown): Promise<ErrorParts & { message: string }> {
@@ -71,6 +76,7 @@ describe("FlashFFTConv.create refuses", () => {
     ["workspaceBytes NaN", { length: 8, workspaceBytes: Number.NaN }, /workspaceBytes/],
     ["device null", { length: 8, device: null }, /device.*null/],
     ["a device on the CPU", { length: 8, backend: "cpu", device: {} }, /device belongs to a GPU/],
+    ["a misspelt length", { len: 64 }, /may have mode, length.*got "len"/],
     ["an option that there is not", { length: 8, lenght: 9 }, /may have mode.*got "lenght"/],
   ];
   test.each(cases)("%s", async (_, options, message) => {
@@ -87,7 +93,9 @@ describe("convolve refuses", () => {
     ["an empty kernel", () => convolve(u, new Float32Array(0))],
     ["channels that do not divide", () => convolve(u, k, { channels: 2 })],
     ["channels NaN", () => convolve(u, k, { channels: Number.NaN })],
-    ["a plain array", () => convolve(any([1, 2, 3]), k)],
+    ["a list in a list", () => convolve(any([[1, 2, 3]]), k)],
+    ["a hole in a list", () => convolve(any([1, undefined, 3]), k)],
+    ["an array of bytes", () => convolve(any(new Uint8Array(8)), k)],
     ["an unknown mode", () => convolve(u, k, { mode: any("valid") })],
     ["options null", () => convolve(u, k, any(null))],
     ["skip in mode full", () => convolve(u, k, { skip: new Float32Array(1) })],
@@ -414,6 +422,82 @@ describeBackends(
 test("more memory than there is is an error of the backend, where none is shared too", async () => {
   using conv = await FlashFFTConv.create({ length, instructions: "javascript" });
   expect(() => conv.allocateInput(2 ** 31, 2 ** 31)).toThrow(BackendError);
+});
+
+test.each([
+  [FlashFFTConv, "FlashFFTConv"],
+  [FlashFFTConvStream, "FlashFFTConvStream"],
+  [FlashDepthwiseConv1d, "FlashDepthwiseConv1d"],
+  [FlashHyenaProjections, "FlashHyenaProjections"],
+])("new %o says to use create", async (type, name) => {
+  const Kind = type as unknown as new (...parts: unknown[]) => unknown;
+  for (const given of [[], [{ length: 4 }], [samples(), { channels: 2 }]]) {
+    const error = await refusal(() => new Kind(...given));
+    expect(error.call).toBe(`new ${name}`);
+    expect(error.remedy).toContain(`await ${name}.create(`);
+  }
+});
+
+test("new PreparedKernel says to use prepareKernel", async () => {
+  const Kind = PreparedKernel as unknown as new (...parts: unknown[]) => unknown;
+  expect((await refusal(() => new Kind(3))).remedy).toContain("conv.prepareKernel(k)");
+});
+
+describe("tensors of other libraries", () => {
+  // As tf.Tensor has them: samples come from methods, the shape from a property.
+  const tensorflow = {
+    ...{ shape: [batch, channels, length], data: async () => samples(), dataSync: () => samples() },
+    dataToGPU: () => ({ buffer: {} }),
+  };
+  // As ort.Tensor on a GPU: `data` throws.
+  const onGpu = {
+    ...{ dims: [batch, channels, length], location: "gpu-buffer", gpuBuffer: {} },
+    get data(): Float32Array {
+      throw new Error("The data is not on CPU.");
+    },
+  };
+  const refused: [string, unknown, RegExp][] = [
+    ["a tf.Tensor", tensorflow, /got a tf\.Tensor\. .*tensor\.data\(\).*tensor\.dataToGPU\(\)/],
+    ["a tensor of ONNX Runtime on a GPU", onGpu, /"gpu-buffer"\. .*getData\(\).*gpuBuffer/],
+  ];
+  test.each(refused)("%s is refused in one line that says what to pass", async (_, given, said) => {
+    using conv = await FlashFFTConv.create({ length, threads: 1 });
+    using short = await FlashDepthwiseConv1d.create({ channels, kernelLength: 4, threads: 1 });
+    using stream = await FlashFFTConvStream.create(samples(5), { threads: 1 });
+    const calls = [
+      () => conv.forward(any(given), taps()),
+      () => conv.forward(samples(), any(given)),
+      () => conv.prepareKernel(any(given)),
+      () => conv.forward(samples(), taps(), { pregate: any(given) }),
+      () => conv.forward(samples(), taps(), { out: any(given) }),
+      () => conv.backward(any(given), samples(), taps()),
+      () => convolve(any(given), taps()),
+      () => short.forward(any(given), samples(12)),
+      () => short.forward(samples(), any(given)),
+      () => stream.process(any(given)),
+      () => FlashFFTConvStream.create(any(given)),
+      () => sparsifyKernel(any(given), { length, frequencies: { band: [0, 0.1] } }),
+    ];
+    for (const call of calls) {
+      const { message } = await refusal(call);
+      expect(message).toMatch(said);
+      expect(message).not.toContain("\n");
+    }
+  });
+
+  test("{ data, dims } of ONNX Runtime is { data, shape }", async () => {
+    using conv = await FlashFFTConv.create({ length, threads: 1 });
+    const u = Float32Array.from({ length: 96 }, (_, i) => Math.sin(i));
+    const k = { type: "float32", data: taps(), dims: [channels, length], location: "cpu" };
+    const x = { type: "float32", data: u, dims: [batch, channels, length], location: "cpu" };
+    expectSameBits(await conv.forward(x, k), await conv.forward(u, taps()));
+    const wrong = { data: u, dims: [channels, batch, length] };
+    expect((await refusal(() => conv.forward(wrong, k))).message).toContain("[3, 2, 16]");
+    using short = await FlashDepthwiseConv1d.create({ channels, kernelLength: 4, threads: 1 });
+    const weight = { data: samples(12), dims: [channels, 1, 4] };
+    const y = await short.forward(x, weight);
+    expect(y.length).toBe(96);
+  });
 });
 
 test("errors are told apart by class, and all are of one family", async () => {

@@ -3,7 +3,7 @@ import { describe, expect, test, vi } from "vitest";
 import type { CpuSettings } from "../../src/backend/cpu.ts";
 import { openCpu } from "../../src/backend/cpu.ts";
 import { Arena } from "../../src/backend/memory.ts";
-import { bytesPerSample } from "../../src/dtype.ts";
+import { bytesPerSample, type Dtype } from "../../src/dtype.ts";
 import type { FlashFFTConv } from "../../src/index.ts";
 import type { Problem, ProblemOptions } from "../../src/plan/problem.ts";
 import { describeBackends, onCpu } from "../support/backends.ts";
@@ -77,7 +77,7 @@ describe("above inputs and outputs: the spectrum of k and four transforms a thre
       const { threads } = setting;
 
       /** The bar for a call, with `rows` bytes of staging granted to each thread. */
-      const bar = (conv: FlashFFTConv, channels: number, rows: number) => {
+      const bar = (conv: FlashFFTConv<Dtype>, channels: number, rows: number) => {
         const { transformBytes } = conv.memory();
         // The bar's own unit is checked first: a transform declared too large would buy room for anything.
         expect(transformBytes).toBeGreaterThan(0);
@@ -87,7 +87,7 @@ describe("above inputs and outputs: the spectrum of k and four transforms a thre
       };
 
       /** What staging may take of short rows, where four transforms are less than it needs to be quick. */
-      const shortRows = (conv: FlashFFTConv) =>
+      const shortRows = (conv: FlashFFTConv<Dtype>) =>
         4 * conv.memory().transformBytes < stagingFloor ? stagingFloor : 0;
 
       // One thread lends from another, shared memory, to which the object moves: counted below by itself.

@@ -1,6 +1,13 @@
 /** Rows are independent: nothing in one row reaches another, whatever is packed or vectorised together. */
 import { describe, expect, test } from "vitest";
-import { type Dtype, decode, encode, type SampleArray } from "../../src/dtype.ts";
+import {
+  type Dtype,
+  decode,
+  encode,
+  type NewArray,
+  type SampleArray,
+  type StoredArray,
+} from "../../src/dtype.ts";
 import type { FlashFFTConv } from "../../src/index.ts";
 import { oracleBackward, oracleForward } from "../../src/math/oracle.ts";
 import { createProblem, type Problem } from "../../src/plan/problem.ts";
@@ -28,7 +35,7 @@ function spoil(
   dtype: Dtype,
   row: number,
   change: (value: number, n: number) => number,
-): { stored: SampleArray; exact: Float64Array } {
+): { stored: NewArray<StoredArray>; exact: Float64Array } {
   const values = decode(stored, dtype);
   const length = values.length / rows;
   rowOf(values, row, length).set(rowOf(values, row, length).map(change));
@@ -86,7 +93,7 @@ function spoilInput(
   };
 }
 
-async function checkRows(conv: FlashFFTConv, spoilt: SpoiltCase): Promise<void> {
+async function checkRows(conv: FlashFFTConv<Dtype>, spoilt: SpoiltCase): Promise<void> {
   const { problem, u, k, dy, options, row, poisoned } = spoilt;
   const { dtype } = problem;
   const rule = { count: rows, dtype, bound: forwardBar(problem) };

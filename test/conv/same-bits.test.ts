@@ -76,7 +76,7 @@ function inputsOf(
 
 /** The inputs in memory that the object lends. */
 function lent(
-  conv: FlashFFTConv,
+  conv: FlashFFTConv<Dtype>,
   { u, dy, options }: ReturnType<typeof inputsOf>,
   batch: number,
   channels: number,

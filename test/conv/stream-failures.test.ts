@@ -2,6 +2,7 @@
 import { describe, expect, test, vi } from "vitest";
 import { CpuBackend } from "../../src/backend/cpu.ts";
 import { WebGpuBackend } from "../../src/backend/webgpu.ts";
+import type { Dtype } from "../../src/dtype.ts";
 import {
   BackendError,
   FlashFFTConv,
@@ -23,7 +24,7 @@ const options = { kernelLength, blockLength, channels: 2 };
 describeBackends(
   "a stream",
   (_, { options: setting }) => {
-    const open = () => FlashFFTConvStream.create(inputs.k, { ...options, ...setting });
+    const open = () => FlashFFTConvStream.create<Dtype>(inputs.k, { ...options, ...setting });
 
     test.each([Number.NaN, Number.POSITIVE_INFINITY])(
       "keeps %d in its row and near its place",

@@ -49,7 +49,7 @@ describe("streams", () => {
         const { batch, channels } = inputs.exact;
         const { skip } = inputs.options;
         const shape = { batch, channels, ...(skip && { skip }) };
-        return FlashFFTConvStream.create(inputs.k, { ...options, ...shape, ...setting });
+        return FlashFFTConvStream.create<Dtype>(inputs.k, { ...options, ...shape, ...setting });
       };
 
       test("over random modes, kernels, gates, blocks and cuttings, which do not change a bit", async () => {
@@ -127,7 +127,7 @@ describe("streams", () => {
         const problem = createProblem({ length: 3000, kernelLength: 100, mode: "full" }, "test");
         const inputs = drawInputs(problem, { pregate: true }, 7);
         using stream = await open(inputs, { mode: "full", kernelLength: 100 });
-        const source = new ReadableStream<StreamPiece>({
+        const source = new ReadableStream<StreamPiece<Dtype>>({
           start(controller) {
             for (const piece of cut(inputs, [500, 77])) controller.enqueue(piece);
             controller.close();
@@ -144,7 +144,7 @@ describe("streams", () => {
         const other = drawInputs(problem, {}, 10).u;
         const options = { kernelLength: 700, blockLength: 128 };
 
-        const giveUp: readonly [string, (stream: FlashFFTConvStream) => Promise<void>][] = [
+        const giveUp: readonly [string, (stream: FlashFFTConvStream<Dtype>) => Promise<void>][] = [
           [
             "break",
             async (stream) => {
@@ -197,7 +197,7 @@ describe("streams", () => {
           [
             "a piece refused in a Web Stream",
             async (stream) => {
-              const source = new ReadableStream<SampleArray>({
+              const source = new ReadableStream<SampleArray | StreamPiece<Dtype>>({
                 start(controller) {
                   controller.enqueue(other);
                   controller.enqueue(new Uint16Array(3));
@@ -247,7 +247,7 @@ describe("streams", () => {
         const none = new Uint16Array(0);
         expect(await stream.process(none)).toEqual(none);
         expect(await stream.process({ u: { data: none, shape: [2, 3, 0] } })).toEqual(none);
-        const source = function* (): Generator<SampleArray | StreamPiece> {
+        const source = function* (): Generator<SampleArray | StreamPiece<Dtype>> {
           yield none;
           for (const { u, postgate } of cut(inputs, [250])) {
             const shape = [2, 3, u.length / 6];
@@ -290,6 +290,23 @@ describe("streams", () => {
   });
 });
 
+test("a stream takes K from its kernel", async () => {
+  const taps = Float32Array.from({ length: 30 }, (_, i) => 1 / (i + 1));
+  const u = Float32Array.from({ length: 200 }, (_, i) => Math.sin(i));
+  using told = await FlashFFTConvStream.create(taps, { channels: 2, kernelLength: 15 });
+  const want = [await told.process(u), await told.flush()];
+  const shaped = { data: taps, shape: [2, 15] };
+  for (const k of [taps, shaped, { data: taps, dims: [2, 15] }]) {
+    using stream = await FlashFFTConvStream.create(k, { channels: 2 });
+    expect([await stream.process(u), await stream.flush()]).toEqual(want);
+  }
+  using mono = await FlashFFTConvStream.create(taps);
+  expect((await mono.process(u)).length + (await mono.flush()).length).toBe(200);
+  const odd = FlashFFTConvStream.create(taps, { channels: 4 });
+  await expect(odd).rejects.toBeInstanceOf(InvalidArgumentError);
+  await expect(odd).rejects.toThrow(/k must divide into 4 rows.*Float32Array\(30\)/);
+});
+
 describe("streams refuse", () => {
   const k = new Float32Array(10);
   const bad: readonly [string, object, RegExp][] = [
@@ -311,8 +328,8 @@ describe("streams refuse", () => {
   });
 
   test("options that are none", async () => {
-    const made = FlashFFTConvStream.create(k, undefined as unknown as StreamOptions);
-    await expect(made).rejects.toThrow(/options must be an object.*Pass \{ kernelLength: K \}/);
+    const made = FlashFFTConvStream.create(k, null as unknown as StreamOptions);
+    await expect(made).rejects.toThrow(/options must be an object.*Pass \{ channels: H \}/);
   });
 
   test("taps and pieces of another shape", async () => {

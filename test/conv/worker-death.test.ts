@@ -1,7 +1,7 @@
 /** Worker threads that end while the object lives: a typed error or the right answer, never a hang. */
 import { describe, expect, test } from "vitest";
 import { openCpu } from "../../src/backend/cpu.ts";
-import { BackendError, type FlashFFTConv } from "../../src/index.ts";
+import { BackendError, type SampleArray } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/problem.ts";
 import { describeBackends, onCpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs, type Inputs } from "../support/cases.ts";
@@ -82,7 +82,7 @@ function settled(): Promise<void> {
 }
 
 async function answerOrBackendError(
-  call: ReturnType<FlashFFTConv["forward"]>,
+  call: Promise<SampleArray>,
   { problem, y }: Inputs,
 ): Promise<void> {
   const outcome = await call.then(

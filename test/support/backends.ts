@@ -4,6 +4,7 @@
  * run on the CPU's configurations; with `TEST_BACKENDS=webgpu`, in a process with a Vulkan driver to itself, on WebGPU's.
  */
 import { describe, test } from "vitest";
+import type { Dtype } from "../../src/dtype.ts";
 import { FlashFFTConv, type FlashFFTConvOptions, UnsupportedError } from "../../src/index.ts";
 
 /** One way to run the library. */
@@ -76,7 +77,7 @@ export const configurations: readonly BackendConfiguration[] = onGpu
   : cpuConfigurations;
 
 /** What a configuration's test body gets: `FlashFFTConv.create` with the configuration filled in. */
-export type Open = (options: FlashFFTConvOptions) => Promise<FlashFFTConv>;
+export type Open = (options: FlashFFTConvOptions<Dtype>) => Promise<FlashFFTConv<Dtype>>;
 
 /** Which configurations a group of bodies runs on. */
 export interface Selection {

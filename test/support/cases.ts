@@ -1,5 +1,12 @@
 /** Random inputs of a problem, as stored and in float64, and the comparison of a call's results with the oracle. */
-import { type Dtype, decode, encode, type SampleArray } from "../../src/dtype.ts";
+import {
+  type Dtype,
+  decode,
+  encode,
+  type NewArray,
+  type SampleArray,
+  type StoredArray,
+} from "../../src/dtype.ts";
 import type { FlashFFTConv, Gradients } from "../../src/index.ts";
 import {
   type OracleGradients,
@@ -25,14 +32,14 @@ export interface CallShape {
 }
 
 /** Inputs of forward and backward: what the library is given and, exactly the same numbers, what the oracle is. */
-export interface Inputs {
-  readonly problem: Problem;
-  readonly u: SampleArray;
+export interface Inputs<D extends Dtype = Dtype> {
+  readonly problem: Problem<D>;
+  readonly u: NewArray<StoredArray<D>>;
   readonly k: Float32Array;
-  readonly dy: SampleArray;
+  readonly dy: NewArray<StoredArray<D>>;
   readonly options: {
-    readonly pregate?: SampleArray;
-    readonly postgate?: SampleArray;
+    readonly pregate?: NewArray<StoredArray<D>>;
+    readonly postgate?: NewArray<StoredArray<D>>;
     readonly skip?: Float32Array;
   };
   readonly exact: OracleInputs & { readonly dy: Float64Array };
@@ -52,21 +59,25 @@ export function gateCombinations(problem: Pick<Problem, "mode">): CallShape[] {
 }
 
 /** Unit-scale random inputs, rounded to the problem's storage. */
-export function drawInputs(problem: Problem, shape: CallShape, seed: number): Inputs {
+export function drawInputs<D extends Dtype>(
+  problem: Problem<D>,
+  shape: CallShape,
+  seed: number,
+): Inputs<D> {
   const { batch = 1, channels = 1 } = shape;
   const { length, kernelLength, outputLength, dtype } = problem;
   const rows = batch * channels;
-  const draw = (count: number, part: number, storage: Dtype, size = 1): SampleArray =>
+  const draw = <S extends Dtype>(count: number, part: number, storage: S, size = 1) =>
     encode(
       normal(count, seed * 8 + part).map((x) => size * x),
       storage,
     );
   const u = draw(rows * length, 0, dtype, shape.sizes?.u);
-  const k = draw(channels * kernelLength, 1, "float32", shape.sizes?.k) as Float32Array;
+  const k = draw(channels * kernelLength, 1, "float32", shape.sizes?.k);
   const dy = draw(rows * outputLength, 2, dtype);
   const pregate = shape.pregate ? draw(rows * length, 3, dtype) : undefined;
   const postgate = shape.postgate ? draw(rows * outputLength, 4, dtype) : undefined;
-  const skip = shape.skip ? (draw(channels, 5, "float32") as Float32Array) : undefined;
+  const skip = shape.skip ? draw(channels, 5, "float32") : undefined;
   const exact = {
     batch,
     channels,
@@ -122,7 +133,7 @@ const bfloat16Bar = 2e-3;
 const pointGradients = 1.5;
 
 /** The bar for y that points in fewer bits allow, or for gradients by a plan of their own; 0 where there are none. */
-function pointBar(conv: FlashFFTConv, { dtype }: Problem, gradients = false): number {
+function pointBar(conv: FlashFFTConv<Dtype>, { dtype }: Problem, gradients = false): number {
   const { chosen, gradientPlan = chosen.plan } = conv.explain();
   const plan = parsePasses(gradients ? gradientPlan : chosen.plan);
   const format = plan ? barFormat(plan, dtype) : "float32";
@@ -140,7 +151,7 @@ export type Reference =
 
 /** Run forward and hold it to the bars. */
 export async function checkForward(
-  conv: FlashFFTConv,
+  conv: FlashFFTConv<Dtype>,
   inputs: Inputs,
   reference: Reference = "terms",
 ): Promise<SampleArray> {
@@ -158,10 +169,10 @@ export async function checkForward(
 
 /** Run backward and hold every gradient to the bars. */
 export async function checkBackward(
-  conv: FlashFFTConv,
+  conv: FlashFFTConv<Dtype>,
   inputs: Inputs,
   reference: Reference = "terms",
-): Promise<Gradients> {
+): Promise<Gradients<SampleArray>> {
   const { problem, exact } = inputs;
   const actual = await conv.backward(inputs.dy, inputs.u, inputs.k, inputs.options);
   const expected = inputs.gradients();

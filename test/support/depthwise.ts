@@ -1,6 +1,7 @@
 /** Random short convolutions: inputs as stored and in float64, what they must give, and how large the terms of that are. */
 import { type Dtype, decode, encode, type SampleArray } from "../../src/dtype.ts";
 import {
+  type DepthwiseGradients,
   FlashDepthwiseConv1d,
   FlashHyenaProjections,
   type Layout,
@@ -49,7 +50,7 @@ export interface OpenConv extends Disposable {
   allocateInput(batch: number, length: number): SampleArray;
   allocateOutput(batch: number, length: number): SampleArray;
   forward(inputs: DepthwiseInputs, out?: readonly SampleArray[]): Promise<SampleArray[]>;
-  backward(inputs: DepthwiseInputs): ReturnType<FlashDepthwiseConv1d["backward"]>;
+  backward(inputs: DepthwiseInputs): Promise<DepthwiseGradients<SampleArray>>;
 }
 
 /** Create the object of a case on a configuration. */
@@ -84,7 +85,7 @@ export async function openCase(
   };
 }
 
-function wrap(conv: FlashDepthwiseConv1d | FlashHyenaProjections) {
+function wrap(conv: FlashDepthwiseConv1d<Dtype> | FlashHyenaProjections<Dtype>) {
   return {
     problem: conv.problem,
     allocateInput: (batch: number, length: number) => conv.allocateInput(batch, length),

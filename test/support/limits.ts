@@ -1,6 +1,6 @@
 /** Calls under limits that the device of a test does not have. */
 import { WebGpuBackend } from "../../src/backend/webgpu.ts";
-import type { SampleArray } from "../../src/dtype.ts";
+import type { Dtype, SampleArray } from "../../src/dtype.ts";
 import type { FlashFFTConv } from "../../src/index.ts";
 import type { GpuCall, GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
 import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
@@ -58,7 +58,7 @@ export async function checkUnder(
       });
     },
   };
-  const conv = runner as unknown as FlashFFTConv;
+  const conv = runner as unknown as FlashFFTConv<Dtype>;
   await checkForward(conv, inputs as Inputs);
   await checkBackward(conv, inputs as Inputs);
   device.destroy();

@@ -1,5 +1,5 @@
 /** Sequences in pieces: cut, streamed, put together and held to the oracle. */
-import type { SampleArray } from "../../src/dtype.ts";
+import type { Dtype, SampleArray } from "../../src/dtype.ts";
 import type { FlashFFTConvStream, StreamPiece } from "../../src/index.ts";
 import { oracleForward } from "../../src/math/oracle.ts";
 import { forwardBar, type Inputs } from "./cases.ts";
@@ -33,7 +33,7 @@ export function joined(pieces: readonly SampleArray[], rows: number): Float32Arr
 export function* cut(
   { problem, u, options }: Inputs,
   sizes: readonly number[],
-): Generator<StreamPiece & { readonly u: SampleArray }> {
+): Generator<StreamPiece<Dtype> & { readonly u: SampleArray }> {
   const { length } = problem;
   for (let [from, i] = [0, 0]; from < length; i++) {
     const to = Math.min(length, from + sizes[i % sizes.length]!);
@@ -49,7 +49,7 @@ export function* cut(
 
 /** All outputs of inputs in pieces of the given sizes, and of the flush. */
 export async function streamed(
-  stream: FlashFFTConvStream,
+  stream: FlashFFTConvStream<Dtype>,
   inputs: Inputs,
   sizes: readonly number[],
 ): Promise<Float32Array> {

@@ -10,7 +10,7 @@ import type { FlashFFTConv } from "../../conv/conv.ts";
 import { GpuTiming } from "../../conv/gpu-timing.ts";
 import type { PreparedKernel } from "../../conv/prepared.ts";
 import { normalSamples, normalSource } from "../../conv/random.ts";
-import { decode, dtypes, encode } from "../../dtype.ts";
+import { type Dtype, decode, dtypes, encode } from "../../dtype.ts";
 import { oracleForward } from "../../math/oracle.ts";
 import { maxLength, type Problem } from "../../plan/problem.ts";
 import { type Command, exitCodes, shared, sharedChoices, type Values } from "../options.ts";
@@ -208,7 +208,7 @@ type Samples = Float32Array | Uint16Array;
 type Times = readonly [forward: number, backward: number | undefined];
 
 async function timeOnCpu(
-  conv: FlashFFTConv,
+  conv: FlashFFTConv<Dtype>,
   { u, kernel, out, gates, dy }: Operands,
   { budget }: Settings,
   onStep: (what: string) => void,
@@ -221,7 +221,7 @@ async function timeOnCpu(
 }
 
 async function timeOnGpu(
-  conv: FlashFFTConv,
+  conv: FlashFFTConv<Dtype>,
   { u, kernel, out, gates, dy }: Operands,
   { call, batch, channels, budget }: Settings,
   onStep: (what: string) => void,

@@ -189,7 +189,7 @@ function everyRow({ arrangement, problem }: Job): Slice {
 /** Convolve slice after slice; `take` gets the rows of y of each, in the order of the output file. */
 async function convolveSlices(
   job: Job,
-  conv: FlashFFTConv,
+  conv: FlashFFTConv<Dtype>,
   slices: readonly Slice[],
   context: Context,
   times: Times,
@@ -275,7 +275,7 @@ async function readRows(
 
 async function convolveToNpy(
   job: Job,
-  conv: FlashFFTConv,
+  conv: FlashFFTConv<Dtype>,
   context: Context,
   times: Times,
   write: (bytes: Uint8Array) => Promise<void>,
@@ -290,7 +290,7 @@ async function convolveToNpy(
 
 async function convolveToWav(
   job: Job,
-  conv: FlashFFTConv,
+  conv: FlashFFTConv<Dtype>,
   format: WavFormat,
   context: Context,
   times: Times,

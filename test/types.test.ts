@@ -1,0 +1,149 @@
+/**
+ * What a user's TypeScript makes of the package: every snippet of README and the guides, and .ci/types.ts, under `strict`, with
+ * and without exact optional properties, as every module resolution finds them. Needs `npm run build`.
+ */
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import ts from "typescript";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** What snippets leave to their reader. */
+const left = `
+  signal taps k skip weight bias weights packed block: Float32Array
+  u dy x pregate postgate: Rows
+  pieces blocks: Float32Array[]
+  B H L: number
+  play: (y: Float32Array) => void
+  source: ReadableStream<Float32Array>
+  buffer: GPUBuffer
+  conv: import("flashfftconv").FlashFFTConv
+  kernel: import("flashfftconv").PreparedKernel`;
+
+/** Names of a list like the one above, and their types. */
+const types = new Map(
+  left
+    .trim()
+    .split("\n")
+    .flatMap((line) => {
+      const [names, type] = line.trim().split(/: (.*)/s);
+      return names!.split(" ").map((name): [string, string] => [name, type!]);
+    }),
+);
+
+/** A snippet as a program: what it does not declare itself is declared before it. */
+function program(snippet: string): string {
+  const own = new Set(
+    [...snippet.matchAll(/(?:const|let) (?:\{([^}]*)\}|\[([^\]]*)\]|(\w+))/g)].flatMap(
+      ([, fields, items, name]) => (fields ?? items ?? name)!.split(/\W+/),
+    ),
+  );
+  const needed = [...types].filter(
+    ([name]) => !own.has(name) && new RegExp(`\\b${name}\\b`).test(snippet),
+  );
+  const declared = needed.map(([name, type]) => `declare const ${name}: ${type};`);
+  const rows = snippet.includes('dtype: "float16"') ? "Uint16Array" : "Float32Array";
+  return `type Rows = ${rows};\n${declared.join("\n")}\n${snippet}\nexport {};\n`;
+}
+
+/** The files of a user's project, by name. */
+function sources(): Map<string, string> {
+  const guides = readdirSync(join(root, "docs")).filter((file) => file.endsWith(".md"));
+  const files = new Map([["types.ts", readFileSync(join(root, ".ci/types.ts"), "utf8")]]);
+  for (const file of ["README.md", ...guides.map((name) => join("docs", name))]) {
+    const text = readFileSync(join(root, file), "utf8");
+    for (const [i, [, code]] of [...text.matchAll(/```(?:js|ts)\n(.*?)```/gs)].entries())
+      files.set(`${basename(file, ".md")}-${i + 1}.ts`, program(code!));
+  }
+  return files;
+}
+
+/** A project in a folder of its own, in whose node_modules the package is. */
+let folder: string;
+let files: string[];
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "flashfftconv-types-"));
+  mkdirSync(join(folder, "node_modules"));
+  symlinkSync(root, join(folder, "node_modules/flashfftconv"), "dir");
+  writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
+  const all = sources();
+  expect([...all.keys()].filter((name) => name.startsWith("README")).length).toBeGreaterThan(5);
+  for (const [name, text] of all) writeFileSync(join(folder, name), text);
+  files = [...all.keys()].map((name) => join(folder, name));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** Declarations of TypeScript's own libraries, parsed once. */
+const libraries = new Map<string, ts.SourceFile | undefined>();
+
+/** What the compiler says of programs: nothing, where all is well. */
+function complaints(programs: readonly string[], options: ts.CompilerOptions): string[] {
+  const host = ts.createCompilerHost(options);
+  const { getSourceFile } = host;
+  host.getSourceFile = (name, ...rest) => {
+    if (!/typescript\/lib\/lib\./.test(name)) return getSourceFile(name, ...rest);
+    const known = libraries.get(name) ?? getSourceFile(name, ...rest);
+    libraries.set(name, known);
+    return known;
+  };
+  const compiled = ts.createProgram(programs, options, host);
+  return ts.getPreEmitDiagnostics(compiled).map((d) => {
+    const { line } = d.file ? d.file.getLineAndCharacterOfPosition(d.start!) : { line: 0 };
+    const message = ts.flattenDiagnosticMessageText(d.messageText, "\n");
+    return `${d.file ? basename(d.file.fileName) : ""}:${line + 1}: ${message}`;
+  });
+}
+
+const { ModuleKind, ModuleResolutionKind: Resolution, ScriptTarget } = ts;
+const nodeNext = { module: ModuleKind.NodeNext, moduleResolution: Resolution.NodeNext };
+const exact = { exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true };
+const projects: readonly [string, ts.CompilerOptions][] = [
+  ["bundler", { module: ModuleKind.ESNext, moduleResolution: Resolution.Bundler, ...exact }],
+  ["node16", { module: ModuleKind.Node16, moduleResolution: Resolution.Node16, ...exact }],
+  ["nodenext", { ...nodeNext, ...exact }],
+  ["nodenext, optional properties may be undefined", nodeNext],
+  // TypeScript 6 has it still, with a warning.
+  [
+    "node10",
+    {
+      ...{ module: ModuleKind.ESNext, moduleResolution: Resolution.Node10 },
+      ...{ ignoreDeprecations: "6.0", ...exact },
+    },
+  ],
+];
+/** Our declarations are checked too, TypeScript's own are not; a project that has no types of Node's. */
+const strict: ts.CompilerOptions = {
+  ...{ strict: true, target: ScriptTarget.ES2022, noEmit: true, types: [] },
+  ...{ skipLibCheck: false, skipDefaultLibCheck: true },
+};
+const browser = ["lib.dom.d.ts", "lib.dom.asynciterable.d.ts"];
+
+test.each(projects)("snippets and uses compile: %s", (_, project) => {
+  const options = { ...project, ...strict, lib: ["lib.es2022.d.ts", ...browser] };
+  expect(complaints(files, options)).toEqual([]);
+});
+
+test("a Float16Array goes in and comes out where TypeScript knows it", () => {
+  const file = join(folder, "float16.ts");
+  writeFileSync(
+    file,
+    `import { FlashFFTConv } from "flashfftconv";
+     const conv = await FlashFFTConv.create({ length: 4, dtype: "float16" });
+     const y = await conv.forward(new Float16Array(4), new Float32Array(4));
+     export const fresh: Float16Array<ArrayBuffer> = y;
+     export const bits: Uint16Array<ArrayBuffer> = await conv.forward(new Uint16Array(4), y);`,
+  );
+  const options = { ...nodeNext, ...strict, lib: ["lib.es2025.d.ts", ...browser] };
+  expect(complaints([...files, file], options)).toEqual([]);
+});
