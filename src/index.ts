@@ -14,6 +14,7 @@ export type {
   DepthwiseForwardOptions,
   DepthwiseGradients,
   DepthwiseOptions,
+  DepthwiseWarmUp,
   FlashDepthwiseConv1dOptions,
   FlashHyenaProjectionsOptions,
   GpuDepthwiseGradients,
@@ -33,6 +34,7 @@ export type {
   GradientArrays,
   Gradients,
   MemoryUse,
+  WarmUp,
 } from "./conv/options.ts";
 export { PreparedKernel } from "./conv/prepared.ts";
 export { FlashHyenaProjections } from "./conv/projections.ts";

@@ -9,6 +9,7 @@ import { integer, oneOf } from "../plan/problem.ts";
 import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
 import {
   apart,
+  checkFlags,
   checkOptions,
   checkSizes,
   exactly,
@@ -29,6 +30,7 @@ import type {
   DepthwiseForwardOptions,
   DepthwiseGradients,
   DepthwiseOptions,
+  DepthwiseWarmUp,
 } from "./depthwise-options.ts";
 import type { DepthwiseRequest, DepthwiseRunner } from "./depthwise-runner.ts";
 
@@ -44,6 +46,9 @@ const optionNames = [
   ...["channels", "kernelLength", "padding", "layout", "dtype", "batch"],
   ...["backend", "device", "threads", "instructions"],
 ] as const;
+
+/** What `warmUp` is told of calls besides their rows. */
+const warmUpFlags = ["backward", "bias", "state"] as const;
 
 /** Optional operands of calls: backward may be given those of its forward call. */
 const operandNames = ["bias", "state", "stateOut", "dstateOut", "out", "encoder"] as const;
@@ -382,6 +387,18 @@ export class DepthwiseCore {
         dstate: handed(dstate, this.#shape(batch, packed, kernelLength - 1)),
       }),
     } as DepthwiseGradients;
+  }
+
+  async warmUp(calls: DepthwiseWarmUp): Promise<void> {
+    const call = this.#name("warmUp");
+    this.alive(call);
+    checkOptions(calls, call);
+    known(calls, ["length", "batch", ...warmUpFlags], call);
+    this.outputLength(calls.length, call);
+    const batch = integer(call, "batch", calls.batch ?? this.batch, 1, 2 ** 31);
+    checkFlags(calls, warmUpFlags, call);
+    if (calls.state) this.#streaming(call);
+    await this.runner.warmUp({ ...calls, batch }, call);
   }
 
   async submitted(): Promise<void> {

@@ -34,6 +34,20 @@ export interface FlashHyenaProjectionsOptions extends DepthwiseOptions {
   readonly pregate?: "first" | "second";
 }
 
+/** Calls that `warmUp` makes ready for. */
+export interface DepthwiseWarmUp {
+  /** Samples of a row. */
+  readonly length: number;
+  /** B; the object's by default. */
+  readonly batch?: number;
+  /** Gradients, rather than forward calls. */
+  readonly backward?: boolean;
+  /** With biases. */
+  readonly bias?: boolean;
+  /** With a state before the first sample and one behind the last, or the gradients of both. */
+  readonly state?: boolean;
+}
+
 /** Optional operands of a forward call. */
 export interface DepthwiseForwardOptions {
   /** (H), float32 or the dtype, in a GPU buffer float32: added to each channel's filter output. */

@@ -13,6 +13,7 @@ import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
   DepthwiseGradients,
+  DepthwiseWarmUp,
   FlashDepthwiseConv1dOptions,
   GpuDepthwiseGradients,
 } from "./depthwise-options.ts";
@@ -143,6 +144,14 @@ export class FlashDepthwiseConv1d {
     options: DepthwiseBackwardOptions = {},
   ): Promise<DepthwiseGradients | GpuDepthwiseGradients> {
     return this.#core.backward([{ name: "dy", tensor: dy }], x, weight, options);
+  }
+
+  /**
+   * Compile what calls of such rows need, so that the first has nothing left to compile: kernels on a GPU depend on the rows, which
+   * `create` does not know. On the CPU `create` has compiled forward calls of any rows, and gradients are left.
+   */
+  async warmUp(calls: DepthwiseWarmUp): Promise<void> {
+    await this.#core.warmUp(calls);
   }
 
   /**

@@ -159,3 +159,15 @@ export function pickThreads(
     remedy: "Serve the page with COOP: same-origin and COEP: require-corp, or set threads: 1.",
   });
 }
+
+/** Calls that `warmUp` makes ready for, by what they are given. */
+export interface WarmUp {
+  /** Gradients, rather than forward calls. */
+  readonly backward?: boolean;
+  /** With a pregate. */
+  readonly pregate?: boolean;
+  /** With a postgate. */
+  readonly postgate?: boolean;
+  /** With a skip weight. */
+  readonly skip?: boolean;
+}

@@ -11,6 +11,7 @@ import { checkOptions, known } from "./arguments.ts";
 import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
   DepthwiseGradients,
+  DepthwiseWarmUp,
   FlashHyenaProjectionsOptions,
   GpuDepthwiseGradients,
   GpuHyenaProjections,
@@ -162,6 +163,14 @@ export class FlashHyenaProjections {
       { name: "dpostgate", tensor: upstream.dpostgate },
     ];
     return await this.#core.backward(dy, x, weight, options);
+  }
+
+  /**
+   * Compile what calls of such rows need, so that the first has nothing left to compile: kernels on a GPU depend on the rows, which
+   * `create` does not know. On the CPU `create` has compiled forward calls of any rows, and gradients are left.
+   */
+  async warmUp(calls: DepthwiseWarmUp): Promise<void> {
+    await this.#core.warmUp(calls);
   }
 
   /**
