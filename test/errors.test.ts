@@ -1,6 +1,6 @@
 /** Values in messages: what was given, short enough to read. */
 import { describe, expect, test } from "vitest";
-import { show } from "../src/errors.ts";
+import { FileError, show } from "../src/errors.ts";
 import { createProblem } from "../src/plan/problem.ts";
 
 describe("a value in a message", () => {
@@ -19,8 +19,32 @@ describe("a value in a message", () => {
     [new Map(), "Map"],
     [Object.create(null), "an object"],
     [cycle, "{ n: 1, self: [Object] }"],
+    [
+      "\x1b[2J\x07\x9b\x7f\u202e\u2066\u2028",
+      '"\\u001b[2J\\u0007\\u009b\\u007f\\u202e\\u2066\\u2028"',
+    ],
+    [{ "\x1b": ["\x9b"] }, '{ \\u001b: ["\\u009b"] }'],
   ])("%o", (value, text) => {
     expect(show(value)).toBe(text);
+  });
+
+  test.each([
+    ["x".repeat(60_000)],
+    ["\x1b".repeat(200)],
+    [Array.from({ length: 60_000 }, (_, i) => i)],
+    [{ ["k".repeat(300)]: "v".repeat(300) }],
+  ])("is cut at 200 characters: case %#", (value) => {
+    const text = show(value);
+    expect(text.length).toBeGreaterThan(150);
+    expect(text.length).toBeLessThanOrEqual(200);
+    expect(text).toContain("…");
+  });
+
+  test("control characters reach no part of an error, whoever writes it", () => {
+    const parts = { call: "a\x1b", requirement: "b\x9b", value: "c\x07\nd", remedy: "e\u202e" };
+    const { message, parts: kept } = new FileError(parts);
+    expect(message).toBe("a\\u001b: b\\u009b; got c\\u0007\nd. e\\u202e");
+    expect(kept.remedy).toBe("e\\u202e");
   });
 
   test("frequencies are named by what they are", () => {

@@ -38,6 +38,27 @@ export function soloTickets(): Tickets {
   return { draw, next: () => item++, finish: () => {}, wait: () => true };
 }
 
+/** A job on one thread, item after item: whoever runs it may stop between two of them and go on later. */
+export function* soloItems(kernels: Kernels, job: Job, clear: Clear): Generator<void, void> {
+  const recipe = recipeFor(kernels, job);
+  const context: Context = { job, work: job.workspace, clear };
+  // Units of some kinds are whole: they have no steps.
+  if (!job.together || recipe.row.length === 0) {
+    for (let item = 0; item < job.units; item++) {
+      if (job.slotted) context.work = job.workspace + item * job.threadBytes;
+      runUnit(recipe, context, job.first + item);
+      yield;
+    }
+    return;
+  }
+  for (const { count, run } of phasesOf(recipe, context)) {
+    for (let item = 0; item < count; item++) {
+      run(item);
+      yield;
+    }
+  }
+}
+
 function lengthOf(step: Step, job: Job): number {
   return step.over === "once" ? 1 : job[step.over];
 }

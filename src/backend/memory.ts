@@ -2,13 +2,50 @@
  * The backend's memory: one linear memory for all convolutions of a runtime, and a first-fit allocator over it. Freed
  * ranges are merged and used again, so the memory grows to the largest need and stays there.
  */
-import { BackendError, show } from "../errors.ts";
+import { BackendError, show, UnsupportedError } from "../errors.ts";
 
 /** Linear memory: a WebAssembly.Memory, or an array buffer for kernels in plain JavaScript. */
 export interface LinearMemory {
   readonly buffer: ArrayBufferLike;
   /** Grow by pages of 64 KiB. */
   grow(pages: number): void;
+}
+
+export const pageBytes = 65_536;
+/** Most pages a 32-bit memory has: 4 GiB. */
+export const maxPages = 65_536;
+/** Most pages of memory that is worth opening: 64 MiB. */
+const leastPages = 1024;
+
+/**
+ * A WebAssembly memory of as many pages at most as can be had: some runtimes set aside address space for all of them at once,
+ * which containers and batch systems limit. (V8 sets aside 10 GB whatever is asked for, unless it is started with
+ * --disable-wasm-trap-handler.)
+ * @throws UnsupportedError where none can be had.
+ */
+export function openWasmMemory(
+  shared: boolean,
+  call: string,
+): { readonly memory: WebAssembly.Memory; readonly pages: number } {
+  let cause: unknown;
+  for (let pages = maxPages; pages >= leastPages; pages /= 2) {
+    try {
+      const memory = new WebAssembly.Memory({ initial: 1, maximum: pages, shared });
+      return { memory, pages };
+    } catch (error) {
+      cause = error;
+    }
+  }
+  throw new UnsupportedError(
+    {
+      call,
+      requirement: "address space for a WebAssembly memory, of which V8 sets aside 10 GB",
+      value: `a runtime that grants none (${(cause as Error).message})`,
+      remedy:
+        "Raise the limit (ulimit -v), start Node with --disable-wasm-trap-handler, or use instructions: 'javascript'.",
+    },
+    cause,
+  );
 }
 
 /** An ArrayBuffer that is replaced by a larger copy when it grows. */
@@ -22,9 +59,6 @@ export class PlainMemory implements LinearMemory {
   }
 }
 
-export const pageBytes = 65_536;
-/** Most pages a 32-bit memory has: 4 GiB. */
-export const maxPages = 65_536;
 /** Blocks start on cache lines. */
 const alignment = 64;
 /** Bytes kept free behind every block: vector loads at a row's end may read past it. */
@@ -71,6 +105,7 @@ export class WorkLayout {
 
   /** @throws Error where a guard has been written to. */
   check(memory: LinearMemory, base: number): void {
+    if (this.#guards.length === 0) return;
     let region = 0;
     for (const guard of this.#guardsIn(memory, base)) {
       const at = guard.findIndex((word) => word !== guardWord);
@@ -81,6 +116,9 @@ export class WorkLayout {
   }
 }
 
+const sizeOf = (pages: number): string =>
+  pages < 16_384 ? `${show(pages / 16)} MiB` : `${show(pages / 16_384)} GiB`;
+
 /** A range of linear memory. */
 export interface Block {
   readonly address: number;
@@ -90,6 +128,7 @@ export interface Block {
 /** First-fit allocator. Addresses start above 0, so that 0 can mean "none". */
 export class Arena {
   readonly memory: LinearMemory;
+  readonly #maxPages: number;
   /** Free ranges by address, none adjacent to the next. */
   readonly #free: { address: number; bytes: number }[] = [];
   #end = alignment;
@@ -99,8 +138,10 @@ export class Arena {
   /** Buffers of this memory: a shared memory's earlier ones still show it after growth. */
   #buffers = new WeakSet<ArrayBufferLike>();
 
-  constructor(memory: LinearMemory) {
+  /** An allocator over a memory that may grow to `pages` pages. */
+  constructor(memory: LinearMemory, pages: number = maxPages) {
     this.memory = memory;
+    this.#maxPages = pages;
     this.#buffers.add(memory.buffer);
   }
 
@@ -124,7 +165,7 @@ export class Arena {
     return like instanceof Float32Array ? this.#floats : this.#halves!;
   }
 
-  /** @throws BackendError when 4 GiB are not enough. */
+  /** @throws BackendError when the memory has no room. */
   allocate(bytes: number, call: string): Block {
     const need = Math.ceil((bytes + slack) / alignment) * alignment;
     this.#used += need;
@@ -145,7 +186,7 @@ export class Arena {
       throw new BackendError(
         {
           call,
-          requirement: `${show(need)} more bytes of the backend's memory (4 GiB at most)`,
+          requirement: `${show(need)} more bytes of the backend's memory (${sizeOf(this.#maxPages)} at most)`,
           value: `${show(this.#used)} bytes in use`,
           remedy: "Dispose what is no longer needed, or work on fewer channels at a time.",
         },
@@ -159,11 +200,11 @@ export class Arena {
   #reserve(end: number): void {
     const have = this.memory.buffer.byteLength;
     if (end <= have) return;
-    if (end > maxPages * pageBytes) throw new RangeError(`${end} bytes exceed 32-bit addresses`);
+    if (end > this.#maxPages * pageBytes) throw new RangeError(`${end} bytes exceed the memory`);
     // A quarter more than asked, so that many small requests do not grow the memory one by one.
     const wanted = Math.ceil(Math.max(end - have, have / 4) / pageBytes);
     const least = Math.ceil((end - have) / pageBytes);
-    const limit = maxPages - have / pageBytes;
+    const limit = this.#maxPages - have / pageBytes;
     try {
       this.memory.grow(Math.min(wanted, limit));
     } catch {

@@ -4,139 +4,113 @@
  * The caller may take part as one more thread (short jobs) or wait for a message (long ones).
  */
 import { BackendError } from "../errors.ts";
-import type { Tickets } from "./executor.ts";
+import type { FromWorker, ToWorker, WorkerProgram } from "./control.ts";
+import {
+  commands,
+  controlBytes,
+  drawn,
+  generationSlot,
+  sharedTickets,
+  slot,
+  waitWhile,
+} from "./control.ts";
 import { execute } from "./executor.ts";
 import type { Job } from "./job.ts";
 import { jobFields, mostFields } from "./job.ts";
 import type { Kernels } from "./recipe.ts";
+import type { WorkerHandle } from "./worker-handle.ts";
+import { openWorker } from "./worker-handle.ts";
 
-/** Slots of the control block (Int32Array over shared memory). */
-export const slot = {
-  next: 0,
-  done: 1,
-  active: 2,
-  /** Thread number of the first worker. */
-  base: 3,
-  command: 4,
-  failed: 5,
-  report: 6,
-} as const;
-/** Int32 slots of a cache line. */
-const line = 16;
+/** How long the caller waits, blocking, for the last workers before it waits for a message instead, in milliseconds. */
+const patience = 8;
+/** How long the caller waits, blocking, for workers on a row that they share; a dead one would never be heard of. */
+const giveUp = 5_000;
+/** How long workers may take to start, in milliseconds: 48 of them took 3 s on two cores. */
+const startLimit = 30_000;
 
-/** Where a thread's count of drawn units lies: on a cache line of its own. */
-function drawn(thread: number): number {
-  return line * (1 + 2 * thread);
-}
-
-/** The generation that worker `index` (1 …) watches: raised to give it a job or messages. Others sleep on. */
-export function generationSlot(index: number): number {
-  return line * (2 + 2 * index);
-}
-
-/** What a new generation asks for. */
-export const commands = { run: 1, messages: 2 } as const;
-
-/** Everything a worker needs to start. */
-export interface WorkerStart {
-  readonly type: "start";
-  readonly index: number;
-  readonly control: SharedArrayBuffer;
-  readonly job: SharedArrayBuffer;
-  readonly memory: WebAssembly.Memory;
-}
-
-/** Messages to a worker. */
-export type ToWorker =
-  | WorkerStart
-  | { readonly type: "program"; readonly id: number; readonly module: WebAssembly.Module }
-  | { readonly type: "forget"; readonly id: number }
-  /** Go and wait for generations after this one. */
-  | { readonly type: "enter"; readonly generation: number };
-
-/** Messages from a worker. */
-export type FromWorker =
-  | { readonly type: "ready" }
-  | { readonly type: "done" }
-  | { readonly type: "failed"; readonly message: string };
-
-/** The part of a worker that Node's and the browser's have in common. */
-interface WorkerHandle {
-  post(message: ToWorker): void;
-  onMessage(handler: (message: FromWorker) => void): void;
-  onDeath(handler: (reason: string) => void): void;
-  terminate(): Promise<unknown>;
-  /** Whether this worker keeps the process alive. */
-  hold(alive: boolean): void;
-}
-
-/** How long the caller spins for the last workers before it waits for a message instead, in milliseconds. */
-const patience = 50;
-
-async function startWorker(): Promise<WorkerHandle> {
-  const url = new URL("./worker.js", import.meta.url);
-  const process = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } })
-    .process;
-  const threads = process?.getBuiltinModule?.("node:worker_threads") as
-    | typeof import("node:worker_threads")
-    | undefined;
-  if (threads) {
-    // No options of the process: some of them (--eval, --input-type) would keep a worker from starting.
-    const worker = new threads.Worker(url, { name: "flashfftconv", execArgv: [] });
-    worker.unref();
-    return {
-      post: (m) => worker.postMessage(m),
-      onMessage: (f) => worker.on("message", f),
-      onDeath: (f) => {
-        worker.on("error", (e) => f(String(e)));
-        worker.on("exit", (code) => f(`exit code ${code}`));
-      },
-      terminate: () => worker.terminate(),
-      hold: (alive) => (alive ? worker.ref() : worker.unref()),
-    };
-  }
-  const worker = new Worker(url, { type: "module", name: "flashfftconv" });
-  return {
-    post: (m) => worker.postMessage(m),
-    onMessage: (f) => worker.addEventListener("message", (e) => f(e.data as FromWorker)),
-    onDeath: (f) => worker.addEventListener("error", (e) => f(e.message)),
-    terminate: async () => worker.terminate(),
-    hold: () => {},
-  };
-}
-
-/** A fixed set of workers; one job at a time. */
+/** Workers, one job at a time. Their number grows to the largest asked for. */
 export class Pool {
-  readonly workers: readonly WorkerHandle[];
+  readonly workers: WorkerHandle[] = [];
+  readonly #memory: WebAssembly.Memory;
+  readonly #workerUrl: string | undefined;
+  readonly #shared: { readonly control: SharedArrayBuffer; readonly job: SharedArrayBuffer };
   readonly #control: Int32Array;
   readonly #job: Float64Array;
   /** Why the pool can no longer be used. */
   #broken: string | undefined;
   #closing: Promise<void> | undefined;
   #settle: (() => void) | undefined;
-  #ready = 0;
+  /** Workers that have yet to say that they are ready. */
+  #awaited = 0;
 
-  private constructor(workers: readonly WorkerHandle[], control: Int32Array, job: Float64Array) {
-    this.workers = workers;
-    this.#control = control;
-    this.#job = job;
-    for (const w of workers) {
-      w.onMessage((m) => this.#receive(m));
-      w.onDeath((reason) => this.#die(reason));
-    }
+  /** A pool of at most `most` workers, none of which has started. */
+  constructor(memory: WebAssembly.Memory, most: number, workerUrl: string | undefined) {
+    this.#memory = memory;
+    this.#workerUrl = workerUrl;
+    this.#shared = {
+      control: new SharedArrayBuffer(controlBytes(most)),
+      job: new SharedArrayBuffer(8 * mostFields),
+    };
+    this.#control = new Int32Array(this.#shared.control);
+    this.#job = new Float64Array(this.#shared.job);
   }
 
-  /** Start `count` workers over a shared memory. */
-  static async start(count: number, memory: WebAssembly.Memory): Promise<Pool> {
-    const control = new SharedArrayBuffer(4 * (generationSlot(count) + line));
-    const job = new SharedArrayBuffer(8 * mostFields);
-    const workers = await Promise.all(Array.from({ length: count }, () => startWorker()));
-    const pool = new Pool(workers, new Int32Array(control), new Float64Array(job));
-    const ready = pool.#allReady();
-    for (const [i, w] of workers.entries())
-      w.post({ type: "start", index: i + 1, control, job, memory });
+  /**
+   * Start workers until there are `count`, and give the new ones the programs that there are.
+   * @throws BackendError where they do not start; the pool is lost then.
+   */
+  async grow(count: number, programs: readonly WorkerProgram[]): Promise<void> {
+    const first = this.workers.length;
+    try {
+      for (let i = first; i < count; i++) this.#add(openWorker(this.#workerUrl));
+    } catch (error) {
+      this.#fail(String(error));
+    }
+    const fresh = this.workers.slice(first);
+    const timer = setTimeout(() => this.#fail(`no answer for ${startLimit / 1e3} s`), startLimit);
+    try {
+      await this.#tell(fresh, (index) => ({
+        type: "start",
+        index,
+        ...this.#shared,
+        memory: this.#memory,
+      }));
+      for (const program of programs) await this.#tell(fresh, () => program);
+    } finally {
+      clearTimeout(timer);
+    }
+    this.#enter(fresh);
+  }
+
+  #add(worker: WorkerHandle): void {
+    this.workers.push(worker);
+    worker.onMessage((m) => this.#receive(m));
+    worker.onDeath((reason) => this.#die(reason));
+  }
+
+  /** Number of a worker, from 1 on. */
+  #indexOf(worker: WorkerHandle): number {
+    return this.workers.indexOf(worker) + 1;
+  }
+
+  /** Send a message to workers that read them; resolves when all of them have done what it says. */
+  async #tell(
+    workers: readonly WorkerHandle[],
+    message: (index: number) => ToWorker,
+  ): Promise<void> {
+    if (workers.length === 0) return this.#check();
+    this.#awaited = workers.length;
+    const ready = this.#next();
+    if (this.#broken === undefined) for (const w of workers) w.post(message(this.#indexOf(w)));
     await ready;
-    return pool;
+  }
+
+  /** Let workers that read messages wait for jobs again. */
+  #enter(workers: readonly WorkerHandle[]): void {
+    for (const w of workers) {
+      const at = generationSlot(this.#indexOf(w));
+      w.post({ type: "enter", generation: Atomics.load(this.#control, at) });
+    }
   }
 
   get usable(): boolean {
@@ -144,13 +118,9 @@ export class Pool {
   }
 
   #receive(message: FromWorker): void {
-    if (message.type === "ready") {
-      this.#ready++;
-      if (this.#ready === this.workers.length) this.#settle?.();
-      return;
-    }
     if (message.type === "failed") this.#fail(message.message);
-    else this.#settle?.();
+    else if (message.type === "done") this.#settle?.();
+    else if (--this.#awaited === 0) this.#settle?.();
   }
 
   #die(reason: string): void {
@@ -188,11 +158,6 @@ export class Pool {
     });
   }
 
-  #allReady(): Promise<void> {
-    this.#ready = 0;
-    return this.#next();
-  }
-
   /** Wake the first `workers` workers. */
   #publish(command: number, workers: number): void {
     Atomics.store(this.#control, slot.command, command);
@@ -205,12 +170,8 @@ export class Pool {
   /** Give every worker a message that it must have before the next job. */
   async send(message: ToWorker): Promise<void> {
     this.#publish(commands.messages, this.workers.length);
-    const ready = this.#allReady();
-    for (const w of this.workers) w.post(message);
-    await ready;
-    for (const [i, w] of this.workers.entries()) {
-      w.post({ type: "enter", generation: Atomics.load(this.#control, generationSlot(i + 1)) });
-    }
+    await this.#tell(this.workers, () => message);
+    this.#enter(this.workers);
   }
 
   /** Run a job on `threads` workers while the caller waits for a message. */
@@ -232,11 +193,8 @@ export class Pool {
   ): void | Promise<void> {
     this.#open(job, threads - 1, 1, 0);
     execute(kernels, job, 0, sharedTickets(this.#control, giveUp), clear);
-    const until = performance.now() + patience;
-    while (Atomics.load(this.#control, slot.active) > 0) {
-      if (performance.now() > until) return this.#wait();
-    }
-    if (Atomics.load(this.#control, slot.failed) !== 0) return this.#wait();
+    const ended = waitWhile(this.#control, slot.active, (active) => active > 0, patience);
+    if (!ended || Atomics.load(this.#control, slot.failed) !== 0) return this.#wait();
     this.#check();
   }
 
@@ -276,41 +234,4 @@ export class Pool {
     this.#closing ??= Promise.all(this.workers.map((w) => w.terminate())).then(() => {});
     return this.#closing;
   }
-}
-
-/** How long the caller waits, blocking, for workers on a row that they share; a dead one would never be heard of. */
-const giveUp = 5_000;
-
-/** Tickets drawn from the control block by all threads of a job; waits end after `limit` milliseconds. */
-export function sharedTickets(
-  control: Int32Array,
-  limit: number = Number.POSITIVE_INFINITY,
-): Tickets {
-  return {
-    // A thread begins with the same share in every call, so that the rows it wrote last are still in its cache: a row
-    // of 1,024 samples took twice as long when the other core had its output (EPYC 7003).
-    draw: (thread, { units, threads }) => {
-      for (let i = 0; i < threads; i++) {
-        const t = (thread + i) % threads;
-        const from = Math.floor((units * t) / threads);
-        const to = Math.floor((units * (t + 1)) / threads);
-        const unit = from + Atomics.add(control, drawn(t), 1);
-        if (unit < to) return unit;
-      }
-      return -1;
-    },
-    next: () => Atomics.add(control, slot.next, 1),
-    finish: () => void Atomics.add(control, slot.done, 1),
-    wait: (count) => {
-      const until = performance.now() + limit;
-      while (Atomics.load(control, slot.done) < count) {
-        if (Atomics.load(control, slot.failed) !== 0) return false;
-        if (performance.now() > until) {
-          Atomics.store(control, slot.failed, 1);
-          return false;
-        }
-      }
-      return true;
-    },
-  };
 }

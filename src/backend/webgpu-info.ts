@@ -37,7 +37,7 @@ interface DawnInfo {
  * @throws UnsupportedError where there is none, naming `call`.
  */
 export async function describeWebGpu(call: string): Promise<WebGpuFacts> {
-  const { device, name, isSoftware } = await WebGpuBackend.open(undefined, call);
+  const { device, name, isSoftware, info } = await WebGpuBackend.open(undefined, call);
   const { limits, adapterInfo } = device;
   const has = (feature: GPUFeatureName): boolean => device.features.has(feature);
   const subgroups = has("subgroups");
@@ -49,7 +49,7 @@ export async function describeWebGpu(call: string): Promise<WebGpuFacts> {
       "timestamp-query": has("timestamp-query"),
     },
     subgroupSizes: subgroups ? [adapterInfo.subgroupMinSize, adapterInfo.subgroupMaxSize] : [0, 0],
-    subgroupMatrices: await matrixProducts(),
+    subgroupMatrices: matrixProducts(info),
     workgroupBytes: limits.maxComputeWorkgroupStorageSize,
     invocations: limits.maxComputeInvocationsPerWorkgroup,
     bindingBytes: limits.maxStorageBufferBindingSize,
@@ -58,17 +58,12 @@ export async function describeWebGpu(call: string): Promise<WebGpuFacts> {
   return facts;
 }
 
-/** Held on to: Dawn's adapters end with it. */
-let asked: GPU | undefined;
-
-/** A device does not say which matrices it multiplies, only an adapter does. */
-async function matrixProducts(): Promise<string[]> {
-  const dawn = "webgpu";
-  asked ??=
-    (globalThis.navigator as { gpu?: GPU } | undefined)?.gpu ??
-    ((await import(dawn)).create(["enable-dawn-features=allow_unsafe_apis"]) as GPU);
-  const adapter = await asked.requestAdapter({ powerPreference: "high-performance" });
-  const { subgroupMatrixConfigs = [] } = (adapter?.info ?? {}) as DawnInfo;
+/**
+ * A device does not say which matrices it multiplies, only its adapter does; and NVIDIA's does to those alone that ask for half
+ * precision as the library does.
+ */
+function matrixProducts(info: GPUAdapterInfo | undefined): string[] {
+  const { subgroupMatrixConfigs = [] } = (info ?? {}) as DawnInfo;
   return [...subgroupMatrixConfigs].map(
     (c) => `${c.M}×${c.N}×${c.K} ${c.componentType}→${c.resultComponentType}`,
   );

@@ -119,6 +119,8 @@ export class WebGpuBackend {
   readonly name: string;
   /** What its measured numbers are kept under. */
   readonly key: string;
+  /** What the adapter says of itself; of one that the library opened, more than its device knows. */
+  readonly info: GPUAdapterInfo | undefined;
   /** By their text, those that nobody holds in the order in which they were spared. */
   readonly #pipelines = new Map<string, Compiled>();
   readonly #hoards = new Set<Hoard>();
@@ -131,6 +133,7 @@ export class WebGpuBackend {
   private constructor(device: GPUDevice, info: GPUAdapterInfo | undefined, traits: Traits) {
     this.device = device;
     this.#traits = traits;
+    this.info = info;
     this.name = adapterName(info);
     this.key = adapterKey(info);
     void device.lost.then((info) => {
@@ -443,6 +446,9 @@ export class WebGpuBackend {
     let scopes: Promise<GPUError | null>[] = [];
     try {
       work();
+    } catch (cause) {
+      // An encoder that only looks like one.
+      throw this.#failure(call, cause);
     } finally {
       // Both scopes are closed before anything is awaited: calls of other objects open theirs meanwhile.
       scopes = [device.popErrorScope(), device.popErrorScope()];

@@ -1,13 +1,13 @@
 /** The program of one worker thread: waits for jobs on the control block, leaves it only to read messages. */
+import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
+import { commands, generationSlot, sharedTickets, slot, wake } from "./control.ts";
 import { execute } from "./executor.ts";
 import type { Job } from "./job.ts";
 import { emptyJob, jobFields } from "./job.ts";
-import type { FromWorker, ToWorker, WorkerStart } from "./pool.ts";
-import { commands, generationSlot, sharedTickets, slot } from "./pool.ts";
 import type { Kernels } from "./recipe.ts";
 
-/** Looks at the generation this often before sleeping on it: about 0.3 ms, so that calls in a loop find it awake. */
-const spins = 20_000;
+/** Looks at the generation this often before sleeping on it: about 0.1 ms, so that calls in a loop find it awake. */
+const spins = 5_000;
 
 interface Port {
   postMessage(message: FromWorker): void;
@@ -56,7 +56,9 @@ function serve({ control: shared, job: numbers, index, memory }: WorkerStart): v
       Atomics.store(control, slot.failed, 1);
       port.postMessage({ type: "failed", message: String(error) });
     }
-    if (Atomics.sub(control, slot.active, 1) === 1 && report) port.postMessage({ type: "done" });
+    const left = Atomics.sub(control, slot.active, 1) - 1;
+    if (left === 0 && report) port.postMessage({ type: "done" });
+    if (left === 0) wake(control, slot.active);
   }
 }
 

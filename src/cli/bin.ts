@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 /** The process around the command line: its streams, its signals and its exit code. */
 import { constants } from "node:os";
-import { Temporaries } from "./files.ts";
+import { printable } from "../errors.ts";
 import { Interruption, main } from "./main.ts";
+import { Temporaries } from "./temporaries.ts";
 
 const controller = new AbortController();
 
@@ -30,7 +31,9 @@ const temporaries = new Temporaries((count) => {
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   // The reader of a pipe may leave when it has seen enough: no word, and the code of a program that SIGPIPE ended.
   if (error.code === "EPIPE") return interrupt("the reader left", 141);
-  process.stderr.write(`flashfftconv: the standard output cannot be written: ${error.message}\n`);
+  process.stderr.write(
+    `flashfftconv: the standard output cannot be written: ${printable(error.message)}\n`,
+  );
   interrupt("the standard output is full", 3);
 });
 process.stderr.on("error", () => {});

@@ -2,36 +2,58 @@
  * Files read exactly and written whole: a read that meets the end too early is an error, and an output file appears
  * complete under its name or not at all.
  */
-import { randomBytes } from "node:crypto";
-import { closeSync, fchmodSync, fsync, openSync, renameSync, rmSync, write } from "node:fs";
-import { access, constants, type FileHandle, open, realpath, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { closeSync, fsync, write } from "node:fs";
+import {
+  access,
+  constants,
+  type FileHandle,
+  lstat,
+  open,
+  readlink,
+  realpath,
+  stat,
+} from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { FileError, show } from "../errors.ts";
+import { FileError, printable, show } from "../errors.ts";
+import type { Temporaries, Temporary } from "./temporaries.ts";
 
 /** A regular file open for reading at any position. */
 export class InputFile {
   readonly path: string;
   /** Bytes. */
   readonly size: number;
+  /** It came through a pipe, whose writer may not have known how much it would write. */
+  readonly piped: boolean;
   readonly #handle: FileHandle;
   readonly #call: string;
 
-  private constructor(path: string, size: number, handle: FileHandle, call: string) {
+  private constructor(
+    path: string,
+    size: number,
+    handle: FileHandle,
+    call: string,
+    piped: boolean,
+  ) {
     this.path = path;
     this.size = size;
+    this.piped = piped;
     this.#handle = handle;
     this.#call = call;
   }
 
-  /** @throws FileError if `path` is not a regular file that can be read. */
-  static async open(path: string, call: string): Promise<InputFile> {
+  /**
+   * @param piped whether the file holds what came through the standard input.
+   * @throws FileError if `path` is not a regular file that can be read.
+   */
+  static async open(path: string, call: string, piped = false): Promise<InputFile> {
     let handle: FileHandle | undefined;
     try {
       // Looked at first: to open a pipe that nobody writes to would wait for ever.
       if ((await stat(path)).isFile()) {
         handle = await open(path, "r");
-        return new InputFile(path, (await handle.stat()).size, handle, call);
+        const shown = piped ? "standard input" : path;
+        return new InputFile(shown, (await handle.stat()).size, handle, call, piped);
       }
     } catch (error) {
       await handle?.close();
@@ -41,7 +63,7 @@ export class InputFile {
       call,
       requirement: "input must be a regular file, because its length is checked before it is read",
       value: show(path),
-      remedy: "Give the path of a file; save a pipe to one first.",
+      remedy: "Give the path of a file, or - for the standard input.",
     });
   }
 
@@ -93,6 +115,12 @@ export interface Disk {
   sync(descriptor: number): Promise<void>;
 }
 
+/** Write all of `bytes`, of which a disk may take a part at a time. */
+export async function writeAll(descriptor: number, bytes: Uint8Array, disk: Disk): Promise<void> {
+  for (let done = 0; done < bytes.length; )
+    done += (await disk.write(descriptor, bytes.subarray(done))).bytesWritten;
+}
+
 const writeDescriptor = promisify(write);
 const syncDescriptor = promisify(fsync);
 
@@ -102,51 +130,12 @@ export const systemDisk: Disk = {
   sync: (descriptor) => syncDescriptor(descriptor),
 };
 
-/**
- * The unfinished files of this process. They are removed without waiting: an interruption leaves none, because nothing
- * else runs between the removal and the end of the process.
- */
-export class Temporaries {
-  readonly #paths = new Set<string>();
-  readonly #onChange: (count: number) => void;
-
-  /** @param onChange told how many unfinished files there are, each time that changes. */
-  constructor(onChange: (count: number) => void = () => {}) {
-    this.#onChange = onChange;
-  }
-
-  /** Create an unfinished file in a folder. */
-  create(folder: string, mode: number | undefined): { path: string; descriptor: number } {
-    const path = join(folder, `.flashfftconv-${randomBytes(4).toString("hex")}.partial`);
-    // Announced before it is there: an interruption right after its creation must find it.
-    this.#paths.add(path);
-    this.#onChange(this.#paths.size);
-    try {
-      const descriptor = openSync(path, "wx", 0o666);
-      if (mode !== undefined) fchmodSync(descriptor, mode);
-      return { path, descriptor };
-    } catch (error) {
-      this.#paths.delete(path);
-      this.#onChange(this.#paths.size);
-      throw error;
-    }
-  }
-
-  /** Give a finished file its name. */
-  finish(path: string, name: string): void {
-    renameSync(path, name);
-    this.#paths.delete(path);
-    this.#onChange(this.#paths.size);
-  }
-
-  /** Remove one unfinished file, or all. */
-  remove(paths: Iterable<string> = [...this.#paths]): void {
-    for (const path of paths) {
-      rmSync(path, { force: true });
-      this.#paths.delete(path);
-    }
-    this.#onChange(this.#paths.size);
-  }
+/** The standard input and output of the process, for files that are called `-`. */
+export interface Pipes {
+  input(): AsyncIterable<Uint8Array> & { readonly isTTY?: boolean };
+  /** Settles once the bytes are taken. */
+  write(bytes: Uint8Array): Promise<void>;
+  readonly outputIsTTY: boolean;
 }
 
 /** How output is interrupted, and where it goes. */
@@ -154,6 +143,7 @@ export interface OutputContext {
   readonly signal: AbortSignal;
   readonly disk: Disk;
   readonly temporaries: Temporaries;
+  readonly pipes: Pipes;
 }
 
 /** A place where a file may be written: checked before the work, so that an hour of it is not lost. */
@@ -175,7 +165,7 @@ export async function checkOutput(path: string, call: string): Promise<OutputPat
     throw systemError(call, dirname(path), "a folder that can be written to", error);
   }
   const existing = await stat(path).catch(() => undefined);
-  if (!existing) return { shown: path, path, mode: undefined };
+  if (!existing) return { shown: path, path: await newFile(path, call), mode: undefined };
   if (existing.isFile()) {
     return { shown: path, path: await realpath(path), mode: existing.mode & 0o777 };
   }
@@ -185,6 +175,37 @@ export async function checkOutput(path: string, call: string): Promise<OutputPat
     requirement: "output must be a new file or a regular one",
     value: `${show(path)}, which is ${existing.isDirectory() ? "a folder" : "a device or a pipe"}`,
     remedy: "Give the path of a file.",
+  });
+}
+
+/** Most links that lead from one to the next; so many as Linux follows. */
+const mostLinks = 40;
+
+/**
+ * The path of a file that is not there yet: where a link leads that names none, as any program would create it.
+ * @throws FileError where that cannot become a file.
+ */
+async function newFile(path: string, call: string): Promise<string> {
+  let target = path;
+  try {
+    for (let links = 0; links < mostLinks; links++) {
+      const folder = await realpath(dirname(target));
+      target = join(folder, basename(target));
+      const found = await lstat(target).catch(() => undefined);
+      if (!found?.isSymbolicLink()) {
+        await access(folder, constants.W_OK);
+        return target;
+      }
+      target = resolve(folder, await readlink(target));
+    }
+  } catch (error) {
+    throw systemError(call, dirname(target), "a folder that can be written to", error);
+  }
+  throw new FileError({
+    call,
+    requirement: "output must be a new file or a regular one",
+    value: `${show(path)}, a link that leads to itself`,
+    remedy: "Remove the link, or choose another name.",
   });
 }
 
@@ -200,7 +221,7 @@ export async function writeWhole(
   { signal, disk, temporaries }: OutputContext,
   produce: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
 ): Promise<void> {
-  let temporary: { readonly path: string; readonly descriptor: number } | undefined;
+  let temporary: Temporary | undefined;
   let isOpen = false;
   const explain = (error: unknown): unknown =>
     signal.aborted ? error : systemError(call, output.shown, "writable", error);
@@ -251,11 +272,11 @@ const explanations: Readonly<Record<string, readonly [what: string, remedy: stri
 };
 
 /** A FileError out of what the operating system said; anything else is passed on as it is. */
-function systemError(call: string, path: string, need: string, error: unknown): unknown {
+export function systemError(call: string, path: string, need: string, error: unknown): unknown {
   const code = error instanceof Error && "code" in error ? String(error.code) : undefined;
   if (code === undefined || !(error instanceof Error)) return error;
   const [what, remedy] = explanations[code] ?? [
-    `failed with ${error.message}`,
+    `failed with ${printable(error.message)}`,
     "Check the path and the disk.",
   ];
   const parts = {

@@ -4,10 +4,13 @@ import type { Dtype } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
 import type { Mode, Problem } from "../plan/problem.ts";
 import { maxLength } from "../plan/problem.ts";
-import { sharedChoices, type Values } from "./options.ts";
+import { InputFile } from "./files.ts";
+import { type Context, sharedChoices, type Values } from "./options.ts";
+import { openPipe, pipeName } from "./pipes.ts";
 import { problemOf } from "./request.ts";
+import { type Resampling, rateChange, resampledModes } from "./resample.ts";
 import { type Arrangement, arrange } from "./rows.ts";
-import { checkSampleRates, rowsOf, SignalFile } from "./signal.ts";
+import { rowsOf, SignalFile } from "./signal.ts";
 import type { WavEncoding, WavFormat } from "./wav.ts";
 import { checkWavSize } from "./wav-output.ts";
 
@@ -17,13 +20,20 @@ const encodings = ["16", "24", "32", "float"] as const;
 /** Everything that is known before the first sample is read. */
 export interface Job {
   readonly call: string;
+  /** What is computed. A resampled kernel, which rings ahead of its first sample, is computed in mode full. */
   readonly problem: Problem;
+  /** What the user asked for. */
+  readonly mode: Mode;
+  /** Those of the problem's outputs that are written. */
+  readonly outputs: Outputs;
   readonly arrangement: Arrangement;
   readonly input: SignalFile;
   readonly kernel: SignalFile;
   readonly pregate: SignalFile | undefined;
   readonly postgate: SignalFile | undefined;
   readonly skip: SignalFile | undefined;
+  readonly resampling: Resampling | undefined;
+  readonly blend: Blend;
   readonly outputPath: string;
   /** What to write: a .wav file of this format, or a .npy file. */
   readonly wav: WavFormat | undefined;
@@ -32,17 +42,34 @@ export interface Job {
   readonly streamed: boolean;
 }
 
+/** What --mix and --gain ask for: y = gain · (wet · (u ∗ k) + (1 − wet) · u). That is u ∗ k′ with another kernel. */
+export interface Blend {
+  readonly wet: number;
+  /** A factor. */
+  readonly gain: number;
+  /** The tap of lag 0. */
+  readonly tap: number;
+}
+
+/** A run of a row's outputs. */
+export interface Outputs {
+  readonly first: number;
+  readonly count: number;
+}
+
 /**
  * Open every file, into `files`, and check all that can be checked without samples.
  * @throws FileError or InvalidArgumentError
  */
-export async function readJob(values: Values, files: SignalFile[]): Promise<Job> {
+export async function readJob(values: Values, files: SignalFile[], context: Context): Promise<Job> {
   const call = values.call;
   const choices = sharedChoices(values);
+  checkPipes(values);
   const open = async (path: string): Promise<SignalFile> => {
-    const file = await SignalFile.open(path, call, choices.dtype);
-    files.push(file);
-    return file;
+    const file = path === pipeName ? openPipe(call, context) : InputFile.open(path, call);
+    const signal = await SignalFile.of(await file, choices.dtype);
+    files.push(signal);
+    return signal;
   };
   const maybeOpen = async (name: string): Promise<SignalFile | undefined> => {
     const path = values.text(name);
@@ -50,23 +77,32 @@ export async function readJob(values: Values, files: SignalFile[]): Promise<Job>
   };
   const outputPath = values.required("output");
   const encoding = values.choice("bits", encodings);
-  const extension = checkExtension(outputPath, values);
+  const named = outputPath === pipeName ? undefined : checkExtension(outputPath, call);
+  const levels = readLevels(values);
   const input = await open(values.required("input"));
+  const extension = named ?? (input.wav ? ".wav" : ".npy");
+  checkSoundOptions(extension, values);
   const kernel = await open(values.required("kernel"));
   const pregate = await maybeOpen("pregate");
   const postgate = await maybeOpen("postgate");
   const skip = await maybeOpen("skip");
-  checkSampleRates(input, kernel, call);
-  const dtype = dtypeOf(input, [pregate, postgate], choices.dtype, call);
   const { mode = "full", period } = choices;
+  const resampling = rateChange(input, kernel, values.has("resample"), call);
+  const dtype = dtypeOf(input, [pregate, postgate], choices.dtype, call);
   const streamable = isStreamable(input, [pregate, postgate], extension, mode);
   if (values.has("stream") && !streamable) refuseStream(call);
+  if (resampling && (!streamable || skip || !resampledModes.includes(mode))) refuseResample(call);
   const longest = streamable ? longestStream : maxLength;
-  const arrangement = arrange(input, kernel, skip !== undefined, longest, call);
+  const stored = arrange(input, kernel, skip !== undefined, longest, call);
+  const arrangement = resampling ? { ...stored, kernelLength: resampling.taps } : stored;
   const { length, kernelLength } = arrangement;
-  const streamed = streamable && (values.has("stream") || length >= longInput);
-  const problem = problemOf({ mode, length, kernelLength, dtype, period }, call, longest);
-  const { outputLength } = problem;
+  const streamed =
+    streamable && (values.has("stream") || resampling !== undefined || length >= longInput);
+  const computed = resampling ? "full" : mode;
+  const shape = { mode: computed, length, kernelLength, dtype, period };
+  const problem = problemOf(shape, call, longest);
+  const outputs = outputsOf(problem, mode, resampling);
+  const outputLength = outputs.count;
   checkGate("pregate", pregate, arrangement, arrangement.length, call);
   checkGate("postgate", postgate, arrangement, outputLength, call);
   checkSkip(skip, arrangement, problem, call);
@@ -77,12 +113,16 @@ export async function readJob(values: Values, files: SignalFile[]): Promise<Job>
   return {
     call,
     problem,
+    mode,
+    outputs,
     arrangement,
     input,
     kernel,
     pregate,
     postgate,
     skip,
+    resampling,
+    blend: { ...levels, tap: lagZero(problem, resampling) },
     outputPath,
     wav,
     normalize,
@@ -116,22 +156,93 @@ function refuseStream(call: string): never {
   });
 }
 
-function checkExtension(path: string, values: Values): ".wav" | ".npy" {
-  const extension = extname(path).toLowerCase();
-  if (extension !== ".wav" && extension !== ".npy") {
+function refuseResample(call: string): never {
+  throw new InvalidArgumentError({
+    call,
+    requirement: `--resample takes a .wav file to a .wav file, without gates and --skip, in mode ${resampledModes.join(", ")}`,
+    value: "another output, mode, or a gate or --skip",
+    remedy: "Leave that out, or resample the kernel with another program.",
+  });
+}
+
+/** The outputs to be written: of a resampled kernel, from where its first sample acts. */
+function outputsOf(
+  { outputLength, length }: Problem,
+  mode: Mode,
+  resampling: Resampling | undefined,
+): Outputs {
+  if (!resampling) return { first: 0, count: outputLength };
+  const { ring, taps } = resampling;
+  if (mode === "full") return { first: ring, count: outputLength - ring };
+  const response = taps - 2 * ring;
+  return { first: mode === "same" ? ring + ((response - 1) >> 1) : ring, count: length };
+}
+
+/** The tap that acts at lag 0, of those that are convolved with. */
+function lagZero({ mode, kernelLength }: Problem, resampling: Resampling | undefined): number {
+  if (resampling) return resampling.ring;
+  return mode === "same" ? (kernelLength - 1) >> 1 : 0;
+}
+
+/** Most that --gain raises or lowers. */
+const mostDecibels = 200;
+
+/** Factors of --mix and --gain. */
+function readLevels(values: Values): Pick<Blend, "wet" | "gain"> {
+  const wet = values.number("mix", 0, 1) ?? 1;
+  const decibels = values.number("gain", -mostDecibels, mostDecibels) ?? 0;
+  const { call } = values;
+  const gate = ["pregate", "postgate"].find((name) => values.has(name));
+  if (values.has("mix") && gate) {
     throw new InvalidArgumentError({
-      call: values.call,
-      requirement: "--output must end in .wav or .npy",
-      value: show(path),
-      remedy: "The ending chooses the format.",
+      call,
+      requirement: "--mix mixes the input with its convolution, without gates",
+      value: `--mix with --${gate}`,
+      remedy: "Leave one of the two out.",
     });
   }
+  if (values.has("gain") && values.has("normalize")) {
+    throw new InvalidArgumentError({
+      call,
+      requirement: "--gain and --normalize both say how loud the output is",
+      value: "both",
+      remedy: "Leave one of the two out.",
+    });
+  }
+  return { wet, gain: 10 ** (decibels / 20) };
+}
+
+/** One file alone can come through the standard input. */
+function checkPipes(values: Values): void {
+  const names = ["input", "kernel", "pregate", "postgate", "skip"];
+  const piped = names.filter((name) => values.text(name) === pipeName);
+  if (piped.length < 2) return;
+  throw new InvalidArgumentError({
+    call: values.call,
+    requirement: "- may stand for one file that is read",
+    value: piped.map((name) => `--${name} -`).join(" and "),
+    remedy: "Give the path of a file for the others.",
+  });
+}
+
+function checkExtension(path: string, call: string): ".wav" | ".npy" {
+  const extension = extname(path).toLowerCase();
+  if (extension === ".wav" || extension === ".npy") return extension;
+  throw new InvalidArgumentError({
+    call,
+    requirement: "--output must end in .wav or .npy, or be - for the standard output",
+    value: show(path),
+    remedy: "The ending chooses the format; through a pipe it is that of the input.",
+  });
+}
+
+function checkSoundOptions(extension: ".wav" | ".npy", values: Values): void {
   const option = ["bits", "normalize"].find((name) => values.has(name));
-  if (extension === ".wav" || option === undefined) return extension;
+  if (extension === ".wav" || option === undefined) return;
   throw new InvalidArgumentError({
     call: values.call,
     requirement: `--${option} belongs to .wav output`,
-    value: show(path),
+    value: show(values.required("output")),
     remedy: `Leave --${option} out, or write a .wav file.`,
   });
 }

@@ -4,9 +4,11 @@
  */
 import {
   BackendError,
+  escaped,
   FileError,
   FlashFFTConvError,
   InvalidArgumentError,
+  printable,
   show,
   UnsupportedError,
 } from "../errors.ts";
@@ -16,7 +18,7 @@ import { infoCommand } from "./commands/info.ts";
 import { planCommand } from "./commands/plan.ts";
 import { tuneCommand } from "./commands/tune.ts";
 import { verifyCommand } from "./commands/verify.ts";
-import { type Disk, systemDisk, Temporaries } from "./files.ts";
+import { type Disk, type Pipes, systemDisk } from "./files.ts";
 import {
   type Command,
   commandHelp,
@@ -26,7 +28,9 @@ import {
   parseOptions,
   suggestion,
 } from "./options.ts";
-import { Progress, type TextOutput } from "./report.ts";
+import { systemPipes } from "./pipes.ts";
+import { jsonLine, Progress, type TextOutput } from "./report.ts";
+import { Temporaries } from "./temporaries.ts";
 import { version } from "./version.ts";
 
 /** What the command line needs of its process. */
@@ -37,6 +41,7 @@ export interface Terminal {
   readonly signal?: AbortSignal;
   readonly temporaries?: Temporaries;
   readonly disk?: Disk;
+  readonly pipes?: Pipes;
 }
 
 /** Why the work was stopped from outside. */
@@ -64,7 +69,8 @@ const commands: readonly Command[] = [
  * @returns the exit code; no error is thrown.
  */
 export async function main(argv: readonly string[], terminal: Terminal): Promise<number> {
-  const { stdout, stderr, disk = systemDisk } = terminal;
+  const { stderr, disk = systemDisk, pipes = systemPipes } = terminal;
+  const stdout = forAnswers(argv, terminal);
   const { signal = new AbortController().signal, temporaries = new Temporaries() } = terminal;
   const progress = new Progress(stderr);
   const json = argv.includes("--json");
@@ -77,13 +83,25 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
     else signal.addEventListener("abort", stop, { once: true });
   });
   try {
-    const context = { stdout, progress, json, signal, disk, temporaries };
+    const context = { stdout, progress, json, signal, disk, temporaries, pipes };
     return await Promise.race([run(argv, context, stderr), interrupted]);
   } catch (error) {
     progress.clear();
-    return report(error, argv, json, terminal);
+    return report(error, argv, json, { stdout, stderr });
   } finally {
     progress.clear();
+  }
+}
+
+/** The output of answers: the standard error where the standard output carries a file. */
+function forAnswers(argv: readonly string[], { stdout, stderr }: Terminal): TextOutput {
+  const command = commandNamed(argv[0]);
+  if (!command?.toPipe) return stdout;
+  try {
+    return command.toPipe(parseOptions(command, argv.slice(1))) ? stderr : stdout;
+  } catch {
+    // It will be refused: no file is written.
+    return stdout;
   }
 }
 
@@ -158,21 +176,25 @@ function report(
   if (error instanceof Interruption) return error.exitCode;
   const known = outOfMemory(error, argv) ?? asTyped(error, commandNamed(argv[0]));
   const name = known instanceof Error ? known.name : "Error";
-  const message = known instanceof Error ? known.message : String(known);
-  const parts = known instanceof FlashFFTConvError ? known.parts : {};
+  const typed = known instanceof FlashFFTConvError;
+  const text = known instanceof Error ? known.message : String(known);
+  const message = typed ? text : printable(text);
+  const parts = typed ? known.parts : {};
   if (json) {
     const record = {
       command: commandNamed(argv[0])?.name ?? null,
       error: { name, message, ...parts },
     };
-    stdout.write(`${JSON.stringify(record)}\n`);
+    stdout.write(jsonLine(record));
   }
-  if (known instanceof FlashFFTConvError) {
-    stderr.write(`${message}\n`);
+  if (typed) {
+    // A record on the same output has said it.
+    if (!json || stdout !== stderr) stderr.write(`${message}\n`);
   } else {
-    const stack = known instanceof Error ? known.stack : message;
+    const frames = known instanceof Error ? (known.stack ?? "").split(/\n(?= +at )/).slice(1) : [];
+    const lines = [`${printable(name)}: ${message}`, ...frames].map(escaped).join("\n");
     stderr.write(
-      `flashfftconv: this is an error in flashfftconv itself. Please report it.\n${stack}\n`,
+      `flashfftconv: this is an error in flashfftconv itself. Please report it.\n${lines}\n`,
     );
   }
   if (known instanceof InvalidArgumentError) return exitCodes.badInput;
@@ -181,25 +203,37 @@ function report(
 
 /** An error of the library about options, in those that the user typed. */
 function asTyped(error: unknown, command: Command | undefined): unknown {
-  const kinds = [InvalidArgumentError, UnsupportedError];
+  const kinds = [InvalidArgumentError, UnsupportedError, BackendError];
   const Kind = kinds.find((kind) => error instanceof kind);
   if (!Kind || !command) return error;
   const { parts, cause } = error as FlashFFTConvError;
   const requirement = inOptions(parts.requirement, command);
-  return new Kind({ ...parts, requirement, remedy: inOptions(parts.remedy, command) }, cause);
+  const remedy = inOptions(parts.remedy, command);
+  // What a method of the library was called is no call of this user's.
+  const call = parts.call.startsWith("flashfftconv") ? parts.call : `flashfftconv ${command.name}`;
+  return new Kind({ call, requirement, value: parts.value, remedy }, cause);
 }
 
-/** What JavaScript throws where memory ends says nothing to a user. */
+/** What JavaScript, WebAssembly and threads throw where memory ends says nothing to a user. */
 function outOfMemory(error: unknown, argv: readonly string[]): BackendError | undefined {
-  if (!(error instanceof RangeError)) return undefined;
-  if (!/allocation failed|Invalid typed array length|Array buffer/i.test(error.message))
-    return undefined;
+  if (!(error instanceof Error) || error instanceof FlashFFTConvError) return undefined;
+  const { code } = error as NodeJS.ErrnoException;
+  const ofRange =
+    error instanceof RangeError && /memory|alloc|array length|array buffer/i.test(error.message);
+  const ofSystem = [
+    "ENOMEM",
+    "ERR_WORKER_OUT_OF_MEMORY",
+    "ERR_WORKER_INIT_FAILED",
+    "ERR_MEMORY_ALLOCATION_FAILED",
+  ];
+  if (!ofRange && !ofSystem.includes(code ?? "")) return undefined;
   return new BackendError(
     {
       call: `flashfftconv ${argv[0]}`,
-      requirement: "the samples of one slice must fit in memory",
-      value: error.message,
-      remedy: "Use shorter rows, or a machine with more memory.",
+      requirement: "the samples, the work memory and the threads must fit in this process's memory",
+      value: `a refusal (${printable(error.message)})`,
+      remedy:
+        "Use shorter rows or fewer --threads, or give the process more memory (ulimit -v, the container's limit).",
     },
     error,
   );

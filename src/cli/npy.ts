@@ -5,7 +5,7 @@
  * Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
  */
 import type { Dtype } from "../dtype.ts";
-import { show } from "../errors.ts";
+import { printable, show } from "../errors.ts";
 import type { InputFile } from "./files.ts";
 
 /** How samples stand in a file: a storage type, float64, or 16-bit words whose meaning the user names. */
@@ -83,7 +83,7 @@ export async function readNpyHeader(file: InputFile): Promise<NpyHeader> {
   if (file.size !== needed) {
     const kind = file.size < needed ? "must not be cut short" : "must end with its data";
     throw file.refuse(
-      `${kind}: its shape (${shape.join(", ")}) needs ${show(needed)} bytes`,
+      `${kind}: its shape ${show(shape)} needs ${show(needed)} bytes`,
       `${show(file.size)} bytes`,
       "Copy the file again, or save one array with numpy.save.",
     );
@@ -124,7 +124,7 @@ function checkDescriptor(file: InputFile, text = ""): StoredType {
     : "Convert it first: numpy.save(path, a.astype(numpy.float32)).";
   throw file.refuse(
     "must hold little-endian float32 ('<f4'), float16 ('<f2') or bfloat16 ('<V2', or '<u2' with --dtype)",
-    `descr ${text}`,
+    `descr ${printable(text)}`,
     remedy,
   );
 }
@@ -133,7 +133,7 @@ function checkOrder(file: InputFile, text = ""): void {
   if (text === "False") return;
   throw file.refuse(
     "must be in C order (fortran_order False)",
-    `fortran_order ${text}`,
+    `fortran_order ${printable(text)}`,
     "Save it as numpy.save(path, numpy.ascontiguousarray(a)).",
   );
 }
@@ -151,7 +151,7 @@ function checkShape(file: InputFile, text = ""): readonly number[] {
     return shape;
   throw file.refuse(
     "must have one to three dimensions, none of them empty",
-    `shape ${text}`,
+    `shape ${printable(text)}`,
     "Save samples of shape (L), (H, L) or (B, H, L).",
   );
 }

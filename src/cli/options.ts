@@ -4,7 +4,7 @@
  */
 import { parseArgs } from "node:util";
 import { type Dtype, dtypes } from "../dtype.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError, printable, show } from "../errors.ts";
 import { type Mode, maxLength, modes } from "../plan/problem.ts";
 import type { OutputContext } from "./files.ts";
 import type { Progress, TextOutput } from "./report.ts";
@@ -13,6 +13,10 @@ import type { Progress, TextOutput } from "./report.ts";
 export interface Option {
   /** Without the dashes. */
   readonly name: string;
+  /** One letter that stands for it after one dash. */
+  readonly short?: string;
+  /** Its value may stand alone; those that do are taken in the order of the table. */
+  readonly positional?: true;
   /** What stands after it in the help, as FILE or N; an option without takes no value. */
   readonly value?: string;
   readonly help: string;
@@ -21,6 +25,7 @@ export interface Option {
 
 /** What a command works with. */
 export interface Context extends OutputContext {
+  /** Where its answers go. */
   readonly stdout: TextOutput;
   readonly progress: Progress;
   /** Print JSON instead of text. */
@@ -35,6 +40,10 @@ export interface Command {
   readonly options: readonly Option[];
   /** Paragraphs after the options. */
   readonly notes: string;
+  /** What the library speaks of by names that are no options here, and what its user gave instead. */
+  readonly words?: Readonly<Record<string, string>>;
+  /** Whether the standard output carries a file, so that messages go to the standard error. */
+  readonly toPipe?: (values: Values) => boolean;
   /** Do it and return the exit code. */
   run(values: Values, context: Context): Promise<number>;
 }
@@ -175,11 +184,11 @@ export class Values {
     return text.split(",").map((part) => this.#integer(name, part.trim(), low, high));
   }
 
-  /** A number from `low` to `high`, written with digits and a point. */
+  /** A number from `low` to `high`, written with digits, a point and a sign. */
   number(name: string, low: number, high: number): number | undefined {
     const text = this.text(name);
     if (text === undefined) return undefined;
-    const value = /^(\d+\.?\d*|\.\d+)$/.test(text) ? Number(text) : Number.NaN;
+    const value = /^[-+]?(\d+\.?\d*|\.\d+)$/.test(text) ? Number(text) : Number.NaN;
     if (value >= low && value <= high) return value;
     throw new InvalidArgumentError({
       call: this.call,
@@ -227,32 +236,38 @@ export function parseOptions(command: Command, argv: readonly string[]): Values 
     allowPositionals: true,
     tokens: true,
     options: Object.fromEntries(
-      options.map(({ name, value }) => [name, { type: value ? "string" : "boolean" } as const]),
+      options.map(({ name, value, short }) => [
+        name,
+        { type: value ? "string" : "boolean", ...(short && { short }) } as const,
+      ]),
     ),
   });
   const given = new Map<string, string | true>();
+  const alone: string[] = [];
   const refuse = (requirement: string, value: string, remedy: string): never => {
     throw new InvalidArgumentError({ call, requirement, value, remedy });
   };
   for (const token of tokens) {
     if (token.kind === "option-terminator") continue;
     if (token.kind === "positional") {
-      return refuse(
-        "everything is given by options",
-        show(token.value),
-        "Put the option's name before it, such as --input FILE.",
-      );
+      alone.push(token.value);
+      continue;
     }
-    const option = options.find(({ name }) => name === token.name);
+    const option = options.find(
+      ({ name, short }) => token.rawName === `--${name}` || token.rawName === `-${short}`,
+    );
     const names = options.map(({ name }) => `--${name}`);
-    if (!option || !token.rawName.startsWith("--")) {
+    if (!option) {
       const hint = suggestion(token.rawName, names) ?? `${call} --help lists its options.`;
-      return refuse("the option must be one that this command has", token.rawName, hint);
+      const what = printable(token.rawName);
+      return refuse("the option must be one that this command has", what, hint);
     }
     if (given.has(option.name)) {
       return refuse(`--${option.name} may be given once`, "it twice", "Keep one of the two.");
     }
-    const missing = !token.value || (!token.inlineValue && token.value.startsWith("--"));
+    const isOption = (text: string): boolean =>
+      text.startsWith("--") || options.some(({ short }) => text === `-${short}`);
+    const missing = !token.value || (!token.inlineValue && isOption(token.value));
     if (option.value && missing) {
       return refuse(
         `--${option.name} needs a value`,
@@ -265,6 +280,11 @@ export function parseOptions(command: Command, argv: readonly string[]): Values 
     }
     given.set(option.name, token.value ?? true);
   }
+  for (const value of alone) {
+    const option = options.find(({ name, positional }) => positional && !given.has(name));
+    if (!option || value === "") return refuse(...tooMany(command, value));
+    given.set(option.name, value);
+  }
   const missing = options.find(({ name, required }) => required && !given.has(name));
   if (missing && !given.has("help")) {
     return refuse(
@@ -276,12 +296,32 @@ export function parseOptions(command: Command, argv: readonly string[]): Values 
   return new Values(call, given);
 }
 
+/** What is said of a value that stands alone and has no place. */
+function tooMany(command: Command, value: string): [string, string, string] {
+  const places = placesOf(command);
+  return [
+    places === ""
+      ? "everything is given by options"
+      : `what stands alone is${places}, in this order`,
+    `${show(value)} besides`,
+    `Put an option's name before it: flashfftconv ${command.name} --help lists them.`,
+  ];
+}
+
+/** The values that may stand alone, as the help names them. */
+function placesOf({ options }: Command): string {
+  const places = options.filter(({ positional }) => positional);
+  return places.map(({ name }) => ` ${name.toUpperCase()}`).join("");
+}
+
 /**
  * A message of the library, whose options are called as JavaScript has them, for someone who typed those of a command:
  * `kernelLength must …` is `--kernel-length must …`, `mode: 'same'` and `mode 'same'` are `--mode same`. Most names are words
  * too: they count as options where a value or what is said of options follows.
  */
 export function inOptions(text: string, command: Command): string {
+  const words = Object.entries(command.words ?? {});
+  const said = words.reduce((message, [own, typed]) => message.replaceAll(own, typed), text);
   return command.options.reduce((message, { name }) => {
     const own = name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
     const followed = own === name ? "(?= must | belongs | within | out\\b| at ')" : "";
@@ -290,11 +330,15 @@ export function inOptions(text: string, command: Command): string {
       new RegExp(`(?<![-\\w·])${own}\\b(?:${value}|${followed})`, "g"),
       (_, word?: string, count?: string) => [`--${name}`, word ?? count].filter(Boolean).join(" "),
     );
-  }, text);
+  }, said);
 }
+
+/** Beyond so many characters a text is no name with a slip in it. */
+const longestName = 40;
 
 /** `Did you mean …?` for the nearest of `known`, where one is near. */
 export function suggestion(text: string, known: readonly string[]): string | undefined {
+  if (text.length > longestName) return undefined;
   const lower = text.toLowerCase();
   const ranked = known
     .map((name) => ({ name, distance: editDistance(lower, name.toLowerCase()) }))
@@ -335,10 +379,15 @@ const helpWidth = 80;
 
 /** The help of one command. */
 export function commandHelp(command: Command): string {
-  const required = command.options.filter((option) => option.required);
-  const usage = required.map(({ name, value }) => ` --${name} ${value}`).join("");
+  const required = command.options.filter((option) => option.required && !option.positional);
+  const usage =
+    placesOf(command) + required.map(({ name, value }) => ` --${name} ${value}`).join("");
   const options = optionsOf(command);
-  const left = options.map(({ name, value }) => `--${name}${value ? ` ${value}` : ""}`);
+  const indent = options.some(({ short }) => short) ? "    " : "";
+  const left = options.map(
+    ({ name, short, value }) =>
+      `${short ? `-${short}, ` : indent}--${name}${value ? ` ${value}` : ""}`,
+  );
   const width = Math.max(...left.map((text) => text.length));
   const lines = options.map(({ help }, i) => wrap(`  ${left[i]!.padEnd(width)}  `, help));
   const paragraphs = command.notes

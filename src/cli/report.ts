@@ -1,4 +1,5 @@
-/** What the command line prints: tables, units, and progress. */
+/** What the command line prints: tables, units, JSON, and progress. */
+import { escaped } from "../errors.ts";
 
 /** Where text goes: a process's stream, or a collector in tests. */
 export interface TextOutput {
@@ -6,6 +7,11 @@ export interface TextOutput {
   /** Set where a person watches. */
   readonly isTTY?: boolean | undefined;
   readonly columns?: number | undefined;
+}
+
+/** A record as one line of JSON, in which every character that a terminal would act on is an escape. */
+export function jsonLine(record: object): string {
+  return `${escaped(JSON.stringify(record))}\n`;
 }
 
 /** A number, perhaps with a unit. */

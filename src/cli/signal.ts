@@ -7,7 +7,7 @@ import {
   toBfloat16,
   toFloat16,
 } from "../dtype.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { printable, show } from "../errors.ts";
 import { InputFile } from "./files.ts";
 import { bytesPerStored, isNpy, readNpyHeader, type StoredType } from "./npy.ts";
 import { isSound, readWavHeader, readWavSamples, sampleBytes, type WavHeader } from "./wav.ts";
@@ -59,11 +59,18 @@ export class SignalFile {
 
   /**
    * Open a file and check its header.
-   * @param dtype what the user said: it names the meaning of 16-bit words and permits the rounding of float64.
    * @throws FileError
    */
   static async open(path: string, call: string, dtype: Dtype | undefined): Promise<SignalFile> {
-    const file = await InputFile.open(path, call);
+    return SignalFile.of(await InputFile.open(path, call), dtype);
+  }
+
+  /**
+   * Check the header of an open file; it is closed where that fails.
+   * @param dtype what the user said: it names the meaning of 16-bit words and permits the rounding of float64.
+   * @throws FileError
+   */
+  static async of(file: InputFile, dtype: Dtype | undefined): Promise<SignalFile> {
     try {
       const start = new Uint8Array(6);
       await file.read(start, 0);
@@ -97,7 +104,7 @@ export class SignalFile {
   describe(): string {
     const shape = this.shape.map((size) => show(size)).join(" × ");
     const rate = this.wav ? `, ${show(this.wav.sampleRate)} Hz` : "";
-    return `${this.path} (${shape}${rate})`;
+    return `${printable(this.path)} (${shape}${rate})`;
   }
 
   /**
@@ -204,16 +211,4 @@ export interface Rows {
 export function rowsOf(shape: readonly number[]): Rows {
   const [length = 1, channels = 1, batch = 1] = shape.toReversed();
   return { batch, channels, length };
-}
-
-/** Check that input and kernel were sampled alike, where both say how. */
-export function checkSampleRates(input: SignalFile, kernel: SignalFile, call: string): void {
-  if (!input.wav || !kernel.wav || input.wav.sampleRate === kernel.wav.sampleRate) return;
-  const rate = input.wav.sampleRate;
-  throw new InvalidArgumentError({
-    call,
-    requirement: "input and kernel must have the same sample rate",
-    value: `${show(rate)} Hz in ${show(input.path)} and ${show(kernel.wav.sampleRate)} Hz in ${show(kernel.path)}`,
-    remedy: `Resample one of them first, for example: sox ${kernel.path} -r ${rate} resampled.wav.`,
-  });
 }

@@ -1,7 +1,8 @@
 /** `flashfftconv conv` of sound in pieces: a .wav file of any length through a kernel, in memory that both leave alone. */
 import { FlashFFTConvStream } from "../conv/stream.ts";
 import type { StreamMode } from "../conv/stream-options.ts";
-import type { Job } from "./job.ts";
+import type { Job, Outputs } from "./job.ts";
+import { readSkip } from "./kernel.ts";
 import type { Context } from "./options.ts";
 import { defined } from "./options.ts";
 import type { Engine } from "./request.ts";
@@ -52,8 +53,7 @@ export async function streamToWav(
 ): Promise<Streamed> {
   const { problem, arrangement, call } = job;
   const { batch, channels } = arrangement;
-  const skip = job.skip && new Float32Array(job.skip.count);
-  if (skip) await job.skip?.read(skip, "float32");
+  const skip = await readSkip(job);
   const options = {
     ...{ mode: problem.mode as StreamMode, kernelLength: problem.kernelLength, batch, channels },
     ...defined({ skip, ...choices }),
@@ -112,7 +112,11 @@ async function pieces(
     times[part] += performance.now() - started;
     return result;
   };
-  const give = async (y: Float32Array): Promise<void> => {
+  const rows = arrangement.batch * arrangement.channels;
+  let position = 0;
+  const give = async (made: Float32Array): Promise<void> => {
+    const y = wanted(made, rows, position, job.outputs);
+    position += made.length / rows;
     if (y.length > 0) await timed("write", () => take(y));
   };
   for (let first = 0; first < frames; first += pieceFrames) {
@@ -124,6 +128,23 @@ async function pieces(
     await give((await timed("convolve", () => stream.process(u))) as Float32Array);
   }
   await give((await timed("convolve", () => stream.flush())) as Float32Array);
+}
+
+/** Of outputs (rows, width) from `position` on, those that are to be written. */
+function wanted(
+  y: Float32Array,
+  rows: number,
+  position: number,
+  { first, count }: Outputs,
+): Float32Array {
+  const width = y.length / rows;
+  const from = Math.min(width, Math.max(0, first - position));
+  const to = Math.min(width, Math.max(from, first + count - position));
+  if (to - from === width) return y;
+  const kept = new Float32Array(rows * (to - from));
+  for (let r = 0; r < rows; r++)
+    kept.set(y.subarray(r * width + from, r * width + to), r * (to - from));
+  return kept;
 }
 
 function repeated(row: Float32Array, times: number): Float32Array {

@@ -84,7 +84,8 @@ export function outputGain(
     call,
     requirement: `${what} holds peaks up to ${largest.toFixed(5)}`,
     value: `a peak of ${peak.toPrecision(5)} (${(20 * Math.log10(peak)).toFixed(2)} dB)`,
-    remedy: "Add --normalize to bring the peak to full scale, or --bits float to keep it as it is.",
+    remedy:
+      "Add --normalize to bring the peak to full scale, --gain to turn it down, or --bits float to keep it as it is.",
   });
 }
 

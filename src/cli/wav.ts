@@ -80,11 +80,12 @@ export async function readWavHeader(file: InputFile): Promise<WavHeader> {
     throw file.refuse("must begin with RIFF…WAVE", got, "Give a .wav or a .npy file.");
   }
   const announced = new DataView(riff.buffer).getUint32(4, true);
+  if (file.piped && isOpenEnd(announced, file.size - 8)) return await readChunks(file, file.size);
   if (announced === 0 || announced === 0xffffffff) {
     throw file.refuse(
       "must say how long it is",
       `a size field of ${show(announced)}, as programs leave it that write to a pipe`,
-      "Write it to a file instead, or repair it, for example: sox --ignore-length FILE out.wav.",
+      "Pipe it into this command as -, or repair it, for example: sox --ignore-length FILE out.wav.",
     );
   }
   const end = announced + 8;
@@ -95,6 +96,13 @@ export async function readWavHeader(file: InputFile): Promise<WavHeader> {
   if (end <= file.size || header.dataStart + header.frames * frameBytes === file.size)
     return header;
   throw file.refuse(...cutShort(end, file.size));
+}
+
+/**
+ * Whether a size is none that was known: programs that write to a pipe put 0 or a number near to 2 or 4 GiB there.
+ */
+function isOpenEnd(size: number, there: number): boolean {
+  return size === 0 || (size >= 0x7fff_f000 && size > there);
 }
 
 function cutShort(announced: number, size: number): [string, string, string] {
@@ -108,8 +116,10 @@ async function readChunks(file: InputFile, end: number): Promise<WavHeader> {
   const chunk = new Uint8Array(8);
   for (let position = 12; position + 8 <= end; ) {
     await file.read(chunk, position);
-    const size = new DataView(chunk.buffer).getUint32(4, true);
     const start = position + 8;
+    const announced = new DataView(chunk.buffer).getUint32(4, true);
+    const untilEnd = file.piped && tag(chunk, 0) === "data" && isOpenEnd(announced, end - start);
+    const size = untilEnd ? wholeFrames(end - start, format) : announced;
     if (start + size > end) {
       throw file.refuse(
         `must not be cut short: its chunk ${show(tag(chunk, 0))} ends at byte ${show(start + size)}`,
@@ -137,6 +147,11 @@ async function readChunks(file: InputFile, end: number): Promise<WavHeader> {
   }
   const missing = format ? "data" : "fmt, before data,";
   throw file.refuse(`must have a chunk ${missing} in it`, "none", "Write the file again.");
+}
+
+/** The bytes of as many whole frames as are there. */
+function wholeFrames(bytes: number, format: Omit<WavHeader, "frames" | "dataStart"> | undefined) {
+  return bytes - (bytes % (format ? format.channels * sampleBytes(format.encoding) : 1));
 }
 
 function parseFormat(file: InputFile, bytes: Uint8Array): Omit<WavHeader, "frames" | "dataStart"> {

@@ -1,55 +1,51 @@
 /** Calls on the CPU: a seat on a backend, and the move to one that can lend arrays. */
 import type { Program } from "../backend/cpu.ts";
-import { openCpu } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
-import { features } from "../backend/features.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
 import type { GpuSamples } from "./arguments.ts";
 import { refuseBuffer, zeros } from "./arguments.ts";
 import { runBlocks, runBlocksBackward } from "./blocks.ts";
-import { dskipOf } from "./dskip.ts";
+import type { OpenedCpu } from "./cpu-open.ts";
+import { lendingBackend } from "./cpu-open.ts";
+import { sumSkip } from "./dskip.ts";
 import { createEngine } from "./engine.ts";
 import type { Choice, Explanation } from "./explain.ts";
+import { withNotes } from "./explain.ts";
 import type { MemoryUse, WarmUp } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { Call, Spectra } from "./run.ts";
 import { makeSpectra, runBackward, runForward } from "./run.ts";
-import type { KernelArgument, Request, Runner } from "./runner.ts";
+import type { KernelArgument, Request, Runner, WeightGradients } from "./runner.ts";
 import { Seat } from "./seat.ts";
 import type { RowTensor } from "./staging.ts";
 
 /** Thrown inside prepare when the object has moved meanwhile. */
 class Moved extends Error {}
 
-/** How a convolution runs on the CPU. */
-export interface CpuSettings {
-  readonly threads: number;
-  readonly instructions: Instructions;
-}
-
 /** One convolution on the CPU. Its tensors are arrays: the caller refuses others. */
 export class CpuRunner implements Runner {
   readonly device = undefined;
   #seat: Seat;
   readonly #choice: Choice;
-  #workspaceBytes = 0;
+  readonly #notes: readonly string[];
 
-  private constructor(seat: Seat, choice: Choice) {
+  private constructor(seat: Seat, choice: Choice, notes: readonly string[]) {
     this.#seat = seat;
     this.#choice = choice;
+    this.#notes = notes;
   }
 
-  /** Compile the plan's forward programs and start threads. */
+  /** Compile the plan's forward programs. Threads start with the first call that they are worth it for. */
   static async open(
-    { threads, instructions }: CpuSettings,
+    { backend, threads, notes }: OpenedCpu,
     choice: Choice,
     call: string,
   ): Promise<CpuRunner> {
-    const backend = openCpu({ threads, instructions, shared: threads > 1 });
-    const { problem } = choice.explanation;
-    const seat = new Seat(createEngine(problem, choice.candidate, backend, choice.device));
-    const runner = new CpuRunner(seat, choice);
+    const { candidate, device, explanation } = choice;
+    const engine = createEngine(explanation.problem, candidate, backend, threads, device);
+    const seat = new Seat(engine);
+    const runner = new CpuRunner(seat, choice, notes);
     try {
       await backend.exclusive(() => seat.forward("float32", call));
     } catch (error) {
@@ -60,7 +56,7 @@ export class CpuRunner implements Runner {
   }
 
   get threads(): number {
-    return this.#seat.backend.settings.threads;
+    return this.#seat.backend.threadsFor(this.#seat.threads);
   }
 
   get instructions(): Instructions {
@@ -68,7 +64,10 @@ export class CpuRunner implements Runner {
   }
 
   explain(): Explanation {
-    return this.#choice.explanation;
+    const { refusal } = this.#seat.backend;
+    const oneThread =
+      refusal === undefined ? [] : [`one thread: workers do not start (${refusal})`];
+    return withNotes(this.#choice.explanation, [...this.#notes, ...oneThread]);
   }
 
   memory(): MemoryUse {
@@ -77,22 +76,22 @@ export class CpuRunner implements Runner {
     for (const kernel of kernels.keys()) channels += kernel.channels;
     return {
       transformBytes: Math.max(...engine.parts.map((p) => p.transformBytes)),
-      workspaceBytes: this.#workspaceBytes,
+      workspaceBytes: this.#seat.workspaceBytes,
       spectrumBytes: channels * engine.spectrumBytes,
       backendBytes: backend.arena.used,
     };
   }
 
   lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
-    const { arena } = this.#lender(call).backend;
+    const { backend } = this.#lender(call);
     const half = dtype !== "float32";
     // Where no memory is shared, an ordinary array, which calls copy.
     if (!this.#seat.backend.settings.shared) {
       return zeros(dtype, size, call);
     }
-    const block = arena.allocate(size * bytesPerSample(dtype), call);
+    const block = backend.lend(size * bytesPerSample(dtype), call);
     this.#seat.lent.push(block);
-    const { buffer } = arena.memory;
+    const { buffer } = backend.arena.memory;
     const array = half
       ? new Uint16Array(buffer, block.address, size)
       : new Float32Array(buffer, block.address, size);
@@ -102,12 +101,11 @@ export class CpuRunner implements Runner {
   /** A seat whose backend can lend arrays, where the runtime has one: the object moves there, spectra and all. */
   #lender(call: string): Seat {
     const old = this.#seat;
-    const { settings } = old.backend;
-    if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
-      return old;
-    const backend = openCpu({ ...settings, shared: true });
+    const backend = lendingBackend(old.backend, call);
+    if (backend === old.backend) return old;
     const { candidate, device, explanation } = this.#choice;
-    const seat = new Seat(createEngine(explanation.problem, candidate, backend, device));
+    const engine = createEngine(explanation.problem, candidate, backend, old.threads, device);
+    const seat = new Seat(engine);
     try {
       seat.takeKernels(old, call);
     } catch (error) {
@@ -133,7 +131,7 @@ export class CpuRunner implements Runner {
     const { engine, backend } = seat;
     return backend.exclusive(async () => {
       const programs = await seat.forward(dtype, request.name);
-      const block = backend.arena.allocate(channels * engine.spectrumBytes, request.name);
+      const block = backend.allocate(channels * engine.spectrumBytes, request.name);
       try {
         await makeSpectra(engine, programs, taps, [0, channels], block.address, request.name);
         // Disposed, or moved to another seat, while the spectra were made: begin again, or say so.
@@ -183,7 +181,10 @@ export class CpuRunner implements Runner {
   }
 
   #call({ shape, rows, skip, name }: Request): Call {
-    return { shape, rows: rows as readonly RowTensor[], skip, name };
+    return {
+      ...{ shape, rows: rows as readonly RowTensor[], name },
+      skip: skip as Float32Array | undefined,
+    };
   }
 
   forward(request: Request): void | Promise<void> {
@@ -195,7 +196,7 @@ export class CpuRunner implements Runner {
       return runRows(seat.engine, programs, spectra, this.#call(request), request.gates);
     };
     const note = (): void => {
-      this.#workspaceBytes = seat.backend.workspaceBytes;
+      seat.workspaceBytes = seat.backend.workspaceBytes;
     };
     const running = seat.backend.exclusive(() => {
       const programs = seat.forwardNow(dtype);
@@ -204,7 +205,8 @@ export class CpuRunner implements Runner {
     return running ? running.then(note) : note();
   }
 
-  async backward(request: Request, dk: Float32Array): Promise<Float32Array | undefined> {
+  async backward(request: Request, weights: WeightGradients): Promise<void> {
+    const [dk, dskip] = [weights.dk, weights.dskip] as [Float32Array, Float32Array | undefined];
     const seat = this.#seat;
     const { spectra, dtype } = this.#spectra(request.kernel);
     const call = this.#call(request);
@@ -217,12 +219,12 @@ export class CpuRunner implements Runner {
       const runRows = this.#isBlocked ? runBlocksBackward : runBackward;
       await runRows(seat.engine, programs, spectra, call, request.gates, dk);
     });
-    this.#workspaceBytes = seat.backend.workspaceBytes;
-    if (!request.skip) return undefined;
+    seat.workspaceBytes = seat.backend.workspaceBytes;
+    if (!dskip) return;
     const { problem } = this.#choice.explanation;
     const data = (field: string): SampleArray => call.rows.find((r) => r.field === field)!.data;
     const [dy, u] = [data("dy"), data("u")];
-    return dskipOf(dy, u, problem.dtype, request.shape, problem.length, request.name);
+    await sumSkip(dy, u, problem.dtype, request.shape, problem.length, dskip, request.name);
   }
 
   leave(): void {

@@ -1,8 +1,6 @@
 /** Calls of short convolutions on the CPU: a seat on a backend, its programs, and the arrays that it lends. */
-import type { CpuBackend, CpuSettings, Program } from "../backend/cpu.ts";
-import { openCpu } from "../backend/cpu.ts";
+import type { CpuBackend, CpuUser, Program } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
-import { features } from "../backend/features.ts";
 import type { Job } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
@@ -11,7 +9,8 @@ import { depthwiseSource } from "../kernels/depthwise/program.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import type { GpuSamples } from "./arguments.ts";
 import { intact, refuseBuffer, zeros } from "./arguments.ts";
-import type { DepthwiseOptions } from "./depthwise-options.ts";
+import type { CpuOptions } from "./cpu-open.ts";
+import { lendingBackend, openCpuFor } from "./cpu-open.ts";
 import type { DepthwiseCall, DepthwiseEngine, LineTensor, StateTensor } from "./depthwise-run.ts";
 import { runDepthwiseBackward, runDepthwiseForward } from "./depthwise-run.ts";
 import type {
@@ -22,8 +21,7 @@ import type {
   DepthwiseSums,
   DepthwiseWarmUpFor,
 } from "./depthwise-runner.ts";
-import { addToTail, carryState } from "./depthwise-state.ts";
-import { pickInstructions, pickThreads } from "./options.ts";
+import { carryState } from "./depthwise-state.ts";
 import { deviceFor } from "./wisdom.ts";
 
 type Kind = "forward" | "backward";
@@ -32,35 +30,39 @@ const inputFields = ["x0", "x1", "x2"] as const;
 const gradientFields = ["dx0", "dx1", "dx2"] as const;
 const stateFields = ["state0", "state1", "state2"] as const;
 const stateGradientFields = ["dstate0", "dstate1", "dstate2"] as const;
+const behindFields = ["dstateOut0", "dstateOut1", "dstateOut2"] as const;
 const outputFields = ["y0", "y1"] as const;
 const upstreamFields = ["dy0", "dy1"] as const;
 
 /** An object on one backend. */
-interface Seat {
+interface Seat extends CpuUser {
   readonly backend: CpuBackend;
   readonly engine: DepthwiseEngine;
   readonly programs: Map<Kind, Program>;
   readonly lent: Block[];
+  workspaceBytes: number;
 }
 
 function takeSeat(
   problem: DepthwiseProblem,
   order: readonly number[],
-  settings: CpuSettings,
+  backend: CpuBackend,
+  threads: number,
 ): Seat {
-  const backend = openCpu(settings);
-  backend.retain();
-  const device = deviceFor(settings.instructions);
-  const engine = { problem, backend, device, order, jobs: new Map() };
-  return { backend, engine, programs: new Map(), lent: [] };
+  const device = deviceFor(backend.settings.instructions);
+  const engine = { problem, backend, threads, device, order, jobs: new Map() };
+  const seat = { backend, engine, threads, programs: new Map(), lent: [], workspaceBytes: 0 };
+  backend.retain(seat);
+  return seat;
 }
 
 /** Give everything back once the calls before have ended. */
-function leaveSeat({ backend, programs, lent }: Seat): void {
+function leaveSeat(seat: Seat): void {
+  const { backend, programs, lent } = seat;
   void backend.exclusive(() => {
     for (const block of lent) backend.arena.free(block);
     for (const p of programs.values()) backend.releaseProgram(p);
-    backend.release();
+    backend.release(seat);
   });
 }
 
@@ -89,16 +91,15 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
     this.#seat = seat;
   }
 
-  /** Compile and start threads; `order` as in DepthwiseEngine. */
+  /** Compile; `order` as in DepthwiseEngine. */
   static async open(
     problem: DepthwiseProblem,
-    options: Pick<DepthwiseOptions, "instructions" | "threads">,
+    options: CpuOptions,
     order: readonly number[],
     call: string,
   ): Promise<DepthwiseCpuRunner> {
-    const instructions = pickInstructions(options.instructions ?? "auto", call);
-    const threads = pickThreads(options.threads, instructions, call);
-    const seat = takeSeat(problem, order, { threads, instructions, shared: threads > 1 });
+    const { backend, threads } = openCpuFor(options, call);
+    const seat = takeSeat(problem, order, backend, threads);
     const runner = new DepthwiseCpuRunner(problem, order, seat);
     try {
       await seat.backend.exclusive(() => programOf(seat, "forward", problem, call));
@@ -114,7 +115,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   }
 
   get threads(): number {
-    return this.backend.settings.threads;
+    return this.backend.threadsFor(this.#seat.threads);
   }
 
   get instructions(): Instructions {
@@ -123,9 +124,9 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
 
   lend(size: number, call: string): Float32Array | Uint16Array {
     const { dtype } = this.#problem;
-    const { backend, lent } = this.#lender();
+    const { backend, lent } = this.#lender(call);
     if (!backend.settings.shared) return zeros(dtype, size, call);
-    const block = backend.arena.allocate(size * bytesPerSample(dtype), call);
+    const block = backend.lend(size * bytesPerSample(dtype), call);
     lent.push(block);
     const { buffer } = backend.arena.memory;
     const array =
@@ -136,12 +137,11 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   }
 
   /** A seat whose backend can lend arrays, where the runtime has one: the object moves there. */
-  #lender(): Seat {
+  #lender(call: string): Seat {
     const old = this.#seat;
-    const { settings } = old.backend;
-    if (settings.shared || settings.instructions === "javascript" || !features().sharedMemory)
-      return old;
-    this.#seat = takeSeat(this.#problem, this.#order, { ...settings, shared: true });
+    const backend = lendingBackend(old.backend, call);
+    if (backend === old.backend) return old;
+    this.#seat = takeSeat(this.#problem, this.#order, backend, old.threads);
     leaveSeat(old);
     return this.#seat;
   }
@@ -204,6 +204,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
       alive();
       const running = runDepthwiseForward(seat.engine, program, work);
       const carry = (): void => {
+        seat.workspaceBytes = seat.backend.workspaceBytes;
         if (!stateOut) return;
         intact("x", x, samples, call);
         if (state) intact("state", state, stateSamples, call);
@@ -219,7 +220,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   }
 
   async backward(request: DepthwiseBackward): Promise<DepthwiseSums> {
-    const { name: call, batch, length, alive } = request;
+    const { name: call, alive } = request;
     const problem = this.#problem;
     const [x, dx] = [request.x, request.dx] as [SampleArray, SampleArray];
     const [state, dstate, dstateOut] = [request.state, request.dstate, request.dstateOut] as [
@@ -236,27 +237,27 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
         }),
       ),
     ];
-    const states: StateTensor[] =
-      state && dstate
-        ? [
-            { name: "state", direction: "in", data: state, fields: this.#fields(stateFields) },
-            {
-              name: "dstate",
-              direction: "out",
-              data: dstate,
-              fields: this.#fields(stateGradientFields),
-            },
-          ]
-        : [];
+    const states: StateTensor[] = [
+      [state, { name: "state", direction: "in", fields: this.#fields(stateFields) }] as const,
+      [
+        dstate,
+        { name: "dstate", direction: "out", fields: this.#fields(stateGradientFields) },
+      ] as const,
+      [
+        dstateOut,
+        { name: "dstateOut", direction: "in", fields: this.#fields(behindFields) },
+      ] as const,
+    ].flatMap(([data, tensor]) => (data ? [{ ...tensor, data }] : []));
     const work = this.#call(request, lines, states);
     const seat = this.#seat;
     const sums = await seat.backend.exclusive(async () => {
       alive();
       const program =
         seat.programs.get("backward") ?? (await programOf(seat, "backward", problem, call));
-      return runDepthwiseBackward(seat.engine, program, work);
+      const all = await runDepthwiseBackward(seat.engine, program, work);
+      seat.workspaceBytes = seat.backend.workspaceBytes;
+      return all;
     });
-    if (dstateOut) addToTail(problem, dstateOut, dx, dstate, batch, length, problem.dtype);
     return {
       dweight: Float32Array.from(sums.weight),
       ...(request.bias && { dbias: Float32Array.from(sums.bias) }),

@@ -22,6 +22,8 @@ import { copyRows } from "./staging.ts";
 export interface DepthwiseEngine {
   readonly problem: DepthwiseProblem;
   readonly backend: CpuBackend;
+  /** Threads that calls may use, the caller's included. */
+  readonly threads: number;
   readonly device: DeviceSpec;
   /** The last call's job of each kind: calls run one at a time, and most are as long as the one before. */
   readonly jobs: Map<number, Job>;
@@ -38,7 +40,7 @@ export interface LineTensor {
   readonly fields: readonly (keyof Job)[];
 }
 
-/** The K − 1 samples before each line, or their gradient. */
+/** The K − 1 samples before each line, their gradient, or that of the K − 1 last ones. */
 export interface StateTensor {
   readonly name: string;
   readonly direction: "in" | "out";
@@ -67,7 +69,10 @@ export interface TapSums {
 /** Seconds that a sample of one branch takes, less what depends on taps, and with each tap. */
 const samplePrice = { base: 0.6e-9, tap: 0.1e-9, javascript: 12, backward: 3 } as const;
 
-const stateFields = ["state0", "state1", "state2", "dstate0", "dstate1", "dstate2"] as const;
+const stateFields = [
+  ...(["state0", "state1", "state2", "dstate0", "dstate1", "dstate2"] as const),
+  ...(["dstateOut0", "dstateOut1", "dstateOut2"] as const),
+] as const;
 
 /** The job of a call, without addresses: the last one, where that was of the same size. */
 function jobOf(engine: DepthwiseEngine, call: DepthwiseCall, kind: number): Job {
@@ -115,12 +120,13 @@ function newJob({ problem, backend }: DepthwiseEngine, call: DepthwiseCall, kind
 
 /** How many threads a job of `units` units and so many samples deserves, and whether the caller is one of them. */
 function team(
-  { problem, backend, device }: DepthwiseEngine,
+  { problem, backend, device, threads: wanted }: DepthwiseEngine,
   job: Job,
   units: number,
   samples: number,
 ): { threads: number; blocking: boolean } {
-  const { threads, instructions } = backend.settings;
+  const { instructions } = backend.settings;
+  const threads = backend.threadsFor(wanted);
   const { base, tap, javascript, backward } = samplePrice;
   const price =
     (base + tap * problem.kernelLength) *
@@ -128,7 +134,8 @@ function team(
     (job.kind === jobKinds.depthwiseBackward ? backward : 1);
   const seconds = samples * job.branches * price;
   const saved = seconds - seconds / threads;
-  if (units === 1 || saved <= 3 * device.dispatchSeconds) return { threads: 1, blocking: true };
+  if (units === 1 || saved <= 3 * device.dispatchSeconds)
+    return { threads: 1, blocking: seconds < blockingSeconds };
   return { threads, blocking: seconds / threads < blockingSeconds };
 }
 

@@ -1,51 +1,57 @@
 /** Gradient of the skip weights: dskip[h] = Σ_b Σ_n dy[b,h,n]·u[b,h,n], in float64, in the order of the rows. */
+import { isDue, pause } from "../backend/pauses.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode } from "../dtype.ts";
 import { intact } from "./arguments.ts";
 import type { Shape } from "./run.ts";
 
-/** Samples decoded at a time where they are half precision. */
+/** Samples that are summed between two looks at the clock, and decoded at a time where they are half precision. */
 const chunk = 65_536;
 
-function dot(a: SampleArray, b: SampleArray, from: number, to: number, dtype: Dtype): number {
-  let sum = 0;
-  if (dtype === "float32") {
-    for (let i = from; i < to; i++) sum += a[i]! * b[i]!;
-    return sum;
-  }
-  for (let at = from; at < to; at += chunk) {
-    const end = Math.min(to, at + chunk);
-    const x = decode(slice(a, at, end), dtype);
-    const y = decode(slice(b, at, end), dtype);
-    for (let i = 0; i < x.length; i++) sum += x[i]! * y[i]!;
-  }
-  return sum;
+/** `sum` and the products of samples [from, to), added one after the other. */
+function addProducts(
+  sum: number,
+  a: SampleArray,
+  b: SampleArray,
+  from: number,
+  to: number,
+  dtype: Dtype,
+): number {
+  const x = dtype === "float32" ? a : decode(slice(a, from, to), dtype);
+  const y = dtype === "float32" ? b : decode(slice(b, from, to), dtype);
+  const first = dtype === "float32" ? from : 0;
+  let all = sum;
+  for (let i = first; i < first + to - from; i++) all += x[i]! * y[i]!;
+  return all;
 }
 
 function slice(array: SampleArray, from: number, to: number): SampleArray {
   return (array as Uint16Array).subarray(from, to);
 }
 
-/** dy and u are (B, H, length). */
-export function dskipOf(
+/** dskip ← the sums of dy and u, which are (B, H, length). */
+export async function sumSkip(
   dy: SampleArray,
   u: SampleArray,
   dtype: Dtype,
   shape: Shape,
   length: number,
+  dskip: Float32Array,
   call: string,
-): Float32Array {
+): Promise<void> {
   const size = shape.batch * shape.channels * length;
-  intact("dy", dy, size, call);
-  intact("u", u, size, call);
-  const out = new Float32Array(shape.channels);
   for (let h = 0; h < shape.channels; h++) {
     let sum = 0;
     for (let b = 0; b < shape.batch; b++) {
-      const at = (b * shape.channels + h) * length;
-      sum += dot(dy, u, at, at + length, dtype);
+      const row = (b * shape.channels + h) * length;
+      for (let at = row; at < row + length; at += chunk) {
+        if (isDue()) await pause();
+        intact("dy", dy, size, call);
+        intact("u", u, size, call);
+        intact("dskip", dskip, shape.channels, call);
+        sum = addProducts(sum, dy, u, at, Math.min(row + length, at + chunk), dtype);
+      }
     }
-    out[h] = sum;
+    dskip[h] = sum;
   }
-  return out;
 }

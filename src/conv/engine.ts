@@ -48,6 +48,8 @@ export interface EnginePart {
 export interface Engine {
   readonly problem: Problem;
   readonly backend: CpuBackend;
+  /** Threads that calls may use, the caller's included. */
+  readonly threads: number;
   readonly device: DeviceSpec;
   readonly parts: readonly EnginePart[];
   /** Bytes of one channel's spectra, all parts. */
@@ -83,6 +85,7 @@ function separately(
   problem: Problem,
   { geometry, plan: plans }: Candidate,
   backend: CpuBackend,
+  threads: number,
   device: DeviceSpec,
 ): PartTransform[] {
   return geometry.map((part, i) => {
@@ -94,10 +97,7 @@ function separately(
       tiles: tileCount(plan),
       ...{ bodies: bodyCount(plan, backend.lanes), rowSeconds: planCost(plan, device).seconds },
       inPlace: true,
-      shareable:
-        !part.blocks &&
-        plan.points >= shareablePoints &&
-        canShareRow(plan, backend.settings.threads),
+      shareable: !part.blocks && plan.points >= shareablePoints && canShareRow(plan, threads),
       source: (kind, kernelDtype) => programSource({ ...spec, kind, kernelDtype }),
     };
   });
@@ -134,11 +134,12 @@ function transformsOf(
   problem: Problem,
   candidate: Candidate,
   backend: CpuBackend,
+  threads: number,
   device: DeviceSpec,
 ): PartTransform[] {
   if (candidate.plan.length === 0) return [inTime(problem, candidate)];
   if (candidate.geometry[0]!.ring) return [together(problem, candidate)];
-  return separately(problem, candidate, backend, device);
+  return separately(problem, candidate, backend, threads, device);
 }
 
 /** Put together what calls need. */
@@ -146,10 +147,11 @@ export function createEngine(
   problem: Problem,
   candidate: Candidate,
   backend: CpuBackend,
+  threads: number,
   device: DeviceSpec,
 ): Engine {
   const bytes = problem.dtype === "float32" ? 4 : 2;
-  const transforms = transformsOf(problem, candidate, backend, device);
+  const transforms = transformsOf(problem, candidate, backend, threads, device);
   let spectrumBytes = 0;
   const parts = transforms.map((own, i): EnginePart => {
     const part = candidate.geometry[i]!;
@@ -175,7 +177,7 @@ export function createEngine(
       })),
     };
   });
-  return { problem, backend, device, parts, spectrumBytes };
+  return { problem, backend, threads, device, parts, spectrumBytes };
 }
 
 /** What a job says of the blocks that it cuts rows of `length` samples into. */

@@ -1,6 +1,6 @@
 /** Choosing a plan and saying why. */
 import type { Instructions } from "../backend/features.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError, printable, show } from "../errors.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import type { KeptFrequencies } from "../plan/frequencies.ts";
 import { keptRuns } from "../plan/frequencies.ts";
@@ -95,6 +95,8 @@ export interface Explanation {
   readonly candidates: readonly PlanPrediction[];
   /** What the frequencies that are not kept save, where the problem has a pattern. */
   readonly leftOut?: LeftOut;
+  /** Sentences on what is not as asked for, or not the best that such machines have: threads that do not start, no WebAssembly. */
+  readonly notes?: readonly string[];
   /** A table of the chosen plan and the next best. */
   toString(): string;
 }
@@ -184,6 +186,13 @@ export function choosePlan(
     toString: () => render(explanation),
   };
   return { explanation, device, candidate };
+}
+
+/** An explanation with sentences on what is not as asked for. */
+export function withNotes(explanation: Explanation, notes: readonly string[]): Explanation {
+  if (notes.length === 0) return explanation;
+  const noted: Explanation = { ...explanation, notes, toString: () => render(noted) };
+  return noted;
 }
 
 /** Why a GPU's plans were chosen. */
@@ -277,10 +286,13 @@ function render(e: Explanation): string {
   const saved = e.leftOut && [leftOutLine(e.leftOut)];
   const lines = [
     `${mode} convolution, ${size}, ${dtype}: ${show(best.positions)} real positions in ${where}${blocks}`,
-    `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${e.device.name}`,
+    `${e.instructions}, ${e.workload.threads} thread(s), ${show(e.workload.rows)} row(s); prices from ${printable(e.device.name)}`,
     `backend ${e.backend}: ${e.reason}`,
+    ...(e.notes ?? []).map((note) => `note: ${note}`),
     ...(e.measured
-      ? [`plan measured on this machine: ${ms(e.measured.ms)} a call (${e.measured.source})`]
+      ? [
+          `plan measured on this machine: ${ms(e.measured.ms)} a call (${printable(e.measured.source)})`,
+        ]
       : []),
     ...(saved ?? []),
     ...(e.gradientPlan ? [`gradients: ${e.gradientPlan}`] : []),

@@ -1,40 +1,19 @@
 /** Choosing a backend and opening it. */
-import { InvalidArgumentError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
-import { integer, oneOf } from "../plan/problem.ts";
+import { integer } from "../plan/problem.ts";
+import { openCpuFor } from "./cpu-open.ts";
 import { CpuRunner } from "./cpu-runner.ts";
 import { choosePlan } from "./explain.ts";
 import { openGpuRunner } from "./gpu-runner.ts";
 import type { FlashFFTConvOptions } from "./options.ts";
-import { pickInstructions, pickThreads } from "./options.ts";
 import type { Runner } from "./runner.ts";
+import { wantsGpu, workspaceOf } from "./runtime.ts";
 
 /** Rows that plans are made for where nobody says how many: on a GPU so many that all of it is busy, in pairs. */
 export const usualRows = {
   cpu: { batch: 1, channels: 16 },
   gpu: { batch: 8, channels: 1024 },
 } as const;
-
-/** Work memory of a call on a GPU by default. */
-export const usualWorkspace: number = 256 * 2 ** 20;
-/** The least: a few rows of the shortest transforms. */
-const leastWorkspace = 2 ** 20;
-
-/** Whether options ask for a GPU: by its name, or by a device. */
-export function wantsGpu(
-  { backend = "auto", device }: Pick<FlashFFTConvOptions, "backend" | "device">,
-  call: string,
-): boolean {
-  oneOf(call, "backend", backend, ["auto", "cpu", "webgpu"]);
-  if (backend !== "cpu") return backend === "webgpu" || device !== undefined;
-  if (device === undefined) return false;
-  throw new InvalidArgumentError({
-    call,
-    requirement: "device belongs to a GPU",
-    value: "one with backend 'cpu'",
-    remedy: "Leave device out, or backend.",
-  });
-}
 
 /** The runner of a problem on the backend that the options ask for. */
 export async function openRunner(
@@ -44,18 +23,18 @@ export async function openRunner(
 ): Promise<Runner> {
   const gpu = wantsGpu(options, call);
   const usual = gpu ? usualRows.gpu : usualRows.cpu;
-  const batch = integer(call, "batch", options.batch ?? usual.batch, 1, 2 ** 31);
-  const channels = integer(call, "channels", options.channels ?? usual.channels, 1, 2 ** 31);
-  const given = options.workspaceBytes ?? usualWorkspace;
-  const workspaceBytes = integer(call, "workspaceBytes", given, leastWorkspace, 2 ** 40);
+  const { batch = usual.batch, channels = usual.channels } = options;
+  integer(call, "batch", batch, 1, 2 ** 31);
+  integer(call, "channels", channels, 1, 2 ** 31);
+  const workspaceBytes = workspaceOf(options, call);
   if (gpu) return openGpuRunner(problem, { ...options, batch, channels, workspaceBytes }, call);
-  const instructions = pickInstructions(options.instructions ?? "auto", call);
-  const threads = pickThreads(options.threads, instructions, call);
-  const workload = { rows: batch * channels, threads };
+  const opened = openCpuFor(options, call);
+  const { instructions } = opened.backend.settings;
+  const workload = { rows: batch * channels, threads: opened.threads };
   const reason =
     options.backend === "cpu"
       ? "it was asked for"
       : "auto takes a GPU only where its device is given";
   const choice = choosePlan(problem, instructions, workload, { plan: options.plan, reason }, call);
-  return CpuRunner.open({ threads, instructions }, choice, call);
+  return CpuRunner.open(opened, choice, call);
 }

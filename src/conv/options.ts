@@ -1,11 +1,9 @@
-/** What calls take and give, and the choice of instruction set and threads. */
+/** What objects are made from, and what calls take and give. */
 import type { Instructions } from "../backend/features.ts";
-import { features } from "../backend/features.ts";
 import type { SampleArray } from "../dtype.ts";
-import { UnsupportedError } from "../errors.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
 import type { ProblemOptions } from "../plan/problem.ts";
-import { integer, oneOf } from "../plan/problem.ts";
+import { problemNames } from "../plan/problem.ts";
 import type { GpuTensor, Tensor } from "./arguments.ts";
 
 /** What a FlashFFTConv is made from. */
@@ -19,8 +17,16 @@ export interface FlashFFTConvOptions extends ProblemOptions {
    * always computed, where its transforms (one forward, with the kernel's two; up to five in gradients) take more than that.
    */
   readonly workspaceBytes?: number;
-  /** Threads of the CPU, the caller's included; all cores by default, one where memory cannot be shared. WebGPU ignores them. */
+  /**
+   * Threads of the CPU, the caller's included: all cores by default, one where memory cannot be shared or workers do not start,
+   * four a core at most. WebGPU ignores them.
+   */
   readonly threads?: number;
+  /**
+   * Where worker threads start from: the address of a copy of `flashfftconv/worker`. For pages that import the library from
+   * another origin, and for bundlers that do not follow `new Worker(new URL(…))` (docs/browser.md).
+   */
+  readonly workerUrl?: string | URL;
   /** Instruction set of the CPU's kernels; by default the best that the runtime has. WebGPU ignores it. */
   readonly instructions?: "auto" | Instructions;
   /** B of the calls to come, by default 1, on WebGPU 8: a hint for the planner; calls may have any. */
@@ -35,6 +41,12 @@ export interface FlashFFTConvOptions extends ProblemOptions {
   readonly plan?: string;
 }
 
+/** Options that a FlashFFTConv is made from. */
+export const convOptionNames: readonly string[] = [
+  ...[...problemNames, "batch", "channels"],
+  ...["backend", "device", "workspaceBytes", "threads", "workerUrl", "instructions", "plan"],
+];
+
 /** Optional operands of a forward call. */
 export interface ForwardOptions {
   /** (B, H, L), multiplies u. */
@@ -42,12 +54,12 @@ export interface ForwardOptions {
   /** (B, H, Lout), multiplies the convolution. */
   readonly postgate?: Tensor | GpuTensor | undefined;
   /** (H) float32: adds skip ⊙ u, ungated; for modes whose outputs are as long as their inputs. */
-  readonly skip?: Float32Array | undefined;
+  readonly skip?: Tensor | GpuTensor | undefined;
   /** (B, H, Lout): where the result goes, instead of a new array or buffer. */
   readonly out?: Tensor | GpuTensor | undefined;
   /**
    * Record the work here instead of submitting it; for tensors that are all in GPU buffers. It must be an encoder of the object's
-   * device, with no pass open: others fail only where you finish them. After submitting, say so by `submitted()`.
+   * device, with no pass open: others fail only where you finish them. Only undefined stands for none. After submitting, say so by `submitted()`.
    */
   readonly encoder?: GpuCommandEncoder | undefined;
 }
@@ -68,6 +80,8 @@ export interface GradientArrays {
   readonly dpregate?: Tensor | GpuTensor | undefined;
   /** (B, H, Lout). */
   readonly dpostgate?: Tensor | GpuTensor | undefined;
+  /** (H). */
+  readonly dskip?: Tensor | GpuTensor | undefined;
 }
 
 /** Gradients of a loss, given dy = ∂loss/∂y. */
@@ -111,53 +125,6 @@ export interface MemoryUse {
   readonly spectrumBytes: number;
   /** Everything in use in the backend's memory, by all objects on it. */
   readonly backendBytes: number;
-}
-
-const allInstructions: readonly Instructions[] = ["relaxed-simd", "simd", "javascript"];
-
-/** The instruction set asked for, or the best there is. */
-export function pickInstructions(wanted: "auto" | Instructions, call: string): Instructions {
-  oneOf(call, "instructions", wanted, ["auto", ...allInstructions]);
-  const { simd, relaxedSimd } = features();
-  const offers: Record<Instructions, boolean> = {
-    "relaxed-simd": relaxedSimd,
-    simd,
-    javascript: true,
-  };
-  if (wanted === "auto") return allInstructions.find((i) => offers[i])!;
-  if (offers[wanted]) return wanted;
-  throw new UnsupportedError({
-    call,
-    requirement: `a runtime with WebAssembly ${wanted}`,
-    value: `one that offers ${allInstructions.filter((i) => offers[i]).join(", ")}`,
-    remedy: "Use instructions: 'auto', or a newer runtime.",
-  });
-}
-
-export function pickThreads(
-  wanted: number | undefined,
-  instructions: Instructions,
-  call: string,
-): number {
-  const { sharedMemory, cores } = features();
-  const possible = sharedMemory && instructions !== "javascript";
-  if (wanted === undefined) return possible ? cores : 1;
-  const threads = integer(call, "threads", wanted, 1, 1024);
-  if (threads === 1 || possible) return threads;
-  if (instructions === "javascript") {
-    throw new UnsupportedError({
-      call,
-      requirement: "threads need kernels in WebAssembly",
-      value: `threads ${threads} with instructions 'javascript'`,
-      remedy: "Set threads: 1, or leave instructions at 'auto'.",
-    });
-  }
-  throw new UnsupportedError({
-    call,
-    requirement: "threads need memory that they can share (in pages: cross-origin isolation)",
-    value: `threads ${threads}`,
-    remedy: "Serve the page with COOP: same-origin and COEP: require-corp, or set threads: 1.",
-  });
 }
 
 /** Calls that `warmUp` makes ready for, by what they are given. */

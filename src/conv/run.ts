@@ -7,6 +7,7 @@ import type { Job } from "../backend/job.ts";
 import { jobKinds } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
 import { aligned, WorkLayout } from "../backend/memory.ts";
+import { isDue, pause } from "../backend/pauses.ts";
 import type { SampleArray } from "../dtype.ts";
 import { intact } from "./arguments.ts";
 import type { Engine, EnginePart } from "./engine.ts";
@@ -52,13 +53,14 @@ interface Team {
 
 /** How many threads a part's job of `units` units with `seconds` of work each deserves. */
 function team(engine: Engine, part: EnginePart, units: number, seconds: number): Team {
-  const { threads } = engine.backend.settings;
+  const threads = engine.backend.threadsFor(engine.threads);
   const total = units * seconds;
   const saved = total - total / threads;
   const together = part.shareable && (units < 4 * threads || units % threads !== 0);
   // Waking others must save a few times what it costs, and one row must be one that they can share.
   if (saved <= 3 * engine.device.dispatchSeconds || (units === 1 && !together)) {
-    return { threads: 1, blocking: true, together: false };
+    // A thread by itself stops between the pieces of a long row as those that share it do.
+    return { threads: 1, blocking: total < blockingSeconds, together: seconds > blockingSeconds };
   }
   return { threads, blocking: total / threads < blockingSeconds, together };
 }
@@ -312,7 +314,7 @@ async function overGroups(
   const { channels } = call.shape;
   const bytes = engine.spectrumBytes;
   const group = Math.min(channels, Math.max(1, Math.floor(spectraBudget / bytes)));
-  const block = arena.allocate(group * bytes, call.name);
+  const block = engine.backend.allocate(group * bytes, call.name);
   try {
     for (let h = 0; h < channels; h += group) {
       const to = Math.min(channels, h + group);
@@ -324,7 +326,7 @@ async function overGroups(
   }
 }
 
-/** Run the steps from `at` on, one after the other, without a promise as long as none of them needs one. */
+/** Run the steps from `at` on, one after the other, without a promise as long as none of them needs one and no pause is due. */
 export function inSteps(
   at: number,
   end: number,
@@ -334,6 +336,7 @@ export function inSteps(
     const [next, running] = step(i);
     if (running) return running.then(() => inSteps(next, end, step));
     i = next;
+    if (i < end && isDue()) return pause().then(() => inSteps(next, end, step));
   }
 }
 

@@ -2,7 +2,7 @@
  * A convolution's place on one backend: its engine, compiled programs, and the spectra kept there. An object moves to
  * another seat when it is first asked to lend arrays and its backend's memory cannot.
  */
-import type { CpuBackend, Program } from "../backend/cpu.ts";
+import type { CpuBackend, CpuUser, Program } from "../backend/cpu.ts";
 import type { Block } from "../backend/memory.ts";
 import type { Dtype } from "../dtype.ts";
 import type { Engine } from "./engine.ts";
@@ -12,7 +12,9 @@ import type { PreparedKernel } from "./prepared.ts";
 type Programs = readonly Program[];
 
 /** Engine, programs and spectra on one backend. */
-export class Seat {
+export class Seat implements CpuUser {
+  /** Work memory that the last call took. */
+  workspaceBytes = 0;
   readonly engine: Engine;
   readonly kernels: Map<PreparedKernel, Block> = new Map();
   readonly lent: Block[] = [];
@@ -22,7 +24,11 @@ export class Seat {
 
   constructor(engine: Engine) {
     this.engine = engine;
-    engine.backend.retain();
+    engine.backend.retain(this);
+  }
+
+  get threads(): number {
+    return this.engine.threads;
   }
 
   get backend(): CpuBackend {
@@ -70,7 +76,7 @@ export class Seat {
   takeKernels(from: Seat, call: string): void {
     for (const [kernel, block] of from.kernels) {
       const bytes = kernel.channels * this.engine.spectrumBytes;
-      const mine = this.backend.arena.allocate(bytes, call);
+      const mine = this.backend.lend(bytes, call);
       const source = new Uint8Array(from.backend.arena.memory.buffer, block.address, bytes);
       new Uint8Array(this.backend.arena.memory.buffer, mine.address, bytes).set(source);
       this.kernels.set(kernel, mine);
@@ -85,7 +91,7 @@ export class Seat {
       for (const p of [...this.#forward.values(), this.#backward ?? []].flat()) {
         backend.releaseProgram(p);
       }
-      backend.release();
+      backend.release(this);
     });
   }
 }

@@ -1,9 +1,8 @@
 /** Streams on the CPU: levels of partitioned convolution, the work of later ones spread over the blocks of the first. */
-import type { CpuBackend } from "../backend/cpu.ts";
-import { openCpu } from "../backend/cpu.ts";
+import type { CpuBackend, CpuUser } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
 import { formatStream, streamLevels } from "../plan/stream.ts";
-import { pickInstructions, pickThreads } from "./options.ts";
+import { openCpuFor } from "./cpu-open.ts";
 import type { StreamEngine, StreamRows, StreamTaps } from "./stream-engine.ts";
 import type { Slice } from "./stream-level.ts";
 import { LevelState } from "./stream-level.ts";
@@ -16,13 +15,15 @@ export class CpuStream implements StreamEngine {
   readonly blockLength: number;
   readonly device = undefined;
   readonly #backend: CpuBackend;
+  readonly #user: CpuUser;
   #levels: readonly LevelState[] = [];
 
-  private constructor(backend: CpuBackend, plan: string, blockLength: number) {
+  private constructor(backend: CpuBackend, threads: number, plan: string, blockLength: number) {
     this.#backend = backend;
+    this.#user = { threads, workspaceBytes: 0 };
     this.plan = plan;
     this.blockLength = blockLength;
-    backend.retain();
+    backend.retain(this.#user);
   }
 
   /** Plan, compile, transform the taps. */
@@ -32,16 +33,14 @@ export class CpuStream implements StreamEngine {
     options: StreamOptions,
     call: string,
   ): Promise<CpuStream> {
-    const instructions = pickInstructions(options.instructions ?? "auto", call);
-    const threads = pickThreads(options.threads, instructions, call);
-    const device = deviceFor(instructions);
+    const { backend, threads } = openCpuFor(options, call);
+    const device = deviceFor(backend.settings.instructions);
     const levels = streamLevels(taps[0]!.length, options.blockLength, device);
-    const backend = openCpu({ threads, instructions, shared: threads > 1 });
-    const stream = new CpuStream(backend, formatStream(levels), levels[0]!.hop);
+    const stream = new CpuStream(backend, threads, formatStream(levels), levels[0]!.hop);
     try {
       await backend.exclusive(async () => {
         for (const level of levels) {
-          const state = await LevelState.open(level, backend, rows, taps, device, call);
+          const state = await LevelState.open(level, backend, threads, rows, taps, device, call);
           stream.#levels = [...stream.#levels, state];
         }
       });
@@ -53,7 +52,7 @@ export class CpuStream implements StreamEngine {
   }
 
   get threads(): number {
-    return this.#backend.settings.threads;
+    return this.#backend.threadsFor(this.#user.threads);
   }
 
   get instructions(): Instructions {
@@ -108,7 +107,7 @@ export class CpuStream implements StreamEngine {
   leave(): void {
     void this.#backend.exclusive(() => {
       for (const level of this.#levels) level.close();
-      this.#backend.release();
+      this.#backend.release(this.#user);
     });
   }
 }

@@ -77,6 +77,7 @@ export class LevelState {
   private constructor(
     level: StreamLevel,
     backend: CpuBackend,
+    threads: number,
     program: Program,
     rows: StreamRows,
     block: Block,
@@ -104,9 +105,8 @@ export class LevelState {
     // A row goes to one thread. Others help with long blocks only: a block of live audio would wait for a thread that
     // the system runs late, 5 ms one time in a hundred where the work takes 0.3 (EPYC 7003, two cores, busy).
     const seconds = levelSeconds(level, device);
-    const several = Math.min(backend.settings.threads, rows.batch * rows.channels);
+    const several = Math.min(threads, rows.batch * rows.channels);
     this.#threads = level.first === 0 && seconds >= sharedSeconds ? several : 1;
-    this.#job.threads = this.#threads;
     this.#blocking = seconds < blockingSeconds;
   }
 
@@ -119,6 +119,7 @@ export class LevelState {
   static async open(
     level: StreamLevel,
     backend: CpuBackend,
+    threads: number,
     rows: StreamRows,
     taps: readonly Float32Array[],
     device: DeviceSpec,
@@ -132,8 +133,8 @@ export class LevelState {
     );
     let block: Block | undefined;
     try {
-      block = backend.arena.allocate(placesOf(level, rows).bytes, call);
-      const state = new LevelState(level, backend, program, rows, block, device);
+      block = backend.allocate(placesOf(level, rows).bytes, call);
+      const state = new LevelState(level, backend, threads, program, rows, block, device);
       await state.#transformTaps(taps, call);
       state.reset();
       return state;
@@ -148,7 +149,7 @@ export class LevelState {
     const { arena } = this.#backend;
     const { level } = this;
     const bytes = level.taps * floatBytes;
-    const staging = arena.allocate(level.partitions * bytes, call);
+    const staging = this.#backend.allocate(level.partitions * bytes, call);
     try {
       for (const [h, row] of taps.entries()) {
         intact("k", row, 1, call);
@@ -200,7 +201,8 @@ export class LevelState {
     job.termTo = slice.to;
     job.synthesise = Number(slice.synthesise);
     job.y = this.#outputs(parity);
-    const running = this.#backend.run(this.#program, job, this.#threads, this.#blocking);
+    job.threads = this.#backend.threadsFor(this.#threads);
+    const running = this.#backend.run(this.#program, job, job.threads, this.#blocking);
     if (!slice.analyse) return running;
     return running ? running.then(() => this.#shift()) : this.#shift();
   }

@@ -3,7 +3,7 @@
  * are none the defaults; and plans that won when all were timed.
  */
 import type { Instructions } from "../backend/features.ts";
-import { FileError, show } from "../errors.ts";
+import { FileError, printable, show } from "../errors.ts";
 import type { DeviceSpec, DirectSeconds } from "../plan/device.ts";
 import { defaultCpu, defaultGpu, scaledDirect } from "../plan/device.ts";
 import type { WorkgroupLimits } from "../plan/pass-candidates.ts";
@@ -266,7 +266,7 @@ function refuseFolder(path: string, cause: unknown): never {
   const parts = {
     call: "tune",
     requirement: "a cache folder that can be written to",
-    value: `${show(path)} (${(cause as Error).message})`,
+    value: `${show(path)} (${printable((cause as Error).message)})`,
     remedy: "Name another folder in the environment variable FLASHFFTCONV_CACHE.",
   };
   throw new FileError(parts, cause);

@@ -1,8 +1,11 @@
 /** plan, bench, verify, tune and info: what they print, as text and as JSON, and when they fail. */
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { tuneHint } from "../../src/cli/commands/bench.ts";
+import { duration } from "../../src/cli/report.ts";
 import { compare, float32Bound, planBound, planOf, termNorms } from "../../src/conv/accuracy.ts";
 import { FlashFFTConv } from "../../src/conv/conv.ts";
+import type { Explanation } from "../../src/conv/explain.ts";
 import { encode } from "../../src/dtype.ts";
 import { type DeviceSpec, defaultCpu } from "../../src/plan/device.ts";
 import { createProblem } from "../../src/plan/problem.ts";
@@ -27,8 +30,14 @@ describe("plan", () => {
       ...{ batch: 1, channels: 16, outputLength: 65_536, backend: "cpu" },
       chosen: { plan: expect.any(String), predictedMs: expect.any(Number) },
     });
-    const { chosen, candidates } = record as { chosen: { plan: string }; candidates: unknown[] };
-    expect(stdout).toContain(chosen.plan);
+    const { chosen, candidates } = record as unknown as Explanation;
+    const [first, ...lines] = stdout.split("\n");
+    expect(first).toBe(
+      `predicted ${duration(chosen.predictedMs)} for a forward call of 16 rows, with plan ${chosen.plan}`,
+    );
+    const legend = lines.slice(lines.findIndex((line) => line.startsWith("▶ is the plan in use.")));
+    expect(legend.length).toBeGreaterThan(5);
+    for (const line of legend) expect(line.length).toBeLessThanOrEqual(80);
     expect(candidates.length).toBeGreaterThan(0);
   });
 
@@ -258,6 +267,32 @@ describe("bench", () => {
   });
 });
 
+describe("a bench whose predictions are off", () => {
+  const of = (backend: "cpu" | "webgpu", ours: number, predicted: number) => ({
+    ...{ backend, ours_ms: ours, predicted_ms: predicted },
+  });
+
+  test("by more than a half suggests tune", () => {
+    expect(tuneHint([of("cpu", 1.4, 1), of("cpu", 1, 1.4)])).toBe(undefined);
+    expect(tuneHint([of("cpu", 1, 1), of("cpu", 1, 2.5)])).toMatch(
+      /^predictions are off by a factor of up to 2\.50: run 'flashfftconv tune' while/,
+    );
+    expect(tuneHint([of("webgpu", 3, 1)])).toContain("'flashfftconv tune --backend webgpu'");
+    // A GPU's predictions are of calls that do more.
+    expect(tuneHint([of("webgpu", 1, 3)])).toBe(undefined);
+  });
+
+  test("says so after its table", async () => {
+    const explain = FlashFFTConv.prototype.explain;
+    vi.spyOn(FlashFFTConv.prototype, "explain").mockImplementation(function (this: FlashFFTConv) {
+      const explanation = explain.call(this);
+      return { ...explanation, chosen: { ...explanation.chosen, predictedMs: 1e-6 } };
+    });
+    const argv = ["bench", "--length", "100", "--channels", "2", "--seconds", "0.05"];
+    expect((await run(argv)).stdout).toMatch(/\npredictions are off by .* machine's numbers\n$/);
+  });
+});
+
 describe("tune", () => {
   test("measures, and keeps the numbers where plans find them; or refuses, and keeps none", async () => {
     const folder = new Folder();
@@ -320,6 +355,20 @@ describe("tune --length", () => {
 });
 
 describe("info", () => {
+  test.each([
+    ["cpu", ["cpu"]],
+    ["webgpu", ["webgpu"]],
+    ["auto", ["cpu", "webgpu", "cuda"]],
+  ])("--backend %s tells of that alone", async (backend, names) => {
+    const [record] = await succeed(["info", "--backend", backend]);
+    const { backends } = record as { backends: { name: string }[] };
+    expect(backends.map(({ name }) => name)).toEqual(names);
+    expect("instructions" in record!).toBe(backend !== "webgpu");
+    const { stdout } = await run(["info", "--backend", backend]);
+    for (const name of ["cpu", "webgpu"])
+      expect(new RegExp(`^ {2}${name} +(yes|no): `, "m").test(stdout)).toBe(names.includes(name));
+  });
+
   test("names every backend and why it is missing", async () => {
     const [record] = await succeed(["info"]);
     const { version } = JSON.parse(

@@ -1,16 +1,21 @@
 /** Output files appear whole or not at all: full disks, failing code, interruptions, links and devices. */
+import { spawnSync } from "node:child_process";
 import { chmodSync, lstatSync, mkdirSync, statSync, symlinkSync } from "node:fs";
+import { hostname } from "node:os";
+import { basename } from "node:path";
 import { describe, expect, test } from "vitest";
 import {
   checkOutput,
   type Disk,
   type OutputContext,
+  type Pipes,
   systemDisk,
-  Temporaries,
   writeWhole,
 } from "../../src/cli/files.ts";
+import { systemPipes } from "../../src/cli/pipes.ts";
+import { Temporaries } from "../../src/cli/temporaries.ts";
 import { FileError, InvalidArgumentError } from "../../src/errors.ts";
-import { Folder } from "./support.ts";
+import { Folder, npy, run } from "./support.ts";
 
 const call = "flashfftconv conv";
 const old = Uint8Array.from([1, 2, 3]);
@@ -18,7 +23,8 @@ const content = Uint8Array.from({ length: 1000 }, (_, i) => i % 251);
 
 function contextOf(disk: Disk = systemDisk) {
   const controller = new AbortController();
-  return { controller, signal: controller.signal, disk, temporaries: new Temporaries() };
+  const [{ signal }, temporaries] = [controller, new Temporaries()];
+  return { controller, signal, disk, temporaries, pipes: systemPipes };
 }
 
 /** What a disk says that fails: after `bytes` of writing, or when it is synchronised. */
@@ -52,7 +58,7 @@ describe("writeWhole", () => {
     await writeWhole(output, call, contextOf(), async (write) => {
       await write(content.subarray(0, 10));
       expect(folder.list()).toEqual([
-        expect.stringMatching(/^\.flashfftconv-[0-9a-f]{8}\.partial$/),
+        expect.stringMatching(/^\.flashfftconv-[\w-]+-\d+-[0-9a-f]{8}\.partial$/),
       ]);
       await write(content.subarray(10));
     });
@@ -149,6 +155,25 @@ describe("writeWhole", () => {
     expect(folder.list()).toEqual([]);
   });
 
+  test("removes the unfinished files of processes that are gone, and no others", async () => {
+    const folder = new Folder();
+    const named = (machine: string, id: number) =>
+      folder.write(`.flashfftconv-${machine}-${id}-0123abcd.partial`, old);
+    const { pid: gone } = spawnSync(process.execPath, ["--version"]);
+    const machine = hostname()
+      .replace(/[^A-Za-z0-9-]/g, "_")
+      .slice(0, 64);
+    named(machine, gone);
+    const kept = [
+      named(machine, process.ppid),
+      named(`${machine}x`, gone),
+      folder.write(".flashfftconv-notes.partial", old),
+    ];
+    const output = await checkOutput(folder.file("a"), call);
+    await writeWhole(output, call, contextOf(), (write) => write(content));
+    expect(folder.list()).toEqual([...kept.map((path) => basename(path)), "a"].sort());
+  });
+
   test("says how many unfinished files there are", async () => {
     const folder = new Folder();
     const counts: number[] = [];
@@ -166,6 +191,46 @@ describe("writeWhole", () => {
   });
 });
 
+describe("pipes", () => {
+  const one = npy("<f4", [1], Float32Array.of(1));
+  const pipes = (input: AsyncIterable<Uint8Array>, isTTY = false): Pipes => ({
+    input: () => Object.assign(input, { isTTY }),
+    write: () => Promise.resolve(),
+    outputIsTTY: isTTY,
+  });
+  const pieces = async function* (error?: object) {
+    yield one.subarray(0, 20);
+    if (error) throw Object.assign(new Error("simulated"), error);
+    yield one.subarray(20);
+  };
+
+  test.each([
+    ["a terminal to read from", ["-", "k.npy", "y.npy"], pipes(pieces(), true), 2, "a terminal"],
+    ["a terminal to write to", ["k.npy", "k.npy", "-"], pipes(pieces(), true), 2, "a terminal"],
+    [
+      "a pipe that breaks",
+      ["-", "k.npy", "y.npy"],
+      pipes(pieces({ syscall: "read", code: "EIO" })),
+      ...[3, '"standard input" must be readable; got a path that met an input/output error'],
+    ],
+    [
+      "a full disk for what comes through",
+      ["-", "k.npy", "y.npy"],
+      pipes(pieces({ syscall: "write", code: "ENOSPC" })),
+      ...[3, "must be a folder with room; got a path that is on a disk that is full"],
+    ],
+    ["nothing", ["-", "k.npy", "y.npy"], pipes(pieces()), 0, ""],
+  ] as const)("%s", async (_, files, ends, code, hint) => {
+    const folder = new Folder();
+    folder.write("k.npy", one);
+    const argv = files.map((name) => (name === "-" ? name : folder.file(name)));
+    const result = await run(["conv", ...argv], { pipes: ends });
+    expect(result.stderr).toContain(hint);
+    expect(result.code).toBe(code);
+    expect(folder.list()).toEqual(code === 0 ? ["k.npy", "y.npy"] : ["k.npy"]);
+  });
+});
+
 describe("checkOutput", () => {
   test("a link stays a link: the file that it names is replaced", async () => {
     const folder = new Folder();
@@ -175,6 +240,31 @@ describe("checkOutput", () => {
     await writeWhole(output, call, contextOf(), (write) => write(content));
     expect(lstatSync(folder.file("link")).isSymbolicLink()).toBe(true);
     expect(folder.read("target")).toEqual(content);
+  });
+
+  test("a link that leads to no file yet: that file is created, and the link stays", async () => {
+    const folder = new Folder();
+    mkdirSync(folder.file("sub"));
+    symlinkSync("sub/hop", folder.file("link"));
+    symlinkSync("../target", folder.file("sub/hop"));
+    const output = await checkOutput(folder.file("link"), call);
+    await writeWhole(output, call, contextOf(), (write) => write(content));
+    for (const name of ["link", "sub/hop"])
+      expect(lstatSync(folder.file(name)).isSymbolicLink()).toBe(true);
+    expect(lstatSync(folder.file("target")).isFile()).toBe(true);
+    expect(folder.read("target")).toEqual(content);
+    expect(folder.list()).toEqual(["link", "sub", "target"]);
+  });
+
+  test("a link into nowhere, or in a circle, is refused", async () => {
+    const folder = new Folder();
+    symlinkSync(folder.file("none/target"), folder.file("lost"));
+    symlinkSync("circle", folder.file("circle"));
+    const lost = await refusal(checkOutput(folder.file("lost"), call));
+    expect(lost.message).toContain(`${folder.file("none")}" must be a folder`);
+    const circle = await refusal(checkOutput(folder.file("circle"), call));
+    expect(circle.message).toContain("a link that leads to itself");
+    expect(folder.list()).toEqual(["circle", "lost"]);
   });
 
   test("refuses folders, devices, and folders that are not there", async () => {

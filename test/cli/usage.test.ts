@@ -5,6 +5,8 @@ import { planCommand } from "../../src/cli/commands/plan.ts";
 import { Interruption } from "../../src/cli/main.ts";
 import { inOptions, suggestion } from "../../src/cli/options.ts";
 import { bytes, duration, Progress, table, threeDigits } from "../../src/cli/report.ts";
+import { FlashFFTConv } from "../../src/conv/conv.ts";
+import { BackendError } from "../../src/errors.ts";
 import { normal } from "../support/signals.ts";
 import { Folder, npy, run, runJson } from "./support.ts";
 
@@ -64,13 +66,28 @@ describe("usage errors", () => {
     [["conv", "--out", "a"], "Did you mean --output?"],
     [["conv", "--INPUT", "a"], "Did you mean --input?"],
     [["conv", "--frobnicate"], "flashfftconv conv --help"],
-    [["conv", "-i", "a"], "must be one that this command has; got -i"],
+    [["conv", "-x", "a"], "must be one that this command has; got -x"],
+    [["conv", "-i"], "--input needs a value"],
+    [["conv", "-i", "-k", "b"], "--input needs a value"],
+    [["conv", "-i", "a", "--input", "b"], "may be given once"],
+    [["conv", "-o", "y.npy", "u.npy"], "--kernel is required"],
+    [
+      ["conv", "u.npy", "k.npy", "y.npy", "z.npy"],
+      'INPUT KERNEL OUTPUT, in this order; got "z.npy"',
+    ],
+    [["conv", "u.npy", "", "y.npy"], 'got "" besides'],
+    [["conv", "-", "-", "y.npy"], "- may stand for one file that is read"],
+    [["conv", "u.npy", "k.npy", "y.npy", "--mix", "1.1"], "--mix must be a number from 0 to 1"],
+    [["conv", "u.npy", "k.npy", "y.npy", "--gain", "loud"], "--gain must be a number from -200"],
+    [["conv", "u.npy", "k.npy", "y.npy", "--gain", "-3", "--normalize"], "both say how loud"],
+    [["conv", "u.npy", "k.npy", "y.npy", "--mix", "0.5", "--pregate", "v.npy"], "without gates"],
     [["conv", "--input"], "--input needs a value"],
     [["conv", "--input", "--kernel", "b"], "--input needs a value"],
     [["conv", "--input="], "--input needs a value"],
     [["conv", "--input", "a", "--input", "b"], "may be given once"],
     [["conv", "--input", "a"], "--kernel is required"],
-    [["conv", "in.wav"], "everything is given by options"],
+    [["plan", "64K"], "everything is given by options"],
+    [["info", "--backend", "gpu"], "must be one of auto, cpu, webgpu"],
     [["info", "--json=yes"], "--json takes no value"],
     [["plan"], "--length is required"],
     [["plan", "--length", "0"], "from 1 to 16,777,216"],
@@ -134,6 +151,51 @@ describe("usage errors", () => {
       ["mode 'same' of kernelLength 5", "--mode same of --kernel-length 5"],
     ];
     for (const [library, typed] of said) expect(inOptions(library!, planCommand)).toBe(typed);
+  });
+
+  test("errors of the library's methods are the command's, in its words", async () => {
+    const parts = {
+      ...{ call: "conv.prepareKernel", requirement: "64 more bytes", value: "kernelLength 5" },
+      remedy: "Dispose what is no longer needed, or set backend: 'webgpu'.",
+    };
+    const folder = new Folder();
+    const u = folder.write("u.npy", npy("<f4", [2], Float32Array.of(1, 2)));
+    vi.spyOn(FlashFFTConv, "createFor").mockRejectedValue(new BackendError(parts));
+    const { code, stderr } = await run(["conv", u, u, folder.file("y.npy")]);
+    vi.restoreAllMocks();
+    expect(stderr).toBe(
+      "flashfftconv conv: 64 more bytes; got kernelLength 5. Give the process more memory, or set --backend webgpu.\n",
+    );
+    expect(code).toBe(1);
+  });
+
+  test("what is given as --kernel is spoken of as that", async () => {
+    const folder = new Folder();
+    const [u, k] = [100, 39].map((n) =>
+      folder.write(`${n}.npy`, npy("<f4", [n], new Float32Array(n))),
+    );
+    const argv = ["conv", u!, k!, folder.file("y.npy"), "--mode", "bidirectional"];
+    const { code, stderr } = await run(argv);
+    expect(code).toBe(2);
+    expect(stderr).toContain(
+      "the length of --kernel must be even and at most twice that of --input = 200",
+    );
+    expect(stderr).not.toMatch(/kernelLength|kernel-length/);
+  });
+
+  test.each([
+    "WebAssembly.Memory(): could not allocate memory",
+    "WebAssembly.instantiate(): Out of memory: Cannot allocate Wasm memory for new instance",
+    "Array buffer allocation failed",
+    "Invalid typed array length: 4294967296",
+    "Invalid array length",
+  ])("memory that is not there: %s", async (message) => {
+    vi.spyOn(FlashFFTConv, "createFor").mockRejectedValue(new RangeError(message));
+    const { code, stdout, stderr } = await run(["plan", "--length", "1K"]);
+    vi.restoreAllMocks();
+    expect([code, stdout]).toEqual([1, ""]);
+    expect(stderr).toMatch(/^flashfftconv plan: .* memory; got .*\. Use shorter rows .*\.\n$/);
+    expect(stderr).toContain(message);
   });
 
   test("with --json, as JSON too, with the four parts of every error", async () => {

@@ -26,8 +26,11 @@ function largestTransform({ mode, length, kernelLength, outputLength }: Problem)
 }
 
 /** Counts every allocation in the memory that a configuration's objects share. */
-function countAllocations(options: Omit<CpuSettings, "shared">) {
-  const { arena } = openCpu({ ...options, shared: options.threads > 1 });
+function countAllocations({
+  instructions,
+  threads,
+}: Pick<CpuSettings, "instructions"> & { readonly threads: number }) {
+  const { arena } = openCpu({ instructions, shared: threads > 1 }, "test");
   const before = arena.used;
   let most = before;
   const spy = vi.spyOn(arena, "allocate").mockImplementation((...request) => {

@@ -18,9 +18,9 @@ describe("a worker thread ends", () => {
   describeBackends(
     "threads",
     (open, configuration) => {
-      const { instructions, threads } = onCpu(configuration);
+      const { instructions } = onCpu(configuration);
       const endOneWorker = async () => {
-        const { pool } = openCpu({ instructions, threads, shared: true });
+        const { pool } = openCpu({ instructions, shared: true }, "test");
         // Missing only while it is being replaced.
         pool?.workers[0]?.terminate();
         return pool !== undefined;

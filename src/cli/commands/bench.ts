@@ -14,7 +14,7 @@ import { decode, dtypes, encode } from "../../dtype.ts";
 import { oracleForward } from "../../math/oracle.ts";
 import { maxLength, type Problem } from "../../plan/problem.ts";
 import { type Command, exitCodes, shared, sharedChoices, type Values } from "../options.ts";
-import { duration, table, threeDigits } from "../report.ts";
+import { duration, jsonLine, table, threeDigits } from "../report.ts";
 import { backendOf, type Engine, openConv, problemOf } from "../request.ts";
 
 const defaultLengths = "1K,4K,16K,64K,512K";
@@ -60,12 +60,14 @@ examples:
         context.progress.update(`L = ${length}: ${what}`, i / settings.problems.length),
       );
       measurements.push(measured);
-      if (context.json) context.stdout.write(`${JSON.stringify(measured)}\n`);
+      if (context.json) context.stdout.write(jsonLine(measured));
     }
     context.progress.clear();
     const wrong = measurements.filter(({ passed }) => !passed);
     if (!context.json) {
       context.stdout.write(tableOf(measurements));
+      const hint = tuneHint(measurements);
+      if (hint) context.stdout.write(`${hint}\n`);
       for (const { L } of wrong) {
         context.stdout.write(
           `L = ${L}: the error is above its bound; see flashfftconv verify --length ${L}\n`,
@@ -255,6 +257,23 @@ async function timeOnGpu(
   } finally {
     gpu.free();
   }
+}
+
+/** By what factor predictions may err before plans that rest on them are in doubt. */
+const largestMiss = 1.5;
+
+/** What to do where predictions are far off. */
+export function tuneHint(
+  measurements: readonly Pick<Measurement, "backend" | "ours_ms" | "predicted_ms">[],
+): string | undefined {
+  const misses = measurements.map(({ backend, ours_ms: ours, predicted_ms: predicted }) =>
+    // A GPU's prediction is of a call that transforms the kernel too: less than that is no miss.
+    backend === "webgpu" ? ours / predicted : Math.max(ours / predicted, predicted / ours),
+  );
+  const worst = Math.max(...misses);
+  if (worst <= largestMiss) return undefined;
+  const where = measurements[0]!.backend === "webgpu" ? " --backend webgpu" : "";
+  return `predictions are off by a factor of up to ${threeDigits(worst)}: run 'flashfftconv tune${where}' while nothing else is busy, and plans rest on this machine's numbers`;
 }
 
 function tableOf(measurements: readonly Measurement[]): string {

@@ -5,9 +5,9 @@
 import type { FlashFFTConv } from "../../conv/conv.ts";
 import type { PreparedKernel } from "../../conv/prepared.ts";
 import type { Dtype } from "../../dtype.ts";
-import { show } from "../../errors.ts";
-import { checkOutput, type OutputPath, writeWhole } from "../files.ts";
+import { printable, show } from "../../errors.ts";
 import { type Job, readJob } from "../job.ts";
+import { readKernel, readSkip } from "../kernel.ts";
 import { npyHeader } from "../npy.ts";
 import {
   type Command,
@@ -17,9 +17,10 @@ import {
   sharedChoices,
   type Values,
 } from "../options.ts";
-import { duration, threeDigits } from "../report.ts";
+import { openSink, pipeName, type Sink } from "../pipes.ts";
+import { duration, jsonLine, threeDigits } from "../report.ts";
 import { backendOf, openConv } from "../request.ts";
-import { type Arrangement, type Slice, slicesOf } from "../rows.ts";
+import { type Slice, slicesOf } from "../rows.ts";
 import { allocate, bytesOf, type HostArray, type SignalFile } from "../signal.ts";
 import { type Streamed, streamToWav } from "../streaming.ts";
 import type { WavFormat } from "../wav.ts";
@@ -32,30 +33,36 @@ all input rows, and one input row goes through all kernel rows.
 
 A .wav file is (channels, samples), of 16, 24 or 32-bit PCM or float32. A mono kernel is applied to each
 channel of the input, a stereo kernel makes a mono input stereo, and stereo with stereo goes channel by channel.
-Input and kernel must have the same sample rate: nothing is resampled.
+Input and kernel must have the same sample rate; --resample brings a kernel to the input's (npm install
+@alexanderolsen/libsamplerate-js), with the same gain at every frequency, whatever rings ahead of it included.
 
 The output has L+K-1 samples in mode full, L in the others. Sound of any length is
 convolved in pieces, in memory that depends on the kernel alone, on the CPU or, with --backend webgpu, on the
 GPU, there with kernels of up to 16,777,216 taps. Integer .wav output that would clip is refused:
---normalize brings its peak to full scale, --bits float keeps it as it is. The file appears complete or not at
-all, and may be the input's.
+--normalize brings its peak to full scale, --gain turns it down, --bits float keeps it as it is. The file appears
+complete or not at all, and may be the input's.
+
+One file that is read may be -, the standard input, and OUTPUT may be -, the standard output: in the format of
+the input, with all messages on the standard error. What has gone through a pipe before an error cannot be taken
+back; the exit code tells.
 
 examples:
-  flashfftconv conv --input speech.wav --kernel hall.wav --output wet.wav
-  flashfftconv conv --input u.npy --kernel k.npy --mode causal --output y.npy`;
+  flashfftconv conv speech.wav hall.wav wet.wav --mix 0.3 --normalize
+  flashfftconv conv u.npy k.npy y.npy --mode causal
+  sox in.mp3 -t wav - | flashfftconv conv - hall.wav - | play -`;
+
+/** A file that stands alone or after its option. */
+function file(name: string, short: string) {
+  return { name, short, value: "FILE", required: true, positional: true } as const;
+}
 
 export const convCommand: Command = {
   name: "conv",
   summary: "convolve a signal with a kernel, file to file",
   options: [
-    { name: "input", value: "FILE", required: true, help: "the signal u, .wav or .npy" },
-    { name: "kernel", value: "FILE", required: true, help: "the kernel k, .wav or .npy" },
-    {
-      name: "output",
-      value: "FILE",
-      required: true,
-      help: "where to write y, .wav or .npy; .wav needs a .wav input",
-    },
+    { ...file("input", "i"), help: "the signal u, .wav or .npy" },
+    { ...file("kernel", "k"), help: "the kernel k, .wav or .npy" },
+    { ...file("output", "o"), help: "where to write y, .wav or .npy; .wav needs a .wav input" },
     { ...shared.mode, help: `${shared.mode.help} (default: full)` },
     shared.period,
     { name: "pregate", value: "FILE", help: "gate multiplied into u, of its shape" },
@@ -71,7 +78,14 @@ export const convCommand: Command = {
       value: "BITS",
       help: "encoding of a .wav output: 16, 24, 32 or float (default: float)",
     },
+    {
+      name: "mix",
+      value: "WET",
+      help: "0 to 1: WET of the convolution, the rest of the input itself (default: 1)",
+    },
+    { name: "gain", value: "DB", help: "decibels by which the output is louder, such as -6" },
     { name: "normalize", help: "scale a .wav output so that its peak is full scale" },
+    { name: "resample", help: "bring a .wav kernel to the sample rate of the input" },
     {
       name: "stream",
       help: "convolve .wav to .wav in pieces, in little memory; longer than 2^20 frames it is so in any case",
@@ -81,6 +95,13 @@ export const convCommand: Command = {
     shared.instructions,
   ],
   notes,
+  words: {
+    kernelLength: "the length of --kernel",
+    "2·length": "twice that of --input",
+    "length must": "the length of --input must",
+    "Dispose what is no longer needed": "Give the process more memory",
+  },
+  toPipe: (values) => values.text("output") === pipeName,
   run: async (values, context) => {
     const files: SignalFile[] = [];
     try {
@@ -111,20 +132,20 @@ async function convolveFiles(
   context: Context,
   files: SignalFile[],
 ): Promise<number> {
-  const job = await readJob(values, files);
+  const job = await readJob(values, files, context);
   const { call, problem, arrangement } = job;
-  const output = await checkOutput(job.outputPath, call);
+  const sink = await openSink(job.outputPath, call, context);
   const { batch, channels } = arrangement;
   const times: Times = { read: 0, convolve: 0, write: 0 };
   if (job.streamed && job.wav) {
-    const streamed = await streamFile(job, job.wav, output, values, context, times);
+    const streamed = await streamFile(job, job.wav, sink, values, context, times);
     context.progress.clear();
     report(job, streamed, times, streamed, context);
     return exitCodes.done;
   }
   using conv = await openConv(problem, batch, channels, sharedChoices(values), call);
   let level: Loudness | undefined;
-  await writeWhole(output, call, context, async (write) => {
+  await sink(async (write) => {
     if (job.wav) {
       level = await convolveToWav(job, conv, job.wav, context, times, write);
     } else {
@@ -144,7 +165,7 @@ async function convolveFiles(
 async function streamFile(
   job: Job,
   format: WavFormat,
-  output: OutputPath,
+  sink: Sink,
   values: Values,
   context: Context,
   times: Times,
@@ -152,8 +173,8 @@ async function streamFile(
   const { backend, threads, instructions } = sharedChoices(values);
   const choices = { backend, threads, instructions };
   let streamed: Streamed | undefined;
-  await writeWhole(output, job.call, context, async (write) => {
-    const k = await readKernel(job.kernel, job.arrangement, everyRow(job));
+  await sink(async (write) => {
+    const k = await readKernel(job, everyRow(job));
     streamed = await streamToWav(job, format, k, choices, context, times, write);
     context.progress.update("synchronizing with the disk");
   });
@@ -174,11 +195,10 @@ async function convolveSlices(
   times: Times,
   take: (y: HostArray) => Promise<void>,
 ): Promise<void> {
-  const { problem, arrangement, kernel } = job;
+  const { problem, arrangement } = job;
   const { dtype, length, outputLength } = problem;
   const totalRows = arrangement.batch * arrangement.channels;
-  const skip = job.skip && new Float32Array(job.skip.count);
-  if (skip) await job.skip?.read(skip, "float32");
+  const skip = await readSkip(job);
   let prepared: { readonly slice: Slice; readonly kernel: PreparedKernel } | undefined;
   let rowsDone = 0;
   const share = (rows: number): number | undefined =>
@@ -192,9 +212,7 @@ async function convolveSlices(
     const u = await readInput(job, slice, onRead);
     const pregate = job.pregate && (await readRows(job.pregate, dtype, slice, length));
     const postgate = job.postgate && (await readRows(job.postgate, dtype, slice, outputLength));
-    const k = sameChannels(prepared?.slice, slice)
-      ? undefined
-      : await readKernel(kernel, arrangement, slice);
+    const k = sameChannels(prepared?.slice, slice) ? undefined : await readKernel(job, slice);
     times.read += performance.now() - started;
     context.progress.update("convolving", share(rowsDone));
     const ready = performance.now();
@@ -255,25 +273,6 @@ async function readRows(
   return rows;
 }
 
-async function readKernel(
-  kernel: SignalFile,
-  arrangement: Arrangement,
-  slice: Slice,
-): Promise<Float32Array> {
-  const taps = arrangement.kernelLength;
-  const k = new Float32Array(slice.channelCount * taps);
-  if (!arrangement.repeatKernel && !kernel.wav) {
-    await kernel.read(k, "float32", slice.channelFirst * taps);
-    return k;
-  }
-  const whole = new Float32Array(kernel.count);
-  await kernel.read(whole, "float32");
-  if (!arrangement.repeatKernel)
-    return whole.subarray(slice.channelFirst * taps).slice(0, k.length);
-  for (let row = 0; row < slice.channelCount; row++) k.set(whole, row * taps);
-  return k;
-}
-
 async function convolveToNpy(
   job: Job,
   conv: FlashFFTConv,
@@ -327,13 +326,16 @@ function report(
   level: Loudness | undefined,
   context: Context,
 ): void {
-  const { problem, arrangement, input, kernel, wav } = job;
-  const shape = arrangement.outputShape(problem.outputLength);
+  const { problem, arrangement, input, kernel, wav, mode } = job;
+  const shape = arrangement.outputShape(job.outputs.count);
   if (context.json) {
-    const { mode, length, kernelLength, period, dtype } = problem;
+    const { length, kernelLength, period, dtype } = problem;
     const record = {
       ...{ command: "conv", input: input.path, kernel: kernel.path, output: job.outputPath },
       ...{ mode, length, kernelLength, ...(mode === "circular" && { period }), dtype, shape },
+      ...(job.resampling && { resampledFrom: job.resampling.from }),
+      ...(job.blend.wet !== 1 && { mix: job.blend.wet }),
+      ...(job.blend.gain !== 1 && { gain_db: 20 * Math.log10(job.blend.gain) }),
       ...(wav && { sampleRate: wav.sampleRate, bits: wav.encoding, ...level }),
       ...{ backend: engine.backend, threads: engine.threads },
       ...{ instructions: engine.instructions, plan: engine.plan },
@@ -341,7 +343,7 @@ function report(
       ...(job.streamed && { streamed: true }),
       ...{ read_ms: times.read, convolve_ms: times.convolve, write_ms: times.write },
     };
-    context.stdout.write(`${JSON.stringify(record)}\n`);
+    context.stdout.write(jsonLine(record));
     return;
   }
   const encoding = wav
@@ -350,15 +352,26 @@ function report(
   const { backend, threads, instructions } = engine;
   const ofCpu = `${threads} ${threads === 1 ? "thread" : "threads"}, ${instructions}`;
   const used = backend === "cpu" ? ofCpu : "on WebGPU";
+  const resampled = job.resampling ? `, resampled to ${show(job.resampling.to)} Hz` : "";
+  const to = job.outputPath === pipeName ? "standard output" : printable(job.outputPath);
   const lines = [
-    `${input.describe()} ∗ ${kernel.describe()}`,
-    `→ ${job.outputPath} (${shape.map((size) => show(size)).join(" × ")}${encoding}), mode ${problem.mode}`,
+    `${input.describe()} ∗ ${kernel.describe()}${resampled}`,
+    `→ ${to} (${shape.map((size) => show(size)).join(" × ")}${encoding}), mode ${mode}`,
     `convolved in ${duration(times.convolve)} (${used}); read in ${duration(times.read)}, written in ${duration(times.write)}`,
   ];
   if (level && level.gain !== 1)
     lines.push(`peak ${threeDigits(level.peak)}, scaled by ${threeDigits(level.gain)}`);
-  else if (level) lines.push(`peak ${threeDigits(level.peak)} of full scale 1`);
+  else if (level) lines.push(peakLine(level.peak, job.blend.gain));
   if (level && level.notFinite > 0)
     lines.push(`${show(level.notFinite)} samples are NaN or infinite`);
   context.stdout.write(`${lines.join("\n")}\n`);
+}
+
+/** How loud the output is, and what to do where players would clip it. */
+function peakLine(peak: number, gain: number): string {
+  const said = `peak ${threeDigits(peak)} of full scale 1`;
+  if (peak <= 1) return said;
+  // Rounded down to a tenth of a decibel, so that it is enough.
+  const needed = Math.floor(200 * Math.log10(gain / peak)) / 10;
+  return `${said}: players will clip it; add --normalize, or --gain ${needed.toFixed(1)}`;
 }

@@ -3,9 +3,9 @@ import { cpus, freemem, totalmem } from "node:os";
 import { features } from "../../backend/features.ts";
 import { describeWebGpu, type WebGpuFacts } from "../../backend/webgpu-info.ts";
 import { FlashFFTConv } from "../../conv/conv.ts";
-import { FlashFFTConvError } from "../../errors.ts";
-import { type Command, exitCodes } from "../options.ts";
-import { bytes } from "../report.ts";
+import { escaped, FlashFFTConvError, printable } from "../../errors.ts";
+import { type Command, backends as choices, exitCodes, inOptions, shared } from "../options.ts";
+import { bytes, jsonLine } from "../report.ts";
 import { version } from "../version.ts";
 
 /** A backend or an instruction set, and why it is missing where it is. */
@@ -22,19 +22,31 @@ type GpuOffer = Offer & Partial<WebGpuFacts>;
 export const infoCommand: Command = {
   name: "info",
   summary: "say what this machine offers, and why a backend is missing",
-  options: [],
+  options: [
+    { ...shared.backend, help: "cpu or webgpu alone, or auto, which is all (default: auto)" },
+  ],
   notes: `
 An instruction set that is missing costs speed, never exactness. WebGPU in Node comes with the package webgpu, which is
 installed beside flashfftconv: npm install webgpu. A software adapter, with a processor that plays the GPU, is for tests: the
 CPU backend is faster.`,
   run: async (values, context) => {
+    const backend = values.choice("backend", choices) ?? "auto";
     const machine = machineFacts();
-    const instructions = instructionOffers();
-    const webgpu = await gpuOffer(values.call);
-    const backends = [await cpuOffer(), webgpu, cudaOffer()];
+    const [onCpu, onGpu] = [backend !== "webgpu", backend !== "cpu"];
+    const instructions = onCpu ? instructionOffers() : [];
+    const webgpu = onGpu ? await gpuOffer(values.call) : undefined;
+    const backends = [
+      ...(onCpu ? [await cpuOffer()] : []),
+      ...(webgpu ? [webgpu] : []),
+      ...(onCpu && onGpu ? [cudaOffer()] : []),
+    ];
     if (context.json) {
-      const record = { command: "info", ...machine, instructions, backends };
-      context.stdout.write(`${JSON.stringify(record)}\n`);
+      const record = {
+        ...{ command: "info", ...machine },
+        ...(onCpu && { instructions }),
+        backends,
+      };
+      context.stdout.write(jsonLine(record));
       return exitCodes.done;
     }
     const facts = [
@@ -59,17 +71,16 @@ CPU backend is faster.`,
       ]);
     const lines = [
       ...facts,
-      ["instructions", ""],
-      ...offers(instructions),
+      ...(onCpu ? [["instructions", ""], ...offers(instructions)] : []),
       ["backends", ""],
       ...offers(backends),
-      ...(webgpu.adapter
+      ...(webgpu?.adapter
         ? [["adapter", webgpu.adapter], ...adapterLines(webgpu as WebGpuFacts)]
         : []),
     ];
     const width = Math.max(...lines.map(([name]) => name!.length));
     for (const [name, text] of lines)
-      context.stdout.write(`${`${name!.padEnd(width)}  ${text}`.trimEnd()}\n`);
+      context.stdout.write(`${escaped(`${name!.padEnd(width)}  ${text}`).trimEnd()}\n`);
     return exitCodes.done;
   },
 };
@@ -105,9 +116,13 @@ function instructionOffers(): Offer[] {
 }
 
 async function cpuOffer(): Promise<Offer> {
-  using conv = await FlashFFTConv.create({ length: 16, backend: "cpu" });
-  const threads = `${conv.threads} ${conv.threads === 1 ? "thread" : "threads"}`;
-  return { name: "cpu", available: true, detail: `${threads}, ${conv.instructions}` };
+  try {
+    using conv = await FlashFFTConv.create({ length: 16, backend: "cpu" });
+    const threads = `${conv.threads} ${conv.threads === 1 ? "thread" : "threads"}`;
+    return { name: "cpu", available: true, detail: `${threads}, ${conv.instructions}` };
+  } catch (error) {
+    return { name: "cpu", available: false, detail: reason(error) };
+  }
 }
 
 async function gpuOffer(call: string): Promise<GpuOffer> {
@@ -122,9 +137,9 @@ async function gpuOffer(call: string): Promise<GpuOffer> {
 
 /** Why a backend cannot be opened. A driver may refuse in words of its own: that is no reason to say nothing else. */
 function reason(error: unknown): string {
-  if (!(error instanceof FlashFFTConvError)) return String(error);
+  if (!(error instanceof FlashFFTConvError)) return printable(String(error));
   const { requirement, value, remedy } = error.parts;
-  return `${requirement}; got ${value}. ${remedy}`;
+  return inOptions(`${requirement}; got ${value}. ${remedy}`, infoCommand);
 }
 
 function cudaOffer(): Offer {

@@ -2,7 +2,7 @@
 import { type Tuned, tune } from "../../conv/tune.ts";
 import type { TunedPlan, TuneProblem } from "../../conv/tune-plans.ts";
 import { dtypes } from "../../dtype.ts";
-import { InvalidArgumentError } from "../../errors.ts";
+import { escaped, InvalidArgumentError, printable } from "../../errors.ts";
 import type { DeviceSpec } from "../../plan/device.ts";
 import { maxLength } from "../../plan/problem.ts";
 import {
@@ -13,7 +13,7 @@ import {
   sharedChoices,
   type Values,
 } from "../options.ts";
-import { bytes, duration, table, threeDigits } from "../report.ts";
+import { bytes, duration, jsonLine, table, threeDigits } from "../report.ts";
 
 export const tuneCommand: Command = {
   name: "tune",
@@ -66,11 +66,11 @@ examples:
       const record = problems
         ? { command: "tune", path, plans }
         : { command: "tune", path, device, kept_defaults: keptDefaults };
-      context.stdout.write(`${JSON.stringify(record)}\n`);
+      context.stdout.write(jsonLine(record));
       return exitCodes.done;
     }
     const text = problems ? plans.map(tableOfPlans).join("\n") : tableOfNumbers(tuned);
-    context.stdout.write(`${text}\nkept in ${path}\n`);
+    context.stdout.write(`${text}\nkept in ${escaped(path)}\n`);
     return exitCodes.done;
   },
 };
@@ -112,7 +112,7 @@ function tableOfPlans({ problem, batch, channels, plan, candidates }: TunedPlan)
     c.plan === plan ? "▶" : "",
     c.plan,
     duration(c.predictedMs),
-    c.ms === undefined ? `failed: ${c.failure}` : duration(c.ms),
+    c.ms === undefined ? `failed: ${printable(c.failure ?? "")}` : duration(c.ms),
   ]);
   return `${mode} convolution, ${shape}\n${table(["", "plan", "predicted", "measured"], rows)}`;
 }

@@ -20,7 +20,7 @@ import {
   sharedChoices,
   type Values,
 } from "../options.ts";
-import { table } from "../report.ts";
+import { jsonLine, table } from "../report.ts";
 import { backendOf, type Engine, openConv, problemOf } from "../request.ts";
 
 const defaultLengths = "1,1000,4K,64K";
@@ -77,7 +77,7 @@ examples:
       await new Promise((resolve) => setImmediate(resolve));
       for (const result of await verify(one)) {
         results.push({ ...one, ...result });
-        if (context.json) context.stdout.write(`${JSON.stringify(record(one, result))}\n`);
+        if (context.json) context.stdout.write(jsonLine(record(one, result)));
       }
     }
     context.progress.clear();
