@@ -15,6 +15,7 @@ export type {
   DepthwiseGradients,
   DepthwiseGradientsOf,
   DepthwiseOptions,
+  DepthwiseWarmUp,
   FlashDepthwiseConv1dOptions,
   FlashHyenaProjectionsOptions,
   GpuDepthwiseGradients,
@@ -37,6 +38,7 @@ export type {
   Gradients,
   GradientsOf,
   MemoryUse,
+  WarmUp,
 } from "./conv/options.ts";
 export { PreparedKernel } from "./conv/prepared.ts";
 export { FlashHyenaProjections } from "./conv/projections.ts";

@@ -37,14 +37,34 @@ function gatherWith(e: Kernels): Gather {
   };
 }
 
+/** Bytes at the end of a transform's work memory that a joined tap takes. */
+const joinedBytes = 64;
+
+/** Where one tap acts and there are no gates, the tap joined with the skip weight (see kernels/direct.ts); none elsewhere. */
+function joinOf(
+  e: Kernels,
+  { hasPregate, hasPostgate, hasSkip }: Job,
+): Kernels[string] | undefined {
+  return hasSkip && !hasPregate && !hasPostgate ? e.join : undefined;
+}
+
+/** The tap of a channel that calls filter with. */
+function joined({ job, work }: Context, join: Kernels[string], k: number, skip: number): number {
+  const at = work + job.transformBytes - joinedBytes;
+  join(k, skip, at);
+  return at;
+}
+
 export function blockForwardRecipe(e: Kernels, flags: Job): Recipe {
   const pre = flags.hasPregate !== 0;
   const post = flags.hasPostgate !== 0;
-  const whole = e[rowName(pre, post, flags.hasSkip !== 0)]!;
+  const join = joinOf(e, flags);
+  const skips = flags.hasSkip !== 0 && !join;
+  const whole = e[rowName(pre, post, skips)]!;
   const head = e[`head_u${suffix(pre)}`]!;
   const body = e.body_multiply!;
   const [gather, copy] = [gatherWith(e), e.copy!];
-  const tail = e[`tail_y${suffix(post, flags.hasSkip !== 0)}`]!;
+  const tail = e[`tail_y${suffix(post, skips)}`]!;
   /** In place: `input` and `output` are where the block's first sample would lie, from the start of u and of y. */
   const run = (
     { job, work }: Context,
@@ -79,8 +99,9 @@ export function blockForwardRecipe(e: Kernels, flags: Job): Recipe {
     const { blocks, hop, lead, span, sampleBytes } = job;
     const index = Math.floor(unit / blocks);
     const channel = Math.floor(index / job.batch);
-    const k = job.spectra + channel * job.spectrumBytes;
     const skip = job.skip + 4 * channel;
+    const kept = job.spectra + channel * job.spectrumBytes;
+    const k = join ? joined(c, join, kept, skip) : kept;
     if (job.packed) {
       const at = (unit - job.first) * job.scratchBytes;
       return run(c, at, at, k, skip);
@@ -115,7 +136,8 @@ export function blockBackwardRecipe(e: Kernels, flags: Job): Recipe {
   const post = flags.hasPostgate !== 0;
   const headU = e[`head_u${suffix(pre)}`]!;
   const headDy = e[`head_dy${suffix(post)}`]!;
-  const tailDu = e[`tail_du${suffix(pre, flags.hasSkip !== 0)}`]!;
+  const join = joinOf(e, flags);
+  const tailDu = e[`tail_du${suffix(pre, flags.hasSkip !== 0 && !join)}`]!;
   const [gather, copy] = [gatherWith(e), e.copy!];
   const [start, add] = [e.body_gradients_first!, e.body_gradients_inner!];
   /** dy and du may share a place, u and dpregate too. */
@@ -195,7 +217,8 @@ export function blockBackwardRecipe(e: Kernels, flags: Job): Recipe {
   const unit = (c: Context, unit: number): void => {
     const { job } = c;
     const channel = Math.floor(unit / job.shares);
-    const k = job.spectra + channel * job.spectrumBytes;
+    const kept = job.spectra + channel * job.spectrumBytes;
+    const k = join ? joined(c, join, kept, job.skip + 4 * channel) : kept;
     const sum = job.sums + (unit - job.first) * job.transformBytes;
     const [from, to] = shareOf(job, unit % job.shares);
     const begin = from + job.termFrom;

@@ -13,11 +13,26 @@ type Traits = Awaited<ReturnType<typeof findTraits>>;
 /** Buffers of a call by name. */
 export type Buffers = Partial<Record<BufferName, GPUBuffer>>;
 
+/** Compiled kernels that somebody needs, until given to `spare`. */
+export type Pipelines = ReadonlyMap<Kernel, GPUComputePipeline>;
+
 /** A schedule that can run: its kernels compiled, its parameters uploaded. */
 export interface Recording {
   readonly schedule: Schedule;
-  readonly pipelines: ReadonlyMap<Kernel, GPUComputePipeline>;
+  readonly pipelines: Pipelines;
   readonly parameters: GPUBuffer;
+}
+
+/** A kernel that is compiled or being compiled, and how many hold it. */
+interface Compiled {
+  readonly made: Promise<GPUComputePipeline>;
+  holders: number;
+}
+
+/** Who has buffers that no call at hand needs. */
+export interface Hoard {
+  /** Give them back; whether there were any. */
+  yieldIdle(): boolean;
 }
 
 /** Rows in a buffer, in bytes: the first at `offset`, each `stride` after the one before. */
@@ -29,6 +44,11 @@ export interface BufferRows {
 
 /** Bytes that the parameters of one step are apart: the largest alignment of uniform bindings that WebGPU allows. */
 const parameterBytes = 256;
+/**
+ * Kernels that nobody holds any more and that are kept, the latest: objects of one shape that come and go compile nothing. Where a
+ * processor plays the GPU one takes 1 to 6 MB.
+ */
+const mostSpared = 16;
 /** Most workgroups in one dimension. */
 const mostGroups = 65_535;
 
@@ -101,7 +121,9 @@ export class WebGpuBackend {
   readonly key: string;
   /** What the adapter says of itself; of one that the library opened, more than its device knows. */
   readonly info: GPUAdapterInfo | undefined;
-  readonly #pipelines = new Map<string, Promise<GPUComputePipeline>>();
+  /** By their text, those that nobody holds in the order in which they were spared. */
+  readonly #pipelines = new Map<string, Compiled>();
+  readonly #hoards = new Set<Hoard>();
   #buffers = 0;
   #bytes = 0;
   #lost: string | undefined;
@@ -192,6 +214,20 @@ export class WebGpuBackend {
     return { buffers: this.#buffers, bytes: this.#bytes };
   }
 
+  /** Kernels that are compiled. */
+  get compiled(): number {
+    return this.#pipelines.size;
+  }
+
+  /** Whom to ask for memory where there is none left, until `left`. */
+  joined(hoard: Hoard): void {
+    this.#hoards.add(hoard);
+  }
+
+  left(hoard: Hoard): void {
+    this.#hoards.delete(hoard);
+  }
+
   /** A storage buffer of zeros, counted until `release`. */
   async buffer(bytes: number, call: string): Promise<GPUBuffer> {
     const buffer = await this.gift(bytes, call);
@@ -203,7 +239,15 @@ export class WebGpuBackend {
   /** A storage buffer of zeros that becomes the caller's. */
   async gift(bytes: number, call: string): Promise<GPUBuffer> {
     this.#alive(call);
-    return storageBuffer(this.device, bytes, call);
+    try {
+      return await storageBuffer(this.device, bytes, call);
+    } catch (error) {
+      // What other objects keep for their next calls is worth less than this one.
+      const fits = bytes <= this.device.limits.maxBufferSize;
+      const freed = fits && [...this.#hoards].filter((hoard) => hoard.yieldIdle()).length > 0;
+      if (!freed) throw error;
+      return storageBuffer(this.device, bytes, call);
+    }
   }
 
   release(buffer: GPUBuffer): void {
@@ -256,15 +300,47 @@ export class WebGpuBackend {
     }
   }
 
-  /** The compiled kernel, made once for each text. */
-  pipeline(kernel: Kernel, call: string): Promise<GPUComputePipeline> {
-    let made = this.#pipelines.get(kernel.code);
-    if (!made) {
-      made = this.#compile(kernel, call);
-      this.#pipelines.set(kernel.code, made);
+  /** Hold a compiled kernel, made once for each text. */
+  #hold(kernel: Kernel, call: string): Compiled {
+    let found = this.#pipelines.get(kernel.code);
+    if (!found) {
+      const made = this.#compile(kernel, call);
+      found = { made, holders: 0 };
+      this.#pipelines.set(kernel.code, found);
       made.catch(() => this.#pipelines.delete(kernel.code));
     }
-    return made;
+    found.holders++;
+    return found;
+  }
+
+  /** Compile every kernel of a schedule at once; they stay until `spare`. */
+  async compile(schedule: Schedule, call: string): Promise<Pipelines> {
+    const kernels = [...new Set(schedule.steps.map((s) => s.kernel))];
+    const held = kernels.map((kernel) => this.#hold(kernel, call));
+    try {
+      const made = await Promise.all(held.map((h) => h.made));
+      return new Map(kernels.map((kernel, i) => [kernel, made[i]!]));
+    } catch (error) {
+      this.#spare(kernels);
+      throw error;
+    }
+  }
+
+  /** Nobody needs these any more where they came from. */
+  spare(pipelines: Pipelines): void {
+    this.#spare(pipelines.keys());
+  }
+
+  #spare(kernels: Iterable<Kernel>): void {
+    for (const { code } of kernels) {
+      const found = this.#pipelines.get(code);
+      if (!found || --found.holders > 0) continue;
+      this.#pipelines.delete(code);
+      this.#pipelines.set(code, found);
+    }
+    const spared = [...this.#pipelines].filter(([, { holders }]) => holders === 0);
+    for (const [code] of spared.slice(0, Math.max(0, spared.length - mostSpared)))
+      this.#pipelines.delete(code);
   }
 
   async #compile(kernel: Kernel, call: string): Promise<GPUComputePipeline> {
@@ -296,9 +372,7 @@ export class WebGpuBackend {
 
   /** Compile every kernel of a schedule and upload its parameters. */
   async prepare(schedule: Schedule, call: string): Promise<Recording> {
-    const kernels = [...new Set(schedule.steps.map((s) => s.kernel))];
-    const made = await Promise.all(kernels.map((k) => this.pipeline(k, call)));
-    const pipelines = new Map(kernels.map((k, i) => [k, made[i]!]));
+    const pipelines = await this.compile(schedule, call);
     return { schedule, pipelines, parameters: this.#parameters(schedule) };
   }
 

@@ -1,5 +1,7 @@
 /** How exact results must be, and how exact they are: the bounds that docs/numerics.md derives, row by row. */
 import { type Dtype, decode, encode, type SampleArray } from "../dtype.ts";
+import type { OracleInputs } from "../math/oracle.ts";
+import { tapRuns } from "../plan/geometry.ts";
 import { barFormat, parsePasses } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 
@@ -16,13 +18,15 @@ export interface Comparison {
 
 /**
  * Largest relative L2 error that float32 arithmetic may leave in a row, for random samples of unit scale: 3e-7 to 4K
- * and 6e-7 to 4M for y, growing beyond with √log2 of the length; 1e-6 for gradients. dk and dskip sum the rows of the
+ * and 6e-7 to 4M for y, growing beyond with √log2 of the length; 5e-7 in rows of fewer than 256 samples, of which a gate may weigh the
+ * few that err most (3.7e-7 in 540,000 rows; 2.9e-7 without gates); 1e-6 for gradients. dk and dskip sum the rows of the
  * batch in float32 and in order, which adds √B · 2^−24: under the bound to B = 256, its law from there.
  */
 export function float32Bound(quantity: Quantity, problem: Problem, batch: number): number {
   if (quantity === "y") {
     const { mode, length, kernelLength } = problem;
     const size = mode === "bidirectional" ? length : Math.max(length, kernelLength);
+    if (size < 256) return 5e-7;
     if (size <= 4096) return 3e-7;
     return 6e-7 * Math.max(1, Math.sqrt(Math.log2(size) / 22));
   }
@@ -82,11 +86,8 @@ export interface Comparand {
   readonly scale?: Float64Array;
 }
 
-/**
- * Rows shorter than this are measured by their `scale`, or all together: a few sums that cancel say nothing about the
- * arithmetic.
- */
-export const leastRow = 64;
+/** Rows shorter than this, where they have no `scale`, are measured together: a few sums that cancel say nothing. */
+const leastRow = 64;
 
 /**
  * Compare row by row. Half precision may err by 1.1 × what rounding the exact row once errs, or by the arithmetic's bound
@@ -111,6 +112,69 @@ export function compare(comparand: Comparand): Comparison {
     if (Number.isNaN(error)) break;
   }
   return { quantity, ...worst, passed: worst.error <= worst.bound };
+}
+
+/**
+ * What the norm of each row is where its terms have signs at random, ‖u‖·‖k‖ for the whole of a convolution: errors of the
+ * arithmetic are relative to that, also where the terms of a row cancel. Of the products of two rows a mode takes some: the root
+ * of their share remains. A gate multiplies by its root mean square, and the skip term is beside it.
+ */
+export function termNorms(
+  problem: Problem,
+  { batch, channels, u, k, pregate, postgate, skip, dy }: OracleInputs & { dy?: Float64Array },
+): Record<Quantity, Float64Array> {
+  const { length, kernelLength, outputLength } = problem;
+  const sums = (quantity: Quantity): Float64Array =>
+    new Float64Array(quantity === "dk" || quantity === "dskip" ? channels : batch * channels);
+  const found = {
+    ...{ y: sums("y"), du: sums("du"), dpregate: sums("dpregate"), dpostgate: sums("dpostgate") },
+    ...{ dk: sums("dk"), dskip: sums("dskip") },
+  };
+  const ofRow = (values: Float64Array | undefined, r: number, size: number, gate?: Float64Array) =>
+    values
+      ? norm(
+          gate
+            ? Float64Array.from(
+                { length: size },
+                (_, n) => values[r * size + n]! * gate[r * size + n]!,
+              )
+            : values.subarray(r * size, (r + 1) * size),
+        )
+      : 0;
+  const products = productsOf(problem);
+  const share = (a: number, b: number): number => Math.sqrt(products / (a * b));
+  const forward = share(length, kernelLength);
+  const back = share(outputLength, kernelLength);
+  const taps = share(length, outputLength);
+  for (let r = 0; r < batch * channels; r++) {
+    const h = r % channels;
+    const weights = ofRow(k, h, kernelLength);
+    const weight = Math.abs(skip?.[h] ?? 0);
+    const [samples, upstream] = [ofRow(u, r, length), ofRow(dy, r, outputLength)];
+    const x = ofRow(u, r, length, pregate);
+    const dz = ofRow(dy, r, outputLength, postgate);
+    const mean = (size: number, total: number): number => total / Math.sqrt(size);
+    const before = pregate ? mean(length, ofRow(pregate, r, length)) : 1;
+    const after = postgate ? mean(outputLength, ofRow(postgate, r, outputLength)) : 1;
+    found.y[r] = Math.hypot(after * forward * x * weights, weight * samples);
+    found.du[r] = Math.hypot(before * back * dz * weights, weight * upstream);
+    found.dpregate[r] = mean(length, samples) * back * dz * weights;
+    found.dpostgate[r] = mean(outputLength, upstream) * forward * x * weights;
+    found.dk[h] = Math.hypot(found.dk[h]!, taps * dz * x);
+    found.dskip[h] = Math.hypot(found.dskip[h]!, mean(length, samples * upstream));
+  }
+  return found;
+}
+
+/** Products of a sample and a tap that outputs of a row are sums of. */
+function productsOf(problem: Problem): number {
+  const { length, outputLength } = problem;
+  let count = 0;
+  for (const run of tapRuns(problem)) {
+    for (let lag = run.position; lag < run.position + run.count; lag++)
+      count += Math.max(0, Math.min(outputLength, length + lag) - Math.max(0, lag));
+  }
+  return count;
 }
 
 /** L2 norm. */

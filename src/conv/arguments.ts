@@ -4,7 +4,7 @@ import { bytesPerSample } from "../dtype.ts";
 import { BackendError, InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
 import type { GpuBuffer, GpuDevice } from "../gpu.ts";
 
-export { checkOptions, known } from "../plan/checks.ts";
+export { checkFlags, checkOptions, known } from "../plan/checks.ts";
 
 /**
  * Rows of samples of a storage type, or of any where none is named: a flat typed array whose shape follows from the plan's

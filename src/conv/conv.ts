@@ -12,6 +12,7 @@ import { integer } from "../plan/problem.ts";
 import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
 import {
   apart,
+  checkFlags,
   checkOptions,
   checkSizes,
   exactly,
@@ -34,6 +35,7 @@ import type {
   GradientArrays,
   GradientsOf,
   MemoryUse,
+  WarmUp,
 } from "./options.ts";
 import { checkedProblem } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
@@ -47,6 +49,8 @@ const inputDimensions = ["B", "H", "L"] as const;
 const outputDimensions = ["B", "H", "Lout"] as const;
 /** Options of forward and backward calls, and of a backward call's `out`. */
 const operandNames = ["pregate", "postgate", "skip", "out", "encoder"] as const;
+/** Options of `warmUp`. */
+const warmUpNames = ["backward", "pregate", "postgate", "skip"] as const;
 const gradientNames = ["du", "dk", "dpregate", "dpostgate", "dskip"] as const;
 
 /** The dimensions of each result that a caller may give. */
@@ -462,6 +466,28 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
       value: `${show(options.out[name])} without one`,
       remedy: `Pass the ${operand} of the forward call, or leave out.${name} out.`,
     });
+  }
+
+  /**
+   * Compile what calls with these operands need, so that the first of them has nothing left to compile. `create` has compiled what
+   * `forward(u, k)` and `prepareKernel` need, with taps in float32; on the CPU that serves gates and the skip term too.
+   */
+  async warmUp(calls: WarmUp = {}): Promise<void> {
+    const call = "conv.warmUp";
+    this.#alive(call);
+    checkOptions(calls, call);
+    known(calls, warmUpNames, call);
+    checkFlags(calls, warmUpNames, call);
+    const { length, outputLength, mode } = this.problem;
+    if (calls.skip && length !== outputLength) {
+      throw new InvalidArgumentError({
+        call,
+        requirement: "skip needs outputs as long as the inputs",
+        value: `mode ${show(mode)} with ${show(outputLength)} outputs for ${show(length)} inputs`,
+        remedy: "Leave skip out.",
+      });
+    }
+    await this.#runner.warmUp(calls, call);
   }
 
   /**

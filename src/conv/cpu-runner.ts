@@ -12,7 +12,7 @@ import { sumSkip } from "./dskip.ts";
 import { createEngine } from "./engine.ts";
 import type { Choice, Explanation } from "./explain.ts";
 import { withNotes } from "./explain.ts";
-import type { MemoryUse } from "./options.ts";
+import type { MemoryUse, WarmUp } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { Call, Spectra } from "./run.ts";
 import { makeSpectra, runBackward, runForward } from "./run.ts";
@@ -145,6 +145,15 @@ export class CpuRunner implements Runner {
       const kernel = new PreparedKernel(channels, (k) => this.#freeKernel(k));
       seat.kernels.set(kernel, block);
       return kernel;
+    });
+  }
+
+  async warmUp({ backward }: WarmUp, call: string): Promise<void> {
+    // One program has all gates and skip terms.
+    const seat = this.#seat;
+    await seat.backend.exclusive(async () => {
+      await seat.forward("float32", call);
+      if (backward) await seat.backward(call);
     });
   }
 

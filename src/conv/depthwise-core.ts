@@ -10,6 +10,7 @@ import { integer } from "../plan/problem.ts";
 import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
 import {
   apart,
+  checkFlags,
   checkOptions,
   checkSizes,
   emptyOf,
@@ -31,6 +32,7 @@ import type {
   DepthwiseForwardOptions,
   DepthwiseGradients,
   DepthwiseOptions,
+  DepthwiseWarmUp,
 } from "./depthwise-options.ts";
 import type { DepthwiseRequest, DepthwiseRunner } from "./depthwise-runner.ts";
 import { checkEncoder, wantsGpu, workspaceOf } from "./runtime.ts";
@@ -47,6 +49,9 @@ const optionNames = [
   ...["channels", "kernelLength", "padding", "layout", "dtype", "batch"],
   ...["backend", "device", "workspaceBytes", "threads", "workerUrl", "instructions"],
 ] as const;
+
+/** What `warmUp` is told of calls besides their rows. */
+const warmUpFlags = ["backward", "bias", "state"] as const;
 
 /** Optional operands of calls. A state that a forward call leaves behind is none of backward's, its gradient none of forward's. */
 const operandNames = {
@@ -383,6 +388,18 @@ export class DepthwiseCore {
         dstate: handed(dstate, this.#shape(batch, packed, kernelLength - 1)),
       }),
     };
+  }
+
+  async warmUp(calls: DepthwiseWarmUp): Promise<void> {
+    const call = this.#name("warmUp");
+    this.alive(call);
+    checkOptions(calls, call);
+    known(calls, ["length", "batch", ...warmUpFlags], call);
+    this.outputLength(calls.length, call);
+    const batch = integer(call, "batch", calls.batch ?? this.batch, 1, 2 ** 31);
+    checkFlags(calls, warmUpFlags, call);
+    if (calls.state) this.#streaming(call);
+    await this.runner.warmUp({ ...calls, batch }, call);
   }
 
   async submitted(): Promise<void> {

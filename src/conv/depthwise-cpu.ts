@@ -19,6 +19,7 @@ import type {
   DepthwiseRequest,
   DepthwiseRunner,
   DepthwiseSums,
+  DepthwiseWarmUpFor,
 } from "./depthwise-runner.ts";
 import { carryState } from "./depthwise-state.ts";
 import { deviceFor } from "./wisdom.ts";
@@ -165,6 +166,14 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   /** Samples of the states of a call. */
   #stateSize(x: SampleArray, length: number): number {
     return (x.length / length) * (this.#problem.kernelLength - 1);
+  }
+
+  async warmUp({ backward }: DepthwiseWarmUpFor, call: string): Promise<void> {
+    const seat = this.#seat;
+    await seat.backend.exclusive(async () => {
+      if (backward && !seat.programs.has("backward"))
+        await programOf(seat, "backward", this.#problem, call);
+    });
   }
 
   forward(request: DepthwiseForward): void | Promise<void> {

@@ -14,6 +14,7 @@ import type {
   DepthwiseRequest,
   DepthwiseRunner,
   DepthwiseSums,
+  DepthwiseWarmUpFor,
 } from "./depthwise-runner.ts";
 import { GpuCalls } from "./gpu-calls.ts";
 import { backendFor } from "./gpu-runner.ts";
@@ -71,6 +72,18 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
   ): Promise<DepthwiseGpuRunner> {
     const gpu = await backendFor(options.device, call);
     return new DepthwiseGpuRunner(problem, order, gpu, options.workspaceBytes);
+  }
+
+  async warmUp(calls: DepthwiseWarmUpFor, call: string): Promise<void> {
+    const { batch, length, backward = false, bias = false, state = false } = calls;
+    const scheduled: DepthwiseGpuCall = {
+      ...{ name: call, batch, length, bias, state, offsets: {} },
+      ...{ stateOut: state && !backward ? "apart" : "none", dstateOut: state && backward },
+    };
+    const schedule = backward
+      ? this.#scheduler.backward(scheduled)
+      : this.#scheduler.forward(scheduled);
+    await this.#calls.warm(schedule, call);
   }
 
   get device(): GPUDevice {

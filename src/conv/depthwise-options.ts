@@ -39,6 +39,20 @@ export interface FlashHyenaProjectionsOptions<D extends Dtype = Dtype> extends D
   readonly pregate?: "first" | "second";
 }
 
+/** Calls that `warmUp` makes ready for. */
+export interface DepthwiseWarmUp {
+  /** Samples of a row. */
+  readonly length: number;
+  /** B; the object's by default. */
+  readonly batch?: number;
+  /** Gradients, rather than forward calls. */
+  readonly backward?: boolean;
+  /** With biases. */
+  readonly bias?: boolean;
+  /** With a state before the first sample and one behind the last, or the gradients of both. */
+  readonly state?: boolean;
+}
+
 /** Optional operands of a forward call, with samples of dtype `D`, on an object of that dtype; `O` is what `out` may be. */
 export interface DepthwiseForwardOptions<
   D extends Dtype = "float32",

@@ -4,6 +4,7 @@ import type { Instructions } from "../backend/features.ts";
 import type { Dtype } from "../dtype.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
 import type { GpuSamples, Named, Samples } from "./arguments.ts";
+import type { DepthwiseWarmUp } from "./depthwise-options.ts";
 
 /** A call, checked. */
 export interface DepthwiseRequest {
@@ -42,6 +43,9 @@ export interface DepthwiseSums {
   readonly dbias?: Samples;
 }
 
+/** Calls to be ready for: their rows and operands. */
+export type DepthwiseWarmUpFor = DepthwiseWarmUp & { readonly batch: number };
+
 /** A backend's way to run one short convolution. */
 export interface DepthwiseRunner {
   readonly threads: number;
@@ -51,6 +55,8 @@ export interface DepthwiseRunner {
   readonly device: GpuDevice | undefined;
   /** The CPU's memory and threads, where it is the CPU that computes. */
   readonly backend: CpuBackend | undefined;
+  /** Compile what such calls need. */
+  warmUp(calls: DepthwiseWarmUpFor, call: string): Promise<void>;
   forward(request: DepthwiseForward): void | Promise<void>;
   backward(request: DepthwiseBackward): Promise<DepthwiseSums>;
   /** A zeroed array that calls use without copying, where the backend can lend one. */

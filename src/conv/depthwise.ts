@@ -13,6 +13,7 @@ import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
   DepthwiseGradientsOf,
+  DepthwiseWarmUp,
   FlashDepthwiseConv1dOptions,
 } from "./depthwise-options.ts";
 import type { ResultOf } from "./results.ts";
@@ -137,6 +138,14 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> {
   ): Promise<DepthwiseGradientsOf<X, O>> {
     const gradients = await this.#core.backward([{ name: "dy", tensor: dy }], x, weight, options);
     return gradients as DepthwiseGradientsOf<X, O>;
+  }
+
+  /**
+   * Compile what calls of such rows need, so that the first has nothing left to compile: kernels on a GPU depend on the rows, which
+   * `create` does not know. On the CPU `create` has compiled forward calls of any rows, and gradients are left.
+   */
+  async warmUp(calls: DepthwiseWarmUp): Promise<void> {
+    await this.#core.warmUp(calls);
   }
 
   /**

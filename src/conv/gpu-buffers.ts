@@ -11,6 +11,8 @@ export class OwnBuffers {
   #lent = new WeakSet<GPUBuffer>();
   /** Outgrown ones among them. */
   readonly #retired: GPUBuffer[] = [];
+  /** Names of those whose contents outlive a call. */
+  readonly #kept = new Set<string>();
   /** Values in a buffer that one call uploads and the next may need again. */
   readonly #uploaded = new Map<string, Float32Array>();
 
@@ -26,6 +28,20 @@ export class OwnBuffers {
     this.drop(name);
     this.#buffers.set(name, buffer);
     return buffer;
+  }
+
+  /** A buffer of that name whose contents last from call to call. */
+  async keep(name: string, bytes: number, call: string): Promise<GPUBuffer> {
+    const buffer = await this.get(name, bytes, call);
+    this.#kept.add(name);
+    return buffer;
+  }
+
+  /** Give back all buffers whose contents no call to come needs; whether there were any. */
+  yieldSpare(): boolean {
+    const spare = [...this.#buffers.keys()].filter((name) => !this.#kept.has(name));
+    for (const name of spare) this.drop(name);
+    return spare.length > 0;
   }
 
   /** The buffer of that name, if there is one. */

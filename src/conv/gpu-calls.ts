@@ -1,5 +1,5 @@
 /** What the calls of one object on a GPU have in common: turns, schedules that are remembered, buffers. */
-import type { Buffers, Recording, WebGpuBackend } from "../backend/webgpu.ts";
+import type { Buffers, Pipelines, Recording, WebGpuBackend } from "../backend/webgpu.ts";
 import type { Dtype } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
 import type { Schedule } from "../kernels/wgsl/steps.ts";
@@ -14,12 +14,29 @@ export class GpuCalls {
   readonly backend: WebGpuBackend;
   readonly own: OwnBuffers;
   readonly #recordings = new Map<string, Recording>();
+  /** Kernels that calls to come will need. */
+  readonly #warm: Pipelines[] = [];
   #turn: Promise<unknown> = Promise.resolve();
+  /** Calls that wait or run. */
+  #pending = 0;
   #left = false;
 
   constructor(backend: WebGpuBackend) {
     this.backend = backend;
     this.own = new OwnBuffers(backend);
+    backend.joined(this);
+  }
+
+  /** Give back the buffers that only calls to come would use, where none is under way. */
+  yieldIdle(): boolean {
+    return this.#pending === 0 && this.own.yieldSpare();
+  }
+
+  /** Compile the kernels of a schedule ahead of the calls that need them. */
+  async warm(schedule: Schedule, call: string): Promise<void> {
+    const pipelines = await this.backend.compile(schedule, call);
+    if (this.#left) this.backend.spare(pipelines);
+    else this.#warm.push(pipelines);
   }
 
   /** A new buffer for a result. */
@@ -31,8 +48,13 @@ export class GpuCalls {
 
   /** One call after the other: they share work memory. */
   exclusive<T>(work: () => Promise<T>): Promise<T> {
+    this.#pending++;
     const turn = this.#turn.then(work);
-    this.#turn = turn.catch(() => {});
+    this.#turn = turn
+      .catch(() => {})
+      .then(() => {
+        this.#pending--;
+      });
     return turn;
   }
 
@@ -48,9 +70,10 @@ export class GpuCalls {
   }
 
   #forget(key: string): void {
-    const { parameters } = this.#recordings.get(key)!;
+    const { parameters, pipelines } = this.#recordings.get(key)!;
     this.#recordings.delete(key);
     this.own.retire(parameters);
+    this.backend.spare(pipelines);
   }
 
   /** A recording's commands: submitted, or added to the caller's encoder. */
@@ -78,7 +101,9 @@ export class GpuCalls {
     void this.exclusive(async () => {
       first();
       for (const key of [...this.#recordings.keys()]) this.#forget(key);
+      for (const pipelines of this.#warm) this.backend.spare(pipelines);
       this.own.leave();
+      this.backend.left(this);
     });
   }
 }

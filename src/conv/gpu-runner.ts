@@ -21,7 +21,7 @@ import { GpuSamples, intact, zeros } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
 import { explainGpu } from "./explain.ts";
 import { GpuCalls } from "./gpu-calls.ts";
-import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
+import type { FlashFFTConvOptions, MemoryUse, WarmUp } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { Request, Runner, WeightGradients } from "./runner.ts";
 import { gpuDeviceFor, keptPlan, plannedOn } from "./wisdom.ts";
@@ -214,14 +214,23 @@ export class GpuRunner implements Runner {
     this.#workspaceBytes = limits.workspaceBytes;
   }
 
-  /** Upload what every call needs. */
+  /** Upload what every call needs, and compile what the plainest does. */
   async start(call: string): Promise<void> {
     for (const scheduler of new Set([this.#scheduler, this.#gradients])) {
       for (const [name, values] of Object.entries(scheduler.tables())) {
         const own = this.#tableOf(scheduler, name);
-        this.#backend.write(await this.#calls.own.get(own, values.byteLength, call), 0, values);
+        this.#backend.write(await this.#calls.own.keep(own, values.byteLength, call), 0, values);
       }
     }
+    await this.warmUp({}, call);
+  }
+
+  async warmUp({ backward = false, ...operands }: WarmUp, call: string): Promise<void> {
+    const { pregate = false, postgate = false, skip = false } = operands;
+    const flags = { pregate, postgate, skip, taps: "float32", offsets: {} } as const;
+    const one: GpuCall = { batch: 1, channels: 1, ...flags };
+    const schedule = backward ? this.#gradients.backward(one) : this.#scheduler.forward(one);
+    await this.#calls.warm(schedule, call);
   }
 
   /** Our name of a table that a plan's kernels read. */

@@ -145,3 +145,15 @@ export interface MemoryUse {
   /** Everything in use in the backend's memory, by all objects on it. */
   readonly backendBytes: number;
 }
+
+/** Calls that `warmUp` makes ready for, by what they are given. */
+export interface WarmUp {
+  /** Gradients, rather than forward calls. */
+  readonly backward?: boolean;
+  /** With a pregate. */
+  readonly pregate?: boolean;
+  /** With a postgate. */
+  readonly postgate?: boolean;
+  /** With a skip weight. */
+  readonly skip?: boolean;
+}

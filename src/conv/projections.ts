@@ -11,6 +11,7 @@ import { checkOptions, known } from "./arguments.ts";
 import { DepthwiseCore } from "./depthwise-core.ts";
 import type {
   DepthwiseGradientsOf,
+  DepthwiseWarmUp,
   FlashHyenaProjectionsOptions,
   HyenaProjections,
   HyenaProjectionsOf,
@@ -154,6 +155,14 @@ export class FlashHyenaProjections<out D extends Dtype = "float32"> {
     ];
     const gradients = await this.#core.backward(dy, x, weight, options);
     return gradients as DepthwiseGradientsOf<X, O>;
+  }
+
+  /**
+   * Compile what calls of such rows need, so that the first has nothing left to compile: kernels on a GPU depend on the rows, which
+   * `create` does not know. On the CPU `create` has compiled forward calls of any rows, and gradients are left.
+   */
+  async warmUp(calls: DepthwiseWarmUp): Promise<void> {
+    await this.#core.warmUp(calls);
   }
 
   /**

@@ -4,7 +4,7 @@ import type { Dtype } from "../dtype.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
 import type { GpuSamples, Samples } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
-import type { MemoryUse } from "./options.ts";
+import type { MemoryUse, WarmUp } from "./options.ts";
 import type { PreparedKernel } from "./prepared.ts";
 import type { Gates, Shape } from "./run.ts";
 import type { RowField } from "./staging.ts";
@@ -57,6 +57,8 @@ export interface Runner {
   forward(request: Request): void | Promise<void>;
   /** Gradients, of rows and of weights. */
   backward(request: Request, weights: WeightGradients): Promise<void>;
+  /** Compile what calls with these operands need. */
+  warmUp(calls: WarmUp, call: string): Promise<void>;
   /** Compute and keep the spectra of taps (H, K). */
   prepare(
     taps: Samples,

@@ -4,6 +4,12 @@ import type { GpuDevice } from "../gpu.ts";
 import { integer, oneOf } from "../plan/problem.ts";
 import type { FlashFFTConvOptions } from "./options.ts";
 
+/** Rows that plans are made for where nobody says how many: on a GPU so many that all of it is busy, in pairs. */
+export const usualRows = {
+  cpu: { batch: 1, channels: 16 },
+  gpu: { batch: 8, channels: 1024 },
+} as const;
+
 /** Work memory of a call on a GPU by default. */
 export const usualWorkspace: number = 256 * 2 ** 20;
 /** The least: a few rows of the shortest transforms. */

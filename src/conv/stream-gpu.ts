@@ -86,9 +86,9 @@ export class GpuStream implements StreamEngine {
     const { kernelLength, length, outputLength, past = 0 } = this.#problem;
     const rows = this.#rows.batch * this.#rows.channels;
     const { own } = this.#calls;
-    await own.get("window", rows * length * floatBytes, call);
-    await own.get("past", rows * past * floatBytes, call);
-    await own.get("y", rows * outputLength * floatBytes, call);
+    await own.keep("window", rows * length * floatBytes, call);
+    await own.keep("past", rows * past * floatBytes, call);
+    await own.keep("y", rows * outputLength * floatBytes, call);
     const size = taps.length * kernelLength;
     const k = await own.get("k", size * floatBytes, call);
     taps.forEach((row, h) => {

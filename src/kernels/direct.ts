@@ -305,6 +305,21 @@ function rowFunctions(f: Frame): KernelFunction[] {
   );
 }
 
+/**
+ * join(k, skip, w): where one tap acts, its sum with the skip weight, for calls without gates. Two products of a sample that
+ * cancel would leave their rounding errors.
+ */
+function joinFunctions(f: Frame): KernelFunction[] {
+  if (f.spec.problem.kernelLength > 1) return [];
+  const g = new Graph();
+  const load = (pointer: string): Node => g.load({ pointer, offset: 0 }, "float32", 0, 1);
+  const at = { pointer: "w", offset: 0 };
+  const value = g.add(load("k"), load("skip"));
+  const store: Store = { at, format: "float32", value, first: 0, last: 1 };
+  const body: Statement[] = [{ op: "block", stores: [store] }];
+  return [{ name: "join", parameters: ["k", "skip", "w"], exported: true, body }];
+}
+
 function forwardFunctions(spec: DirectSpec, f: Frame): KernelFunction[] {
   const { part } = spec;
   const [input, output] = [part.inputs[0]!, part.outputs[0]!];
@@ -321,6 +336,7 @@ function forwardFunctions(spec: DirectSpec, f: Frame): KernelFunction[] {
     ...sinks.map((sink) => tailFunction(f, "y", sink, output)),
     ...sinks.map((sink) => storingFilter(f, sink, output.index, output.count)),
     ...moveFunctions,
+    ...joinFunctions(f),
     ...rowFunctions(f),
   ];
 }
@@ -379,6 +395,7 @@ function backwardFunctions(spec: DirectSpec, f: Frame): KernelFunction[] {
       body: [call("fold", "z", "z", bytes / 64, 1)],
     },
     ...moveFunctions,
+    ...joinFunctions(f),
     ...sinks.map((sink) => tailFunction(f, "du", sink, input)),
     tapSinkFunction(spec),
   ];

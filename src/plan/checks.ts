@@ -34,3 +34,21 @@ export function known(
     });
   }
 }
+
+/** Check what says, by true or false, which operands calls will have. */
+export function checkFlags<K extends string>(
+  options: Readonly<Partial<Record<K, unknown>>>,
+  names: readonly K[],
+  call: string,
+): void {
+  for (const name of names) {
+    const value = options[name] ?? false;
+    if (typeof value === "boolean") continue;
+    throw new InvalidArgumentError({
+      call,
+      requirement: `${name} must be true or false`,
+      value: show(value),
+      remedy: "Say whether the calls will have it; tensors come with the calls.",
+    });
+  }
+}

@@ -149,6 +149,11 @@ export function blockOverlap(problem: Problem): number {
   return behind + ahead;
 }
 
+/** Whether one tap acts: an output is a product, which no transform comes near to. */
+export function isProduct(problem: Problem): boolean {
+  return problem.frequencies === undefined && blockOverlap(problem) === 0;
+}
+
 /**
  * One block of `hop` outputs in P positions, P ≥ hop + blockOverlap. All P positions hold samples, and what wraps around
  * falls on the positions before and after the outputs.

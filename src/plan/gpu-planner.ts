@@ -3,7 +3,7 @@ import { bytesPerSample } from "../dtype.ts";
 import { mostDirectTaps } from "./candidates.ts";
 import { directCost } from "./cost.ts";
 import type { DeviceSpec } from "./device.ts";
-import { blockOverlap, blockPart } from "./geometry.ts";
+import { blockOverlap, blockPart, isProduct } from "./geometry.ts";
 import type { WorkgroupLimits } from "./pass-candidates.ts";
 import type { GpuWorkload, PassCandidate } from "./pass-planner.ts";
 import { gradientPlan, namedPlans, passCandidates } from "./pass-planner.ts";
@@ -58,6 +58,7 @@ export function gpuCandidates(
   limits: WorkgroupLimits,
   workload: GpuWorkload,
 ): GpuCandidate[] {
+  if (isProduct(problem)) return directCandidates(problem, device, workload);
   return [
     ...passCandidates(problem, device, limits, workload),
     ...directCandidates(problem, device, workload),

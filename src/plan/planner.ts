@@ -13,7 +13,7 @@ import { copySeconds, directCost, planBytes, planCost } from "./cost.ts";
 import { cyclicFactors, isCyclic, sparsePlan, sparsePlans, suits } from "./cyclic.ts";
 import type { DeviceSpec } from "./device.ts";
 import type { Geometry, Part } from "./geometry.ts";
-import { blockOverlap, blockPart, geometries, onePart } from "./geometry.ts";
+import { blockOverlap, blockPart, geometries, isProduct, onePart } from "./geometry.ts";
 import type { Plan, TransformPlan } from "./plan.ts";
 import { formatDirect, formatPlan, layout, parsePlan } from "./plan.ts";
 import type { Problem } from "./problem.ts";
@@ -223,6 +223,8 @@ export function wholeWork(problem: Problem, device: DeviceSpec, workload: Worklo
 /** All candidates for a problem, cheapest first. */
 export function candidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
   if (problem.frequencies) return cyclicCandidates(problem, device, workload);
+  if (isProduct(problem))
+    return directBlocks(problem, directHop(problem.outputLength), device, workload);
   // Factors in one program share their folds; a split into parts of their own is for periods that have no factors.
   const cyclic = isCyclic(problem.period);
   const own = cyclic ? [onePart(problem)] : geometries(problem);

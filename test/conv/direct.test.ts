@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { decode, dtypes, encode } from "../../src/dtype.ts";
 import { InvalidArgumentError } from "../../src/index.ts";
+import { oracleBackward, oracleForward } from "../../src/math/oracle.ts";
 import { createProblem, modes, type ProblemOptions } from "../../src/plan/problem.ts";
 import { describeBackends, onGpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs, gateCombinations } from "../support/cases.ts";
@@ -92,6 +93,31 @@ describe("a plan in the time domain", () => {
         const direct = directPlan({ length: 4096, kernelLength: 64 }, 4096);
         expect(candidates.map((c) => c.plan)).toContain(direct);
       });
+
+      test.each(modes.filter((mode) => mode !== "full"))(
+        "one tap and a skip weight that nearly cancel err by rounding: %s",
+        async (mode) => {
+          for (const length of [1, 2, 63, 1000]) {
+            const kernelLength = mode === "bidirectional" ? 2 : 1;
+            using conv = await open({ mode, length, kernelLength });
+            expect(conv.explain().chosen.plan).toMatch(new RegExp(`^direct ${kernelLength}\\b`));
+            const drawn = drawInputs(conv.problem, { batch: 2, channels: 4, skip: true }, 11);
+            const { u, dy, k } = drawn;
+            // From channel to channel nearer to what cancels the tap, at last all of it.
+            const part = [1e-1, 1e-3, 1e-6, 0];
+            const skip = Float32Array.from(part, (p, h) => -k[h * kernelLength]! * (1 + p));
+            const exact = { ...drawn.exact, skip: Float64Array.from(skip) };
+            const y = await conv.forward(u, k, { skip });
+            expectClose(y, oracleForward(conv.problem, exact), {
+              rowLength: length,
+              bound: 1.2e-7,
+            });
+            const { du } = await conv.backward(dy, u, k, { skip });
+            const { du: wanted } = oracleBackward(conv.problem, exact);
+            expectClose(du, wanted, { rowLength: length, bound: 1.2e-7 });
+          }
+        },
+      );
 
       test("has one text for every backend", async () => {
         const options = { length: 5000, kernelLength: 3 };

@@ -6,6 +6,7 @@ import { BackendError, FlashFFTConv } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs } from "../support/cases.ts";
+import { expectSameBits } from "../support/close.ts";
 import { openDevice } from "../support/gpu.ts";
 
 const options = { length: 200, dtype: "float16" } as const;
@@ -39,6 +40,18 @@ function refuse(device: GPUDevice, n: number): { readonly asked: () => number; u
       device.popErrorScope = pop;
     },
   };
+}
+
+/** Refuses one storage buffer of a device, the next that it is asked for; returns whether that came. */
+function refuseOnce(device: GPUDevice): () => boolean {
+  const refusal = refuse(device, 0);
+  const pop = device.popErrorScope;
+  device.popErrorScope = async () => {
+    const error = await pop();
+    if (error) refusal.undo();
+    return error;
+  };
+  return () => refusal.asked() > 0;
 }
 
 /** One attempt at a call, with a buffer refused that it asks for: what it must throw. */
@@ -109,6 +122,28 @@ describe.skipIf(!onGpu)("no room on the GPU", () => {
     await expect(storageBuffer(device, maxBufferSize + 1, "conv.forward")).rejects.toThrow(
       /conv\.forward.*each fit one buffer.*maxBufferSize.*greater requiredLimits\.maxBufferSize/s,
     );
+    device.destroy();
+  });
+
+  test("but in what other objects keep for their next calls: they give it back, and go on", async () => {
+    const device = await openDevice();
+    using idle = await FlashFFTConv.create({ ...options, device });
+    using busy = await FlashFFTConv.create({ ...options, device });
+    await checkForward(idle, inputs);
+    const gradients = await checkBackward(idle, inputs);
+    await checkForward(busy, inputs);
+    const kernel = await idle.prepareKernel(k);
+    expect(idle.memory().workspaceBytes).toBeGreaterThan(0);
+    const refused = refuseOnce(device);
+    const again = await busy.backward(dy, u, k, inputs.options);
+    expect(refused()).toBe(true);
+    expectSameBits(again, gradients);
+    expect(idle.memory().workspaceBytes).toBe(0);
+    expectSameBits(
+      await idle.forward(u, kernel, inputs.options),
+      await busy.forward(u, k, inputs.options),
+    );
+    await checkBackward(idle, inputs);
     device.destroy();
   });
 });

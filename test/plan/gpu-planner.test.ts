@@ -39,6 +39,20 @@ describe("the time domain", () => {
     expect(has({ length: 4096, kernelLength: 8, frequencies })).toBe(false);
   });
 
+  test("is all that there is for one tap that acts, whatever the length", () => {
+    for (const length of [1, 16, 65_536])
+      for (const mode of modes) {
+        const kernelLength = mode === "bidirectional" ? 2 : 1;
+        const options = { length, kernelLength, mode };
+        const texts = [`direct ${kernelLength}`];
+        expect(planned(options).candidates.map((c) => c.text)).toEqual(texts);
+      }
+    // A masked kernel is as long as its period.
+    const frequencies = { band: [0, 0.25] } as const;
+    const [masked] = planned({ length: 4096, kernelLength: 1, frequencies }).candidates;
+    expect(masked!.text).not.toMatch(/^direct/);
+  });
+
   test("costs its bytes and its products", () => {
     const [one, two] = [1, 2].map(
       (kernelLength) =>

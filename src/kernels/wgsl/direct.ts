@@ -176,6 +176,27 @@ function filtered(
   return sums;
 }
 
+/**
+ * A filter of one tap whose outputs are its own input's, scaled and skipped: the sum of tap and skip weight scales instead, since
+ * two products of a sample that cancel would leave their rounding errors.
+ */
+function joined(
+  w: DirectWriter,
+  filter: LagFilter,
+  held: readonly string[] | undefined,
+): { filter: LagFilter; held: readonly string[] | undefined } {
+  const { factors, outputs } = filter;
+  const [output] = outputs;
+  const own = output?.skipped !== undefined && `${factors}` === output.skipped;
+  const plain = outputs.length === 1 && output!.gates.length === 0;
+  if (w.spec.taps > 1 || !held || !own || !plain) return { filter, held };
+  const bare = { tensor: output.tensor, gates: output.gates };
+  return {
+    filter: { ...filter, outputs: [bare] },
+    held: [w.text.hold("w", `${held[0]} + skip_value`)],
+  };
+}
+
 /** Names of a thread's sums: of the taps that it meets at once, and of the skip weight. */
 interface Totals {
   readonly taps: readonly string[];
@@ -205,7 +226,10 @@ export function directKernel(spec: DirectKernel): Kernel {
     },
     () =>
       w.scope(() => {
-        for (const filter of filters) w.outputs(filter.outputs, filtered(w, filter, held));
+        for (const given of filters) {
+          const { filter, held: weights } = joined(w, given, held);
+          w.outputs(filter.outputs, filtered(w, filter, weights));
+        }
         if (sums) addProducts(w, sums, totals, blocks);
       }),
   );
