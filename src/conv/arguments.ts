@@ -428,3 +428,15 @@ export function handed(samples: Samples, shape: readonly number[]): SampleArray 
   if (!(samples instanceof GpuSamples)) return samples;
   return { data: samples.buffer, shape, offset: samples.byteOffset };
 }
+
+/** Refuse what is no device: its first use would fail far from here. */
+export function checkDevice(device: unknown, call: string): void {
+  const { createBuffer, queue, features } = (device ?? {}) as Partial<GPUDevice>;
+  if (typeof createBuffer === "function" && queue && features) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: "device must be a GPUDevice",
+    value: show(device),
+    remedy: "Pass what adapter.requestDevice() resolves to, or leave device out.",
+  });
+}

@@ -1,4 +1,5 @@
 /** What the short convolutions have in common: the choice of a backend, the checks of what they are given, the calls. */
+import { gpuPart } from "../backend/find-gpu.ts";
 import type { SampleArray } from "../dtype.ts";
 import { decode } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
@@ -23,7 +24,6 @@ import {
   zeros,
 } from "./arguments.ts";
 import { DepthwiseCpuRunner } from "./depthwise-cpu.ts";
-import { DepthwiseGpuRunner } from "./depthwise-gpu.ts";
 import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
@@ -95,7 +95,7 @@ export class DepthwiseCore {
     const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
     const onGpu = backend === "webgpu" || (backend === "auto" && device !== undefined);
     const runner = onGpu
-      ? await DepthwiseGpuRunner.open(problem, device, order, call)
+      ? await openGpu(problem, device, order, call)
       : await DepthwiseCpuRunner.open(problem, options, order, call);
     return new DepthwiseCore(problem, names, batch, runner);
   }
@@ -404,6 +404,17 @@ export class DepthwiseCore {
     this.#disposed = true;
     this.runner.leave();
   }
+}
+
+/** A runner on a GPU, whose code is loaded now. */
+async function openGpu(
+  problem: DepthwiseProblem,
+  device: DepthwiseOptions["device"],
+  order: readonly number[],
+  call: string,
+): Promise<DepthwiseRunner> {
+  const part = await gpuPart(() => import("./depthwise-gpu.ts"), device, call);
+  return part.DepthwiseGpuRunner.open(problem, device, order, call);
 }
 
 /** Whether nothing must be waited for: calls on arrays take their turns in the order in which they were made. */

@@ -17,9 +17,9 @@ import { bestPlans, gpuCandidates, namedGpuPlans } from "../plan/gpu-planner.ts"
 import type { PassPlan } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { Samples } from "./arguments.ts";
-import { destroyBuffers, GpuSamples, intact, zeros } from "./arguments.ts";
+import { checkDevice, destroyBuffers, GpuSamples, intact, zeros } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
-import { explainGpu } from "./explain.ts";
+import { explainGpu } from "./explain-gpu.ts";
 import { GpuCalls } from "./gpu-calls.ts";
 import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
@@ -57,18 +57,6 @@ export async function backendFor(
     if (shared === opening) shared = undefined;
     if (!backend) return opening;
   }
-}
-
-/** Refuse what is no device: its first use would fail far from here. */
-export function checkDevice(device: unknown, call: string): void {
-  const { createBuffer, queue, features } = (device ?? {}) as Partial<GPUDevice>;
-  if (typeof createBuffer === "function" && queue && features) return;
-  throw new InvalidArgumentError({
-    call,
-    requirement: "device must be a GPUDevice",
-    value: show(device),
-    remedy: "Pass what adapter.requestDevice() resolves to, or leave device out.",
-  });
 }
 
 /** Why a convolution runs on this GPU. */

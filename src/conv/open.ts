@@ -1,11 +1,11 @@
 /** Choosing a backend and opening it. */
+import { gpuPart } from "../backend/find-gpu.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer, oneOf } from "../plan/problem.ts";
 import { openCpuFor } from "./cpu-open.ts";
 import { CpuRunner } from "./cpu-runner.ts";
 import { choosePlan } from "./explain.ts";
-import { openGpuRunner } from "./gpu-runner.ts";
 import type { FlashFFTConvOptions } from "./options.ts";
 import type { Runner } from "./runner.ts";
 
@@ -48,7 +48,10 @@ export async function openRunner(
   const channels = integer(call, "channels", options.channels ?? usual.channels, 1, 2 ** 31);
   const given = options.workspaceBytes ?? usualWorkspace;
   const workspaceBytes = integer(call, "workspaceBytes", given, leastWorkspace, 2 ** 40);
-  if (gpu) return openGpuRunner(problem, { ...options, batch, channels, workspaceBytes }, call);
+  if (gpu) {
+    const { openGpuRunner } = await gpuPart(() => import("./gpu-runner.ts"), options.device, call);
+    return openGpuRunner(problem, { ...options, batch, channels, workspaceBytes }, call);
+  }
   const opened = openCpuFor(options, call);
   const { instructions } = opened.backend.settings;
   const workload = { rows: batch * channels, threads: opened.threads };

@@ -3,6 +3,7 @@
  * in memory that depends on the kernel alone.
  */
 import type { Instructions } from "../backend/features.ts";
+import { gpuPart } from "../backend/find-gpu.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode, encode } from "../dtype.ts";
 import { BackendError, InvalidArgumentError, show } from "../errors.ts";
@@ -22,7 +23,6 @@ import { Delay } from "./delay.ts";
 import { wantsGpu } from "./open.ts";
 import { CpuStream } from "./stream-cpu.ts";
 import type { StreamEngine, StreamRows } from "./stream-engine.ts";
-import { GpuStream } from "./stream-gpu.ts";
 import type { StreamOptions, StreamPiece } from "./stream-options.ts";
 import { checkStream, pieceNames, refuseBuffer } from "./stream-options.ts";
 import { webStream } from "./web-stream.ts";
@@ -93,7 +93,9 @@ export class FlashFFTConvStream {
     call: string,
   ): Promise<FlashFFTConvStream> {
     const { taps, ahead, rows } = checkStream(k, options, call);
-    const { open } = wantsGpu(options, call) ? GpuStream : CpuStream;
+    const { open } = wantsGpu(options, call)
+      ? (await gpuPart(() => import("./stream-gpu.ts"), options.device, call)).GpuStream
+      : CpuStream;
     return new FlashFFTConvStream(await open(taps, rows, options, call), options, rows, ahead);
   }
 

@@ -1,13 +1,13 @@
 /** Measures what plans rest on, numbers of the cost model or the plans themselves, and keeps it in the user's cache folder. */
+import { gpuPart } from "../backend/find-gpu.ts";
+import type { WebGpuBackend } from "../backend/webgpu.ts";
 import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { createProblem, integer, oneOf } from "../plan/problem.ts";
-import { checkOptions, known } from "./arguments.ts";
-import { backendFor, checkDevice } from "./gpu-runner.ts";
+import { checkDevice, checkOptions, known } from "./arguments.ts";
 import { usualRows, usualWorkspace } from "./open.ts";
 import { bestInstructions, cpuMeasurements, measureCpu } from "./tune-cpu.ts";
-import { measureGpu } from "./tune-gpu.ts";
 import { type Task, type TunedPlan, type TuneProblem, timePlans } from "./tune-plans.ts";
 import {
   deviceFor,
@@ -104,6 +104,12 @@ export async function tune(options: TuneOptions = {}): Promise<Tuned> {
   return { ...tuned, path };
 }
 
+/** The backend of a GPU, whose code is loaded now. */
+async function openGpu(device: GpuDevice | undefined): Promise<WebGpuBackend> {
+  const { backendFor } = await gpuPart(() => import("./gpu-runner.ts"), device, call);
+  return backendFor(device, call);
+}
+
 /** Measure the numbers, and keep them. */
 async function tuneNumbers(
   onGpu: boolean,
@@ -115,10 +121,10 @@ async function tuneNumbers(
     onProgress?.(Math.min(fraction, 0.99), what);
   };
   let done = 0;
-  const gpu = onGpu ? await backendFor(given, call) : undefined;
+  const gpu = onGpu ? await openGpu(given) : undefined;
   const instructions = bestInstructions();
   const { device: found, defaults } = await (gpu
-    ? measureGpu(gpu, given, report)
+    ? (await import("./tune-gpu.ts")).measureGpu(gpu, given, report)
     : measureCpu(instructions, (what) => report(what, done++ / cpuMeasurements)));
   signal?.throwIfAborted();
   const device = { ...found, source: measuredNow() };
@@ -132,7 +138,7 @@ async function tunePlans(
   { onProgress, signal }: TuneOptions,
 ): Promise<Omit<Tuned, "path">> {
   const { backend, device: given } = tasks[0]!.options;
-  const gpu = backend === "webgpu" ? await backendFor(given, call) : undefined;
+  const gpu = backend === "webgpu" ? await openGpu(given) : undefined;
   const machine = gpu?.key ?? bestInstructions();
   const plans: TunedPlan[] = [];
   for (const [i, task] of tasks.entries()) {
