@@ -4,9 +4,10 @@
  */
 
 import { BackendError } from "../errors.ts";
-import { printJavaScript } from "../kernels/js/print.ts";
 import type { ConstantTable, ProgramSource } from "../kernels/source.ts";
 import { printWasm } from "../kernels/wasm/print.ts";
+import type { KernelFactory } from "./compile.ts";
+import { compileJavaScript, compileWasm } from "./compile.ts";
 import { execute, soloItems, soloTickets } from "./executor.ts";
 import type { Instructions } from "./features.ts";
 import { features } from "./features.ts";
@@ -24,7 +25,7 @@ export interface Program {
   readonly table: Block | undefined;
   kernels: Kernels;
   /** Kernels in plain JavaScript are made for one buffer, and again when the memory has moved. */
-  readonly factory: ((buffer: ArrayBufferLike) => Kernels) | undefined;
+  readonly factory: KernelFactory | undefined;
   buffer: ArrayBufferLike;
   uses: number;
 }
@@ -185,7 +186,7 @@ export class CpuBackend {
       return found;
     }
     const id = this.#nextProgram++;
-    const { kernels, factory } = await this.#compile(source, id);
+    const { kernels, factory } = await this.#compile(source, id, call);
     const table = source.table && this.#table(source.table, call);
     const program: Program = {
       id,
@@ -203,12 +204,11 @@ export class CpuBackend {
   async #compile(
     { build }: ProgramSource,
     id: number,
+    call: string,
   ): Promise<Pick<Program, "kernels" | "factory">> {
     const source = build(this.lanes);
     if (this.lanes === 1) {
-      const factory = new Function("memory", printJavaScript(source)) as (
-        memory: ArrayBufferLike,
-      ) => Kernels;
+      const factory = await compileJavaScript(source, call);
       return { kernels: factory(this.arena.memory.buffer), factory };
     }
     const relaxed = this.settings.instructions === "relaxed-simd";
@@ -216,7 +216,7 @@ export class CpuBackend {
       relaxed,
       sharedPages: this.settings.shared ? maxPages : undefined,
     });
-    const module = await WebAssembly.compile(binary as Uint8Array<ArrayBuffer>);
+    const module = await compileWasm(binary, call);
     const instance = await WebAssembly.instantiate(module, {
       env: { memory: this.arena.memory as WebAssembly.Memory },
     });
