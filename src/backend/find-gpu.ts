@@ -17,19 +17,6 @@ export async function findGpu(call: string): Promise<GPU> {
   return dawnInstance;
 }
 
-/**
- * Load a part of the library that only GPUs need: two fifths of its code, which a program that stays on the CPU does without.
- * @throws UnsupportedError where there is no WebGPU; then nothing is loaded.
- */
-export async function gpuPart<T>(
-  load: () => Promise<T>,
-  device: unknown,
-  call: string,
-): Promise<T> {
-  if (device === undefined) await findGpu(call);
-  return load();
-}
-
 /** The package `webgpu`; bundlers are not to look for it, since it is Node's alone. */
 export async function importDawn(call: string): Promise<Dawn> {
   const name = "webgpu";

@@ -4,6 +4,7 @@ import type { Problem } from "../plan/problem.ts";
 import type { GpuTensor } from "./arguments.ts";
 import type { FlashFFTConv } from "./conv.ts";
 import type { GpuTiming } from "./gpu-timing.ts";
+import { loadGpu } from "./load-gpu.ts";
 import { normalSamples, normalSource } from "./random.ts";
 
 /** Rows of the calls, and whether they have both gates. */
@@ -73,7 +74,7 @@ export class CallTiming {
   async open(conv: FlashFFTConv): Promise<void> {
     const { device } = conv;
     if (device) {
-      const { GpuTiming } = await import("./gpu-timing.ts");
+      const { GpuTiming } = await loadGpu(device, "tune");
       await this.#openGpu(new GpuTiming(device, "tune"));
     } else this.#onCpu ??= this.#lent(conv);
   }

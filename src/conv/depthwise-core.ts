@@ -1,5 +1,4 @@
 /** What the short convolutions have in common: the choice of a backend, the checks of what they are given, the calls. */
-import { gpuPart } from "../backend/find-gpu.ts";
 import type { SampleArray } from "../dtype.ts";
 import { decode } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
@@ -31,6 +30,7 @@ import type {
   DepthwiseOptions,
 } from "./depthwise-options.ts";
 import type { DepthwiseRequest, DepthwiseRunner } from "./depthwise-runner.ts";
+import { loadGpu } from "./load-gpu.ts";
 
 /** A class as its messages name it, and the option that no other class has. */
 interface Names {
@@ -413,8 +413,8 @@ async function openGpu(
   order: readonly number[],
   call: string,
 ): Promise<DepthwiseRunner> {
-  const part = await gpuPart(() => import("./depthwise-gpu.ts"), device, call);
-  return part.DepthwiseGpuRunner.open(problem, device, order, call);
+  const { DepthwiseGpuRunner } = await loadGpu(device, call);
+  return DepthwiseGpuRunner.open(problem, device, order, call);
 }
 
 /** Whether nothing must be waited for: calls on arrays take their turns in the order in which they were made. */

@@ -113,8 +113,8 @@ export type Transforms = (
 
 /** That of a candidate. What only some plans need is loaded with the first of them: a tenth of the code that runs on a CPU. */
 export async function transformsOf({ plan, geometry }: Candidate): Promise<Transforms> {
-  if (plan.length === 0) return (await import("./engine-direct.ts")).inTime;
-  if (geometry[0]!.ring) return (await import("./engine-cyclic.ts")).together;
+  if (plan.length === 0) return (await import("./engine-other.ts")).inTime;
+  if (geometry[0]!.ring) return (await import("./engine-other.ts")).together;
   return separately;
 }
 

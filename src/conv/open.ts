@@ -1,22 +1,15 @@
 /** Choosing a backend and opening it. */
-import { gpuPart } from "../backend/find-gpu.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer, oneOf } from "../plan/problem.ts";
 import { openCpuFor } from "./cpu-open.ts";
 import { CpuRunner } from "./cpu-runner.ts";
 import { choosePlan } from "./explain.ts";
+import { loadGpu } from "./load-gpu.ts";
 import type { FlashFFTConvOptions } from "./options.ts";
 import type { Runner } from "./runner.ts";
+import { usualRows, usualWorkspace } from "./usual.ts";
 
-/** Rows that plans are made for where nobody says how many: on a GPU so many that all of it is busy, in pairs. */
-export const usualRows = {
-  cpu: { batch: 1, channels: 16 },
-  gpu: { batch: 8, channels: 1024 },
-} as const;
-
-/** Work memory of a call on a GPU by default. */
-export const usualWorkspace: number = 256 * 2 ** 20;
 /** The least: a few rows of the shortest transforms. */
 const leastWorkspace = 2 ** 20;
 
@@ -49,7 +42,7 @@ export async function openRunner(
   const given = options.workspaceBytes ?? usualWorkspace;
   const workspaceBytes = integer(call, "workspaceBytes", given, leastWorkspace, 2 ** 40);
   if (gpu) {
-    const { openGpuRunner } = await gpuPart(() => import("./gpu-runner.ts"), options.device, call);
+    const { openGpuRunner } = await loadGpu(options.device, call);
     return openGpuRunner(problem, { ...options, batch, channels, workspaceBytes }, call);
   }
   const opened = openCpuFor(options, call);

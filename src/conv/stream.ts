@@ -3,7 +3,6 @@
  * in memory that depends on the kernel alone.
  */
 import type { Instructions } from "../backend/features.ts";
-import { gpuPart } from "../backend/find-gpu.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode, encode } from "../dtype.ts";
 import { BackendError, InvalidArgumentError, show } from "../errors.ts";
@@ -20,6 +19,7 @@ import {
   samplesOf,
 } from "./arguments.ts";
 import { Delay } from "./delay.ts";
+import { loadGpu } from "./load-gpu.ts";
 import { wantsGpu } from "./open.ts";
 import { CpuStream } from "./stream-cpu.ts";
 import type { StreamEngine, StreamRows } from "./stream-engine.ts";
@@ -94,7 +94,7 @@ export class FlashFFTConvStream {
   ): Promise<FlashFFTConvStream> {
     const { taps, ahead, rows } = checkStream(k, options, call);
     const { open } = wantsGpu(options, call)
-      ? (await gpuPart(() => import("./stream-gpu.ts"), options.device, call)).GpuStream
+      ? (await loadGpu(options.device, call)).GpuStream
       : CpuStream;
     return new FlashFFTConvStream(await open(taps, rows, options, call), options, rows, ahead);
   }

@@ -1,14 +1,14 @@
 /** Measures what plans rest on, numbers of the cost model or the plans themselves, and keeps it in the user's cache folder. */
-import { gpuPart } from "../backend/find-gpu.ts";
 import type { WebGpuBackend } from "../backend/webgpu.ts";
 import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { createProblem, integer, oneOf } from "../plan/problem.ts";
 import { checkDevice, checkOptions, known } from "./arguments.ts";
-import { usualRows, usualWorkspace } from "./open.ts";
+import { loadGpu } from "./load-gpu.ts";
 import { bestInstructions, cpuMeasurements, measureCpu } from "./tune-cpu.ts";
 import { type Task, type TunedPlan, type TuneProblem, timePlans } from "./tune-plans.ts";
+import { usualRows, usualWorkspace } from "./usual.ts";
 import {
   deviceFor,
   gpuDeviceFor,
@@ -106,7 +106,7 @@ export async function tune(options: TuneOptions = {}): Promise<Tuned> {
 
 /** The backend of a GPU, whose code is loaded now. */
 async function openGpu(device: GpuDevice | undefined): Promise<WebGpuBackend> {
-  const { backendFor } = await gpuPart(() => import("./gpu-runner.ts"), device, call);
+  const { backendFor } = await loadGpu(device, call);
   return backendFor(device, call);
 }
 
