@@ -37,7 +37,8 @@ function arrowsOf(path: string, text: string): Arrow[] {
 function refusal({ from, to, typesOnly }: Arrow): string | undefined {
   const [layer = "", file] = from.split("/");
   if (!to.startsWith(".")) {
-    if (to.startsWith("node:")) return undefined;
+    // The package that Node may have, by the name that is nothing elsewhere.
+    if (to.startsWith("node:") || to === "#webgpu") return undefined;
     return `${from} imports the package ${to}: the library has no dependencies`;
   }
   if (!to.endsWith(".ts")) return `${from} imports ${to} without its ending`;

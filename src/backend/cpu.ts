@@ -53,6 +53,9 @@ export interface CpuUser {
 
 /** Programs kept after their last user is gone, for the next one. */
 const idlePrograms = 16;
+/** Reasons why workers did not start that the console has been told: backends come and go. */
+const warnedOf = new Set<string>();
+
 /** A backend and its threads end so long after their last user, in milliseconds: loops that create and dispose find them. */
 const grace = 1_000;
 
@@ -341,6 +344,8 @@ export class CpuBackend {
   #refuse({ parts }: BackendError): void {
     this.#pool = undefined;
     this.#refusal = parts.value;
+    if (warnedOf.has(parts.value)) return;
+    warnedOf.add(parts.value);
     console.warn(
       `flashfftconv: worker threads do not start (${parts.value}); calls run on one thread. docs/browser.md tells what threads need.`,
     );

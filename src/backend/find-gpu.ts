@@ -1,11 +1,6 @@
 /** Finding the WebGPU of this runtime: a page asks before it loads any code for GPUs, and one without never loads it. */
 import { UnsupportedError } from "../errors.ts";
 
-/** What we use of the package `webgpu`: Dawn for Node. */
-interface Dawn {
-  create(flags: string[]): GPU;
-}
-
 /** WebGPU of this runtime: the browser's, or Dawn's in Node where the package `webgpu` is installed. */
 export async function findGpu(call: string): Promise<GPU> {
   const own = (globalThis.navigator as { gpu?: GPU } | undefined)?.gpu;
@@ -17,11 +12,10 @@ export async function findGpu(call: string): Promise<GPU> {
   return dawnInstance;
 }
 
-/** The package `webgpu`; bundlers are not to look for it, since it is Node's alone. */
-export async function importDawn(call: string): Promise<Dawn> {
-  const name = "webgpu";
+/** The package `webgpu`, Dawn for Node: package.json says what `#webgpu` is. */
+export async function importDawn(call: string): Promise<typeof import("#webgpu")> {
   try {
-    return (await import(/* webpackIgnore: true */ /* @vite-ignore */ name)) as Dawn;
+    return await import("#webgpu");
   } catch (cause) {
     const missing = (cause as { code?: string }).code === "ERR_MODULE_NOT_FOUND";
     throw new UnsupportedError(

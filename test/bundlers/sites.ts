@@ -52,7 +52,12 @@ async function byVite({ app, out }: Folders): Promise<readonly string[]> {
   const warnings: string[] = [];
   const customLogger = createLogger("warn");
   customLogger.warn = (message) => void warnings.push(message);
-  await buildByVite({ root: app, configFile: false, customLogger, build: { outDir: out } });
+  await buildByVite({
+    root: app,
+    configFile: false,
+    customLogger,
+    build: { outDir: out, emptyOutDir: true },
+  });
   return warnings;
 }
 
