@@ -22,6 +22,7 @@ export type {
   HyenaProjections,
   ProjectionsBackwardOptions,
   ProjectionsForwardOptions,
+  ProjectionsOut,
   ProjectionsUpstream,
 } from "./conv/depthwise-options.ts";
 export type { Explanation, LeftOut, PlanPrediction, Saved } from "./conv/explain.ts";

@@ -16,6 +16,7 @@ const dys = ["dy0", "dy1"] as const;
 const dxs = ["dx0", "dx1", "dx2"] as const;
 const states = ["state0", "state1", "state2"] as const;
 const dstates = ["dstate0", "dstate1", "dstate2"] as const;
+const dstateOuts = ["dstateOut0", "dstateOut1", "dstateOut2"] as const;
 
 /** Positions cleared behind a window of a backward job: its sums look at whole vectors. */
 const slack = 4;
@@ -171,7 +172,7 @@ function depthwiseForward(e: Kernels): Recipe {
 function depthwiseBackward(e: Kernels): Recipe {
   const xFiller = new Filler(e.zero!, e.fill!);
   const dyFiller = new Filler(e.zero!, e.fillUpstream!);
-  const { zero, upstream, transpose, sum, fold } = e as Record<string, Kernel>;
+  const { zero, fill, upstream, transpose, transposeOnto, sum, fold } = e as Record<string, Kernel>;
 
   /** Windows of x and dz of a chunk. */
   const open = (
@@ -209,7 +210,10 @@ function depthwiseBackward(e: Kernels): Recipe {
     upstream(...s, ...w, ...bs.map((name) => job[name] + b), ...d, count, width);
   };
 
-  /** dx, and the state's gradient before it, from a window of dz. */
+  /**
+   * dx, and the state's gradient before it, from a window of dz. The last K − 1 samples of both are in the state that the call
+   * left behind: its gradient joins theirs by way of `spare`, memory for a window of so many.
+   */
   const store = (
     job: Job,
     line: Line,
@@ -218,17 +222,24 @@ function depthwiseBackward(e: Kernels): Recipe {
     from: number,
     n: number,
     dz: number,
+    spare: number,
   ) => {
     const across = tile * job.tileChannels;
     const width = widthOf(job, tile);
     const taps = job[ws[i]!] + line.taps + 4 * across;
+    const behind = job[dstateOuts[i]!];
+    const kept = job.length - (job.kernelLength - 1);
     const range = (low: number, high: number, base: number): void => {
       const first = clamp(low, from - job.left, from + n - job.left);
       const last = clamp(high, first, from + n - job.left);
-      if (last === first) return;
-      const window = dz + (first + job.left - from) * job.windowStep;
-      const at = base + (first - low) * job.inputStep + across * job.sampleBytes;
-      transpose!(window, taps, at, last - first, width);
+      const turn = behind === 0 ? last : clamp(kept, first, last);
+      const window = (m: number): number => dz + (m + job.left - from) * job.windowStep;
+      const at = (m: number): number => base + (m - low) * job.inputStep + across * job.sampleBytes;
+      if (turn > first) transpose!(window(first), taps, at(first), turn - first, width);
+      if (last === turn) return;
+      const r = behind + line.state + (turn - kept) * job.inputStep + across * job.sampleBytes;
+      fill!(r, spare, last - turn, width);
+      transposeOnto!(window(turn), taps, spare, at(turn), last - turn, width);
     };
     range(0, job.length, job[dxs[i]!] + line.input);
     const dstate = job[dstates[i]!];
@@ -250,8 +261,9 @@ function depthwiseBackward(e: Kernels): Recipe {
       for (let i = 0; i < job.branches; i++) {
         const x = work + i * job.windowBytes;
         const dz = x + job.branches * job.windowBytes;
-        store(job, line, i, tile, from, n, dz);
+        // Sums have K + 1 places: until they begin, one more window of K − 1 positions.
         const sums = work + 2 * job.branches * job.windowBytes;
+        store(job, line, i, tile, from, n, dz, sums);
         zero!(sums, job.sumBytes / job.windowStep, width);
         sum!(x + seen, dz + seen, sums, n, width);
         const to = result + i * job.branchPartialBytes + 4 * tile * job.tileChannels;

@@ -136,13 +136,16 @@ const depthwise = [
   "dx0",
   "dx1",
   "dx2",
-  /** The K − 1 samples before each line, and their gradient; 0 where there is none. */
+  /** The K − 1 samples before each line, their gradient, and that of the K − 1 last ones; 0 where there is none. */
   "state0",
   "state1",
   "state2",
   "dstate0",
   "dstate1",
   "dstate2",
+  "dstateOut0",
+  "dstateOut1",
+  "dstateOut2",
   /** Where unit u's sums go: so many bytes apart, branch after branch. */
   "partials",
   "partialBytes",

@@ -331,6 +331,9 @@ export class WebGpuBackend {
     let scopes: Promise<GPUError | null>[] = [];
     try {
       work();
+    } catch (cause) {
+      // An encoder that only looks like one.
+      throw this.#failure(call, cause);
     } finally {
       // Both scopes are closed before anything is awaited: calls of other objects open theirs meanwhile.
       scopes = [device.popErrorScope(), device.popErrorScope()];

@@ -4,6 +4,8 @@ import { bytesPerSample } from "../dtype.ts";
 import { BackendError, InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
 import type { GpuBuffer, GpuDevice } from "../gpu.ts";
 
+export { checkOptions, known } from "../plan/checks.ts";
+
 /** Rows of samples: a flat typed array whose shape follows from the plan's lengths, or an array with its shape. */
 export type Tensor =
   | SampleArray
@@ -298,40 +300,6 @@ export function emptyOf(
     return undefined;
   }
   return { data, shape: shaped?.shape };
-}
-
-/** Refuse options that nobody reads: a misspelt gate would be left out without a word. */
-export function known(
-  options: object,
-  names: readonly string[],
-  call: string,
-  name = "options",
-): void {
-  for (const key in options) {
-    if (names.includes(key)) continue;
-    throw new InvalidArgumentError({
-      call,
-      requirement: `${name} may have ${names.join(", ")}`,
-      value: show(key),
-      remedy: "Correct its name, or leave it out.",
-    });
-  }
-}
-
-/** Refuse options that are no object: what they say would be lost. */
-export function checkOptions(
-  options: unknown,
-  call: string,
-  name = "options",
-  remedy = `Leave ${name} out where there is nothing to say.`,
-): void {
-  if (typeof options === "object" && options !== null && !ArrayBuffer.isView(options)) return;
-  throw new InvalidArgumentError({
-    call,
-    requirement: `${name} must be an object`,
-    value: show(options),
-    remedy,
-  });
 }
 
 /** Refuse an array that no longer holds `size` samples: its buffer was detached or resized after the call began. */

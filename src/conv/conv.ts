@@ -35,21 +35,18 @@ import type {
   Gradients,
   MemoryUse,
 } from "./options.ts";
+import { convOptionNames } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { Gates, Shape } from "./run.ts";
 import type { KernelArgument, Request, Rows, Runner } from "./runner.ts";
+import { checkEncoder, madeByCreate } from "./runtime.ts";
 import type { RowField } from "./staging.ts";
 
 const inputDimensions = ["B", "H", "L"] as const;
 const outputDimensions = ["B", "H", "Lout"] as const;
-/** Options that an object is made from. */
-const optionNames = [
-  ...["mode", "length", "kernelLength", "period", "dtype", "frequencies", "batch", "channels"],
-  ...["backend", "device", "workspaceBytes", "threads", "workerUrl", "instructions", "plan"],
-] as const;
 /** Options of forward and backward calls, and of a backward call's `out`. */
 const operandNames = ["pregate", "postgate", "skip", "out", "encoder"] as const;
-const gradientNames = ["du", "dk", "dpregate", "dpostgate"] as const;
+const gradientNames = ["du", "dk", "dpregate", "dpostgate", "dskip"] as const;
 
 /** The dimensions of each result that a caller may give. */
 const resultDimensions: Readonly<Record<string, readonly string[]>> = {
@@ -58,6 +55,7 @@ const resultDimensions: Readonly<Record<string, readonly string[]>> = {
   dpregate: inputDimensions,
   dpostgate: outputDimensions,
   dk: ["H", "K"],
+  dskip: ["H"],
 };
 
 /** A long convolution with fixed lengths, mode and dtype. Make it with `FlashFFTConv.create`, free it with `dispose`. */
@@ -68,8 +66,11 @@ export class FlashFFTConv {
   #disposed = false;
 
   private constructor(problem: Problem, runner: Runner) {
+    madeByCreate(typeof runner?.leave === "function", "FlashFFTConv");
     this.problem = problem;
     this.#runner = runner;
+    // What calls rely on cannot be written to.
+    Object.freeze(this);
   }
 
   /**
@@ -83,7 +84,7 @@ export class FlashFFTConv {
   /** @internal create, with errors that name another call. */
   static async createFor(options: FlashFFTConvOptions, call: string): Promise<FlashFFTConv> {
     const problem = createProblem(options, call);
-    known(options, optionNames, call);
+    known(options, convOptionNames, call);
     return new FlashFFTConv(problem, await openRunner(problem, options, call));
   }
 
@@ -237,7 +238,7 @@ export class FlashFFTConv {
     };
   }
 
-  #skip(skip: Float32Array | undefined, shape: Shape, call: string): Float32Array | undefined {
+  #skip(skip: Tensor | GpuTensor | undefined, shape: Shape, call: string): Samples | undefined {
     if (skip === undefined) return undefined;
     const { length, outputLength, mode } = this.problem;
     if (length !== outputLength) {
@@ -248,18 +249,10 @@ export class FlashFFTConv {
         remedy: "Use another mode, or add skip ⊙ u yourself.",
       });
     }
-    const expected: Expected = { call, name: "skip", dtype: "float32", dimensions: ["H"] };
-    if (!(skip instanceof Float32Array)) {
-      throw new InvalidArgumentError({
-        call,
-        requirement: "skip must be a Float32Array",
-        value: isGpuTensor(skip) ? "a GPUBuffer" : show(skip),
-        remedy: "Pass its H numbers as they are, without a shape.",
-      });
-    }
+    const expected: Expected = { ...this.#expected(call, "skip", ["H"]), dtype: "float32" };
     const { data } = samplesOf(skip, expected);
     exactly(data, shape.channels, expected);
-    return skip;
+    return data;
   }
 
   /** Check what the caller gives for a result of a shape, and note it. */
@@ -327,6 +320,7 @@ export class FlashFFTConv {
     this.#alive(call);
     checkOptions(options, call);
     known(options, operandNames, call);
+    checkEncoder(options.encoder, this.#runner.device, call);
     const { kernel, channels, taps } = this.#kernel(k, call);
     const { data, shape } = this.#shape(u, channels, call);
     const gates = this.#gates(options, shape, call);
@@ -360,24 +354,10 @@ export class FlashFFTConv {
     options: Pick<ForwardOptions, "encoder">,
     call: string,
   ): Request {
-    const { encoder } = options;
-    if (encoder !== undefined && !this.#runner.device) {
-      throw new InvalidArgumentError({
-        call,
-        requirement: "an encoder needs backend 'webgpu'",
-        value: `one for ${this.instructions} on the CPU`,
-        remedy: "Leave encoder out, or create the object with backend: 'webgpu'.",
-      });
-    }
-    if (encoder && typeof encoder.beginComputePass !== "function") {
-      throw new InvalidArgumentError({
-        call,
-        requirement: "encoder must be a GPUCommandEncoder",
-        value: show(encoder),
-        remedy: "Pass what device.createCommandEncoder() returns, or leave encoder out.",
-      });
-    }
-    return { ...checked, name: call, encoder, alive: () => this.#alive(call) };
+    return {
+      ...{ ...checked, name: call, encoder: options.encoder },
+      alive: () => this.#alive(call),
+    };
   }
 
   /**
@@ -407,6 +387,7 @@ export class FlashFFTConv {
     this.#alive(call);
     checkOptions(options, call);
     known(options, operandNames, call);
+    checkEncoder(options.encoder, this.#runner.device, call);
     const { kernel, channels, taps } = this.#kernel(k, call);
     const { data, shape } = this.#shape(u, channels, call);
     const { length, outputLength, kernelLength, dtype } = this.problem;
@@ -416,10 +397,11 @@ export class FlashFFTConv {
     const out = options.out === undefined ? {} : options.out;
     checkOptions(out, call, "out");
     known(out, gradientNames, call, "out");
-    for (const gate of ["pregate", "postgate"] as const) this.#gradientOf(gate, options, call);
+    for (const operand of ["pregate", "postgate", "skip"] as const)
+      this.#gradientOf(operand, options, call);
     const given: Named[] = [];
     const make = (
-      field: "du" | "dk" | "dpregate" | "dpostgate",
+      field: "du" | "dk" | "dpregate" | "dpostgate" | "dskip",
       size: readonly number[],
       storage: Dtype,
     ): Samples | Promise<Samples> => {
@@ -433,6 +415,7 @@ export class FlashFFTConv {
       ...(options.pregate && { dpregate: make("dpregate", rowsOfWidth(length), dtype) }),
       ...(options.postgate && { dpostgate: make("dpostgate", rowsOfWidth(outputLength), dtype) }),
       dk: make("dk", [channels, kernelLength], "float32"),
+      ...(skip && { dskip: make("dskip", [channels], "float32") }),
     };
     const weights = skip ? [{ name: "skip", data: skip }] : [];
     const inputs = [upstream, { field: "u", data }, ...gates.rows].map((r) => ({
@@ -444,7 +427,8 @@ export class FlashFFTConv {
     });
     // Arrays are there at once, so that calls on them take their turns in the order in which they were made.
     const waits = Object.values(made).some((r) => r instanceof Promise);
-    const { dk, ...results } = (waits ? await settled(made) : made) as Record<string, Samples>;
+    const all = (waits ? await settled(made) : made) as Record<string, Samples>;
+    const { dk, dskip, ...results } = all;
     const widths = { du: length, dpregate: length, dpostgate: outputLength };
     const rows: Rows[] = [
       upstream,
@@ -457,11 +441,9 @@ export class FlashFFTConv {
       ),
     ];
     const request = this.#request({ kernel, shape, rows, gates: gates.flags, skip }, options, call);
-    const own = Object.entries({ ...results, dk: dk! }).filter(
-      ([name]) => out[name as keyof typeof out] === undefined,
-    );
-    const dskip = await orDestroyed(
-      this.#runner.backward(request, dk!),
+    const own = Object.entries(all).filter(([name]) => out[name as keyof typeof out] === undefined);
+    await orDestroyed(
+      this.#runner.backward(request, { dk: dk!, dskip }),
       own.map(([, samples]) => samples),
     );
     const named = Object.entries(results).map(([name, samples]) => [
@@ -477,15 +459,19 @@ export class FlashFFTConv {
     } as Gradients;
   }
 
-  /** Refuse an array for the gradient of a gate that the call does not have: nothing would be written there. */
-  #gradientOf(gate: "pregate" | "postgate", options: BackwardOptions, call: string): void {
-    const name = `d${gate}` as const;
-    if (options.out?.[name] === undefined || options[gate] !== undefined) return;
+  /** Refuse an array for the gradient of an operand that the call does not have: nothing would be written there. */
+  #gradientOf(
+    operand: "pregate" | "postgate" | "skip",
+    options: BackwardOptions,
+    call: string,
+  ): void {
+    const name = `d${operand}` as const;
+    if (options.out?.[name] === undefined || options[operand] !== undefined) return;
     throw new InvalidArgumentError({
       call,
-      requirement: `out.${name} needs a ${gate}`,
+      requirement: `out.${name} needs a ${operand}`,
       value: `${show(options.out[name])} without one`,
-      remedy: `Pass the ${gate} of the forward call, or leave out.${name} out.`,
+      remedy: `Pass the ${operand} of the forward call, or leave out.${name} out.`,
     });
   }
 

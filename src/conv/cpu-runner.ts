@@ -8,7 +8,7 @@ import { refuseBuffer, zeros } from "./arguments.ts";
 import { runBlocks, runBlocksBackward } from "./blocks.ts";
 import type { OpenedCpu } from "./cpu-open.ts";
 import { lendingBackend } from "./cpu-open.ts";
-import { dskipOf } from "./dskip.ts";
+import { sumSkip } from "./dskip.ts";
 import type { Transforms } from "./engine.ts";
 import { createEngine, transformsOf } from "./engine.ts";
 import type { Choice, Explanation } from "./explain.ts";
@@ -17,7 +17,7 @@ import type { MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
 import type { Call, Spectra } from "./run.ts";
 import { makeSpectra, runBackward, runForward } from "./run.ts";
-import type { KernelArgument, Request, Runner } from "./runner.ts";
+import type { KernelArgument, Request, Runner, WeightGradients } from "./runner.ts";
 import { Seat } from "./seat.ts";
 import type { RowTensor } from "./staging.ts";
 
@@ -177,7 +177,10 @@ export class CpuRunner implements Runner {
   }
 
   #call({ shape, rows, skip, name }: Request): Call {
-    return { shape, rows: rows as readonly RowTensor[], skip, name };
+    return {
+      ...{ shape, rows: rows as readonly RowTensor[], name },
+      skip: skip as Float32Array | undefined,
+    };
   }
 
   forward(request: Request): void | Promise<void> {
@@ -198,7 +201,8 @@ export class CpuRunner implements Runner {
     return running ? running.then(note) : note();
   }
 
-  async backward(request: Request, dk: Float32Array): Promise<Float32Array | undefined> {
+  async backward(request: Request, weights: WeightGradients): Promise<void> {
+    const [dk, dskip] = [weights.dk, weights.dskip] as [Float32Array, Float32Array | undefined];
     const seat = this.#seat;
     const { spectra, dtype } = this.#spectra(request.kernel);
     const call = this.#call(request);
@@ -212,11 +216,11 @@ export class CpuRunner implements Runner {
       await runRows(seat.engine, programs, spectra, call, request.gates, dk);
     });
     seat.workspaceBytes = seat.backend.workspaceBytes;
-    if (!request.skip) return undefined;
+    if (!dskip) return;
     const { problem } = this.#choice.explanation;
     const data = (field: string): SampleArray => call.rows.find((r) => r.field === field)!.data;
     const [dy, u] = [data("dy"), data("u")];
-    return dskipOf(dy, u, problem.dtype, request.shape, problem.length, request.name);
+    await sumSkip(dy, u, problem.dtype, request.shape, problem.length, dskip, request.name);
   }
 
   leave(): void {

@@ -5,12 +5,14 @@ import { InvalidArgumentError, show } from "../errors.ts";
 import type { GpuCommandEncoder } from "../gpu.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { outputLengthOf, streams, widths } from "../plan/depthwise.ts";
-import { integer, oneOf } from "../plan/problem.ts";
+import { product } from "../plan/plan.ts";
+import { integer } from "../plan/problem.ts";
 import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
 import {
   apart,
   checkOptions,
   checkSizes,
+  emptyOf,
   exactly,
   GpuSamples,
   handed,
@@ -31,6 +33,7 @@ import type {
 } from "./depthwise-options.ts";
 import type { DepthwiseRequest, DepthwiseRunner } from "./depthwise-runner.ts";
 import { loadGpu } from "./load-gpu.ts";
+import { checkEncoder, wantsGpu, workspaceOf } from "./runtime.ts";
 
 /** A class as its messages name it, and the option that no other class has. */
 interface Names {
@@ -42,11 +45,14 @@ interface Names {
 /** Options that objects of all classes are made from. */
 const optionNames = [
   ...["channels", "kernelLength", "padding", "layout", "dtype", "batch"],
-  ...["backend", "device", "threads", "workerUrl", "instructions"],
+  ...["backend", "device", "workspaceBytes", "threads", "workerUrl", "instructions"],
 ] as const;
 
-/** Optional operands of calls: backward may be given those of its forward call. */
-const operandNames = ["bias", "state", "stateOut", "dstateOut", "out", "encoder"] as const;
+/** Optional operands of calls. A state that a forward call leaves behind is none of backward's, its gradient none of forward's. */
+const operandNames = {
+  forward: ["bias", "state", "stateOut", "out", "encoder"],
+  backward: ["bias", "state", "dstateOut", "out", "encoder"],
+} as const;
 
 /** A call's operands, checked. */
 interface Operands {
@@ -90,12 +96,11 @@ export class DepthwiseCore {
   ): Promise<DepthwiseCore> {
     const call = `${names.type}.create`;
     known(options, [...optionNames, names.option], call);
-    const { backend = "auto", device } = options;
-    oneOf(call, "backend", backend, ["auto", "cpu", "webgpu"]);
-    const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
-    const onGpu = backend === "webgpu" || (backend === "auto" && device !== undefined);
-    const runner = onGpu
-      ? await openGpu(problem, device, order, call)
+    const { batch = 1, device } = options;
+    integer(call, "batch", batch, 1, 2 ** 31);
+    const workspaceBytes = workspaceOf(options, call);
+    const runner = wantsGpu(options, call)
+      ? await openGpu(problem, { device, workspaceBytes }, order, call)
       : await DepthwiseCpuRunner.open(problem, options, order, call);
     return new DepthwiseCore(problem, names, batch, runner);
   }
@@ -202,7 +207,7 @@ export class DepthwiseCore {
   }
 
   #state(
-    tensor: SampleArray | GpuTensor | undefined,
+    tensor: Tensor | GpuTensor | undefined,
     name: string,
     batch: number,
     call: string,
@@ -212,7 +217,7 @@ export class DepthwiseCore {
     this.#streaming(call);
     const history = this.problem.kernelLength - 1;
     // A filter of one tap looks at no earlier sample: its state is empty.
-    if (history === 0 && !isGpuTensor(tensor) && tensor.length === 0) return undefined;
+    if (history === 0 && emptyOf(tensor, this.problem.dtype)) return undefined;
     const expected = this.#expected(call, name, "H", "K − 1");
     const { data, shape } = samplesOf(tensor, expected);
     exactly(data, batch * this.inputChannels * history, expected);
@@ -224,12 +229,14 @@ export class DepthwiseCore {
   #operands(
     x: Tensor | GpuTensor,
     weight: Tensor | GpuTensor,
-    options: Pick<DepthwiseForwardOptions, "bias" | "state">,
+    options: Pick<DepthwiseForwardOptions, "bias" | "state" | "encoder">,
+    method: "forward" | "backward",
     call: string,
   ): Operands {
     this.alive(call);
     checkOptions(options, call);
-    known(options, operandNames, call);
+    known(options, operandNames[method], call);
+    checkEncoder(options.encoder, this.runner.device, call);
     const channels = this.inputChannels;
     const { kernelLength } = this.problem;
     const { data, batch, positions } = this.#lines(
@@ -245,27 +252,27 @@ export class DepthwiseCore {
     const lines = ["H", channels] as const;
     const filters = [lines, ...(grouped ? [["1", 1] as const] : []), ["K", kernelLength] as const];
     const taps = this.#parameters(weight, "weight", filters, call);
-    const bias = options.bias && this.#parameters(options.bias, "bias", [lines], call);
+    const bias =
+      options.bias === undefined
+        ? undefined
+        : this.#parameters(options.bias, "bias", [lines], call);
     given.push({ name: "weight", data: taps }, ...(bias ? [{ name: "bias", data: bias }] : []));
     const state = this.#state(options.state, "state", batch, call, given);
     return { x: data, batch, length: positions, outputLength, weight: taps, bias, state, given };
   }
 
-  /** What the caller gave for a result, checked. */
+  /** What the caller gave for a result of a shape, checked. */
   #given(
-    given: SampleArray | GpuTensor | undefined,
-    name: string,
-    size: number,
+    given: Tensor | GpuTensor | undefined,
+    expected: Expected,
+    shape: readonly number[],
     inputs: readonly Named[],
-    call: string,
   ): Samples | undefined {
     if (given === undefined) return undefined;
-    const { dtype } = this.problem;
-    const dimensions = isGpuTensor(given) ? given.shape.map(() => "samples") : ["samples"];
-    const expected = { call, name, dtype, dimensions, device: this.runner.device };
-    const { data } = samplesOf(given, expected);
-    exactly(data, size, expected);
-    apart({ name, data }, inputs, call);
+    const { data, shape: own } = samplesOf(given, expected);
+    exactly(data, product(shape), expected);
+    checkSizes(own, shape, expected);
+    apart({ name: expected.name, data }, inputs, expected.call);
     return data;
   }
 
@@ -280,14 +287,6 @@ export class DepthwiseCore {
     encoder: GpuCommandEncoder | undefined,
     name: string,
   ): DepthwiseRequest {
-    if (encoder !== undefined && !this.runner.device) {
-      throw new InvalidArgumentError({
-        call: name,
-        requirement: "an encoder needs backend 'webgpu'",
-        value: `one for ${this.runner.instructions} on the CPU`,
-        remedy: "Leave encoder out, or create the object with backend: 'webgpu'.",
-      });
-    }
     return { ...operands, name, encoder, alive: () => this.alive(name) };
   }
 
@@ -305,17 +304,18 @@ export class DepthwiseCore {
     options: Omit<DepthwiseForwardOptions, "out">,
     out: readonly {
       readonly name: string;
-      readonly array: SampleArray | GpuTensor | undefined;
+      readonly array: Tensor | GpuTensor | undefined;
     }[],
   ): Promise<(SampleArray | GpuTensor)[]> {
     const call = this.#name("forward");
-    const operands = this.#operands(x, weight, options, call);
+    const operands = this.#operands(x, weight, options, "forward", call);
     const { batch, outputLength, state } = operands;
     const { channels } = this.problem;
     const inputs = [...operands.given];
     const size = batch * channels * outputLength;
+    const shape = this.#shape(batch, channels, outputLength);
     const given = out.map(({ name, array }) => {
-      const data = this.#given(array, name, size, inputs, call);
+      const data = this.#given(array, this.#expected(call, name, "H", "Lout"), shape, inputs);
       if (data) inputs.push({ name, data, isOutput: true });
       return data;
     });
@@ -337,7 +337,7 @@ export class DepthwiseCore {
     const running = this.runner.forward({ ...request, outputs, stateOut });
     const own = outputs.filter((_, o) => !given[o]).map(({ data }) => data);
     if (running) await orDestroyed(running, own);
-    return outputs.map(({ data }) => handed(data, this.#shape(batch, channels, outputLength)));
+    return outputs.map(({ data }) => handed(data, shape));
   }
 
   /** Gradients of a forward call with the same operands. */
@@ -348,9 +348,10 @@ export class DepthwiseCore {
     options: DepthwiseBackwardOptions,
   ): Promise<DepthwiseGradients> {
     const call = this.#name("backward");
-    const operands = this.#operands(x, weight, options, call);
+    const operands = this.#operands(x, weight, options, "backward", call);
     const { batch, length, outputLength, state } = operands;
     const { channels, kernelLength } = this.problem;
+    const packed = this.inputChannels;
     const inputs: Named[] = [...operands.given];
     const upstream = dy.map(({ name, tensor }): Named => {
       const expected = this.#expected(call, name, "H", "Lout");
@@ -361,7 +362,8 @@ export class DepthwiseCore {
       return { name, data };
     });
     const dstateOut = this.#state(options.dstateOut, "dstateOut", batch, call, inputs);
-    const given = this.#given(options.out, "dx", operands.x.length, inputs, call);
+    const shape = this.#shape(batch, packed, length);
+    const given = this.#given(options.out, this.#expected(call, "dx", "H", "L"), shape, inputs);
     const request = this.#request(operands, options.encoder, call);
     const wanted = {
       dx: given ?? this.#fresh(operands.x, operands.x.length, call),
@@ -373,9 +375,8 @@ export class DepthwiseCore {
       this.runner.backward({ ...request, dx, dstate, dy: upstream, dstateOut }),
       [...(given ? [] : [dx]), ...(dstate ? [dstate] : [])],
     );
-    const packed = this.inputChannels;
     return {
-      dx: handed(dx, this.#shape(batch, packed, length)),
+      dx: handed(dx, shape),
       dweight: handed(sums.dweight, [packed, kernelLength]),
       ...(sums.dbias && { dbias: handed(sums.dbias, [packed]) }),
       ...(dstate && {
@@ -385,7 +386,7 @@ export class DepthwiseCore {
   }
 
   async submitted(): Promise<void> {
-    this.alive("conv.submitted");
+    this.alive(this.#name("submitted"));
     await this.runner.submitted?.();
   }
 
@@ -409,12 +410,15 @@ export class DepthwiseCore {
 /** A runner on a GPU, whose code is loaded now. */
 async function openGpu(
   problem: DepthwiseProblem,
-  device: DepthwiseOptions["device"],
+  options: {
+    readonly device: DepthwiseOptions["device"] | undefined;
+    readonly workspaceBytes: number;
+  },
   order: readonly number[],
   call: string,
 ): Promise<DepthwiseRunner> {
-  const { DepthwiseGpuRunner } = await loadGpu(device, call);
-  return DepthwiseGpuRunner.open(problem, device, order, call);
+  const { DepthwiseGpuRunner } = await loadGpu(options.device, call);
+  return DepthwiseGpuRunner.open(problem, options, order, call);
 }
 
 /** Whether nothing must be waited for: calls on arrays take their turns in the order in which they were made. */

@@ -22,7 +22,7 @@ import type {
   DepthwiseRunner,
   DepthwiseSums,
 } from "./depthwise-runner.ts";
-import { addToTail, carryState } from "./depthwise-state.ts";
+import { carryState } from "./depthwise-state.ts";
 import { deviceFor } from "./wisdom.ts";
 
 type Kind = "forward" | "backward";
@@ -31,6 +31,7 @@ const inputFields = ["x0", "x1", "x2"] as const;
 const gradientFields = ["dx0", "dx1", "dx2"] as const;
 const stateFields = ["state0", "state1", "state2"] as const;
 const stateGradientFields = ["dstate0", "dstate1", "dstate2"] as const;
+const behindFields = ["dstateOut0", "dstateOut1", "dstateOut2"] as const;
 const outputFields = ["y0", "y1"] as const;
 const upstreamFields = ["dy0", "dy1"] as const;
 
@@ -213,7 +214,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   }
 
   async backward(request: DepthwiseBackward): Promise<DepthwiseSums> {
-    const { name: call, batch, length, alive } = request;
+    const { name: call, alive } = request;
     const problem = this.#problem;
     const [x, dx] = [request.x, request.dx] as [SampleArray, SampleArray];
     const [state, dstate, dstateOut] = [request.state, request.dstate, request.dstateOut] as [
@@ -230,18 +231,17 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
         }),
       ),
     ];
-    const states: StateTensor[] =
-      state && dstate
-        ? [
-            { name: "state", direction: "in", data: state, fields: this.#fields(stateFields) },
-            {
-              name: "dstate",
-              direction: "out",
-              data: dstate,
-              fields: this.#fields(stateGradientFields),
-            },
-          ]
-        : [];
+    const states: StateTensor[] = [
+      [state, { name: "state", direction: "in", fields: this.#fields(stateFields) }] as const,
+      [
+        dstate,
+        { name: "dstate", direction: "out", fields: this.#fields(stateGradientFields) },
+      ] as const,
+      [
+        dstateOut,
+        { name: "dstateOut", direction: "in", fields: this.#fields(behindFields) },
+      ] as const,
+    ].flatMap(([data, tensor]) => (data ? [{ ...tensor, data }] : []));
     const work = this.#call(request, lines, states);
     const seat = this.#seat;
     const sums = await seat.backend.exclusive(async () => {
@@ -252,7 +252,6 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
       seat.workspaceBytes = seat.backend.workspaceBytes;
       return all;
     });
-    if (dstateOut) addToTail(problem, dstateOut, dx, dstate, batch, length, problem.dtype);
     return {
       dweight: Float32Array.from(sums.weight),
       ...(request.bias && { dbias: Float32Array.from(sums.bias) }),

@@ -18,8 +18,8 @@ import type {
 import { GpuCalls } from "./gpu-calls.ts";
 import { backendFor } from "./gpu-runner.ts";
 
-/** Most work memory of a call: sums of gradients and, where taps are many, what stands behind an activation. */
-const workspaceBytes = 256 * 2 ** 20;
+/** Work memory of calls: sums of gradients, what stands behind an activation where taps are many, a state on its way. */
+const workspace: ReadonlySet<string> = new Set<BufferName>(["sums", "dz", "carried"]);
 
 /** A tensor of a call, in the buffer of that name. */
 interface Operand {
@@ -44,10 +44,17 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
   readonly #dtype: Dtype;
   readonly #scheduler: DepthwiseScheduler;
   readonly #calls: GpuCalls;
+  readonly #workspaceBytes: number;
 
-  private constructor(problem: DepthwiseProblem, order: readonly number[], gpu: WebGpuBackend) {
+  private constructor(
+    problem: DepthwiseProblem,
+    order: readonly number[],
+    gpu: WebGpuBackend,
+    workspaceBytes: number,
+  ) {
     this.#gpu = gpu;
     this.#dtype = problem.dtype;
+    this.#workspaceBytes = workspaceBytes;
     this.#scheduler = new DepthwiseScheduler(problem, gpu.limits(workspaceBytes), order);
     this.#calls = new GpuCalls(gpu);
   }
@@ -58,11 +65,12 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
    */
   static async open(
     problem: DepthwiseProblem,
-    device: GPUDevice | undefined,
+    options: { readonly device?: GPUDevice | undefined; readonly workspaceBytes: number },
     order: readonly number[],
     call: string,
   ): Promise<DepthwiseGpuRunner> {
-    return new DepthwiseGpuRunner(problem, order, await backendFor(device, call));
+    const gpu = await backendFor(options.device, call);
+    return new DepthwiseGpuRunner(problem, order, gpu, options.workspaceBytes);
   }
 
   get device(): GPUDevice {
@@ -140,7 +148,9 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     const recording = await this.#calls.recording(key, () => schedule(scheduled), call);
     const buffers: Buffers = {};
     for (const operand of operands) buffers[operand.buffer] = await this.#bind(operand, call);
-    for (const [name, bytes] of Object.entries(recording.schedule.bytes)) {
+    const needs = new Map(Object.entries(recording.schedule.bytes));
+    this.#calls.own.makeRoom(needs, workspace, this.#workspaceBytes);
+    for (const [name, bytes] of needs) {
       buffers[name as BufferName] = await this.#calls.own.get(name, bytes, call);
     }
     await this.#calls.run(recording, buffers, encoder, call);

@@ -13,6 +13,8 @@ export interface DepthwiseOptions extends DepthwiseProblemOptions {
   readonly backend?: "auto" | "cpu" | "webgpu";
   /** A WebGPU device of yours, for tensors in its buffers; by default the library opens one. */
   readonly device?: GpuDevice;
+  /** Bytes of GPU memory that a call may take above its tensors; 256 MiB by default. The CPU ignores it. */
+  readonly workspaceBytes?: number;
   /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
   readonly threads?: number;
   /** Where worker threads start from, as in FlashFFTConv. */
@@ -39,27 +41,30 @@ export interface FlashHyenaProjectionsOptions extends DepthwiseOptions {
 /** Optional operands of a forward call. */
 export interface DepthwiseForwardOptions {
   /** (H), float32 or the dtype, in a GPU buffer float32: added to each channel's filter output. */
-  readonly bias?: SampleArray | GpuTensor | undefined;
+  readonly bias?: Tensor | GpuTensor | undefined;
   /**
    * The K − 1 samples before the first, of x's layout: (B, H, K − 1) or (B, K − 1, H); causal padding only. Zeros where
    * it is left out.
    */
-  readonly state?: SampleArray | GpuTensor | undefined;
+  readonly state?: Tensor | GpuTensor | undefined;
   /** Takes the last K − 1 samples of state and x, for the call that goes on from here; may be `state` itself. */
-  readonly stateOut?: SampleArray | GpuTensor | undefined;
+  readonly stateOut?: Tensor | GpuTensor | undefined;
   /** Where the result goes, instead of a new array or buffer. */
-  readonly out?: SampleArray | GpuTensor | undefined;
+  readonly out?: Tensor | GpuTensor | undefined;
   /** Record the work here instead of submitting it; for samples and states that are all in GPU buffers. */
   readonly encoder?: GpuCommandEncoder | undefined;
 }
 
-/** Optional operands of a backward call: those of the forward call that it belongs to. */
+/**
+ * Optional operands of a backward call: bias and state of the forward call that it belongs to, the state as it was then.
+ * `stateOut` is refused: what backward may be told of it is its gradient, `dstateOut`.
+ */
 export interface DepthwiseBackwardOptions
   extends Pick<DepthwiseForwardOptions, "bias" | "state" | "encoder"> {
   /** ∂loss/∂stateOut, where the loss depends on it: what `dstate` was in the call that went on from there. */
-  readonly dstateOut?: SampleArray | GpuTensor | undefined;
+  readonly dstateOut?: Tensor | GpuTensor | undefined;
   /** Where dx goes, instead of a new array or buffer. */
-  readonly out?: SampleArray | GpuTensor | undefined;
+  readonly out?: Tensor | GpuTensor | undefined;
 }
 
 /** Gradients of a loss, given dy = ∂loss/∂y. */
@@ -102,12 +107,20 @@ export interface GpuHyenaProjections {
   readonly postgate: GpuTensor;
 }
 
+/** Where the results of the fused projections go. */
+export interface ProjectionsOut {
+  /** (B, H, Lout) or (B, Lout, H). */
+  readonly gated: Tensor | GpuTensor;
+  /** The same. */
+  readonly postgate: Tensor | GpuTensor;
+}
+
 /** Optional operands of a call of the fused projections; x and state have 3H channels. */
 interface ProjectionsOperands {
   /** (3H), float32 or the dtype, in a GPU buffer float32. */
-  readonly bias?: SampleArray | GpuTensor | undefined;
+  readonly bias?: Tensor | GpuTensor | undefined;
   /** The K − 1 samples before the first, as in `DepthwiseForwardOptions`. */
-  readonly state?: SampleArray | GpuTensor | undefined;
+  readonly state?: Tensor | GpuTensor | undefined;
   /** Record the work here instead of submitting it; for samples and states that are all in GPU buffers. */
   readonly encoder?: GpuCommandEncoder | undefined;
 }
@@ -115,17 +128,17 @@ interface ProjectionsOperands {
 /** Optional operands of a forward call of the fused projections. */
 export interface ProjectionsForwardOptions extends ProjectionsOperands {
   /** Takes the last K − 1 samples of state and x; may be `state` itself. */
-  readonly stateOut?: SampleArray | GpuTensor | undefined;
+  readonly stateOut?: Tensor | GpuTensor | undefined;
   /** Where the results go, instead of new arrays or buffers. */
-  readonly out?: HyenaProjections | GpuHyenaProjections | undefined;
+  readonly out?: ProjectionsOut | undefined;
 }
 
-/** Optional operands of a backward call: those of the forward call that it belongs to. */
+/** Optional operands of a backward call: bias and state of the forward call that it belongs to, as in `DepthwiseBackwardOptions`. */
 export interface ProjectionsBackwardOptions extends ProjectionsOperands {
   /** ∂loss/∂stateOut, where the loss depends on it. */
-  readonly dstateOut?: SampleArray | GpuTensor | undefined;
+  readonly dstateOut?: Tensor | GpuTensor | undefined;
   /** Where dx goes, instead of a new array or buffer. */
-  readonly out?: SampleArray | GpuTensor | undefined;
+  readonly out?: Tensor | GpuTensor | undefined;
 }
 
 /** Gradients with respect to what the fused projections return. */

@@ -40,7 +40,7 @@ export interface LineTensor {
   readonly fields: readonly (keyof Job)[];
 }
 
-/** The K − 1 samples before each line, or their gradient. */
+/** The K − 1 samples before each line, their gradient, or that of the K − 1 last ones. */
 export interface StateTensor {
   readonly name: string;
   readonly direction: "in" | "out";
@@ -69,7 +69,10 @@ export interface TapSums {
 /** Seconds that a sample of one branch takes, less what depends on taps, and with each tap. */
 const samplePrice = { base: 0.6e-9, tap: 0.1e-9, javascript: 12, backward: 3 } as const;
 
-const stateFields = ["state0", "state1", "state2", "dstate0", "dstate1", "dstate2"] as const;
+const stateFields = [
+  ...(["state0", "state1", "state2", "dstate0", "dstate1", "dstate2"] as const),
+  ...(["dstateOut0", "dstateOut1", "dstateOut2"] as const),
+] as const;
 
 /** The job of a call, without addresses: the last one, where that was of the same size. */
 function jobOf(engine: DepthwiseEngine, call: DepthwiseCall, kind: number): Job {

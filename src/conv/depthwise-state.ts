@@ -1,6 +1,5 @@
-/** The K − 1 samples that a causal short convolution carries from call to call, and their gradients. */
-import type { Dtype, SampleArray } from "../dtype.ts";
-import { decode, encode } from "../dtype.ts";
+/** The K − 1 samples that a causal short convolution carries from call to call. */
+import type { SampleArray } from "../dtype.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { widths } from "../plan/depthwise.ts";
 
@@ -37,48 +36,4 @@ export function carryState(
     const end = (line + 1) * length * step;
     to.set(from.subarray(end - fresh, end), at + size - fresh);
   }
-}
-
-/**
- * Add the gradient of stateOut to that of the samples which it is made of: the last of x and, where x is shorter than
- * the state, those of the state before it. Half precision is rounded a second time here.
- */
-export function addToTail(
-  problem: DepthwiseProblem,
-  dstateOut: SampleArray,
-  dx: SampleArray,
-  dstate: SampleArray | undefined,
-  batch: number,
-  length: number,
-  dtype: Dtype,
-): void {
-  const { lines, step } = shapeOf(problem, batch);
-  const size = (problem.kernelLength - 1) * step;
-  const fresh = Math.min(size, length * step);
-  for (let line = 0; line < lines; line++) {
-    const at = line * size;
-    const end = (line + 1) * length * step;
-    add(dx, end - fresh, dstateOut, at + size - fresh, fresh, dtype);
-    if (dstate) add(dstate, at + fresh, dstateOut, at, size - fresh, dtype);
-  }
-}
-
-/** to[at …] += from[index …], `count` samples. */
-function add(
-  to: SampleArray,
-  at: number,
-  from: SampleArray,
-  index: number,
-  count: number,
-  dtype: Dtype,
-): void {
-  const target = raw(to).subarray(at, at + count);
-  const a = decode(target, dtype);
-  const b = decode(raw(from).subarray(index, index + count), dtype);
-  target.set(
-    encode(
-      a.map((v, i) => v + b[i]!),
-      dtype,
-    ),
-  );
 }

@@ -16,6 +16,7 @@ import type {
   FlashDepthwiseConv1dOptions,
   GpuDepthwiseGradients,
 } from "./depthwise-options.ts";
+import { madeByCreate } from "./runtime.ts";
 
 /**
  * A short depthwise convolution: y[n] = act(bias + Σ_j weight[j]·x[n + j − left]), zeros outside x, for each channel by
@@ -27,7 +28,9 @@ export class FlashDepthwiseConv1d {
   readonly #core: DepthwiseCore;
 
   private constructor(core: DepthwiseCore) {
+    madeByCreate(core instanceof DepthwiseCore, "FlashDepthwiseConv1d");
     this.#core = core;
+    Object.freeze(this);
   }
 
   /**
@@ -37,7 +40,8 @@ export class FlashDepthwiseConv1d {
   static async create(options: FlashDepthwiseConv1dOptions): Promise<FlashDepthwiseConv1d> {
     const names = { type: "FlashDepthwiseConv1d", object: "conv", option: "activation" };
     const call = `${names.type}.create`;
-    const activation = options?.activation ?? "none";
+    checkOptions(options, call, "options", "Pass { channels: H, kernelLength: K }.");
+    const { activation = "none" } = options;
     oneOf(call, "activation", activation, ["none", "silu"]);
     const form = activation === "silu" ? "silu" : "linear";
     const problem = createDepthwiseProblem(options, form, call);

@@ -29,17 +29,17 @@ function slice(array: SampleArray, from: number, to: number): SampleArray {
   return (array as Uint16Array).subarray(from, to);
 }
 
-/** dy and u are (B, H, length). */
-export async function dskipOf(
+/** dskip ← the sums of dy and u, which are (B, H, length). */
+export async function sumSkip(
   dy: SampleArray,
   u: SampleArray,
   dtype: Dtype,
   shape: Shape,
   length: number,
+  dskip: Float32Array,
   call: string,
-): Promise<Float32Array> {
+): Promise<void> {
   const size = shape.batch * shape.channels * length;
-  const out = new Float32Array(shape.channels);
   for (let h = 0; h < shape.channels; h++) {
     let sum = 0;
     for (let b = 0; b < shape.batch; b++) {
@@ -48,10 +48,10 @@ export async function dskipOf(
         if (isDue()) await pause();
         intact("dy", dy, size, call);
         intact("u", u, size, call);
+        intact("dskip", dskip, shape.channels, call);
         sum = addProducts(sum, dy, u, at, Math.min(row + length, at + chunk), dtype);
       }
     }
-    out[h] = sum;
+    dskip[h] = sum;
   }
-  return out;
 }

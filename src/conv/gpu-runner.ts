@@ -17,13 +17,13 @@ import { bestPlans, gpuCandidates, namedGpuPlans } from "../plan/gpu-planner.ts"
 import type { PassPlan } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { Samples } from "./arguments.ts";
-import { checkDevice, destroyBuffers, GpuSamples, intact, zeros } from "./arguments.ts";
+import { checkDevice, GpuSamples, intact, zeros } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
 import { explainGpu } from "./explain-gpu.ts";
 import { GpuCalls } from "./gpu-calls.ts";
 import type { FlashFFTConvOptions, MemoryUse } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
-import type { Request, Rows, Runner } from "./runner.ts";
+import type { Request, Runner, WeightGradients } from "./runner.ts";
 import { gpuDeviceFor, keptPlan, plannedOn } from "./wisdom.ts";
 
 /** Buffers of calls besides their tensors and kept spectra. */
@@ -309,6 +309,13 @@ export class GpuRunner implements Runner {
     return buffer;
   }
 
+  /** The buffer of float32 weights; an array's values stay in ours while they do not change. */
+  async #weights(name: string, samples: Samples, size: number, call: string): Promise<GPUBuffer> {
+    if (samples instanceof GpuSamples) return samples.buffer;
+    intact(name, samples, size, call);
+    return this.#calls.own.holding(name, samples as Float32Array, call);
+  }
+
   /** The spectra of a call's kernel, where they are kept: whoever disposes of them later waits for the call. */
   #spectra({ kernel, name: call }: Request): GPUBuffer | undefined {
     if (!("prepared" in kernel)) return undefined;
@@ -344,20 +351,21 @@ export class GpuRunner implements Runner {
       buffers.k = await this.#upload("k", kernel.taps, size, call);
     } else buffers.spectrum = spectra!;
     if (request.skip) {
-      intact("skip", request.skip, request.shape.channels, call);
-      buffers.skip = await this.#calls.own.holding("skip", request.skip, call);
+      buffers.skip = await this.#weights("skip", request.skip, request.shape.channels, call);
     }
     return buffers;
   }
 
-  #call(request: Request, dk?: Samples): GpuCall {
+  #call(request: Request, { dk, dskip }: Partial<WeightGradients> = {}): GpuCall {
     const offsets: Partial<Record<BufferName, number>> = {};
     const note = (name: BufferName, data: Samples): void => {
       if (data instanceof GpuSamples && data.byteOffset) offsets[name] = data.byteOffset;
     };
     for (const { field, data } of request.rows) note(field, data);
     if ("taps" in request.kernel) note("k", request.kernel.taps);
+    if (request.skip) note("skip", request.skip);
     if (dk) note("dk", dk);
+    if (dskip) note("dskip", dskip);
     const taps = "taps" in request.kernel ? request.kernel.dtype : undefined;
     const skip = request.skip !== undefined;
     return { ...request.shape, ...request.gates, skip, taps, offsets };
@@ -435,52 +443,36 @@ export class GpuRunner implements Runner {
     });
   }
 
-  async backward(request: Request, dk: Samples): Promise<Samples | undefined> {
-    const { name: call, shape } = request;
-    const onGpu = dk instanceof GpuSamples;
+  async backward(request: Request, weights: WeightGradients): Promise<void> {
+    const { name: call } = request;
+    const sums = Object.entries(weights).flatMap(([field, data]: [string, Samples | undefined]) =>
+      data ? [{ field, data }] : [],
+    );
     request.alive();
-    this.#onlyBuffers(request, [dk]);
+    this.#onlyBuffers(
+      request,
+      sums.map(({ data }) => data),
+    );
     const spectra = this.#spectra(request);
-    // Made for this call: where it fails, nobody else knows of it.
-    let made: Samples | undefined;
-    const running = this.#calls.exclusive(async () => {
-      const scheduled = this.#call(request, dk);
+    await this.#calls.exclusive(async () => {
+      const scheduled = this.#call(request, weights);
       const key = `backward ${JSON.stringify(scheduled)}`;
       const recording = await this.#calls.recording(
         key,
         () => this.#gradients.backward(scheduled),
         call,
       );
-      made = request.skip && (await this.#newSums(shape.channels, onGpu, call));
-      const dskip = made;
-      const outputs: Pick<Rows, "field" | "data">[] = request.rows.filter(
-        (r) => r.direction === "out",
-      );
+      const outputs = request.rows.filter((r) => r.direction === "out");
       const buffers = await this.#bind(request, spectra);
-      for (const [name, samples] of [
-        ["dk", dk],
-        ["dskip", dskip],
-      ] as const) {
-        if (!samples) continue;
-        buffers[name] =
-          samples instanceof GpuSamples
-            ? samples.buffer
-            : await this.#calls.own.get(name, samples.length * 4, call);
+      for (const { field, data } of sums) {
+        buffers[field as BufferName] =
+          data instanceof GpuSamples
+            ? data.buffer
+            : await this.#calls.own.get(field, data.length * 4, call);
       }
       await this.#run(recording, buffers, request.encoder, call, this.#gradients);
-      await this.#download(outputs, buffers, call);
-      await this.#download([{ field: "dk", data: dk }], buffers, call);
-      if (dskip) await this.#download([{ field: "dskip", data: dskip }], buffers, call);
-      return dskip;
+      await this.#download([...outputs, ...sums], buffers, call);
     });
-    return running.catch((error: unknown) => {
-      destroyBuffers([made]);
-      throw error;
-    });
-  }
-
-  #newSums(channels: number, onGpu: boolean, call: string): Samples | Promise<Samples> {
-    return onGpu ? this.allocate(channels, "float32", call) : new Float32Array(channels);
   }
 
   submitted(): Promise<void> {

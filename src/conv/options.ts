@@ -3,6 +3,7 @@ import type { Instructions } from "../backend/features.ts";
 import type { SampleArray } from "../dtype.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
 import type { ProblemOptions } from "../plan/problem.ts";
+import { problemNames } from "../plan/problem.ts";
 import type { GpuTensor, Tensor } from "./arguments.ts";
 
 /** What a FlashFFTConv is made from. */
@@ -40,6 +41,12 @@ export interface FlashFFTConvOptions extends ProblemOptions {
   readonly plan?: string;
 }
 
+/** Options that a FlashFFTConv is made from. */
+export const convOptionNames: readonly string[] = [
+  ...[...problemNames, "batch", "channels"],
+  ...["backend", "device", "workspaceBytes", "threads", "workerUrl", "instructions", "plan"],
+];
+
 /** Optional operands of a forward call. */
 export interface ForwardOptions {
   /** (B, H, L), multiplies u. */
@@ -47,12 +54,12 @@ export interface ForwardOptions {
   /** (B, H, Lout), multiplies the convolution. */
   readonly postgate?: Tensor | GpuTensor | undefined;
   /** (H) float32: adds skip ⊙ u, ungated; for modes whose outputs are as long as their inputs. */
-  readonly skip?: Float32Array | undefined;
+  readonly skip?: Tensor | GpuTensor | undefined;
   /** (B, H, Lout): where the result goes, instead of a new array or buffer. */
   readonly out?: Tensor | GpuTensor | undefined;
   /**
    * Record the work here instead of submitting it; for tensors that are all in GPU buffers. It must be an encoder of the object's
-   * device, with no pass open: others fail only where you finish them. After submitting, say so by `submitted()`.
+   * device, with no pass open: others fail only where you finish them. Only undefined stands for none. After submitting, say so by `submitted()`.
    */
   readonly encoder?: GpuCommandEncoder | undefined;
 }
@@ -73,6 +80,8 @@ export interface GradientArrays {
   readonly dpregate?: Tensor | GpuTensor | undefined;
   /** (B, H, Lout). */
   readonly dpostgate?: Tensor | GpuTensor | undefined;
+  /** (H). */
+  readonly dskip?: Tensor | GpuTensor | undefined;
 }
 
 /** Gradients of a loss, given dy = ∂loss/∂y. */

@@ -1,4 +1,5 @@
 /** Kernels whose spectra are kept between calls. */
+import { madeByCreate } from "./runtime.ts";
 
 /** A kernel whose spectrum is kept, for calls on the object that made it. */
 export class PreparedKernel {
@@ -8,8 +9,10 @@ export class PreparedKernel {
 
   /** @internal Made by `prepareKernel`. */
   constructor(channels: number, free: (kernel: PreparedKernel) => void) {
+    madeByCreate(typeof free === "function", "PreparedKernel", "await conv.prepareKernel(k)");
     this.channels = channels;
     this.#free = free;
+    Object.freeze(this);
   }
 
   /** Free the spectra; later use is an error. */

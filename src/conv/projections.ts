@@ -20,6 +20,7 @@ import type {
   ProjectionsForwardOptions,
   ProjectionsUpstream,
 } from "./depthwise-options.ts";
+import { madeByCreate } from "./runtime.ts";
 
 /**
  * The short filters of a Hyena operator's three packed projections (x₁, x₂, v), each H channels of 3H, and the gate before
@@ -31,7 +32,9 @@ export class FlashHyenaProjections {
   readonly #core: DepthwiseCore;
 
   private constructor(core: DepthwiseCore) {
+    madeByCreate(core instanceof DepthwiseCore, "FlashHyenaProjections");
     this.#core = core;
+    Object.freeze(this);
   }
 
   /**
@@ -41,7 +44,8 @@ export class FlashHyenaProjections {
   static async create(options: FlashHyenaProjectionsOptions): Promise<FlashHyenaProjections> {
     const names = { type: "FlashHyenaProjections", object: "projections", option: "pregate" };
     const call = `${names.type}.create`;
-    const pregate = options?.pregate ?? "second";
+    checkOptions(options, call, "options", "Pass { channels: H, kernelLength: K }.");
+    const { pregate = "second" } = options;
     oneOf(call, "pregate", pregate, ["first", "second"]);
     const problem = createDepthwiseProblem(options, "projections", call);
     const order = pregate === "first" ? [0, 1, 2] : [1, 0, 2];

@@ -29,13 +29,22 @@ export interface Request {
   readonly shape: Shape;
   readonly rows: readonly Rows[];
   readonly gates: Gates;
-  readonly skip: Float32Array | undefined;
+  /** (H) float32. */
+  readonly skip: Samples | undefined;
   /** The call's name, for errors. */
   readonly name: string;
   /** Where the caller records commands; the backend submits its own where there is none. */
   readonly encoder: GpuCommandEncoder | undefined;
   /** Throws where the object has been disposed of while the call waited. */
   readonly alive: () => void;
+}
+
+/** Where the gradients of what all rows share go, float32. */
+export interface WeightGradients {
+  /** (H, K). */
+  readonly dk: Samples;
+  /** (H), where the call has a skip. */
+  readonly dskip?: Samples | undefined;
 }
 
 /** A backend's way to run one convolution. */
@@ -46,8 +55,8 @@ export interface Runner {
   /** The device whose buffers tensors may be; undefined where they must be arrays. */
   readonly device: GpuDevice | undefined;
   forward(request: Request): void | Promise<void>;
-  /** Gradients; the kernel's go to `dk`. Returns the skip's where the call has one. */
-  backward(request: Request, dk: Samples): Promise<Samples | undefined>;
+  /** Gradients, of rows and of weights. */
+  backward(request: Request, weights: WeightGradients): Promise<void>;
   /** Compute and keep the spectra of taps (H, K). */
   prepare(
     taps: Samples,

@@ -7,7 +7,8 @@ import { keptBins } from "../plan/frequencies.ts";
 import type { ProblemOptions } from "../plan/problem.ts";
 import { createProblem } from "../plan/problem.ts";
 import type { Tensor } from "./arguments.ts";
-import { checkOptions, checkSizes, rowsOf, samplesOf } from "./arguments.ts";
+import { checkOptions, checkSizes, known, rowsOf, samplesOf } from "./arguments.ts";
+import { convOptionNames } from "./options.ts";
 
 /** A kernel with the frequencies that a pattern keeps. */
 export interface SparseKernel {
@@ -33,6 +34,7 @@ export function sparsifyKernel(k: Tensor, options: ProblemOptions): SparseKernel
   const remedy = "Pass those of the FlashFFTConv that the kernel is for, with frequencies.";
   checkOptions(options, call, "options", remedy);
   const problem = createProblem(options, call);
+  known(options, convOptionNames, call);
   const { frequencies, kernelLength, dtype } = problem;
   if (!frequencies) {
     throw new InvalidArgumentError({

@@ -10,9 +10,9 @@ import { GpuCalls } from "./gpu-calls.ts";
 import type { GpuRunner } from "./gpu-runner.ts";
 import { backendFor, openGpuRunnerOn } from "./gpu-runner.ts";
 import type { PreparedKernel } from "./prepared.ts";
+import { usualWorkspace } from "./runtime.ts";
 import type { StreamEngine, StreamRows, StreamTaps } from "./stream-engine.ts";
 import type { StreamOptions } from "./stream-options.ts";
-import { usualWorkspace } from "./usual.ts";
 import { gpuDeviceFor } from "./wisdom.ts";
 
 const floatBytes = 4;

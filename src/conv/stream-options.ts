@@ -29,7 +29,7 @@ export interface StreamOptions {
   /** Storage of u, y and the gates; `float32` by default. */
   readonly dtype?: Dtype;
   /** (H) float32: adds skip ⊙ u, ungated; for modes whose outputs are as long as their inputs. */
-  readonly skip?: Float32Array;
+  readonly skip?: Tensor;
   /**
    * Samples of a block: outputs come for every so many inputs. A multiple of 16 with no prime factor above 7, such as
    * 128 … 1,024 for live audio, whose work is spread evenly over the blocks; by default what takes the least time. On a GPU
@@ -81,6 +81,7 @@ export interface CheckedStream {
   /** Samples by which the first tap looks ahead. */
   readonly ahead: number;
   readonly rows: StreamRows;
+  readonly skip: Float32Array | undefined;
 }
 
 /**
@@ -93,8 +94,10 @@ export function checkStream(k: Tensor, options: StreamOptions, call: string): Ch
   refuseFrequencies(options, call);
   known(options, optionNames, call);
   oneOf(call, "mode", mode, streamModes);
-  const channels = integer(call, "channels", options.channels ?? 1, 1, 2 ** 31);
-  const batch = integer(call, "batch", options.batch ?? 1, 1, 2 ** 31);
+  const { channels = 1, batch = 1 } = options;
+  integer(call, "channels", channels, 1, 2 ** 31);
+  integer(call, "batch", batch, 1, 2 ** 31);
+  integer(call, "kernelLength", kernelLength, 1, 2 * maxLength);
   // A length as good as any that the kernel goes with: it checks K, mode and dtype.
   createProblem({ mode, dtype, kernelLength, length: maxLength }, call);
   if (blockLength !== undefined)
@@ -104,9 +107,9 @@ export function checkStream(k: Tensor, options: StreamOptions, call: string): Ch
   const { data, shape } = samplesOf(k, expected);
   exactly(data, channels * kernelLength, expected);
   checkSizes(shape, [channels, kernelLength], expected);
-  checkSkip(options.skip, channels, mode, call);
+  const skip = checkSkip(options.skip, channels, mode, call);
   const { rows: taps, ahead } = tapsInOrder(data, dtype, mode, kernelLength);
-  return { taps, ahead, rows: { batch, channels } };
+  return { taps, ahead, rows: { batch, channels }, skip };
 }
 
 /** Refuse samples in a buffer of the GPU. */
@@ -173,16 +176,17 @@ function checkBlock(blockLength: number, call: string): void {
 }
 
 function checkSkip(
-  skip: Float32Array | undefined,
+  skip: Tensor | undefined,
   channels: number,
   mode: StreamMode,
   call: string,
-): void {
-  if (skip === undefined) return;
+): Float32Array | undefined {
+  if (skip === undefined) return undefined;
   refuseBuffer(skip, "skip", call);
   const expected: Expected = { call, name: "skip", dtype: "float32", dimensions: ["H"] };
-  exactly(samplesOf(skip, expected).data, channels, expected);
-  if (mode !== "full") return;
+  const { data } = samplesOf(skip, expected);
+  exactly(data, channels, expected);
+  if (mode !== "full") return data as Float32Array;
   throw new InvalidArgumentError({
     call,
     requirement: "skip needs outputs as long as the inputs",

@@ -20,10 +20,10 @@ import {
 } from "./arguments.ts";
 import { Delay } from "./delay.ts";
 import { loadGpu } from "./load-gpu.ts";
-import { wantsGpu } from "./open.ts";
+import { madeByCreate, wantsGpu } from "./runtime.ts";
 import { CpuStream } from "./stream-cpu.ts";
 import type { StreamEngine, StreamRows } from "./stream-engine.ts";
-import type { StreamOptions, StreamPiece } from "./stream-options.ts";
+import type { CheckedStream, StreamOptions, StreamPiece } from "./stream-options.ts";
 import { checkStream, pieceNames, refuseBuffer } from "./stream-options.ts";
 import { webStream } from "./web-stream.ts";
 
@@ -62,20 +62,23 @@ export class FlashFFTConvStream {
     engine: StreamEngine,
     options: StreamOptions,
     shape: StreamRows,
-    ahead: number,
+    checked: Pick<CheckedStream, "ahead" | "skip">,
   ) {
+    madeByCreate(checked !== undefined, "FlashFFTConvStream");
     const { mode = "causal", dtype = "float32", kernelLength } = options;
     this.#engine = engine;
     this.#options = { mode, dtype, kernelLength };
     this.#shape = shape;
     this.#rows = shape.batch * shape.channels;
-    this.#skip = options.skip?.slice();
-    this.#ahead = ahead;
+    this.#skip = checked.skip?.slice();
+    this.#ahead = checked.ahead;
     this.#inputs = new Delay(this.#rows);
     this.#gates = new Delay(this.#rows);
     this.blockLength = engine.blockLength;
-    this.latency = this.blockLength - 1 + ahead;
+    this.latency = this.blockLength - 1 + checked.ahead;
     this.plan = engine.plan;
+    // What calls rely on cannot be written to.
+    Object.freeze(this);
   }
 
   /**
@@ -92,11 +95,12 @@ export class FlashFFTConvStream {
     options: StreamOptions,
     call: string,
   ): Promise<FlashFFTConvStream> {
-    const { taps, ahead, rows } = checkStream(k, options, call);
+    const checked = checkStream(k, options, call);
+    const { taps, rows } = checked;
     const { open } = wantsGpu(options, call)
       ? (await loadGpu(options.device, call)).GpuStream
       : CpuStream;
-    return new FlashFFTConvStream(await open(taps, rows, options, call), options, rows, ahead);
+    return new FlashFFTConvStream(await open(taps, rows, options, call), options, rows, checked);
   }
 
   /** Threads in use at most, the caller's included. */

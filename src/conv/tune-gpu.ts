@@ -7,7 +7,7 @@ import { CallTiming } from "./call-timing.ts";
 import { FlashFFTConv } from "./conv.ts";
 import { fitGpu, gpuRows, type TimedGpuRow } from "./gpu-fit.ts";
 import { measured } from "./measure.ts";
-import { usualWorkspace } from "./usual.ts";
+import { usualWorkspace } from "./runtime.ts";
 
 /** Milliseconds of a call that tell of a device: launches are little of it, and there is time for twenty rows of some calls. */
 const wantedMs = 8;

@@ -3,12 +3,12 @@ import type { WebGpuBackend } from "../backend/webgpu.ts";
 import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import type { DeviceSpec } from "../plan/device.ts";
-import { createProblem, integer, oneOf } from "../plan/problem.ts";
+import { createProblem, integer, problemNames } from "../plan/problem.ts";
 import { checkDevice, checkOptions, known } from "./arguments.ts";
 import { loadGpu } from "./load-gpu.ts";
+import { usualRows, usualWorkspace, wantsGpu } from "./runtime.ts";
 import { bestInstructions, cpuMeasurements, measureCpu } from "./tune-cpu.ts";
 import { type Task, type TunedPlan, type TuneProblem, timePlans } from "./tune-plans.ts";
-import { usualRows, usualWorkspace } from "./usual.ts";
 import {
   deviceFor,
   gpuDeviceFor,
@@ -54,10 +54,7 @@ export interface Tuned {
 
 const optionNames = ["backend", "device", "problems", "onProgress", "signal"] as const;
 /** Options of a problem. */
-const problemNames = [
-  ...["mode", "length", "kernelLength", "period", "dtype", "frequencies"],
-  ...["batch", "channels", "threads", "gates"],
-] as const;
+const taskNames = [...problemNames, "batch", "channels", "threads", "gates"] as const;
 
 const call = "tune";
 
@@ -75,19 +72,12 @@ const measuredNow = (): string => `measured by tune, ${new Date().toISOString().
 export async function tune(options: TuneOptions = {}): Promise<Tuned> {
   checkOptions(options, call);
   known(options, optionNames, call);
-  const { backend = "auto", device, problems, signal } = options;
-  oneOf(call, "backend", backend, ["auto", "cpu", "webgpu"]);
-  if (backend === "cpu" && device !== undefined) {
-    throw new InvalidArgumentError({
-      call,
-      requirement: "device belongs to a GPU",
-      value: "one with backend 'cpu'",
-      remedy: "Leave device out, or backend.",
-    });
-  }
+  const { device, problems, signal } = options;
+  const onGpu = wantsGpu(options, call);
   if (device !== undefined) checkDevice(device, call);
-  const onGpu = backend === "webgpu" || device !== undefined;
-  const tasks = problems && tasksOf(problems, onGpu ? "webgpu" : "cpu", device);
+  checkWatchers(options);
+  const tasks =
+    problems === undefined ? undefined : tasksOf(problems, onGpu ? "webgpu" : "cpu", device);
   const path = wisdomPath();
   if (path === undefined) {
     throw new UnsupportedError({
@@ -108,6 +98,26 @@ export async function tune(options: TuneOptions = {}): Promise<Tuned> {
 async function openGpu(device: GpuDevice | undefined): Promise<WebGpuBackend> {
   const { backendFor } = await loadGpu(device, call);
   return backendFor(device, call);
+}
+
+/** Refuse a signal, or what is to be told of the progress, that would fail in the middle of the measurements. */
+function checkWatchers({ signal, onProgress }: TuneOptions): void {
+  const { throwIfAborted } = Object(signal) as Partial<AbortSignal>;
+  if (signal !== undefined && typeof throwIfAborted !== "function") {
+    throw new InvalidArgumentError({
+      call,
+      requirement: "signal must be an AbortSignal",
+      value: show(signal),
+      remedy: "Pass the signal of an AbortController, or leave signal out.",
+    });
+  }
+  if (onProgress === undefined || typeof onProgress === "function") return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: "onProgress must be a function",
+    value: show(onProgress),
+    remedy: "Pass (fraction, what) => …, or leave onProgress out.",
+  });
 }
 
 /** Measure the numbers, and keep them. */
@@ -171,9 +181,17 @@ function tasksOf(
   }
   return problems.map((given: TuneProblem): Task => {
     const problem = createProblem(given, call);
-    known(given, problemNames, call, "a problem");
+    known(given, taskNames, call, "a problem");
     const usual = usualRows[backend === "cpu" ? "cpu" : "gpu"];
     const { gates = false, ...own } = given;
+    if (typeof gates !== "boolean") {
+      throw new InvalidArgumentError({
+        call,
+        requirement: "gates must be true or false",
+        value: show(gates),
+        remedy: "Say whether calls have a pregate and a postgate.",
+      });
+    }
     if (backend === "webgpu" && own.threads !== undefined) {
       throw new InvalidArgumentError({
         call,
@@ -182,8 +200,9 @@ function tasksOf(
         remedy: "Leave one of the two out.",
       });
     }
-    const batch = integer(call, "batch", own.batch ?? usual.batch, 1, 2 ** 31);
-    const channels = integer(call, "channels", own.channels ?? usual.channels, 1, 2 ** 31);
+    const { batch = usual.batch, channels = usual.channels } = own;
+    integer(call, "batch", batch, 1, 2 ** 31);
+    integer(call, "channels", channels, 1, 2 ** 31);
     const options = { ...own, batch, channels, backend, ...(device && { device }) };
     return { problem, options, gates };
   });

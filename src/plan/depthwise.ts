@@ -4,6 +4,7 @@
 import type { Dtype } from "../dtype.ts";
 import { bytesPerSample, dtypes } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
+import { checkOptions } from "./checks.ts";
 import { integer, oneOf } from "./problem.ts";
 
 /** How tensors lie in memory: (B, H, L), rows of samples, or (B, L, H), rows of channels. */
@@ -76,22 +77,14 @@ export function createDepthwiseProblem(
   form: Form,
   call: string,
 ): DepthwiseProblem {
-  if (typeof options !== "object" || options === null) {
-    throw new InvalidArgumentError({
-      call,
-      requirement: "options must be an object with channels and kernelLength",
-      value: show(options),
-      remedy: "Pass { channels: H, kernelLength: K }.",
-    });
-  }
-  const layout = options.layout ?? "BHL";
+  checkOptions(options, call, "options", "Pass { channels: H, kernelLength: K }.");
+  const { layout = "BHL", dtype = "float32", padding = "causal" } = options;
   oneOf(call, "layout", layout, layouts);
-  const dtype = options.dtype ?? "float32";
   oneOf(call, "dtype", dtype, dtypes);
   const channels = integer(call, "channels", options.channels, 1, 2 ** 20);
   const kernelLength = integer(call, "kernelLength", options.kernelLength, 1, maxKernelLength);
-  const [left, right] = paddingOf(options.padding ?? "causal", kernelLength, call);
-  return { channels, kernelLength, left, right, layout, form, dtype };
+  const [left, right] = paddingOf(padding, kernelLength, call);
+  return Object.freeze({ channels, kernelLength, left, right, layout, form, dtype });
 }
 
 function paddingOf(padding: Padding, taps: number, call: string): readonly [number, number] {

@@ -6,6 +6,7 @@
 
 import { InvalidArgumentError, show } from "../errors.ts";
 import { primeFactors } from "../math/factor.ts";
+import { known } from "./checks.ts";
 import type { Intervals } from "./intervals.ts";
 import { append, flagsOf } from "./intervals.ts";
 
@@ -69,11 +70,16 @@ const isCount = (x: unknown, low: number, high: number): x is number =>
 const longest = 33_554_432;
 
 function checkBand(
-  { band, period }: FrequencyBand,
+  frequencies: FrequencyBand,
   needs: FrequencyNeeds,
   call: string,
 ): KeptFrequencies {
-  const [from, to] = Array.isArray(band) && band.length === 2 ? band : [Number.NaN, Number.NaN];
+  known(frequencies, ["band", "period"], call, "frequencies with a band");
+  const power = 2 ** Math.ceil(Math.log2(Math.max(group, needs.positions)));
+  const { band, period = needs.period || power } = frequencies;
+  const edges =
+    Array.isArray(band) && band.length === 2 && band.every((f) => typeof f === "number");
+  const [from, to] = edges ? band : [Number.NaN, Number.NaN];
   if (!(from >= 0 && from < to && to <= 1)) {
     refuse(
       call,
@@ -82,11 +88,12 @@ function checkBand(
       "Divide frequencies in Hz by the sample rate; [0, 0.125] keeps the lowest quarter.",
     );
   }
-  const power = 2 ** Math.ceil(Math.log2(Math.max(group, needs.positions)));
-  return { band: [from, to], period: period ?? (needs.period || power) };
+  return { band: Object.freeze([from, to] as const), period };
 }
 
-function checkBlocks({ digits, dropped }: FrequencyBlocks, call: string): KeptFrequencies {
+function checkBlocks(frequencies: FrequencyBlocks, call: string): KeptFrequencies {
+  known(frequencies, ["digits", "dropped", "period"], call, "frequencies with digits");
+  const { digits, dropped }: FrequencyBlocks = frequencies;
   if (!Array.isArray(digits) || !digits.every((n) => isCount(n, 1, longest))) {
     refuse(
       call,
@@ -104,10 +111,21 @@ function checkBlocks({ digits, dropped }: FrequencyBlocks, call: string): KeptFr
       `Pass ${digits.length} numbers, 0 where a digit drops nothing.`,
     );
   }
+  const product = digits.reduce((a, b) => a * b, 1);
+  // A checked pattern, as `problem.frequencies` is, has the period beside the digits.
+  const { period = product } = frequencies as Partial<KeptFrequencies>;
+  if (period !== product) {
+    refuse(
+      call,
+      `frequencies.period must be the product of the digits, ${show(product)}`,
+      period,
+      "Leave period out.",
+    );
+  }
   return {
-    digits: [...digits],
-    dropped: [...dropped],
-    period: digits.reduce((a, b) => a * b, 1),
+    digits: Object.freeze([...digits]),
+    dropped: Object.freeze([...dropped]),
+    period,
   };
 }
 
@@ -165,7 +183,7 @@ export function createFrequencies(
       "Widen the band: bins are 1/N apart.",
     );
   }
-  return kept;
+  return Object.freeze(kept);
 }
 
 /** Of some runs, what lies less than `reach`/2 from a multiple of `span`; `reach` is less than `span`. */

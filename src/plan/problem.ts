@@ -5,6 +5,7 @@
 import type { Dtype } from "../dtype.ts";
 import { dtypes } from "../dtype.ts";
 import { InvalidArgumentError, show } from "../errors.ts";
+import { checkOptions } from "./checks.ts";
 import type { Frequencies, KeptFrequencies } from "./frequencies.ts";
 import { createFrequencies } from "./frequencies.ts";
 import { onePart } from "./geometry.ts";
@@ -69,8 +70,13 @@ export interface ProblemOptions {
   readonly frequencies?: Frequencies;
 }
 
+/** Options of a problem. */
+export const problemNames: readonly string[] = [
+  ...["mode", "length", "kernelLength", "period", "dtype", "frequencies"],
+];
+
 /**
- * Check the options and fill in what follows from them.
+ * Check the options and fill in what follows from them. What comes of it cannot be written to.
  * @param longest L may not exceed this; a stream's may be any.
  * @throws InvalidArgumentError naming `call`.
  */
@@ -79,26 +85,13 @@ export function createProblem(
   call: string,
   longest: number = maxLength,
 ): Problem {
-  if (typeof options !== "object" || options === null) {
-    throw new InvalidArgumentError({
-      call,
-      requirement: "options must be an object with at least a length",
-      value: show(options),
-      remedy: "Pass { length: L }.",
-    });
-  }
-  const mode = options.mode ?? "causal";
+  checkOptions(options, call, "options", "Pass { length: L }.");
+  const { mode = "causal", dtype = "float32" } = options;
   oneOf(call, "mode", mode, modes);
-  const dtype = options.dtype ?? "float32";
   oneOf(call, "dtype", dtype, dtypes);
   const length = integer(call, "length", options.length, 1, longest);
-  const kernelLength = integer(
-    call,
-    "kernelLength",
-    options.kernelLength ?? (mode === "bidirectional" ? 2 * length : length),
-    1,
-    2 * maxLength,
-  );
+  const { kernelLength = mode === "bidirectional" ? 2 * length : length } = options;
+  integer(call, "kernelLength", kernelLength, 1, 2 * maxLength);
   if (mode === "bidirectional" && (kernelLength % 2 !== 0 || kernelLength > 2 * length)) {
     throw new InvalidArgumentError({
       call,
@@ -117,16 +110,15 @@ export function createProblem(
     });
   }
   const least = Math.max(length, kernelLength);
-  const period =
-    mode === "circular"
-      ? integer(call, "period", options.period ?? least, least, 2 * maxLength)
-      : 0;
+  const { period = mode === "circular" ? least : 0 } = options;
+  if (mode === "circular") integer(call, "period", period, least, 2 * maxLength);
   const outputLength = mode === "full" ? length + kernelLength - 1 : length;
   const problem = { mode, length, kernelLength, period, dtype, outputLength };
-  if (options.frequencies === undefined) return problem;
+  if (options.frequencies === undefined) return Object.freeze(problem);
   const [whole] = onePart(problem);
   const needs = { period, positions: whole!.positions };
-  return { ...problem, frequencies: createFrequencies(options.frequencies, needs, call) };
+  const frequencies = createFrequencies(options.frequencies, needs, call);
+  return Object.freeze({ ...problem, frequencies });
 }
 
 /** `value` if it is an integer from `low` to `high`. */

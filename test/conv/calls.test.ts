@@ -93,6 +93,25 @@ describe("arrays", () => {
       expect(beside).toEqual(new Array(20).fill(7));
     });
 
+    test.each(dtypes)("skip with its shape, its gradient in an array given: %s", async (dtype) => {
+      const { u, k, dy, options } = draw(100, dtype);
+      using conv = await open({ length: 100, dtype });
+      const y = await conv.forward(u, k, options);
+      const gradients = await conv.backward(dy, u, k, options);
+      const skip = { data: options.skip!, shape: [3] };
+      expectSameBits(await conv.forward(u, k, { ...options, skip }), y);
+      const whole = new Float32Array(7).fill(7);
+      const dskip = whole.subarray(2, 5);
+      const found = await conv.backward(dy, u, k, { ...options, skip, out: { dskip } });
+      expect(found.dskip).toBe(dskip);
+      expectSameBits(found, { ...gradients, dskip: dskip.slice() });
+      expectSameBits(dskip.slice(), gradients.dskip!);
+      expect([...whole.subarray(0, 2), ...whole.subarray(5)]).toEqual([7, 7, 7, 7]);
+      const { pregate, postgate } = options;
+      const none = conv.backward(dy, u, k, { pregate, postgate, out: { dskip } });
+      await expect(none).rejects.toThrow(/out.dskip needs a skip/);
+    });
+
     test("views at odd offsets of larger buffers", async () => {
       const { u, k, dy, options } = draw(101);
       const view = (a: Float32Array) => {

@@ -43,7 +43,7 @@ describe("options", () => {
     [{ chanels: 2 }, "options may have channels"],
     [
       { pregate: "first" },
-      "batch, backend, device, threads, workerUrl, instructions, activation; got",
+      "batch, backend, device, workspaceBytes, threads, workerUrl, instructions, activation; got",
     ],
   ];
   test.each(refused)("%o", async (options, requirement) => {
@@ -193,6 +193,52 @@ describe("arrays", () => {
     const y = await conv.forward(x, data);
     expectSameBits(await conv.forward(x, { data, shape: [2, 4] }), y);
     expectSameBits(await conv.forward(x, { data, shape: [2, 1, 4] }), y);
+  });
+
+  test("every operand and every result may come with its shape", async () => {
+    for (const [layout, shapeOf] of [
+      ["BHL", (h: number, n: number) => [2, h, n]],
+      ["BLH", (h: number, n: number) => [2, n, h]],
+    ] as const) {
+      const wave = (count: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i));
+      const given = (h: number, n: number) => ({ data: wave(2 * h * n), shape: shapeOf(h, n) });
+      const into = (h: number, n: number) => ({
+        ...given(h, n),
+        data: new Float32Array(2 * h * n),
+      });
+      using conv = await create({ layout });
+      const [x, weight, dy] = [given(2, 5), { data: wave(8), shape: [2, 4] }, given(2, 5)];
+      const operands = { bias: { data: wave(2), shape: [2] }, state: given(2, 3) };
+      const [out, stateOut, dx] = [into(2, 5), into(2, 3), into(2, 5)];
+      const y = await conv.forward(x, weight, operands);
+      expect(await conv.forward(x, weight, { ...operands, out, stateOut })).toBe(out.data);
+      expectSameBits(out.data, y);
+      expect([...stateOut.data].every((v) => v === 0)).toBe(false);
+      const behind = { ...operands, dstateOut: given(2, 3) };
+      const gradients = await conv.backward(dy, x, weight, behind);
+      const written = await conv.backward(dy, x, weight, { ...behind, out: dx });
+      expect(written.dx).toBe(dx.data);
+      expectSameBits(written, gradients);
+      const settings = { channels: 1, kernelLength: 4, layout, ...simd };
+      using projections = await FlashHyenaProjections.create(settings);
+      const packed = given(3, 5);
+      const taps = { data: wave(12), shape: [3, 4] };
+      const results = { gated: into(1, 5), postgate: into(1, 5) };
+      const both = await projections.forward(packed, taps);
+      const same = await projections.forward(packed, taps, { out: results });
+      expect([same.gated, same.postgate]).toEqual([results.gated.data, results.postgate.data]);
+      expectSameBits(same, both);
+      const odd = { ...out, shape: shapeOf(5, 2) };
+      const refused = await refusal(() => conv.forward(x, weight, { out: odd }));
+      expect(refused).toContain(
+        `out must have shape (${layout === "BHL" ? "B, H, Lout" : "B, Lout, H"})`,
+      );
+    }
+  });
+
+  test("workspaceBytes, as in FlashFFTConv; the CPU ignores it", async () => {
+    using conv = await create({ workspaceBytes: 2 ** 20 });
+    expect(await conv.forward(new Float32Array(20), new Float32Array(8))).toHaveLength(20);
   });
 
   test("taps are those of a correlation: the last meets the newest sample", async () => {

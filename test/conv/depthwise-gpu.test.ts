@@ -314,6 +314,37 @@ describe.skipIf(!onGpu)("refusals and resources", () => {
     },
   );
 
+  test("work memory keeps to workspaceBytes", async () => {
+    const device = await openDevice();
+    using witness = await FlashFFTConv.create({ length: 100, device });
+    const [batch, channels, length, kernelLength] = [8, 16, 2048, 12];
+    const x = upload(device, new Float32Array(batch * channels * length), [
+      batch,
+      channels,
+      length,
+    ]);
+    const weight = upload(device, new Float32Array(channels * kernelLength), [
+      channels,
+      kernelLength,
+    ]);
+    const before = witness.memory().backendBytes;
+    const used: number[] = [];
+    for (const workspaceBytes of [undefined, 2 ** 20]) {
+      using conv = await FlashDepthwiseConv1d.create({
+        ...{ channels, kernelLength, activation: "silu", device },
+        ...(workspaceBytes && { workspaceBytes }),
+      });
+      await conv.backward(x, x, weight);
+      used.push(witness.memory().backendBytes - before);
+      conv.dispose();
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    // Parameters of the steps come on top.
+    expect(used[0]).toBeGreaterThan(2 ** 20);
+    expect(used[1]).toBeLessThan(2 ** 20 + 65_536);
+    device.destroy();
+  });
+
   test("more workgroups than one dimension of a dispatch has", async () => {
     const batch = 65_536 * 256 + 300;
     using conv = await FlashDepthwiseConv1d.create({

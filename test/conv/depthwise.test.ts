@@ -45,9 +45,13 @@ const anyCase: fc.Arbitrary<DepthwiseCase> = fc
     padding: anyPadding,
     bias: fc.boolean(),
     state: fc.boolean(),
+    dstateOut: fc.boolean(),
     pregate: fc.constantFrom("first" as const, "second" as const),
   })
-  .map((c) => ({ ...c, state: c.state && c.padding === "causal" }))
+  .map((c) => {
+    const streams = c.padding === "causal";
+    return { ...c, state: c.state && streams, dstateOut: c.dstateOut && streams };
+  })
   .filter(({ padding, length, kernelLength, channels, batch }) => {
     const zeros = typeof padding === "string" ? kernelLength - 1 : padding[0] + padding[1];
     return (
@@ -231,6 +235,52 @@ describe("streams", () => {
     { spread: true },
   );
 });
+
+describeBackends(
+  "gradients of the state that a call leaves behind",
+  (_, configuration) => {
+    const halves = (["float16", "bfloat16"] as const).flatMap((dtype) =>
+      layouts.flatMap((layout) => forms.map((form) => [dtype, layout, form] as const)),
+    );
+    // x shorter than the state, longer, as long; held taps and taps that advance together; a chunk that ends in the state.
+    const all: readonly (readonly [length: number, taps: number])[] = [
+      [3, 6],
+      [70, 9],
+      [40, 41],
+      [1030, 12],
+    ];
+    const shapes = all.slice(0, onGpu ? 2 : 4);
+    test.each(halves)("%s %s %s: rounded once", async (dtype, layout, form) => {
+      for (const [length, kernelLength] of shapes) {
+        const c: DepthwiseCase = {
+          ...{ ...base, form, layout, dtype, length, kernelLength, batch: 2, channels: 6 },
+          ...{ state: true, dstateOut: true },
+        };
+        const inputs = drawCase(c, 12);
+        using conv = await openCase(c, configuration.options);
+        const found = await conv.backward(inputs);
+        checkGradients(inputs, found);
+        const { exact } = inputs.expectedGradients();
+        const packed = exact.dx.length / (2 * length);
+        const history = kernelLength - 1;
+        // Only what the state holds may have been rounded twice.
+        const last = [Math.max(0, length - history), length] as const;
+        const early = [Math.min(length, history), history] as const;
+        for (const [name, range] of [
+          ["dx", last],
+          ["dstate", early],
+        ] as const) {
+          if (range[0] === range[1]) continue;
+          const from = name === "dx" ? c : { ...c, length: history };
+          const want = Float64Array.from(cut(exact[name] as never, from, packed, range));
+          const bits = cut(found[name]!, from, packed, range);
+          expectClose(bits, want, { name, rowLength: want.length, bound: 0, dtype });
+        }
+      }
+    });
+  },
+  { spread: true },
+);
 
 describeBackends(
   "beside the long convolution",

@@ -47,7 +47,7 @@ describe.skipIf(!onGpu)("tensors in GPU buffers", () => {
       const gates = {
         pregate: upload(device, given.pregate!, rows!),
         postgate: upload(device, given.postgate!, outputs!, at),
-        ...(skip && { skip: given.skip! }),
+        ...(skip && { skip: upload(device, given.skip!, [3], at) }),
       };
       const kept = await conv.prepareKernel(on.k);
       // What lies around a result stays.
@@ -63,7 +63,10 @@ describe.skipIf(!onGpu)("tensors in GPU buffers", () => {
         const others = [...whole.slice(0, first), ...whole.slice(first + size)];
         expect(others.every((v) => v === around[0])).toBe(true);
       }
-      const found = await conv.backward(on.dy, on.u, kept, gates);
+      const dskip = upload(device, new Float32Array(3), [3], at);
+      const into = { ...gates, ...(skip && { out: { dskip } }) };
+      const found = await conv.backward(on.dy, on.u, kept, into);
+      expect(found.dskip).toEqual(skip ? dskip : undefined);
       for (const name of ["du", "dk", "dpregate", "dpostgate", "dskip"] as const) {
         const values = gradients[name] as SampleArray | undefined;
         expect(values === undefined).toBe(name === "dskip" && !skip);

@@ -138,12 +138,12 @@ describe("above inputs and outputs: the spectrum of k and four transforms a thre
       });
 
       test("taps that never act are not staged", async () => {
-        using count = countAllocations(setting);
         using conv = await open({ length: 5000, kernelLength: 500_000 });
+        // From here on: programs of earlier objects may go at any time.
+        using count = countAllocations(setting);
         const k = new Float32Array(2 * 500_000).fill(1);
-        const before = count.now();
         await conv.forward(new Float32Array(2 * 5000), k);
-        expect(count.peak() - before).toBeLessThanOrEqual(bar(conv, 2, shortRows(conv)));
+        expect(count.peak()).toBeLessThanOrEqual(bar(conv, 2, shortRows(conv)));
       });
 
       test("a kept spectrum is counted until it is disposed", async () => {

@@ -47,7 +47,8 @@ describe.skipIf(!onGpu)("tensors in GPU buffers", () => {
       pregate: upload(device, options.pregate as Float32Array, shape),
       postgate: upload(device, options.postgate as Float32Array, shape, 256),
     };
-    const gates = { pregate: on.pregate, postgate: on.postgate, skip: options.skip! };
+    const skip = upload(device, options.skip!, [3], 264);
+    const gates = { pregate: on.pregate, postgate: on.postgate, skip };
     const kept = await conv.prepareKernel(on.k);
     for (const kernel of [on.k, k, kept]) {
       const y = await conv.forward(on.u, kernel, gates);
@@ -62,7 +63,13 @@ describe.skipIf(!onGpu)("tensors in GPU buffers", () => {
     expect([...whole.slice(0, 2)]).toEqual([0, 0]);
 
     const exact = inputs.gradients();
-    const gradients = await conv.backward(on.dy, on.u, kept, gates);
+    const dskip = upload(device, Float32Array.of(7, 7, 7, 7), [3], 8);
+    const into = { ...gates, out: { dskip } };
+    const gradients = await conv.backward(on.dy, on.u, kept, into);
+    expect(gradients.dskip).toEqual(dskip);
+    const beside = { ...dskip, shape: [6], offset: 0 };
+    const around = await download(device, beside, u);
+    expect([around[0], around[1], around[5]]).toEqual([0, 0, 7]);
     for (const name of ["du", "dk", "dpregate", "dpostgate", "dskip"] as const) {
       const values = await download(device, gradients[name]!, u);
       const bound = { rowLength: values.length, bound: gradientBar, name };
@@ -155,7 +162,7 @@ describe.skipIf(!onGpu)("refusals", () => {
     device.destroy();
   });
 
-  test("name what is no device, no plan, no skip and no encoder", async () => {
+  test("name what is no device, no plan, no skip of the channels and no encoder", async () => {
     const options = { length: 100, backend: "webgpu" } as const;
     const device = await openDevice();
     const not = (x: unknown) => x as GPUDevice & string & Float32Array & GPUCommandEncoder;
@@ -167,13 +174,15 @@ describe.skipIf(!onGpu)("refusals", () => {
     const planned = FlashFFTConv.create({ ...options, device, plan: not(5) });
     await expect(planned).rejects.toThrow(/plan must be one that explain\(\) prints/);
     using conv = await FlashFFTConv.create({ ...options, device });
-    const skip = not(upload(device, new Float32Array(3), [3]));
-    await expect(conv.forward(u, k, { skip })).rejects.toThrow(/skip must be a Float32Array/);
-    const shaped = not({ data: new Float32Array(3), shape: [3] });
-    await expect(conv.forward(u, k, { skip: shaped })).rejects.toThrow(InvalidArgumentError);
+    const skip = upload(device, new Float32Array(4), [4]);
+    await expect(conv.forward(u, k, { skip })).rejects.toThrow(/skip must hold 3 samples/);
     const [x, kernel] = [upload(device, u, shape), await conv.prepareKernel(k)];
-    const recorded = conv.forward(x, kernel, { encoder: not({}) });
-    await expect(recorded).rejects.toThrow(/encoder must be a GPUCommandEncoder/);
+    for (const none of [null, {}, { beginComputePass() {} }]) {
+      const recorded = conv.forward(x, kernel, { encoder: not(none) });
+      await expect(recorded).rejects.toThrow(/encoder must be a GPUCommandEncoder/);
+    }
+    const mute = { beginComputePass() {}, copyBufferToBuffer() {}, finish() {} };
+    await expect(conv.forward(x, kernel, { encoder: not(mute) })).rejects.toThrow(BackendError);
     const encoder = device.createCommandEncoder();
     encoder.finish();
     const late = conv.forward(x, kernel, { encoder });

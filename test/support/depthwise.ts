@@ -38,6 +38,8 @@ export interface DepthwiseCase {
   readonly padding: Padding;
   readonly bias: boolean;
   readonly state: boolean;
+  /** Whether the loss depends on the state that the call leaves behind; causal padding only. */
+  readonly dstateOut?: boolean;
   readonly pregate: "first" | "second";
 }
 
@@ -66,8 +68,8 @@ export async function openCase(
         const { gated, postgate } = await conv.forward(x, weight, { ...options, out: results });
         return [gated, postgate];
       },
-      backward: ({ dy, x, weight, options }) =>
-        conv.backward({ dgated: dy[0]!, dpostgate: dy[1]! }, x, weight, options),
+      backward: ({ dy, x, weight, options, behind }) =>
+        conv.backward({ dgated: dy[0]!, dpostgate: dy[1]! }, x, weight, { ...options, ...behind }),
     };
   }
   const activation = form === "silu" ? "silu" : "none";
@@ -77,7 +79,8 @@ export async function openCase(
     forward: async ({ x, weight, options }, out) => [
       await conv.forward(x, weight, { ...options, out: out?.[0] }),
     ],
-    backward: ({ dy, x, weight, options }) => conv.backward(dy[0]!, x, weight, options),
+    backward: ({ dy, x, weight, options, behind }) =>
+      conv.backward(dy[0]!, x, weight, { ...options, ...behind }),
   };
 }
 
@@ -97,8 +100,11 @@ interface DrawnCase {
   readonly weight: SampleArray;
   readonly dy: readonly SampleArray[];
   readonly options: { readonly bias?: SampleArray; readonly state?: SampleArray };
+  /** What only a backward call is given. */
+  readonly behind: { readonly dstateOut?: SampleArray };
   readonly exact: DepthwiseOracleInputs;
   readonly exactDy: readonly Float64Array[];
+  readonly exactBehind: Float64Array | undefined;
 }
 
 /** A case with what must come of it; computed once. */
@@ -128,6 +134,8 @@ function draw(c: DepthwiseCase, seed: number): DepthwiseInputs {
   const bias = c.bias ? random(packed, 2, taps) : undefined;
   const history = c.kernelLength - 1;
   const state = c.state ? random(c.batch * packed * history, 3, c.dtype) : undefined;
+  const dstateOut =
+    c.dstateOut && history > 0 ? random(c.batch * packed * history, 6, c.dtype) : undefined;
   const size = c.batch * c.channels * outputLengthOf(problem, c.length);
   const dy = Array.from({ length: c.form === "projections" ? 2 : 1 }, (_, o) =>
     random(size, 4 + o, c.dtype),
@@ -143,7 +151,9 @@ function draw(c: DepthwiseCase, seed: number): DepthwiseInputs {
   } as const;
   const options = { ...(bias && { bias }), ...(state && { state }) };
   const exactDy = dy.map((d) => decode(d, c.dtype));
-  const inputs = { problem, x, weight, dy, options, exact, exactDy };
+  const behind = dstateOut ? { dstateOut } : {};
+  const exactBehind = dstateOut && decode(dstateOut, c.dtype);
+  const inputs = { problem, x, weight, dy, options, behind, exact, exactDy, exactBehind };
   return {
     ...inputs,
     expectedOutputs: once(() => expectOutputs(inputs)),
@@ -168,10 +178,30 @@ function expectGradients(inputs: DrawnCase): Expectation<DepthwiseOracleGradient
     square(upstreamScale(inputs)),
   ]);
   const sizes = Object.entries(squares).map(([name, s]) => [name, norm(s.map(Math.sqrt))]);
-  return {
-    exact: depthwiseOracleBackward(problem, exact, exactDy),
-    sizes: Object.fromEntries(sizes),
-  };
+  const gradients = depthwiseOracleBackward(problem, exact, exactDy);
+  addBehind(inputs, gradients);
+  return { exact: gradients, sizes: Object.fromEntries(sizes) };
+}
+
+/** The state left behind is the last K − 1 samples of state and x: its gradient is added to theirs. */
+function addBehind(inputs: DrawnCase, { dx, dstate }: DepthwiseOracleGradients): void {
+  const { problem, exact, exactBehind } = inputs;
+  if (!exactBehind) return;
+  const history = problem.kernelLength - 1;
+  const { batch, length } = exact;
+  const packed = dx.length / (batch * length);
+  const at = (positions: number, b: number, c: number, n: number): number =>
+    problem.layout === "BHL" ? (b * packed + c) * positions + n : (b * positions + n) * packed + c;
+  for (let b = 0; b < batch; b++) {
+    for (let c = 0; c < packed; c++) {
+      for (let j = 0; j < history; j++) {
+        const n = length - history + j;
+        const [to, i] =
+          n >= 0 ? [dx, at(length, b, c, n)] : [dstate, at(history, b, c, n + history)];
+        to[i] = to[i]! + exactBehind[at(history, b, c, j)]!;
+      }
+    }
+  }
 }
 
 const square = (values: Float64Array): Float64Array => values.map((v) => v * v);

@@ -26,7 +26,8 @@ import { walk } from "./walk.ts";
 
 /** The functions that only backward programs have. */
 export function gradientFunctions(f: Frame): KernelFunction[] {
-  return [...upstreamFunctions(f), transposeFunction(f), sumFunction(f), foldFunction(f)];
+  const transposes = [transposeFunction(f, false), transposeFunction(f, true)];
+  return [...upstreamFunctions(f), ...transposes, sumFunction(f), foldFunction(f)];
 }
 
 /** upstream(windows of x…, taps…, biases…, windows of dy…, count, width): dy → dz, in place. */
@@ -68,26 +69,31 @@ function upstreamFunctions(f: Frame): KernelFunction[] {
   ];
 }
 
-/** transpose(window of dz, taps, dx, count, width): dx[m] = Σ_j w[K−1−j]·dz[m + j]. */
-function transposeFunction(f: Frame): KernelFunction {
+/**
+ * transpose(window of dz, taps, dx, count, width): dx[m] = Σ_j w[K−1−j]·dz[m + j]; transposeOnto takes a window r before dx
+ * and adds r[m], so that the sum of both is rounded once.
+ */
+function transposeFunction(f: Frame, onto: boolean): KernelFunction {
   const { problem, lanes } = f.spec;
   const filters = { window: f.window, branches: [0], reversed: true };
   const together = advanceTogether(f, 1);
   const g = new Graph();
   const block = (shape: Cells): Statement[] => {
     const cells = cellsOf(shape);
-    const dx = filterNodes(f, g, filters, cells).get(0)!;
-    const stores = cells.map((cell, i) =>
-      storeCell(f, "dx", f.input, problem.dtype, cell, dx[i]!, shape.stored),
-    );
+    const sums = filterNodes(f, g, filters, cells).get(0)!;
+    const stores = cells.map((cell, i) => {
+      const dx = onto ? g.add(sums[i]!, sampleNode(f, g, "r", f.window, cell, 0)) : sums[i]!;
+      return storeCell(f, "dx", f.input, problem.dtype, cell, dx, shape.stored);
+    });
     return [{ op: "block", stores, ordered: together }];
   };
-  const pointers = [...filterPointers(f, filters), rows(f, "dx", f.input, problem.dtype)];
+  const rest = onto ? [rows(f, "r", f.window, "float32")] : [];
+  const pointers = [...filterPointers(f, filters), ...rest, rows(f, "dx", f.input, problem.dtype)];
   const shape = filterShape(f, 1);
   const body = walk({ layout: problem.layout, lanes, ...shape, pointers, overrun: false, block });
   return {
-    name: "transpose",
-    parameters: [...filterParameters(filters), "dx", "count", "width"],
+    name: onto ? "transposeOnto" : "transpose",
+    parameters: [...filterParameters(filters), ...(onto ? ["r"] : []), "dx", "count", "width"],
     exported: true,
     body: together ? body : holdTaps(f, g, filters, body),
   };

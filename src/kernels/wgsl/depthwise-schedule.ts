@@ -118,8 +118,13 @@ class Call {
     const { length, stateOut } = this.#places.call;
     const { outputLength, together } = this.#places;
     const end = Math.max(length, outputLength);
+    const alone = this.#packs && !together;
+    const carried = stateOut === "same" ? this.#places.problem.kernelLength - 1 : 0;
     const work = (piece: Piece): number =>
-      this.#packs && !together ? bytesOf(piece, piece.from, Math.min(piece.to, outputLength)) : 0;
+      Math.max(
+        alone ? bytesOf(piece, piece.from, Math.min(piece.to, outputLength)) : 0,
+        (alone || !this.#packs ? 1 : 3) * bytesOf(piece, 0, carried),
+      );
     for (const piece of this.#places.pieces(0, end, work)) {
       const span: Span = [piece.from, Math.min(piece.to, outputLength)];
       if (span[0] < span[1]) this.#outputs(piece, span);

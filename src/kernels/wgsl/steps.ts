@@ -455,16 +455,21 @@ export class Build {
     this.step(kernel, units * kernel.tilesPerUnit, parameters, this.#withTables(kernel, ranges));
   }
 
+  /** The skip weights of all channels. */
+  get #skip(): { range: BufferRange; first: number } {
+    const { channels, offsets } = this.call;
+    return this.bound("skip", offsets.skip ?? 0, channels * 4, 4);
+  }
+
   #withTables(
     kernel: Kernel,
     ranges: Readonly<Record<string, BufferRange>>,
   ): Readonly<Record<string, BufferRange>> {
     const all: Record<string, BufferRange> = { ...ranges };
-    const { channels } = this.call;
     for (const { name } of kernel.bindings) {
       if (name === "twiddles" || name === "pattern")
         all[name] = { buffer: name, offset: 0, size: 0 };
-      if (name === "skip") all[name] = { buffer: "skip", offset: 0, size: channels * 4 };
+      if (name === "skip") all[name] = this.#skip.range;
       if (name === "spectrum") all[name] ??= this.spectrum();
     }
     return all;
@@ -537,7 +542,7 @@ export class Build {
     const own: Record<string, number> = {
       channels,
       channel: slice.channelFrom - group.from,
-      skip: slice.channelFrom,
+      skip: this.#skip.first + slice.channelFrom,
     };
     for (const { name } of kernel.bindings) {
       if (!tensorNames.has(name)) continue;

@@ -1,0 +1,36 @@
+/** Checks of options objects, whatever they are options of. */
+import { InvalidArgumentError, show } from "../errors.ts";
+
+/** Refuse options that are no object, or one of another kind (an array, a Map, a Date, a buffer): what they say would be lost. */
+export function checkOptions(
+  options: unknown,
+  call: string,
+  name = "options",
+  remedy = `Leave ${name} out where there is nothing to say.`,
+): void {
+  if (Object.prototype.toString.call(options) === "[object Object]") return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: `${name} must be an object`,
+    value: show(options),
+    remedy,
+  });
+}
+
+/** Refuse options that nobody reads: a misspelt gate would be left out without a word. */
+export function known(
+  options: object,
+  names: readonly string[],
+  call: string,
+  name = "options",
+): void {
+  for (const key in options) {
+    if (names.includes(key)) continue;
+    throw new InvalidArgumentError({
+      call,
+      requirement: `${name} may have ${names.join(", ")}`,
+      value: show(key),
+      remedy: "Correct its name, or leave it out.",
+    });
+  }
+}
