@@ -4,7 +4,8 @@
  * kernels repeat stages, so that device memory does not count: times are differences between many rounds and few. Every
  * kernel is checked against float64 first; what an adapter cannot run is reported with the reason.
  */
-import { adapterName, findGpu } from "../src/backend/webgpu.ts";
+import { findGpu } from "../src/backend/find-gpu.ts";
+import { adapterName } from "../src/backend/webgpu.ts";
 import { twiddleValues } from "../src/kernels/wgsl/twiddles.ts";
 import { relativeError } from "../src/math/oracle.ts";
 import { exactAnswer, factorValues, inputValues, matrixValues } from "./forms-data.ts";

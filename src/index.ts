@@ -58,14 +58,7 @@ export type { Tuned, TuneOptions } from "./conv/tune.ts";
 export { tune } from "./conv/tune.ts";
 export type { TimedPlan, TunedPlan, TuneProblem } from "./conv/tune-plans.ts";
 export type { Dtype, NewArray, SampleArray, StoredArray } from "./dtype.ts";
-export type { ErrorParts } from "./errors.ts";
-export {
-  BackendError,
-  FileError,
-  FlashFFTConvError,
-  InvalidArgumentError,
-  UnsupportedError,
-} from "./errors.ts";
+export * from "./errors.ts";
 export type {
   DepthwiseProblem,
   DepthwiseProblemOptions,

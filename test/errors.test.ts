@@ -1,7 +1,8 @@
 /** Values in messages: what was given, short enough to read. */
 import { describe, expect, test } from "vitest";
-import { FileError, show } from "../src/errors.ts";
+import { FileError } from "../src/errors.ts";
 import { createProblem } from "../src/plan/problem.ts";
+import { show } from "../src/show.ts";
 
 describe("a value in a message", () => {
   const cycle: { n: number; self?: unknown } = { n: 1 };

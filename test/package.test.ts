@@ -1,8 +1,10 @@
 /** The package as npm would publish it: what is in it, and that what it promises is there. Needs `npm run build`. */
 import { execFileSync, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { join, posix } from "node:path";
 import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -99,7 +101,8 @@ describe("the package", () => {
     }
   });
 
-  test.each(Object.keys(manifest.exports))("resolves and loads %s", (entry) => {
+  const entries = Object.keys(manifest.exports).filter((entry) => entry !== "./worker");
+  test.each(entries)("resolves and loads %s", (entry) => {
     const name = entry === "." ? "flashfftconv" : `flashfftconv/${entry.slice(2)}`;
     const options = entry.endsWith(".json") ? ', { with: { type: "json" } }' : "";
     const script = `console.log(Object.keys(await import(${JSON.stringify(name)}${options})).length)`;
@@ -122,6 +125,18 @@ describe("the package", () => {
       ...["FlashFFTConvStream", "FlashHyenaProjections", "InvalidArgumentError", "PreparedKernel"],
       ...["UnsupportedError", "convolve", "sparsifyKernel", "tune"],
     ]);
+  });
+
+  test("has a program for worker threads in one file", async () => {
+    const worker = new Worker(new URL(import.meta.resolve("flashfftconv/worker")));
+    const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true });
+    const control = new SharedArrayBuffer(1024);
+    worker.postMessage({ type: "start", index: 1, control, job: control, memory });
+    const [answer] = await once(worker, "message");
+    expect(answer).toEqual({ type: "ready" });
+    await worker.terminate();
+    const text = readFileSync(join(root, "dist/worker.js"), "utf8");
+    expect(text).not.toMatch(/\bimport\b|\bfrom"/);
   });
 
   test("has a command that starts, and says which version it is", () => {

@@ -4,9 +4,10 @@
  */
 
 import { BackendError } from "../errors.ts";
-import { printJavaScript } from "../kernels/js/print.ts";
 import type { ConstantTable, ProgramSource } from "../kernels/source.ts";
 import { printWasm } from "../kernels/wasm/print.ts";
+import type { KernelFactory } from "./compile.ts";
+import { compileJavaScript, compileWasm } from "./compile.ts";
 import { execute, soloItems, soloTickets } from "./executor.ts";
 import type { Instructions } from "./features.ts";
 import { features } from "./features.ts";
@@ -24,7 +25,7 @@ export interface Program {
   readonly table: Block | undefined;
   kernels: Kernels;
   /** Kernels in plain JavaScript are made for one buffer, and again when the memory has moved. */
-  readonly factory: ((buffer: ArrayBufferLike) => Kernels) | undefined;
+  readonly factory: KernelFactory | undefined;
   buffer: ArrayBufferLike;
   uses: number;
 }
@@ -52,6 +53,9 @@ export interface CpuUser {
 
 /** Programs kept after their last user is gone, for the next one. */
 const idlePrograms = 16;
+/** Reasons why workers did not start that the console has been told: backends come and go. */
+const warnedOf = new Set<string>();
+
 /** A backend and its threads end so long after their last user, in milliseconds: loops that create and dispose find them. */
 const grace = 1_000;
 
@@ -185,7 +189,7 @@ export class CpuBackend {
       return found;
     }
     const id = this.#nextProgram++;
-    const { kernels, factory } = await this.#compile(source, id);
+    const { kernels, factory } = await this.#compile(source, id, call);
     const table = source.table && this.#table(source.table, call);
     const program: Program = {
       id,
@@ -203,12 +207,11 @@ export class CpuBackend {
   async #compile(
     { build }: ProgramSource,
     id: number,
+    call: string,
   ): Promise<Pick<Program, "kernels" | "factory">> {
     const source = build(this.lanes);
     if (this.lanes === 1) {
-      const factory = new Function("memory", printJavaScript(source)) as (
-        memory: ArrayBufferLike,
-      ) => Kernels;
+      const factory = await compileJavaScript(source, call);
       return { kernels: factory(this.arena.memory.buffer), factory };
     }
     const relaxed = this.settings.instructions === "relaxed-simd";
@@ -216,7 +219,7 @@ export class CpuBackend {
       relaxed,
       sharedPages: this.settings.shared ? maxPages : undefined,
     });
-    const module = await WebAssembly.compile(binary as Uint8Array<ArrayBuffer>);
+    const module = await compileWasm(binary, call);
     const instance = await WebAssembly.instantiate(module, {
       env: { memory: this.arena.memory as WebAssembly.Memory },
     });
@@ -341,6 +344,8 @@ export class CpuBackend {
   #refuse({ parts }: BackendError): void {
     this.#pool = undefined;
     this.#refusal = parts.value;
+    if (warnedOf.has(parts.value)) return;
+    warnedOf.add(parts.value);
     console.warn(
       `flashfftconv: worker threads do not start (${parts.value}); calls run on one thread. docs/browser.md tells what threads need.`,
     );

@@ -4,7 +4,8 @@
  * where those will do. Positions count from the line's first sample, outputs from its first output.
  */
 import type { Job } from "./job.ts";
-import type { Context, Kernels, Recipe } from "./recipe.ts";
+import { jobKinds } from "./job.ts";
+import type { Context, Kernels, MakeRecipe, Recipe } from "./recipe.ts";
 
 type Kernel = Kernels[string] & {};
 
@@ -105,7 +106,7 @@ function widthOf(job: Job, tile: number): number {
 }
 
 /** Forward: outputs of a chunk. */
-export function depthwiseForward(e: Kernels): Recipe {
+function depthwiseForward(e: Kernels): Recipe {
   const filler = new Filler(e.zero!, e.fill!);
   const filter = e.filter!;
   const direct = e.direct ?? filter;
@@ -168,7 +169,7 @@ export function depthwiseForward(e: Kernels): Recipe {
  * for outputs from − (K−1) … to − 1 and x for all samples that those and their gradients see. It stores dx at the
  * positions from − left … to − left − 1 that exist, and sums dw over its outputs.
  */
-export function depthwiseBackward(e: Kernels): Recipe {
+function depthwiseBackward(e: Kernels): Recipe {
   const xFiller = new Filler(e.zero!, e.fill!);
   const dyFiller = new Filler(e.zero!, e.fillUpstream!);
   const { zero, fill, upstream, transpose, transposeOnto, sum, fold } = e as Record<string, Kernel>;
@@ -272,3 +273,8 @@ export function depthwiseBackward(e: Kernels): Recipe {
   };
   return { row: [], after: [], unit };
 }
+
+export const depthwiseRecipes: Readonly<Record<number, MakeRecipe>> = {
+  [jobKinds.depthwiseForward]: depthwiseForward,
+  [jobKinds.depthwiseBackward]: depthwiseBackward,
+};

@@ -6,12 +6,10 @@
 import { batchPlaces } from "../kernels/middle.ts";
 import { rowName, suffix } from "../kernels/suffix.ts";
 import { blockBackwardRecipe, blockForwardRecipe, blockTapsRecipe } from "./blocks.ts";
-import { depthwiseBackward, depthwiseForward } from "./depthwise.ts";
 import type { Job } from "./job.ts";
 import { jobKinds } from "./job.ts";
 import type { Clear, Context, Kernels, MakeRecipe, Recipe, Step } from "./recipe.ts";
 import { tapTails } from "./recipe.ts";
-import { streamRecipe } from "./stream.ts";
 
 /** Items [0, count) that may run at the same time. */
 interface Phase {
@@ -292,18 +290,20 @@ function tapSteps(e: Kernels, flags: Job): Step[] {
   });
 }
 
-const makers: Readonly<Record<number, MakeRecipe>> = {
+const makers: Record<number, MakeRecipe> = {
   [jobKinds.spectra]: spectraRecipe,
   [jobKinds.compactSpectra]: compactSpectraRecipe,
   [jobKinds.forward]: forwardRecipe,
   [jobKinds.backward]: backwardRecipe,
-  [jobKinds.depthwiseForward]: depthwiseForward,
-  [jobKinds.depthwiseBackward]: depthwiseBackward,
   [jobKinds.blockForward]: blockForwardRecipe,
   [jobKinds.blockBackward]: blockBackwardRecipe,
   [jobKinds.blockTaps]: blockTapsRecipe,
-  [jobKinds.stream]: streamRecipe,
 };
+
+/** Add the recipes of other kinds of jobs: programs that run none of them need not load their code. */
+export function addRecipes(more: Readonly<Record<number, MakeRecipe>>): void {
+  Object.assign(makers, more);
+}
 
 /** Recipes made so far, by kernels and by what a job fuses. */
 const recipes = new WeakMap<Kernels, Map<number, Recipe>>();

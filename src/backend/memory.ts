@@ -2,7 +2,8 @@
  * The backend's memory: one linear memory for all convolutions of a runtime, and a first-fit allocator over it. Freed
  * ranges are merged and used again, so the memory grows to the largest need and stays there.
  */
-import { BackendError, show, UnsupportedError } from "../errors.ts";
+import { BackendError, UnsupportedError } from "../errors.ts";
+import { show } from "../show.ts";
 
 /** Linear memory: a WebAssembly.Memory, or an array buffer for kernels in plain JavaScript. */
 export interface LinearMemory {

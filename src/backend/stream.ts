@@ -1,8 +1,9 @@
 /** The recipe of one level of a stream: a unit is a row, and a job some of the work on its newest block. */
 import type { Job } from "./job.ts";
-import type { Context, Kernels, Recipe } from "./recipe.ts";
+import { jobKinds } from "./job.ts";
+import type { Context, Kernels, MakeRecipe, Recipe } from "./recipe.ts";
 
-export function streamRecipe(e: Kernels): Recipe {
+function streamRecipe(e: Kernels): Recipe {
   const [head, tail] = [e.head_u!, e.tail_y!];
   const [analyse, back] = [e.body_spectrum!, e.body_back!];
   const [product, accumulate] = [e.body_product!, e.body_accumulate!];
@@ -31,3 +32,7 @@ export function streamRecipe(e: Kernels): Recipe {
   };
   return { row: [], after: [], unit };
 }
+
+export const streamRecipes: Readonly<Record<number, MakeRecipe>> = {
+  [jobKinds.stream]: streamRecipe,
+};

@@ -6,6 +6,7 @@ import { BackendError, UnsupportedError } from "../errors.ts";
 import type { Kernel, OwnParameters } from "../kernels/wgsl/kernels.ts";
 import { parameterNames } from "../kernels/wgsl/kernels.ts";
 import type { BufferName, GpuLimits, Schedule, Step } from "../kernels/wgsl/steps.ts";
+import { findGpu } from "./find-gpu.ts";
 import { findTraits } from "./webgpu-traits.ts";
 
 type Traits = Awaited<ReturnType<typeof findTraits>>;
@@ -69,48 +70,6 @@ const wantedLimits = [
  * `device` for kernels of their own, and `info` tells of them. Half precision is stored with pack2x16float, which all devices have.
  */
 const wantedFeatures = ["shader-f16", "subgroups", "timestamp-query"] as const;
-
-/** WebGPU of this runtime: the browser's, or Dawn's in Node where the package `webgpu` is installed. */
-export async function findGpu(call: string): Promise<GPU> {
-  const own = (globalThis.navigator as { gpu?: GPU } | undefined)?.gpu;
-  if (own) return own;
-  const name = "webgpu";
-  let dawn: { create(flags: string[]): GPU };
-  try {
-    dawn = (await import(name)) as typeof dawn;
-  } catch (cause) {
-    const missing = (cause as { code?: string }).code === "ERR_MODULE_NOT_FOUND";
-    throw new UnsupportedError(
-      {
-        call,
-        requirement: "backend 'webgpu' needs a runtime with WebGPU",
-        value: missing
-          ? "one without navigator.gpu and without the package webgpu"
-          : `the package webgpu, which does not load: ${(cause as Error)?.message ?? cause}`,
-        remedy: missing
-          ? "Install it beside flashfftconv (npm install webgpu), or use backend: 'cpu'."
-          : "Install a build of it for this system, or use backend: 'cpu'.",
-      },
-      cause,
-    );
-  }
-  dawnInstance ??= dawn.create([`enable-dawn-features=${dawnToggles.join(",")}`]);
-  return dawnInstance;
-}
-
-/** One Dawn instance for the process: instances hold threads of their own. */
-let dawnInstance: GPU | undefined;
-
-/**
- * What Dawn may do for us in Node: half precision on NVIDIA and subgroup matrices, which a program may want for kernels of its own, are
- * behind the first two; the others leave out clearing of workgroup memory and clamping of indices, which our kernels do not need.
- */
-const dawnToggles = [
-  "allow_unsafe_apis",
-  "vulkan_enable_f16_on_nvidia",
-  "disable_workgroup_init",
-  "disable_robustness",
-] as const;
 
 /** A GPU opened for convolutions, shared by all objects that use it. */
 export class WebGpuBackend {

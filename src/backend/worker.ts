@@ -1,10 +1,12 @@
 /** The program of one worker thread: waits for jobs on the control block, leaves it only to read messages. */
 import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
 import { commands, generationSlot, sharedTickets, slot, wake } from "./control.ts";
-import { execute } from "./executor.ts";
+import { depthwiseRecipes } from "./depthwise.ts";
+import { addRecipes, execute } from "./executor.ts";
 import type { Job } from "./job.ts";
 import { emptyJob, jobFields } from "./job.ts";
 import type { Kernels } from "./recipe.ts";
+import { streamRecipes } from "./stream.ts";
 
 /** Looks at the generation this often before sleeping on it: about 0.1 ms, so that calls in a loop find it awake. */
 const spins = 5_000;
@@ -24,6 +26,7 @@ function openPort(): Port {
   return threads?.parentPort ?? (globalThis as unknown as Port);
 }
 
+addRecipes({ ...depthwiseRecipes, ...streamRecipes });
 const port = openPort();
 const programs = new Map<number, Kernels>();
 const job: Job = emptyJob();

@@ -15,7 +15,8 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { FileError, printable, show } from "../errors.ts";
+import { FileError } from "../errors.ts";
+import { printable, show } from "../show.ts";
 import type { Temporaries, Temporary } from "./temporaries.ts";
 
 /** A regular file open for reading at any position. */

@@ -1,9 +1,10 @@
 /** What one `flashfftconv conv` is to do: its files opened and everything checked that can be without their samples. */
 import { extname } from "node:path";
 import type { Dtype } from "../dtype.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
 import type { Mode, Problem } from "../plan/problem.ts";
 import { maxLength } from "../plan/problem.ts";
+import { show } from "../show.ts";
 import { InputFile } from "./files.ts";
 import { type Context, sharedChoices, type Values } from "./options.ts";
 import { openPipe, pipeName } from "./pipes.ts";

@@ -4,14 +4,12 @@
  */
 import {
   BackendError,
-  escaped,
   FileError,
   FlashFFTConvError,
   InvalidArgumentError,
-  printable,
-  show,
   UnsupportedError,
 } from "../errors.ts";
+import { escaped, printable, show } from "../show.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { convCommand } from "./commands/conv.ts";
 import { infoCommand } from "./commands/info.ts";

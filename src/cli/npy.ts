@@ -5,7 +5,7 @@
  * Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
  */
 import type { Dtype } from "../dtype.ts";
-import { printable, show } from "../errors.ts";
+import { printable, show } from "../show.ts";
 import type { InputFile } from "./files.ts";
 
 /** How samples stand in a file: a storage type, float64, or 16-bit words whose meaning the user names. */

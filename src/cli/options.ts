@@ -4,8 +4,9 @@
  */
 import { parseArgs } from "node:util";
 import { type Dtype, dtypes } from "../dtype.ts";
-import { InvalidArgumentError, printable, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
 import { type Mode, maxLength, modes } from "../plan/problem.ts";
+import { printable, show } from "../show.ts";
 import type { OutputContext } from "./files.ts";
 import type { Progress, TextOutput } from "./report.ts";
 

@@ -1,5 +1,5 @@
 /** What the command line prints: tables, units, JSON, and progress. */
-import { escaped } from "../errors.ts";
+import { escaped } from "../show.ts";
 
 /** Where text goes: a process's stream, or a collector in tests. */
 export interface TextOutput {

@@ -3,8 +3,9 @@
  * resamplers, as the package below brings it to WebAssembly: its best converter reproduces tones to 1e-7 of their size up to
  * 0.9 of the band. Users install it themselves: it is 2 MB, and few need it.
  */
-import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
 import type { Mode } from "../plan/problem.ts";
+import { show } from "../show.ts";
 import type { SignalFile } from "./signal.ts";
 
 const packageName = "@alexanderolsen/libsamplerate-js";

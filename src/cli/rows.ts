@@ -1,5 +1,6 @@
 /** How the rows of an input meet the rows of a kernel, and in what slices they are worked through. */
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
+import { show } from "../show.ts";
 import { rowsOf, type SignalFile } from "./signal.ts";
 
 /** Input and kernel rows as one convolution of (batch, channels, length) with (channels, kernelLength). */

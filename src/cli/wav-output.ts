@@ -1,5 +1,6 @@
 /** Writing .wav files: how loud the samples are, whether integers can hold them, and their bytes. */
-import { FileError, InvalidArgumentError, show } from "../errors.ts";
+import { FileError, InvalidArgumentError } from "../errors.ts";
+import { show } from "../show.ts";
 import {
   blockBytes,
   extensibleTail,

@@ -4,7 +4,7 @@
  * Format: "Multimedia Programming Interface and Data Specifications 1.0" (1991) and Microsoft's "Multiple Channel Audio
  * Data and WAVE Files" (2007).
  */
-import { show } from "../errors.ts";
+import { show } from "../show.ts";
 import type { InputFile } from "./files.ts";
 
 /** Bits of one integer sample, or float32. */

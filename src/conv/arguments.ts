@@ -1,8 +1,9 @@
 /** Checks of what users pass: shapes, dtypes, buffers. Every refusal names the call, the rule, the value and the remedy. */
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
-import { BackendError, InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import { BackendError, InvalidArgumentError, UnsupportedError } from "../errors.ts";
 import type { GpuBuffer, GpuDevice } from "../gpu.ts";
+import { show } from "../show.ts";
 
 export { checkFlags, checkOptions, known } from "../plan/checks.ts";
 
@@ -435,4 +436,16 @@ export function apart(out: Named, others: readonly Named[], call: string): void 
 export function handed(samples: Samples, shape: readonly number[]): SampleArray | GpuTensor {
   if (!(samples instanceof GpuSamples)) return samples;
   return { data: samples.buffer, shape, offset: samples.byteOffset };
+}
+
+/** Refuse what is no device: its first use would fail far from here. */
+export function checkDevice(device: unknown, call: string): void {
+  const { createBuffer, queue, features } = (device ?? {}) as Partial<GPUDevice>;
+  if (typeof createBuffer === "function" && queue && features) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: "device must be a GPUDevice",
+    value: show(device),
+    remedy: "Pass what adapter.requestDevice() resolves to, or leave device out.",
+  });
 }

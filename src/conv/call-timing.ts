@@ -3,7 +3,8 @@ import { type Dtype, encode, type SampleArray } from "../dtype.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { GpuTensor } from "./arguments.ts";
 import type { FlashFFTConv } from "./conv.ts";
-import { GpuTiming } from "./gpu-timing.ts";
+import type { GpuTiming } from "./gpu-timing.ts";
+import { loadGpu } from "./load-gpu.ts";
 import { normalSamples, normalSource } from "./random.ts";
 
 /** Rows of the calls, and whether they have both gates. */
@@ -72,8 +73,10 @@ export class CallTiming {
    */
   async open(conv: FlashFFTConv<Dtype>): Promise<void> {
     const { device } = conv;
-    if (device) await this.#openGpu(new GpuTiming(device, "tune"));
-    else this.#onCpu ??= this.#lent(conv);
+    if (device) {
+      const { GpuTiming } = await loadGpu(device, "tune");
+      await this.#openGpu(new GpuTiming(device, "tune"));
+    } else this.#onCpu ??= this.#lent(conv);
   }
 
   /** Milliseconds of a call, in about so many: the compiling that a first call waits for is not counted. */

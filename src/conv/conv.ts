@@ -4,11 +4,12 @@
  */
 import type { Instructions } from "../backend/features.ts";
 import type { Dtype, SampleArray, StoredArray } from "../dtype.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import { product } from "../plan/plan.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer } from "../plan/problem.ts";
+import { show } from "../show.ts";
 import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
 import {
   apart,

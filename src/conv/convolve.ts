@@ -1,9 +1,10 @@
 /** Convolving once, in one line. */
 import type { Dtype, NewArray, SampleArray, StoredArray } from "../dtype.ts";
 import { encode } from "../dtype.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
 import { integer } from "../plan/problem.ts";
+import { show } from "../show.ts";
 import type { Expected, GpuTensor, Tensor } from "./arguments.ts";
 import { checkOptions, holds, samplesOf } from "./arguments.ts";
 import { FlashFFTConv } from "./conv.ts";

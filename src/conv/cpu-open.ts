@@ -3,8 +3,9 @@ import type { CpuBackend } from "../backend/cpu.ts";
 import { mostThreads, openCpu } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
 import { features } from "../backend/features.ts";
-import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
 import { integer, oneOf } from "../plan/problem.ts";
+import { show } from "../show.ts";
 
 /** Options of objects on the CPU. */
 export interface CpuOptions {

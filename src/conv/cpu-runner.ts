@@ -9,7 +9,8 @@ import { runBlocks, runBlocksBackward } from "./blocks.ts";
 import type { OpenedCpu } from "./cpu-open.ts";
 import { lendingBackend } from "./cpu-open.ts";
 import { sumSkip } from "./dskip.ts";
-import { createEngine } from "./engine.ts";
+import type { Transforms } from "./engine.ts";
+import { createEngine, transformsOf } from "./engine.ts";
 import type { Choice, Explanation } from "./explain.ts";
 import { withNotes } from "./explain.ts";
 import type { MemoryUse, WarmUp } from "./options.ts";
@@ -28,11 +29,18 @@ export class CpuRunner implements Runner {
   readonly device = undefined;
   #seat: Seat;
   readonly #choice: Choice;
+  readonly #transforms: Transforms;
   readonly #notes: readonly string[];
 
-  private constructor(seat: Seat, choice: Choice, notes: readonly string[]) {
+  private constructor(
+    seat: Seat,
+    choice: Choice,
+    transforms: Transforms,
+    notes: readonly string[],
+  ) {
     this.#seat = seat;
     this.#choice = choice;
+    this.#transforms = transforms;
     this.#notes = notes;
   }
 
@@ -42,10 +50,9 @@ export class CpuRunner implements Runner {
     choice: Choice,
     call: string,
   ): Promise<CpuRunner> {
-    const { candidate, device, explanation } = choice;
-    const engine = createEngine(explanation.problem, candidate, backend, threads, device);
-    const seat = new Seat(engine);
-    const runner = new CpuRunner(seat, choice, notes);
+    const transforms = await transformsOf(choice.candidate);
+    const seat = new Seat(createEngine(choice, transforms, backend, threads));
+    const runner = new CpuRunner(seat, choice, transforms, notes);
     try {
       await backend.exclusive(() => seat.forward("float32", call));
     } catch (error) {
@@ -103,9 +110,7 @@ export class CpuRunner implements Runner {
     const old = this.#seat;
     const backend = lendingBackend(old.backend, call);
     if (backend === old.backend) return old;
-    const { candidate, device, explanation } = this.#choice;
-    const engine = createEngine(explanation.problem, candidate, backend, old.threads, device);
-    const seat = new Seat(engine);
+    const seat = new Seat(createEngine(this.#choice, this.#transforms, backend, old.threads));
     try {
       seat.takeKernels(old, call);
     } catch (error) {

@@ -1,12 +1,13 @@
 /** What the short convolutions have in common: the choice of a backend, the checks of what they are given, the calls. */
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode } from "../dtype.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
 import type { GpuCommandEncoder } from "../gpu.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { outputLengthOf, streams, widths } from "../plan/depthwise.ts";
 import { product } from "../plan/plan.ts";
 import { integer } from "../plan/problem.ts";
+import { show } from "../show.ts";
 import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
 import {
   apart,
@@ -26,7 +27,6 @@ import {
   zeros,
 } from "./arguments.ts";
 import { DepthwiseCpuRunner } from "./depthwise-cpu.ts";
-import { DepthwiseGpuRunner } from "./depthwise-gpu.ts";
 import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
@@ -35,6 +35,7 @@ import type {
   DepthwiseWarmUp,
 } from "./depthwise-options.ts";
 import type { DepthwiseRequest, DepthwiseRunner } from "./depthwise-runner.ts";
+import { loadGpu } from "./load-gpu.ts";
 import { checkEncoder, wantsGpu, workspaceOf } from "./runtime.ts";
 
 /** A class as its messages name it, and the option that no other class has. */
@@ -105,7 +106,7 @@ export class DepthwiseCore {
     integer(call, "batch", batch, 1, 2 ** 31);
     const workspaceBytes = workspaceOf(options, call);
     const runner = wantsGpu(options, call)
-      ? await DepthwiseGpuRunner.open(problem, { device, workspaceBytes }, order, call)
+      ? await openGpu(problem, { device, workspaceBytes }, order, call)
       : await DepthwiseCpuRunner.open(problem, options, order, call);
     return new DepthwiseCore(problem, names, batch, runner);
   }
@@ -422,6 +423,20 @@ export class DepthwiseCore {
     this.#disposed = true;
     this.runner.leave();
   }
+}
+
+/** A runner on a GPU, whose code is loaded now. */
+async function openGpu(
+  problem: DepthwiseProblem,
+  options: {
+    readonly device: DepthwiseOptions["device"] | undefined;
+    readonly workspaceBytes: number;
+  },
+  order: readonly number[],
+  call: string,
+): Promise<DepthwiseRunner> {
+  const { DepthwiseGpuRunner } = await loadGpu(options.device, call);
+  return DepthwiseGpuRunner.open(problem, options, order, call);
 }
 
 /** Whether nothing must be waited for: calls on arrays take their turns in the order in which they were made. */

@@ -1,5 +1,7 @@
 /** Calls of short convolutions on the CPU: a seat on a backend, its programs, and the arrays that it lends. */
 import type { CpuBackend, CpuUser, Program } from "../backend/cpu.ts";
+import { depthwiseRecipes } from "../backend/depthwise.ts";
+import { addRecipes } from "../backend/executor.ts";
 import type { Instructions } from "../backend/features.ts";
 import type { Job } from "../backend/job.ts";
 import type { Block } from "../backend/memory.ts";
@@ -98,6 +100,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
     order: readonly number[],
     call: string,
   ): Promise<DepthwiseCpuRunner> {
+    addRecipes(depthwiseRecipes);
     const { backend, threads } = openCpuFor(options, call);
     const seat = takeSeat(problem, order, backend, threads);
     const runner = new DepthwiseCpuRunner(problem, order, seat);

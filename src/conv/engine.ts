@@ -3,8 +3,6 @@ import type { CpuBackend } from "../backend/cpu.ts";
 import type { Job } from "../backend/job.ts";
 import { emptyJob, jobKinds } from "../backend/job.ts";
 import type { Dtype } from "../dtype.ts";
-import { cyclicBytes, cyclicSource } from "../kernels/cyclic.ts";
-import { directBytes, directSource } from "../kernels/direct.ts";
 import { programSource } from "../kernels/program.ts";
 import type { ProgramSource } from "../kernels/source.ts";
 import { bodyCount, tileCount } from "../kernels/transform.ts";
@@ -16,6 +14,7 @@ import { transformBytes } from "../plan/plan.ts";
 import type { Candidate } from "../plan/planner.ts";
 import { canShareRow } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
+import type { Choice } from "./explain.ts";
 
 /** Transforms of fewer points than this are not worth sharing a row for. */
 const shareablePoints = 65_536;
@@ -68,7 +67,7 @@ const denseKinds = [
 ];
 
 /** What a part's transform is to jobs: how large, in how many units, and made by which programs. */
-interface PartTransform {
+export interface PartTransform {
   readonly transformBytes: number;
   readonly spectrumBytes: number;
   readonly spectraKind: number;
@@ -103,55 +102,31 @@ function separately(
   });
 }
 
-/** All factors of a cyclic convolution in one program: to jobs, a single part. */
-function together(
-  problem: Problem,
-  { geometry: parts, plan: plans, cost }: Candidate,
-): PartTransform {
-  const { bytes, spectrumBytes } = cyclicBytes({ parts, plans });
-  return {
-    ...{ transformBytes: bytes, spectrumBytes, spectraKind: jobKinds.compactSpectra },
-    ...{ tiles: 1, bodies: 1, shareable: false, inPlace: true },
-    rowSeconds: cost.seconds,
-    source: (kind, kernelDtype) => cyclicSource({ kind, problem, parts, plans, kernelDtype }),
-  };
-}
-
-/** Blocks in the time domain: to jobs, a transform that leaves samples as they are, whose spectra are the taps. */
-function inTime({ dtype }: Problem, { geometry, cost, blocks }: Candidate): PartTransform {
-  const part = geometry[0]!;
-  const { work, taps } = directBytes(part);
-  return {
-    ...{ transformBytes: work, spectrumBytes: taps, spectraKind: jobKinds.spectra },
-    ...{ tiles: 1, bodies: 1, shareable: false, inPlace: false },
-    rowSeconds: cost.seconds / blocks,
-    source: (kind, kernelDtype) => directSource({ kind, part, dtype, kernelDtype }),
-  };
-}
-
 /** How a candidate's parts run. */
-function transformsOf(
+export type Transforms = (
   problem: Problem,
   candidate: Candidate,
   backend: CpuBackend,
   threads: number,
   device: DeviceSpec,
-): PartTransform[] {
-  if (candidate.plan.length === 0) return [inTime(problem, candidate)];
-  if (candidate.geometry[0]!.ring) return [together(problem, candidate)];
-  return separately(problem, candidate, backend, threads, device);
+) => PartTransform[];
+
+/** That of a candidate. What only some plans need is loaded with the first of them: a tenth of the code that runs on a CPU. */
+export async function transformsOf({ plan, geometry }: Candidate): Promise<Transforms> {
+  if (plan.length === 0) return (await import("./engine-other.ts")).inTime;
+  if (geometry[0]!.ring) return (await import("./engine-other.ts")).together;
+  return separately;
 }
 
 /** Put together what calls need. */
 export function createEngine(
-  problem: Problem,
-  candidate: Candidate,
+  { explanation: { problem }, candidate, device }: Choice,
+  make: Transforms,
   backend: CpuBackend,
   threads: number,
-  device: DeviceSpec,
 ): Engine {
   const bytes = problem.dtype === "float32" ? 4 : 2;
-  const transforms = transformsOf(problem, candidate, backend, threads, device);
+  const transforms = make(problem, candidate, backend, threads, device);
   let spectrumBytes = 0;
   const parts = transforms.map((own, i): EnginePart => {
     const part = candidate.geometry[i]!;

@@ -1,19 +1,14 @@
 /** Choosing a plan and saying why. */
 import type { Instructions } from "../backend/features.ts";
-import { InvalidArgumentError, printable, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import type { KeptFrequencies } from "../plan/frequencies.ts";
 import { keptRuns } from "../plan/frequencies.ts";
-import type { GpuCandidate, GpuPlans } from "../plan/gpu-planner.ts";
 import { countOf } from "../plan/intervals.ts";
-import type { RowWork } from "../plan/pass-cost.ts";
-import { passPlanCost } from "../plan/pass-cost.ts";
-import { blocksOf } from "../plan/pass-planner.ts";
-import type { PassPlan } from "../plan/passes.ts";
-import { formatPasses, workPoints } from "../plan/passes.ts";
 import type { Candidate, Workload } from "../plan/planner.ts";
 import { candidates, named, wholeWork, workOf } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
+import { printable, show } from "../show.ts";
 import type { KeptPlan } from "./wisdom.ts";
 import { deviceFor, keptPlan } from "./wisdom.ts";
 
@@ -101,7 +96,15 @@ export interface Explanation {
   toString(): string;
 }
 
-function prediction({ text, cost, seconds, geometry, plan, blocks }: Candidate): PlanPrediction {
+/** What an explanation says of a plan. */
+export function prediction({
+  text,
+  cost,
+  seconds,
+  geometry,
+  plan,
+  blocks,
+}: Candidate): PlanPrediction {
   return {
     plan: text,
     predictedMs: seconds * 1e3,
@@ -118,12 +121,13 @@ function prediction({ text, cost, seconds, geometry, plan, blocks }: Candidate):
 }
 
 /** Operations of a row's transforms, and bytes that they read and write. */
-interface RowTotals {
+export interface RowTotals {
   readonly flops: number;
   readonly bytes: number;
 }
 
-function leftOutOf(frequencies: KeptFrequencies, all: RowTotals, left: RowTotals): LeftOut {
+/** What is left out of a row, of its bins and by the transforms. */
+export function leftOutOf(frequencies: KeptFrequencies, all: RowTotals, left: RowTotals): LeftOut {
   const compared = (whole: number, done: number): Saved => ({
     ...{ all: whole, leftOut: whole - done },
   });
@@ -134,13 +138,6 @@ function leftOutOf(frequencies: KeptFrequencies, all: RowTotals, left: RowTotals
   };
 }
 
-/** A row's part of a transform that a GPU may share among two. */
-function rowTotals(plan: PassPlan, work: RowWork, device: DeviceSpec): RowTotals {
-  const { flops, bytes } = passPlanCost(plan, work, device);
-  const rows = plan.packing === "rows" ? 2 : 1;
-  return { flops: flops / rows, bytes: bytes / rows };
-}
-
 /** A chosen plan, the numbers it was priced with, and the reasons. */
 export interface Choice {
   readonly explanation: Explanation;
@@ -149,7 +146,7 @@ export interface Choice {
 }
 
 /** What an explanation says of a plan that was measured. */
-function measuredOf(kept: KeptPlan | undefined): Pick<Explanation, "measured"> {
+export function measuredOf(kept: KeptPlan | undefined): Pick<Explanation, "measured"> {
   return kept ? { measured: { ms: kept.ms, source: kept.source } } : {};
 }
 
@@ -195,50 +192,6 @@ export function withNotes(explanation: Explanation, notes: readonly string[]): E
   return noted;
 }
 
-/** Why a GPU's plans were chosen. */
-export interface GpuReasons {
-  readonly rows: number;
-  /** The numbers that they were priced with. */
-  readonly device: DeviceSpec;
-  /** Why they run on a GPU. */
-  readonly reason: string;
-  /** What was measured, where that decided. */
-  readonly kept: KeptPlan | undefined;
-}
-
-/** The explanation of a choice among a GPU's plans, and for gradients. */
-export function explainGpu(
-  problem: Problem,
-  { rows, device, reason, kept }: GpuReasons,
-  { chosen, gradients }: GpuPlans,
-  all: readonly GpuCandidate[],
-): Explanation {
-  const predicted = ({ text, cost, seconds, plan, part }: GpuCandidate): PlanPrediction =>
-    prediction({
-      ...{ text, cost, seconds, geometry: [part] },
-      plan: plan ? [{ points: workPoints(plan), levels: [] }] : [],
-      blocks: plan ? blocksOf(problem, plan) : 1,
-    });
-  const explanation: Explanation = {
-    ...{ problem, workload: { rows, threads: 1 }, instructions: "wgsl" },
-    ...{ backend: "webgpu", reason, device },
-    chosen: predicted(chosen),
-    ...measuredOf(kept),
-    ...(gradients && gradients !== chosen.plan && { gradientPlan: formatPasses(gradients) }),
-    candidates: all.map(predicted),
-    ...(problem.frequencies &&
-      chosen.plan && {
-        leftOut: leftOutOf(
-          problem.frequencies,
-          rowTotals(chosen.plan, { ...problem, frequencies: undefined }, device),
-          rowTotals(chosen.plan, problem, device),
-        ),
-      }),
-    toString: () => render(explanation),
-  };
-  return explanation;
-}
-
 function namedPlan(
   text: string,
   problem: Problem,
@@ -275,7 +228,8 @@ function leftOutLine({ bins, flops, bytes }: LeftOut): string {
   ].join(", ");
 }
 
-function render(e: Explanation): string {
+/** An explanation as a table. */
+export function render(e: Explanation): string {
   const { mode, length, kernelLength, dtype } = e.problem;
   const size = `L ${show(length)}, K ${show(kernelLength)}`;
   const best = e.chosen;

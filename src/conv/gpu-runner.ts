@@ -2,7 +2,7 @@
 import type { Buffers, Recording } from "../backend/webgpu.ts";
 import { WebGpuBackend } from "../backend/webgpu.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
-import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
 import { DirectScheduler } from "../kernels/wgsl/direct-schedule.ts";
 import { Scheduler } from "../kernels/wgsl/schedule.ts";
 import type {
@@ -16,10 +16,11 @@ import type { GpuCandidate, GpuPlans } from "../plan/gpu-planner.ts";
 import { bestPlans, gpuCandidates, namedGpuPlans } from "../plan/gpu-planner.ts";
 import type { PassPlan } from "../plan/passes.ts";
 import type { Problem } from "../plan/problem.ts";
+import { show } from "../show.ts";
 import type { Samples } from "./arguments.ts";
-import { GpuSamples, intact, zeros } from "./arguments.ts";
+import { checkDevice, GpuSamples, intact, zeros } from "./arguments.ts";
 import type { Explanation } from "./explain.ts";
-import { explainGpu } from "./explain.ts";
+import { explainGpu } from "./explain-gpu.ts";
 import { GpuCalls } from "./gpu-calls.ts";
 import type { FlashFFTConvOptions, MemoryUse, WarmUp } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
@@ -57,18 +58,6 @@ export async function backendFor(
     if (shared === opening) shared = undefined;
     if (!backend) return opening;
   }
-}
-
-/** Refuse what is no device: its first use would fail far from here. */
-export function checkDevice(device: unknown, call: string): void {
-  const { createBuffer, queue, features } = (device ?? {}) as Partial<GPUDevice>;
-  if (typeof createBuffer === "function" && queue && features) return;
-  throw new InvalidArgumentError({
-    call,
-    requirement: "device must be a GPUDevice",
-    value: show(device),
-    remedy: "Pass what adapter.requestDevice() resolves to, or leave device out.",
-  });
 }
 
 /** Why a convolution runs on this GPU. */

@@ -1,7 +1,8 @@
 /** What objects of every class are told about where they compute, checked in one way for all. */
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import { integer, oneOf } from "../plan/problem.ts";
+import { show } from "../show.ts";
 import type { FlashFFTConvOptions } from "./options.ts";
 
 /** Rows that plans are made for where nobody says how many: on a GPU so many that all of it is busy, in pairs. */

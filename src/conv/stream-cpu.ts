@@ -1,6 +1,8 @@
 /** Streams on the CPU: levels of partitioned convolution, the work of later ones spread over the blocks of the first. */
 import type { CpuBackend, CpuUser } from "../backend/cpu.ts";
+import { addRecipes } from "../backend/executor.ts";
 import type { Instructions } from "../backend/features.ts";
+import { streamRecipes } from "../backend/stream.ts";
 import { formatStream, streamLevels } from "../plan/stream.ts";
 import { openCpuFor } from "./cpu-open.ts";
 import type { StreamEngine, StreamRows, StreamTaps } from "./stream-engine.ts";
@@ -33,6 +35,7 @@ export class CpuStream implements StreamEngine {
     options: StreamOptions,
     call: string,
   ): Promise<CpuStream> {
+    addRecipes(streamRecipes);
     const { backend, threads } = openCpuFor(options, call);
     const device = deviceFor(backend.settings.instructions);
     const levels = streamLevels(taps[0]!.length, options.blockLength, device);

@@ -1,10 +1,11 @@
 /** Streams on a GPU: each block one call over a window of its samples and their past, which stays on the device. */
 import type { WebGpuBackend } from "../backend/webgpu.ts";
 import { copyRows } from "../backend/webgpu.ts";
-import { show, UnsupportedError } from "../errors.ts";
+import { UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import type { Problem } from "../plan/problem.ts";
 import { mostWindowTaps, windowHop, windowProblem } from "../plan/window.ts";
+import { show } from "../show.ts";
 import { GpuSamples, intact, zeros } from "./arguments.ts";
 import { GpuCalls } from "./gpu-calls.ts";
 import type { GpuRunner } from "./gpu-runner.ts";

@@ -2,11 +2,12 @@
 import type { Instructions } from "../backend/features.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode, dtypes } from "../dtype.ts";
-import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import type { Mode } from "../plan/problem.ts";
 import { createProblem, integer, maxLength, oneOf } from "../plan/problem.ts";
 import { streamable } from "../plan/stream.ts";
+import { show } from "../show.ts";
 import type { Expected, Tensor } from "./arguments.ts";
 import { checkOptions, checkSizes, exactly, isGpuTensor, known, samplesOf } from "./arguments.ts";
 import type { StreamRows, StreamTaps } from "./stream-engine.ts";

@@ -5,8 +5,9 @@
 import type { Instructions } from "../backend/features.ts";
 import type { Dtype, NewArray, SampleArray, StoredArray } from "../dtype.ts";
 import { decode, encode } from "../dtype.ts";
-import { BackendError, InvalidArgumentError, show } from "../errors.ts";
+import { BackendError, InvalidArgumentError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
+import { show } from "../show.ts";
 import type { Expected, Tensor } from "./arguments.ts";
 import {
   checkOptions,
@@ -19,10 +20,10 @@ import {
   samplesOf,
 } from "./arguments.ts";
 import { Delay } from "./delay.ts";
+import { loadGpu } from "./load-gpu.ts";
 import { madeByCreate, wantsGpu } from "./runtime.ts";
 import { CpuStream } from "./stream-cpu.ts";
 import type { StreamEngine, StreamRows } from "./stream-engine.ts";
-import { GpuStream } from "./stream-gpu.ts";
 import type {
   CheckedStream,
   StreamOptions,
@@ -108,7 +109,9 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
   ): Promise<FlashFFTConvStream<D>> {
     const checked = checkStream(k, options, call);
     const { taps, rows, settings } = checked;
-    const { open } = wantsGpu(options, call) ? GpuStream : CpuStream;
+    const { open } = wantsGpu(options, call)
+      ? (await loadGpu(options.device, call)).GpuStream
+      : CpuStream;
     const engine = await open(taps, rows, settings, call);
     return new FlashFFTConvStream(engine, settings, rows, checked);
   }

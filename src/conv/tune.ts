@@ -1,14 +1,14 @@
 /** Measures what plans rest on, numbers of the cost model or the plans themselves, and keeps it in the user's cache folder. */
-import { InvalidArgumentError, show, UnsupportedError } from "../errors.ts";
+import type { WebGpuBackend } from "../backend/webgpu.ts";
+import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { createProblem, integer, problemNames } from "../plan/problem.ts";
-import { checkOptions, known } from "./arguments.ts";
-import { backendFor, checkDevice } from "./gpu-runner.ts";
-import { usualRows } from "./open.ts";
-import { usualWorkspace, wantsGpu } from "./runtime.ts";
+import { show } from "../show.ts";
+import { checkDevice, checkOptions, known } from "./arguments.ts";
+import { loadGpu } from "./load-gpu.ts";
+import { usualRows, usualWorkspace, wantsGpu } from "./runtime.ts";
 import { bestInstructions, cpuMeasurements, measureCpu } from "./tune-cpu.ts";
-import { measureGpu } from "./tune-gpu.ts";
 import { type Task, type TunedPlan, type TuneProblem, timePlans } from "./tune-plans.ts";
 import {
   deviceFor,
@@ -95,6 +95,12 @@ export async function tune(options: TuneOptions = {}): Promise<Tuned> {
   return { ...tuned, path };
 }
 
+/** The backend of a GPU, whose code is loaded now. */
+async function openGpu(device: GpuDevice | undefined): Promise<WebGpuBackend> {
+  const { backendFor } = await loadGpu(device, call);
+  return backendFor(device, call);
+}
+
 /** Refuse a signal, or what is to be told of the progress, that would fail in the middle of the measurements. */
 function checkWatchers({ signal, onProgress }: TuneOptions): void {
   const { throwIfAborted } = Object(signal) as Partial<AbortSignal>;
@@ -126,10 +132,10 @@ async function tuneNumbers(
     onProgress?.(Math.min(fraction, 0.99), what);
   };
   let done = 0;
-  const gpu = onGpu ? await backendFor(given, call) : undefined;
+  const gpu = onGpu ? await openGpu(given) : undefined;
   const instructions = bestInstructions();
   const { device: found, defaults } = await (gpu
-    ? measureGpu(gpu, given, report)
+    ? (await import("./tune-gpu.ts")).measureGpu(gpu, given, report)
     : measureCpu(instructions, (what) => report(what, done++ / cpuMeasurements)));
   signal?.throwIfAborted();
   const device = { ...found, source: measuredNow() };
@@ -143,7 +149,7 @@ async function tunePlans(
   { onProgress, signal }: TuneOptions,
 ): Promise<Omit<Tuned, "path">> {
   const { backend, device: given } = tasks[0]!.options;
-  const gpu = backend === "webgpu" ? await backendFor(given, call) : undefined;
+  const gpu = backend === "webgpu" ? await openGpu(given) : undefined;
   const machine = gpu?.key ?? bestInstructions();
   const plans: TunedPlan[] = [];
   for (const [i, task] of tasks.entries()) {

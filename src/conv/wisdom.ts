@@ -3,12 +3,13 @@
  * are none the defaults; and plans that won when all were timed.
  */
 import type { Instructions } from "../backend/features.ts";
-import { FileError, printable, show } from "../errors.ts";
+import { FileError } from "../errors.ts";
 import type { DeviceSpec, DirectSeconds } from "../plan/device.ts";
 import { defaultCpu, defaultGpu, scaledDirect } from "../plan/device.ts";
 import type { WorkgroupLimits } from "../plan/pass-candidates.ts";
 import type { GpuWorkload } from "../plan/pass-planner.ts";
 import type { Problem } from "../plan/problem.ts";
+import { printable, show } from "../show.ts";
 
 /** Default specifications: what each instruction set makes of the machine in defaultCpu. */
 const defaults: Readonly<Record<Instructions, DeviceSpec>> = {
@@ -117,21 +118,24 @@ function node(): NodeParts | undefined {
   return { fs: get("node:fs"), os: get("node:os"), path: get("node:path"), env: process.env };
 }
 
-/** The user's own folder for caches of ours; undefined for a user without a home, as a container may have. */
-function userFolder({ env, os, path }: NodeParts): string | undefined {
+/**
+ * Where `tune` keeps its numbers: FLASHFFTCONV_CACHE, or the user's cache folder. Undefined where there is neither: a user may have
+ * no home, as in a container, and Deno refuses to say where it is, or what a variable holds, unless it was allowed to.
+ */
+export function wisdomPath(): string | undefined {
+  const parts = node();
   try {
-    return path.join(env.XDG_CACHE_HOME || path.join(os.homedir(), ".cache"), "flashfftconv");
+    return parts?.path.join(cacheFolder(parts), "device.json");
   } catch {
     return undefined;
   }
 }
 
-/** Where `tune` keeps its numbers: FLASHFFTCONV_CACHE, or the user's cache folder; undefined where there is neither. */
-export function wisdomPath(): string | undefined {
-  const parts = node();
-  // A variable that is set to nothing names no folder.
-  const folder = parts && (parts.env.FLASHFFTCONV_CACHE || userFolder(parts));
-  return folder && parts.path.join(folder, "device.json");
+/** A variable that is set to nothing names no folder. */
+function cacheFolder({ env, os, path }: NodeParts): string {
+  const usual = (): string =>
+    path.join(env.XDG_CACHE_HOME || path.join(os.homedir(), ".cache"), "flashfftconv");
+  return env.FLASHFFTCONV_CACHE || usual();
 }
 
 let read: { readonly path: string | undefined; readonly wisdom: Wisdom } | undefined;

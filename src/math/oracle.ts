@@ -3,8 +3,9 @@
  * compare with. Two ways: `direct` sums, which are the definition, and `fft`, the same numbers at lengths where sums
  * would take days.
  */
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
+import { show } from "../show.ts";
 import { correlation, Fft64, product, type Spectrum64 } from "./fft64.ts";
 
 /** How the oracle computes: by its definition, by FFT, or by whichever is quicker. */

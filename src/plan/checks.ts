@@ -1,5 +1,6 @@
 /** Checks of options objects, whatever they are options of. */
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
+import { show } from "../show.ts";
 
 /** Refuse options that are no object, or one of another kind (an array, a Map, a Date, a buffer): what they say would be lost. */
 export function checkOptions(

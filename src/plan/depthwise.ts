@@ -3,7 +3,8 @@
  */
 import type { Dtype } from "../dtype.ts";
 import { bytesPerSample, dtypes } from "../dtype.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
+import { show } from "../show.ts";
 import { checkOptions } from "./checks.ts";
 import { integer, oneOf } from "./problem.ts";
 

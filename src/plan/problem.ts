@@ -4,7 +4,8 @@
  */
 import type { Dtype } from "../dtype.ts";
 import { dtypes } from "../dtype.ts";
-import { InvalidArgumentError, show } from "../errors.ts";
+import { InvalidArgumentError } from "../errors.ts";
+import { show } from "../show.ts";
 import { checkOptions } from "./checks.ts";
 import type { Frequencies, KeptFrequencies } from "./frequencies.ts";
 import { createFrequencies } from "./frequencies.ts";

@@ -4,122 +4,32 @@
  */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { FlashFFTConvOptions } from "../../src/index.ts";
-import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
-import { drawInputs, forwardBar, gradientBar, type Inputs } from "../support/cases.ts";
+import { createProblem } from "../../src/plan/problem.ts";
+import { drawInputs, forwardBar } from "../support/cases.ts";
+import {
+  checkInPage,
+  chromiumIsAbsent,
+  type LibraryPage,
+  launchChromium,
+  tellIfAbsent,
+} from "../support/chromium.ts";
 import { expectClose } from "../support/close.ts";
-import { type PackageServer, servePackage } from "./server.ts";
+import { type SiteServer, servePackage } from "./server.ts";
 
-const executable = [
-  process.env.CHROMIUM_PATH,
-  "/usr/bin/chromium",
-  "/usr/bin/chromium-browser",
-  "/usr/bin/google-chrome",
-].find((path) => path !== undefined && existsSync(path));
-const absent = executable === undefined && process.env.CI !== "true";
 const built = fileURLToPath(new URL("../../dist/index.js", import.meta.url));
-const flags = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  "--enable-unsafe-webgpu",
-  "--use-webgpu-adapter=swiftshader",
-];
 
-/** The page's global scope. */
-interface LibraryPage {
-  readonly library: typeof import("../../src/index.ts");
-}
+tellIfAbsent();
 
-/** What a page hands back: arrays as lists of numbers. */
-interface PageAnswer {
-  readonly isolated: boolean;
-  readonly threads: number;
-  readonly instructions: string;
-  readonly y: number[];
-  readonly du: number[];
-  readonly dk: number[];
-}
-
-/** Run forward and backward in the page, from data given as lists. */
-async function runInPage(
-  page: Page,
-  options: FlashFFTConvOptions,
-  inputs: Inputs,
-): Promise<PageAnswer> {
-  const list = (values: ArrayLike<number>): number[] => Array.from(values);
-  return await page.evaluate(
-    async ({ options, u, k, dy, pregate }) => {
-      const { library } = globalThis as unknown as LibraryPage;
-      const conv = await library.FlashFFTConv.create(options);
-      const gates = { pregate: Float32Array.from(pregate) };
-      const arrays = {
-        u: Float32Array.from(u),
-        k: Float32Array.from(k),
-        dy: Float32Array.from(dy),
-      };
-      const kernel = await conv.prepareKernel(arrays.k);
-      const y = await conv.forward(arrays.u, kernel, gates);
-      const { du, dk } = await conv.backward(arrays.dy, arrays.u, kernel, gates);
-      const answer = {
-        isolated: self.crossOriginIsolated,
-        threads: conv.threads,
-        instructions: conv.instructions,
-        y: Array.from(y),
-        du: Array.from(du),
-        dk: Array.from(dk),
-      };
-      await conv.dispose();
-      return answer;
-    },
-    {
-      options,
-      u: list(inputs.u),
-      k: list(inputs.k),
-      dy: list(inputs.dy),
-      pregate: list(inputs.options.pregate ?? []),
-    },
-  );
-}
-
-/** Draw inputs, run them in the page, and hold every result to the bars of Node. */
-async function checkInPage(page: Page, options: FlashFFTConvOptions): Promise<PageAnswer> {
-  const { instructions: _, threads: __, backend: ___, ...shape } = options;
-  const problem = createProblem(shape as ProblemOptions, "browser test");
-  const inputs = drawInputs(problem, { batch: 2, channels: 3, pregate: true }, 1);
-  const answer = await runInPage(page, options, inputs);
-  const exact = inputs.gradients();
-  const check = (name: "y" | "du" | "dk", want: Float64Array, rowLength: number, bound: number) =>
-    expectClose(Float32Array.from(answer[name]), want, { name, rowLength, bound });
-  check("y", inputs.y(), problem.outputLength, forwardBar(problem));
-  check("du", exact.du, problem.length, gradientBar);
-  check("dk", exact.dk, problem.kernelLength, gradientBar);
-  return answer;
-}
-
-if (absent) {
-  const remedy = "install Chromium (apt-get install chromium), or set CHROMIUM_PATH";
-  console.warn(`The browser tests are skipped: ${remedy}.`);
-  test("Chromium is on this machine", (context) => context.skip(remedy));
-}
-
-describe.skipIf(absent)("in Chromium", () => {
+describe.skipIf(chromiumIsAbsent)("in Chromium", () => {
   let browser: Browser;
-  const servers: PackageServer[] = [];
+  const servers: SiteServer[] = [];
   const complaints: string[] = [];
 
   beforeAll(async () => {
-    if (executable === undefined) {
-      throw new Error("CI=true requires the browser test: install Chromium or set CHROMIUM_PATH");
-    }
     if (!existsSync(built)) throw new Error("dist/ is missing: run `npm run build` first");
-    browser = await chromium.launch({ executablePath: executable, args: flags });
+    browser = await launchChromium();
   });
 
   afterAll(async () => {

@@ -108,6 +108,30 @@ test("variables that are set to nothing name no folder, and a user may have no h
   vi.restoreAllMocks();
 });
 
+test.each(["env", "homedir", "files"])("a runtime that refuses %s has no cache", (refused) => {
+  const refuse = (): never => {
+    throw new Error(`NotCapable: Requires ${refused} access`);
+  };
+  const env = refused === "env" ? new Proxy({}, { get: refuse, has: refuse }) : {};
+  const home = vi.spyOn(node.os, "homedir").mockImplementation(() => folder);
+  const read = vi.spyOn(process.getBuiltinModule("node:fs"), "readFileSync");
+  if (refused === "homedir") home.mockImplementation(refuse);
+  if (refused === "files") read.mockImplementation(refuse);
+  const { getBuiltinModule } = process;
+  vi.stubGlobal("process", { getBuiltinModule, env, pid: process.pid });
+  try {
+    expect(wisdomPath()).toBe(
+      refused === "files"
+        ? node.path.join(folder, ".cache", "flashfftconv", "device.json")
+        : undefined,
+    );
+    expect(deviceFor("relaxed-simd")).toBe(defaultCpu);
+  } finally {
+    vi.unstubAllGlobals();
+    vi.restoreAllMocks();
+  }
+});
+
 const adapter = { key: "webgpu maker chip", name: "chip (driver 1.2)" };
 const measuredGpu = { ...defaultGpu, name: "this machine, chip", busyThreads: 5000 };
 

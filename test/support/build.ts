@@ -5,10 +5,14 @@ import { createRequire } from "node:module";
 /** The compiler's exit codes with files written; 2 means that types are wrong, which `npm run check` reports. */
 const written = [0, 2];
 
+/** Run a script by Node. */
+function run(args: readonly string[], accepted: readonly number[]): void {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8" });
+  if (!accepted.includes(status ?? 1)) throw new Error(`the build failed:\n${stdout}${stderr}`);
+}
+
 export default function setup(): void {
   const compiler = createRequire(import.meta.url).resolve("typescript/bin/tsc");
-  const { status, stdout } = spawnSync(process.execPath, [compiler, "-p", "tsconfig.build.json"], {
-    encoding: "utf8",
-  });
-  if (!written.includes(status ?? 1)) throw new Error(`the build failed:\n${stdout}`);
+  run([compiler, "-p", "tsconfig.build.json"], written);
+  run(["scripts/bundle.js"], [0]);
 }

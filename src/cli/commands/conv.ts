@@ -5,7 +5,7 @@
 import type { FlashFFTConv } from "../../conv/conv.ts";
 import type { PreparedKernel } from "../../conv/prepared.ts";
 import type { Dtype } from "../../dtype.ts";
-import { printable, show } from "../../errors.ts";
+import { printable, show } from "../../show.ts";
 import { type Job, readJob } from "../job.ts";
 import { readKernel, readSkip } from "../kernel.ts";
 import { npyHeader } from "../npy.ts";

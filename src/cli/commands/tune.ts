@@ -2,9 +2,10 @@
 import { type Tuned, tune } from "../../conv/tune.ts";
 import type { TunedPlan, TuneProblem } from "../../conv/tune-plans.ts";
 import { dtypes } from "../../dtype.ts";
-import { escaped, InvalidArgumentError, printable } from "../../errors.ts";
+import { InvalidArgumentError } from "../../errors.ts";
 import type { DeviceSpec } from "../../plan/device.ts";
 import { maxLength } from "../../plan/problem.ts";
+import { escaped, printable } from "../../show.ts";
 import {
   type Command,
   defined,

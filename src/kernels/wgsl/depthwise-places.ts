@@ -1,9 +1,10 @@
 /** Where the tensors of a short convolution lie in their buffers, and its calls in pieces that can be bound. */
 import type { Dtype } from "../../dtype.ts";
 import { bytesPerSample } from "../../dtype.ts";
-import { show, UnsupportedError } from "../../errors.ts";
+import { UnsupportedError } from "../../errors.ts";
 import type { DepthwiseProblem } from "../../plan/depthwise.ts";
 import { outputLengthOf, widths } from "../../plan/depthwise.ts";
+import { show } from "../../show.ts";
 import type { Width } from "./depthwise-cells.ts";
 import { widthFor } from "./depthwise-cells.ts";
 import type { OwnParameters } from "./kernels.ts";

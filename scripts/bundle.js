@@ -1,0 +1,19 @@
+/** After `tsc`: files of the package that stand alone, for whoever cannot follow the imports of its modules. */
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+/** By the name in dist/: the module that each is made from. */
+const files = {
+  // A worker thread's program, for pages that name it in `workerUrl`.
+  worker: "backend/worker.js",
+};
+
+await build({
+  absWorkingDir: fileURLToPath(new URL("../dist", import.meta.url)),
+  entryPoints: Object.entries(files).map(([out, module]) => ({ in: module, out })),
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: "es2022",
+  outdir: ".",
+});
