@@ -109,6 +109,18 @@ if (!onGpu) {
   });
 }
 
+test("a block is whole on return, however long it takes", async () => {
+  const k = new Float32Array(4 * 1_000_000).fill(1);
+  using stream = await FlashFFTConvStream.create(k, {
+    ...{ kernelLength: 1_000_000, channels: 4, instructions: "javascript" },
+  });
+  expect(stream.blockLength).toBeGreaterThan(30_000);
+  const n = stream.blockLength;
+  const rows = Array.from({ length: 4 }, () => new Float32Array(n).fill(1));
+  stream.render(rows, rows);
+  for (const row of rows) expect(row[n - 1]! / n).toBeCloseTo(1, 5);
+});
+
 test("after mode full, flush gives the tail", async () => {
   const full = createProblem({ length: 320, kernelLength: 100, mode: "full" }, "test");
   const given = drawInputs(full, {}, 2);
