@@ -6,12 +6,15 @@ import { build } from "esbuild";
 const files = {
   // A worker thread's program, for pages that name it in `workerUrl`.
   worker: "backend/worker.js",
+  // Streams on the CPU, for the modules of an AudioWorklet: it has no GPU.
+  "audio-worklet": "conv/audio-worklet.js",
 };
 
 await build({
   absWorkingDir: fileURLToPath(new URL("../dist", import.meta.url)),
   entryPoints: Object.entries(files).map(([out, module]) => ({ in: module, out })),
   bundle: true,
+  external: ["./gpu.js"],
   minify: true,
   format: "esm",
   target: "es2022",

@@ -395,9 +395,7 @@ export class CpuBackend {
   }
 
   #runHere({ kernels }: Program, job: Job, blocking: boolean): void | Promise<void> {
-    // An AudioWorklet has neither clocks nor timers.
-    const untimed = typeof setTimeout === "undefined";
-    if (blocking || untimed) return execute(kernels, job, 0, soloTickets(), this.#clear);
+    if (blocking) return execute(kernels, job, 0, soloTickets(), this.#clear);
     const items = soloItems(kernels, job, this.#clear);
     if (!advance(items)) return finish(items);
   }
