@@ -7,6 +7,7 @@ import { join, posix } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
 import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
@@ -148,6 +149,9 @@ describe("the package", () => {
     const onGpu = one.FlashFFTConvStream.create(row, { kernelLength: 16, device });
     await expect(onGpu).rejects.toBeInstanceOf(one.UnsupportedError);
     await expect(onGpu).rejects.toThrow(/Import flashfftconv, not flashfftconv\/audio-worklet/);
+    // And whoever bundles it again finds nothing missing.
+    const again = await build({ entryPoints: [alone], bundle: true, format: "esm", write: false });
+    expect(again.warnings).toEqual([]);
     const text = readFileSync(alone, "utf8");
     expect(text.includes("@compute")).toBe(false);
     expect(gzipSync(text).length).toBeLessThan(45_000);
