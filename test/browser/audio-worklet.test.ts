@@ -2,24 +2,17 @@
  * Streams inside an AudioWorklet of Chromium: the processor and the page of docs/audio.md, through OfflineAudioContext. Needs
  * the built one-file module.
  */
-import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { oracleForward, relativeError } from "../../src/math/oracle.ts";
 import { createProblem } from "../../src/plan/problem.ts";
 import { chromiumIsAbsent, launchChromium, tellIfAbsent } from "../support/chromium.ts";
+import { snippetOf } from "../support/guides.ts";
 import { isolation, type SiteServer, serveSite } from "./server.ts";
 
 const dist = fileURLToPath(new URL("../../dist", import.meta.url));
-const guide = await readFile(new URL("../../docs/audio.md", import.meta.url), "utf8");
-
-/** The guide's code under a mark. */
-function snippet(mark: string): string {
-  const found = new RegExp(`<!-- ${mark}: [^\\n]*\\n\\n\`\`\`js\\n(.*?)\`\`\``, "s").exec(guide);
-  if (!found) throw new Error(`docs/audio.md has no snippet "${mark}"`);
-  return found[1]!;
-}
+const snippet = (mark: string): string => snippetOf("audio.md", mark);
 
 /** Noise that decays by half in `half` samples: the same bits in Node and in the page. */
 function decay(length: number, half: number, seed: number): Float32Array {
