@@ -31,6 +31,7 @@ export type {
 export type { Explanation, LeftOut, PlanPrediction, Saved } from "./conv/explain.ts";
 export type {
   BackwardOptions,
+  ConvolutionWorker,
   FlashFFTConvOptions,
   ForwardOptions,
   GpuGradients,
@@ -50,6 +51,7 @@ export type {
   ResultOf,
   Shaped,
 } from "./conv/results.ts";
+export { serveConvolutions } from "./conv/serve.ts";
 export type { SparseKernel } from "./conv/sparsify.ts";
 export { sparsifyKernel } from "./conv/sparsify.ts";
 export { FlashFFTConvStream } from "./conv/stream.ts";

@@ -1,13 +1,17 @@
 /** The package as npm would publish it: what is in it, and that what it promises is there. Needs `npm run build`. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, posix } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
+import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
-import { beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import type { StreamOptions } from "../src/index.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -125,6 +129,32 @@ describe("the package", () => {
       ...["FlashFFTConvStream", "FlashHyenaProjections", "InvalidArgumentError", "PreparedKernel"],
       ...["UnsupportedError", "convolve", "sparsifyKernel", "tune"],
     ]);
+  });
+
+  test("has streams for AudioWorklets in one file, without code for GPUs", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "flashfftconv-"));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    const alone = join(folder, "audio-worklet.mjs");
+    copyFileSync(join(root, "dist/audio-worklet.js"), alone);
+    const { href } = pathToFileURL(alone);
+    const one = (await import(href)) as typeof import("../src/conv/audio-worklet.ts");
+    using stream = await one.FlashFFTConvStream.create(Float32Array.of(2, 1), {
+      ...{ kernelLength: 2, blockLength: 16 },
+    });
+    const row = new Float32Array(16).fill(1);
+    stream.render([row], [row]);
+    expect(row[0]).toBeCloseTo(2);
+    expect(row[15]).toBeCloseTo(3);
+    const device = {} as StreamOptions["device"] & object;
+    const onGpu = one.FlashFFTConvStream.create(row, { kernelLength: 16, device });
+    await expect(onGpu).rejects.toBeInstanceOf(one.UnsupportedError);
+    await expect(onGpu).rejects.toThrow(/Import flashfftconv, not flashfftconv\/audio-worklet/);
+    // And whoever bundles it again finds nothing missing.
+    const again = await build({ entryPoints: [alone], bundle: true, format: "esm", write: false });
+    expect(again.warnings).toEqual([]);
+    const text = readFileSync(alone, "utf8");
+    expect(text.includes("@compute")).toBe(false);
+    expect(gzipSync(text).length).toBeLessThan(45_000);
   });
 
   test("has a program for worker threads in one file", async () => {

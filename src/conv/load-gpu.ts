@@ -1,11 +1,24 @@
 /** Loading the code for GPUs, more than half of the library, when it is first asked for. */
 import { findGpu } from "../backend/find-gpu.ts";
+import { UnsupportedError } from "../errors.ts";
 
 /**
  * The code for GPUs.
- * @throws UnsupportedError where no device is given and there is no WebGPU; then nothing is loaded.
+ * @throws UnsupportedError where no device is given and there is no WebGPU, and then nothing is loaded, or where it is missing.
  */
 export async function loadGpu(device: unknown, call: string): Promise<typeof import("./gpu.ts")> {
   if (device === undefined) await findGpu(call);
-  return import("./gpu.ts");
+  try {
+    return await import("./gpu.ts");
+  } catch (cause) {
+    throw new UnsupportedError(
+      {
+        call,
+        requirement: "backend 'webgpu' needs the library's modules for GPUs",
+        value: `ones that do not load: ${(cause as Error)?.message ?? cause}`,
+        remedy: "Import flashfftconv, not flashfftconv/audio-worklet, or use backend: 'cpu'.",
+      },
+      cause,
+    );
+  }
 }

@@ -15,6 +15,8 @@ export async function openRunner(
   options: FlashFFTConvOptions,
   call: string,
 ): Promise<Runner> {
+  if (options.worker !== undefined)
+    return (await import("./remote.ts")).RemoteRunner.open(options, call);
   const gpu = wantsGpu(options, call);
   const usual = gpu ? usualRows.gpu : usualRows.cpu;
   const { batch = usual.batch, channels = usual.channels } = options;

@@ -8,6 +8,19 @@ import type { GpuTensor, Tensor } from "./arguments.ts";
 import { checkOptions, known } from "./arguments.ts";
 import type { GivenAs, NewResult, NewWeights } from "./results.ts";
 
+/** A worker: a page's `Worker`, or one of `node:worker_threads`. */
+export interface ConvolutionWorker {
+  /** As every worker's. */
+  postMessage(message: unknown, transfer: never[]): void;
+  /** A page's worker tells of a script that does not load. */
+  addEventListener?(type: "error", listener: (event: { readonly message?: string }) => void): void;
+  /** And is asked no more when it has. */
+  removeEventListener?(
+    type: "error",
+    listener: (event: { readonly message?: string }) => void,
+  ): void;
+}
+
 /** What a FlashFFTConv is made from. */
 export interface FlashFFTConvOptions<D extends Dtype = Dtype> extends ProblemOptions<D> {
   /** Where to compute: `auto` takes WebGPU where you pass a `device` and the CPU elsewhere. */
@@ -31,6 +44,11 @@ export interface FlashFFTConvOptions<D extends Dtype = Dtype> extends ProblemOpt
   readonly workerUrl?: string | URL;
   /** Instruction set of the CPU's kernels; by default the best that the runtime has. WebGPU ignores it. */
   readonly instructions?: "auto" | Instructions;
+  /**
+   * A worker of yours that computes instead of this thread, which then never waits: its script calls `serveConvolutions()`. Arrays
+   * are copied there and back. For pages that are not cross-origin isolated, whose calls hold the page (docs/workers.md).
+   */
+  readonly worker?: ConvolutionWorker;
   /** B of the calls to come, by default 1, on WebGPU 8: a hint for the planner; calls may have any. */
   readonly batch?: number;
   /** H of the calls to come, by default 16, on WebGPU 1,024: a hint, as `batch` is. */
@@ -46,7 +64,16 @@ export interface FlashFFTConvOptions<D extends Dtype = Dtype> extends ProblemOpt
 /** Options that a FlashFFTConv is made from. */
 export const convOptionNames: readonly string[] = [
   ...[...problemNames, "batch", "channels"],
-  ...["backend", "device", "workspaceBytes", "threads", "workerUrl", "instructions", "plan"],
+  ...[
+    "backend",
+    "device",
+    "workspaceBytes",
+    "threads",
+    "workerUrl",
+    "worker",
+    "instructions",
+    "plan",
+  ],
 ];
 
 /**

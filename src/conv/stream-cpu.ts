@@ -74,32 +74,43 @@ export class CpuStream implements StreamEngine {
     for (const level of this.#levels) level.take(rows, from, count);
   }
 
-  /** All of the first level's work on the block, a share of the others' on theirs. */
   async run(block: number): Promise<void> {
+    for (const { state, slice, parity } of this.#due(block)) {
+      const running = state.run(slice, parity);
+      if (running) await running;
+    }
+  }
+
+  runNow(block: number): void {
+    for (const { state, slice, parity } of this.#due(block)) void state.run(slice, parity, true);
+  }
+
+  /** What is due with a block: all of the first level's work on it, a share of the others' on theirs. */
+  *#due(block: number): Iterable<{ state: LevelState; slice: Slice; parity: number }> {
     for (const [index, state] of this.#levels.entries()) {
       const { partitions, hop } = state.level;
       if (index === 0) {
-        const running = state.run({ analyse: true, from: 0, to: partitions, synthesise: true }, 0);
-        if (running) await running;
+        yield { state, slice: wholeOf(state), parity: 0 };
         continue;
       }
       const steps = hop / this.blockLength;
       const own = Math.floor((block + 1) / steps) - 1;
       if (own < 0) continue;
-      const running = state.run(sliceOf((block + 1) % steps, steps, partitions), own % 2);
-      if (running) await running;
+      yield { state, slice: sliceOf((block + 1) % steps, steps, partitions), parity: own % 2 };
     }
   }
 
   output(block: number, row: number, from: number, out: Float32Array): void {
-    out.set(this.#levels[0]!.output(0, row, from, out.length));
-    for (const state of this.#levels.slice(1)) {
+    for (const [index, state] of this.#levels.entries()) {
+      if (index === 0) {
+        state.output(0, row, from, out);
+        continue;
+      }
       const steps = state.level.hop / this.blockLength;
       const own = Math.floor(block / steps) - 2;
       if (own < 0) continue;
       const at = (block % steps) * this.blockLength + from;
-      const late = state.output(own % 2, row, at, out.length);
-      for (let i = 0; i < out.length; i++) out[i]! += late[i]!;
+      state.addOutput(own % 2, row, at, out);
     }
   }
 
@@ -113,6 +124,11 @@ export class CpuStream implements StreamEngine {
       this.#backend.release(this.#user);
     });
   }
+}
+
+/** All the work on a block. */
+function wholeOf({ level }: LevelState): Slice {
+  return { analyse: true, from: 0, to: level.partitions, synthesise: true };
 }
 
 /**

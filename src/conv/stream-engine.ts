@@ -36,6 +36,8 @@ export interface StreamEngine {
    * @throws BackendError; what has come of the sequence is lost then.
    */
   run(block: number, call: string): void | Promise<void>;
+  /** `run` on the calling thread, done when it returns; absent where blocks are computed elsewhere. */
+  runNow?(block: number): void;
   /** Outputs of row `row` of block number `block`, which ran last, from the `from`-th on: as many as `out` has room for. */
   output(block: number, row: number, from: number, out: Float32Array): void;
   /** Forget the input. */

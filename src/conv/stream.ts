@@ -31,6 +31,7 @@ import type {
   StreamSettings,
 } from "./stream-options.ts";
 import { checkStream, pieceNames, refuseBuffer } from "./stream-options.ts";
+import { renderer, renderLength } from "./stream-render.ts";
 import { webStream } from "./web-stream.ts";
 
 /**
@@ -63,6 +64,8 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
   #blocks = 0;
   #received = 0;
   #sent = 0;
+  /** Calls under way that return promises. */
+  #calls = 0;
   /** Whether a call has lost some of the sequence. */
   #broken = false;
   #disposed = false;
@@ -178,7 +181,7 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
       });
     }
     if (size === 0) return this.#stored(new Float32Array(0));
-    return await this.#engine.exclusive(async () => {
+    return await this.#turn(async () => {
       this.#whole(call);
       for (const [name, samples] of Object.entries({ u: data, pregate: before, postgate: after })) {
         if (samples) intact(name, samples, size, call);
@@ -197,6 +200,39 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
       this.#broken = false;
       return y;
     });
+  }
+
+  /**
+   * The next blocks, convolved when this returns: for who cannot await, such as `process` of an AudioWorklet. Inputs and
+   * outputs are lists with an array for each row, in the order b·H + h, all of one length, a multiple of `blockLength`; an
+   * array may be both. Everything runs on the calling thread. For streams on the CPU, of float32, in mode `causal` or `full`.
+   * The outputs have the bits of `process`, which may be called between.
+   * @throws InvalidArgumentError, UnsupportedError, BackendError.
+   */
+  render(inputs: readonly Float32Array[], outputs: readonly Float32Array[]): void {
+    const call = "stream.render";
+    this.#alive(call);
+    const { dtype } = this.#options;
+    const [ahead, pending, busy] = [this.#ahead, this.#pending, this.#calls > 0];
+    const run = renderer(this.#engine, { dtype, ahead, pending, busy });
+    const n = renderLength({ inputs, outputs }, this.#rows, this.blockLength);
+    this.#whole(call);
+    this.#open(call, false);
+    this.#broken = true;
+    const hop = this.blockLength;
+    const block = (row: Float32Array, at: number): Float32Array =>
+      n === hop ? row : row.subarray(at, at + hop);
+    this.#received += n;
+    for (let at = 0; at < n; at += hop) {
+      if (this.#skip) this.#inputs.push(inputs.map((row) => block(row, at)));
+      this.#engine.take(inputs, at, hop);
+      run(this.#blocks);
+      const rows = outputs.map((row) => block(row, at));
+      for (const [r, row] of rows.entries()) this.#engine.output(this.#blocks, r, 0, row);
+      this.#complete(rows);
+      this.#blocks++;
+    }
+    this.#broken = false;
   }
 
   /** Samples (B, H, n) of a piece or its gate. */
@@ -218,7 +254,7 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
   async flush(): Promise<NewArray<StoredArray<D>>> {
     const call = "stream.flush";
     this.#alive(call);
-    return await this.#engine.exclusive(async () => {
+    return await this.#turn(async () => {
       this.#whole(call);
       this.#broken = true;
       const { mode, kernelLength } = this.#options;
@@ -245,12 +281,12 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
   /** Forget the input and begin anew. */
   async reset(): Promise<void> {
     this.#alive("stream.reset");
-    await this.#engine.exclusive(() => this.#reset());
+    await this.#turn(() => this.#reset());
   }
 
   /** A sequence that is given up leaves nothing to the next one. */
   async #abandon(): Promise<void> {
-    await this.#engine.exclusive(() => {
+    await this.#turn(() => {
       if (!this.#disposed) this.#reset();
     });
   }
@@ -347,20 +383,9 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
     this.#engine.output(this.#blocks, r, drop, out.subarray(at + drop, at + hop));
   }
 
-  /** Gates, skip and storage of rows of outputs that are due. */
+  /** Rows of outputs that are due, in the stream's type. */
   #finish(y: NewArray<Float32Array>): NewArray<StoredArray<D>> {
-    const count = y.length / this.#rows;
-    this.#sent += count;
-    const gates = this.#gated ? this.#gates.shift(count) : undefined;
-    const inputs = this.#skip ? this.#inputs.shift(count) : undefined;
-    for (let r = 0; r < this.#rows; r++) {
-      const row = y.subarray(r * count, (r + 1) * count);
-      const gate = gates?.[r];
-      if (gate) for (let i = 0; i < count; i++) row[i]! *= gate[i]!;
-      const input = inputs?.[r];
-      const skip = this.#skip?.[r % this.#shape.channels] ?? 0;
-      if (input) for (let i = 0; i < count; i++) row[i]! += skip * input[i]!;
-    }
+    this.#complete(rowsIn(y, "float32", this.#rows));
     return this.#stored(y);
   }
 
@@ -368,6 +393,31 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
   #stored(y: NewArray<Float32Array>): NewArray<StoredArray<D>> {
     const { dtype } = this.#options;
     return (dtype === "float32" ? y : encode(y, dtype)) as NewArray<StoredArray<D>>;
+  }
+
+  /** Gates and skip of rows of outputs that are due. */
+  #complete(rows: readonly Float32Array[]): void {
+    const count = rows[0]!.length;
+    this.#sent += count;
+    const gates = this.#gated ? this.#gates.shift(count) : undefined;
+    const inputs = this.#skip ? this.#inputs.shift(count) : undefined;
+    for (const [r, row] of rows.entries()) {
+      const gate = gates?.[r];
+      if (gate) for (let i = 0; i < count; i++) row[i]! *= gate[i]!;
+      const input = inputs?.[r];
+      const skip = this.#skip?.[r % this.#shape.channels] ?? 0;
+      if (input) for (let i = 0; i < count; i++) row[i]! += skip * input[i]!;
+    }
+  }
+
+  /** Run `work` when no other call is running. */
+  async #turn<T>(work: () => T | Promise<T>): Promise<T> {
+    this.#calls++;
+    try {
+      return await this.#engine.exclusive(work);
+    } finally {
+      this.#calls--;
+    }
   }
 
   #alive(call: string): void {

@@ -261,6 +261,14 @@ describe("streams", () => {
         expectRight(joined(pieces, 6), inputs);
       });
 
+      test.runIf(onGpu)("render is refused: a GPU cannot answer at once", async () => {
+        const inputs = drawInputs(createProblem({ length: 64, kernelLength: 9 }, "test"), {}, 12);
+        using stream = await open(inputs, { kernelLength: 9, blockLength: 64 });
+        const row = new Float32Array(64);
+        expect(() => stream.render([row], [row])).toThrow(UnsupportedError);
+        expect(() => stream.render([row], [row])).toThrow(/a GPU cannot.*backend: 'cpu'/);
+      });
+
       test("calls in a row keep their order without waiting", async () => {
         const problem = createProblem({ length: 5000, kernelLength: 700 }, "test");
         const inputs = drawInputs(problem, { channels: 3 }, 8);

@@ -26,9 +26,9 @@ export function s32(n: number): number[] {
   }
 }
 
+/** A name; ours are ASCII. An AudioWorklet has no TextEncoder. */
 export function name(text: string): number[] {
-  const bytes = new TextEncoder().encode(text);
-  return [...u32(bytes.length), ...bytes];
+  return [...u32(text.length), ...Array.from(text, (c) => c.charCodeAt(0))];
 }
 
 export function vector(items: readonly Bytes[]): number[] {

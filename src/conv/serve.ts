@@ -1,0 +1,133 @@
+/** The other half of a `FlashFFTConv` with a `worker`: what runs in the worker. */
+import { createProblem } from "../plan/problem.ts";
+import { openRunner } from "./open.ts";
+import type { PreparedKernel } from "./prepared.ts";
+import type {
+  Answer,
+  Ask,
+  Explained,
+  Opening,
+  State,
+  Wire,
+  WireRequest,
+  WireRows,
+} from "./remote-messages.ts";
+import { toWire } from "./remote-messages.ts";
+import type { Request, Rows, Runner } from "./runner.ts";
+
+type Numbered = Ask & { readonly id: number };
+type Results = readonly (Wire | undefined)[];
+
+/**
+ * Serve every `FlashFFTConv.create({ …, worker })` that names this worker: call it once in the worker's script. Other messages
+ * of the worker are left alone.
+ */
+export function serveConvolutions(): void {
+  const { process } = globalThis as {
+    process?: { getBuiltinModule?: (id: string) => unknown };
+  };
+  const threads = process?.getBuiltinModule?.("node:worker_threads") as
+    | typeof import("node:worker_threads")
+    | undefined;
+  const open = (message: unknown): void => {
+    const opening = Object(message) as Partial<Opening>;
+    if (opening.flashfftconv && opening.port) void serve(opening as Opening);
+  };
+  if (threads?.parentPort) threads.parentPort.on("message", open);
+  else globalThis.addEventListener("message", ({ data }) => open(data));
+}
+
+/** Make an object and answer its calls until its port closes. */
+async function serve({ flashfftconv: options, call, port }: Opening): Promise<void> {
+  const answer = (answered: Answer, results: Results): void =>
+    port.postMessage(
+      answered,
+      results.flatMap((wire) => (wire ? [wire.buffer] : [])),
+    );
+  let runner: Runner;
+  try {
+    runner = await openRunner(createProblem(options, call), options, call);
+  } catch (error) {
+    answer({ id: 0, error: toWire(error) }, []);
+    port.close();
+    return;
+  }
+  const kernels = new Map<number, PreparedKernel>();
+  let told = 0;
+  /** An explanation is long: it goes again only where threads did not start. */
+  const state = (): State => {
+    const { threads, instructions } = runner;
+    const explained = threads === told ? {} : { explained: explainedOf(runner) };
+    told = threads;
+    return { threads, instructions, memory: runner.memory(), ...explained };
+  };
+  port.onmessage = async ({ data }: MessageEvent<Numbered>) => {
+    const { id } = data;
+    if (data.kind === "leave") return runner.leave();
+    try {
+      const results = await run(runner, kernels, data);
+      answer({ id, results, state: state() }, results);
+    } catch (error) {
+      answer({ id, error: toWire(error), state: state() }, []);
+    }
+  };
+  answer({ id: 0, results: [], state: state() }, []);
+}
+
+function explainedOf(runner: Runner): Explained {
+  const explanation = runner.explain();
+  const { toString: _, ...fields } = explanation;
+  return { fields, text: String(explanation) };
+}
+
+async function run(
+  runner: Runner,
+  kernels: Map<number, PreparedKernel>,
+  ask: Exclude<Numbered, { kind: "leave" }>,
+): Promise<Results> {
+  if (ask.kind === "free") {
+    kernels.get(ask.kernel)!.dispose();
+    kernels.delete(ask.kernel);
+    return [];
+  }
+  if (ask.kind === "prepare") {
+    const { taps, dtype } = ask.taps;
+    const alive = (): void => {};
+    const kernel = await runner.prepare(taps, dtype, ask.channels, { name: ask.name, alive });
+    kernels.set(ask.kernel, kernel);
+    return [];
+  }
+  if (ask.kind === "warmUp") {
+    await runner.warmUp(ask.calls, ask.name);
+    return [];
+  }
+  const request = requestOf(ask.request, kernels);
+  const outputs = request.rows.filter(({ direction }) => direction === "out");
+  const results = outputs.map(({ data }) => data as Wire);
+  if (ask.kind === "forward") {
+    await runner.forward(request);
+    return results;
+  }
+  const dk = new Float32Array(ask.taps);
+  const dskip = request.skip && new Float32Array(request.skip.length);
+  await runner.backward(request, { dk, dskip });
+  return [...results, dk, dskip];
+}
+
+function requestOf(wire: WireRequest, kernels: Map<number, PreparedKernel>): Request {
+  const { shape, gates, name, skip } = wire;
+  const kernel =
+    typeof wire.kernel === "number" ? { prepared: kernels.get(wire.kernel)! } : wire.kernel;
+  return {
+    ...{ shape, gates, name, kernel, skip: skip as Float32Array | undefined },
+    rows: wire.rows.map(rowsOf),
+    encoder: undefined,
+    // The page has looked; what it disposes of meanwhile ends after this call.
+    alive: () => {},
+  };
+}
+
+function rowsOf({ field, width, direction, data, size, wide }: WireRows): Rows {
+  const made = data ?? (wide ? new Float32Array(size) : new Uint16Array(size));
+  return { field, width, direction, data: made };
+}
