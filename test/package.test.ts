@@ -127,7 +127,7 @@ describe("the package", () => {
     expect(names).toEqual([
       ...["BackendError", "FileError", "FlashDepthwiseConv1d", "FlashFFTConv", "FlashFFTConvError"],
       ...["FlashFFTConvStream", "FlashHyenaProjections", "InvalidArgumentError", "PreparedKernel"],
-      ...["UnsupportedError", "convolve", "sparsifyKernel", "tune"],
+      ...["UnsupportedError", "convolve", "serveConvolutions", "sparsifyKernel", "tune"],
     ]);
   });
 

@@ -6,7 +6,8 @@
 import { rowName, suffix } from "../kernels/suffix.ts";
 import { extension } from "../plan/geometry.ts";
 import type { Job } from "./job.ts";
-import type { Context, Kernels, Recipe } from "./recipe.ts";
+import { jobKinds } from "./job.ts";
+import type { Context, Kernels, MakeRecipe, Recipe } from "./recipe.ts";
 import { tapTails } from "./recipe.ts";
 
 /** Row b·channels + h of unit `row` of a job, whose units go through the batch of one channel after the other. */
@@ -55,7 +56,7 @@ function joined({ job, work }: Context, join: Kernels[string], k: number, skip: 
   return at;
 }
 
-export function blockForwardRecipe(e: Kernels, flags: Job): Recipe {
+function blockForwardRecipe(e: Kernels, flags: Job): Recipe {
   const pre = flags.hasPregate !== 0;
   const post = flags.hasPostgate !== 0;
   const join = joinOf(e, flags);
@@ -131,7 +132,7 @@ export function shareOf(
  * du of the blocks of a share, and their part in the sum that is dk. Each block reads dy at all its positions and u at
  * its own `hop`.
  */
-export function blockBackwardRecipe(e: Kernels, flags: Job): Recipe {
+function blockBackwardRecipe(e: Kernels, flags: Job): Recipe {
   const pre = flags.hasPregate !== 0;
   const post = flags.hasPostgate !== 0;
   const headU = e[`head_u${suffix(pre)}`]!;
@@ -232,7 +233,7 @@ export function blockBackwardRecipe(e: Kernels, flags: Job): Recipe {
 }
 
 /** dk of a channel from the sums of its shares, in their order. */
-export function blockTapsRecipe(e: Kernels, flags: Job): Recipe {
+function blockTapsRecipe(e: Kernels, flags: Job): Recipe {
   const [add, back] = [e.body_add!, e.body_back!];
   const store = tapTails(e, flags);
   const unit = (c: Context, unit: number): void => {
@@ -246,3 +247,10 @@ export function blockTapsRecipe(e: Kernels, flags: Job): Recipe {
   };
   return { row: [], after: [], unit };
 }
+
+/** Recipes of blocks, by kind of job. */
+export const blockRecipes: Readonly<Record<number, MakeRecipe>> = {
+  [jobKinds.blockForward]: blockForwardRecipe,
+  [jobKinds.blockBackward]: blockBackwardRecipe,
+  [jobKinds.blockTaps]: blockTapsRecipe,
+};

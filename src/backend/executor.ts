@@ -5,7 +5,6 @@
 
 import { batchPlaces } from "../kernels/middle.ts";
 import { rowName, suffix } from "../kernels/suffix.ts";
-import { blockBackwardRecipe, blockForwardRecipe, blockTapsRecipe } from "./blocks.ts";
 import type { Job } from "./job.ts";
 import { jobKinds } from "./job.ts";
 import type { Clear, Context, Kernels, MakeRecipe, Recipe, Step } from "./recipe.ts";
@@ -295,9 +294,6 @@ const makers: Record<number, MakeRecipe> = {
   [jobKinds.compactSpectra]: compactSpectraRecipe,
   [jobKinds.forward]: forwardRecipe,
   [jobKinds.backward]: backwardRecipe,
-  [jobKinds.blockForward]: blockForwardRecipe,
-  [jobKinds.blockBackward]: blockBackwardRecipe,
-  [jobKinds.blockTaps]: blockTapsRecipe,
 };
 
 /** Add the recipes of other kinds of jobs: programs that run none of them need not load their code. */

@@ -1,4 +1,5 @@
 /** The program of one worker thread: waits for jobs on the control block, leaves it only to read messages. */
+import { blockRecipes } from "./blocks.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
 import { commands, generationSlot, sharedTickets, slot, wake } from "./control.ts";
 import { depthwiseRecipes } from "./depthwise.ts";
@@ -26,7 +27,7 @@ function openPort(): Port {
   return threads?.parentPort ?? (globalThis as unknown as Port);
 }
 
-addRecipes({ ...depthwiseRecipes, ...streamRecipes });
+addRecipes({ ...blockRecipes, ...depthwiseRecipes, ...streamRecipes });
 const port = openPort();
 const programs = new Map<number, Kernels>();
 const job: Job = emptyJob();

@@ -3,15 +3,16 @@
  * that lie elsewhere pass through staging a few blocks at a time, each with the samples around it.
  */
 
-import { shareOf } from "../backend/blocks.ts";
+import { blockRecipes, shareOf } from "../backend/blocks.ts";
 import type { Program } from "../backend/cpu.ts";
+import { addRecipes } from "../backend/executor.ts";
 import type { Job } from "../backend/job.ts";
 import { jobKinds } from "../backend/job.ts";
 import { aligned } from "../backend/memory.ts";
 import { extension } from "../plan/geometry.ts";
 import { intact } from "./arguments.ts";
 import type { Engine } from "./engine.ts";
-import type { Call, Gates, Programs, Spectra } from "./run.ts";
+import type { Call, Gates, Programs, RowRuns, Spectra } from "./run.ts";
 import {
   inSteps,
   isDirect,
@@ -108,7 +109,7 @@ function gateOf({ kind }: Job): RowField {
 }
 
 /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u, block by block. */
-export function runBlocks(
+function runBlocks(
   engine: Engine,
   programs: readonly Program[],
   spectra: Spectra,
@@ -172,7 +173,7 @@ const mostShares = 8;
 const backwardFactor = 1.5;
 
 /** Gradients of all rows, block by block; the kernel's go to `dk`, one row of K float32 per channel. */
-export function runBlocksBackward(
+function runBlocksBackward(
   engine: Engine,
   programs: Programs,
   spectra: Spectra,
@@ -281,4 +282,10 @@ function runGradients(
     const size = units * step;
     return [at + 1, stagedBlocks(engine, job, rows, place, size, places, work, call.name)];
   });
+}
+
+/** How rows that are cut into blocks run. */
+export function blockRuns(): RowRuns {
+  addRecipes(blockRecipes);
+  return { forward: runBlocks, backward: runBlocksBackward };
 }

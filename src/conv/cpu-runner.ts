@@ -3,9 +3,9 @@ import type { Program } from "../backend/cpu.ts";
 import type { Instructions } from "../backend/features.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
+import type { Candidate } from "../plan/planner.ts";
 import type { GpuSamples } from "./arguments.ts";
 import { refuseBuffer, zeros } from "./arguments.ts";
-import { runBlocks, runBlocksBackward } from "./blocks.ts";
 import type { OpenedCpu } from "./cpu-open.ts";
 import { lendingBackend } from "./cpu-open.ts";
 import { sumSkip } from "./dskip.ts";
@@ -15,8 +15,8 @@ import type { Choice, Explanation } from "./explain.ts";
 import { withNotes } from "./explain.ts";
 import type { MemoryUse, WarmUp } from "./options.ts";
 import { PreparedKernel } from "./prepared.ts";
-import type { Call, Spectra } from "./run.ts";
-import { makeSpectra, runBackward, runForward } from "./run.ts";
+import type { Call, RowRuns, Spectra } from "./run.ts";
+import { makeSpectra, wholeRuns } from "./run.ts";
 import type { KernelArgument, Request, Runner, WeightGradients } from "./runner.ts";
 import { Seat } from "./seat.ts";
 import type { RowTensor } from "./staging.ts";
@@ -24,23 +24,31 @@ import type { RowTensor } from "./staging.ts";
 /** Thrown inside prepare when the object has moved meanwhile. */
 class Moved extends Error {}
 
+/** How a plan's rows run: code for blocks is loaded where there are some. */
+async function runsOf({ geometry }: Candidate): Promise<RowRuns> {
+  return geometry[0]!.blocks ? (await import("./blocks.ts")).blockRuns() : wholeRuns;
+}
+
 /** One convolution on the CPU. Its tensors are arrays: the caller refuses others. */
 export class CpuRunner implements Runner {
   readonly device = undefined;
   #seat: Seat;
   readonly #choice: Choice;
   readonly #transforms: Transforms;
+  readonly #runs: RowRuns;
   readonly #notes: readonly string[];
 
   private constructor(
     seat: Seat,
     choice: Choice,
     transforms: Transforms,
+    runs: RowRuns,
     notes: readonly string[],
   ) {
     this.#seat = seat;
     this.#choice = choice;
     this.#transforms = transforms;
+    this.#runs = runs;
     this.#notes = notes;
   }
 
@@ -51,8 +59,9 @@ export class CpuRunner implements Runner {
     call: string,
   ): Promise<CpuRunner> {
     const transforms = await transformsOf(choice.candidate);
+    const runs = await runsOf(choice.candidate);
     const seat = new Seat(createEngine(choice, transforms, backend, threads));
-    const runner = new CpuRunner(seat, choice, transforms, notes);
+    const runner = new CpuRunner(seat, choice, transforms, runs, notes);
     try {
       await backend.exclusive(() => seat.forward("float32", call));
     } catch (error) {
@@ -180,11 +189,6 @@ export class CpuRunner implements Runner {
     return { spectra: { kernel: kernel.taps as SampleArray }, dtype: kernel.dtype };
   }
 
-  /** Whether rows are cut into blocks. */
-  get #isBlocked(): boolean {
-    return this.#seat.engine.parts[0]!.part.blocks !== undefined;
-  }
-
   #call({ shape, rows, skip, name }: Request): Call {
     return {
       ...{ shape, rows: rows as readonly RowTensor[], name },
@@ -197,8 +201,7 @@ export class CpuRunner implements Runner {
     const { spectra, dtype } = this.#spectra(request.kernel);
     const run = (programs: readonly Program[]): void | Promise<void> => {
       request.alive();
-      const runRows = this.#isBlocked ? runBlocks : runForward;
-      return runRows(seat.engine, programs, spectra, this.#call(request), request.gates);
+      return this.#runs.forward(seat.engine, programs, spectra, this.#call(request), request.gates);
     };
     const note = (): void => {
       seat.workspaceBytes = seat.backend.workspaceBytes;
@@ -221,8 +224,7 @@ export class CpuRunner implements Runner {
         forward: await seat.forward(dtype, request.name),
         backward: await seat.backward(request.name),
       };
-      const runRows = this.#isBlocked ? runBlocksBackward : runBackward;
-      await runRows(seat.engine, programs, spectra, call, request.gates, dk);
+      await this.#runs.backward(seat.engine, programs, spectra, call, request.gates, dk);
     });
     seat.workspaceBytes = seat.backend.workspaceBytes;
     if (!dskip) return;

@@ -341,7 +341,7 @@ export function inSteps(
 }
 
 /** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u for all rows of a call. */
-export function runForward(
+function runForward(
   engine: Engine,
   programs: readonly Program[],
   spectra: Spectra,
@@ -412,7 +412,7 @@ function cutBackward(engine: Engine, call: Call, channels: number, inPlace: bool
 }
 
 /** Gradients of all rows; the kernel's go to `dk`, one row of K float32 per channel. */
-export function runBackward(
+function runBackward(
   engine: Engine,
   programs: Programs,
   spectra: Spectra,
@@ -471,3 +471,12 @@ export function runBackward(
     });
   });
 }
+
+/** How the rows of calls run on an engine. */
+export interface RowRuns {
+  readonly forward: typeof runForward;
+  readonly backward: typeof runBackward;
+}
+
+/** How rows that are transformed whole run. */
+export const wholeRuns: RowRuns = { forward: runForward, backward: runBackward };
