@@ -5,9 +5,19 @@ import { openCpuFor } from "./cpu-open.ts";
 import { CpuRunner } from "./cpu-runner.ts";
 import { choosePlan } from "./explain.ts";
 import { loadGpu } from "./load-gpu.ts";
-import type { FlashFFTConvOptions } from "./options.ts";
+import type { ConvolutionWorker, FlashFFTConvOptions } from "./options.ts";
 import type { Runner } from "./runner.ts";
 import { usualRows, wantsGpu, workspaceOf } from "./runtime.ts";
+
+/** What a worker's first error says: a script that is not there may tell of it while the code that talks to it is loaded. */
+function firstError(worker: ConvolutionWorker): Promise<string> {
+  return new Promise((resolve) => {
+    if (typeof worker?.addEventListener !== "function") return;
+    worker.addEventListener("error", ({ message }) =>
+      resolve(message || "its script could not be loaded"),
+    );
+  });
+}
 
 /** The runner of a problem on the backend that the options ask for. */
 export async function openRunner(
@@ -15,8 +25,10 @@ export async function openRunner(
   options: FlashFFTConvOptions,
   call: string,
 ): Promise<Runner> {
-  if (options.worker !== undefined)
-    return (await import("./remote.ts")).RemoteRunner.open(options, call);
+  if (options.worker !== undefined) {
+    const error = firstError(options.worker);
+    return (await import("./remote.ts")).RemoteRunner.open(options, error, call);
+  }
   const gpu = wantsGpu(options, call);
   const usual = gpu ? usualRows.gpu : usualRows.cpu;
   const { batch = usual.batch, channels = usual.channels } = options;

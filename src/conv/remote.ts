@@ -67,6 +67,7 @@ export class RemoteRunner implements Runner {
    */
   static async open(
     { worker, device, workerUrl, ...options }: FlashFFTConvOptions,
+    error: Promise<string>,
     call: string,
   ): Promise<RemoteRunner> {
     if (device !== undefined) {
@@ -91,9 +92,10 @@ export class RemoteRunner implements Runner {
     const opening: Opening = { flashfftconv: { ...options, ...url }, call, port: port2 };
     const opened = runner.#answer(() => post(worker, opening));
     // Of a script that does not load; Node's workers close the port.
-    const failed = ({ message }: { readonly message?: string }): void =>
-      runner.#lose(`a worker with an error: ${message || "its script could not be loaded"}`);
-    worker.addEventListener?.("error", failed);
+    let isOpening = true;
+    void error.then((message) => {
+      if (isOpening) runner.#lose(`a worker with an error: ${message}`);
+    });
     const silence = `a worker that says nothing for ${startLimit / 1e3} s`;
     const timer = setTimeout(() => runner.#lose(silence), startLimit);
     try {
@@ -103,7 +105,7 @@ export class RemoteRunner implements Runner {
       throw error;
     } finally {
       clearTimeout(timer);
-      worker.removeEventListener?.("error", failed);
+      isOpening = false;
     }
     return runner;
   }

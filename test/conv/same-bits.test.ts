@@ -178,7 +178,7 @@ describe.skipIf(onGpu)("the same bits", () => {
                   ...{ ...options, ...plan, threads },
                   ...(frequencies && { frequencies }),
                 });
-                return conv.backward(dy, u, k, { pregate: u });
+                return await conv.backward(dy, u, k, { pregate: u });
               }),
             ),
           );
