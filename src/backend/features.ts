@@ -20,6 +20,8 @@ export interface Features {
   /** Memory that threads can share: absent in pages that are not cross-origin isolated. */
   readonly sharedMemory: boolean;
   readonly cores: number;
+  /** Bytes of address space that the process may have. */
+  readonly addressSpace: number;
 }
 
 /** A module with one function of the given body that leaves a vector. */
@@ -47,8 +49,21 @@ export function features(): Features {
     relaxedSimd: valid([...one, ...one, ...one, ...simd(v128.relaxedMadd)]),
     sharedMemory: typeof SharedArrayBuffer === "function" && isolated !== false,
     cores: cores(),
+    addressSpace: addressSpace(),
   };
   return probed;
+}
+
+/** Linux tells what `ulimit -v` grants. */
+function addressSpace(): number {
+  const { process } = globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } };
+  try {
+    const fs = process!.getBuiltinModule!("node:fs") as typeof import("node:fs");
+    const limits = fs.readFileSync("/proc/self/limits", "utf8");
+    return Number(/^Max address space +(\d+)/m.exec(limits)?.[1] ?? Number.POSITIVE_INFINITY);
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
 }
 
 function cores(): number {

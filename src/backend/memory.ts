@@ -17,6 +17,8 @@ export const pageBytes = 65_536;
 export const maxPages = 65_536;
 /** Most pages of memory that is worth opening: 64 MiB. */
 const leastPages = 1024;
+/** It must grow by so many to be taken: some runtimes grant a memory that cannot grow. */
+const trialPages = 255;
 
 /**
  * A WebAssembly memory of as many pages at most as can be had: some runtimes set aside address space for all of them at once,
@@ -32,6 +34,7 @@ export function openWasmMemory(
   for (let pages = maxPages; pages >= leastPages; pages /= 2) {
     try {
       const memory = new WebAssembly.Memory({ initial: 1, maximum: pages, shared });
+      memory.grow(trialPages);
       return { memory, pages };
     } catch (error) {
       cause = error;

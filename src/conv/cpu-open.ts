@@ -79,6 +79,22 @@ function pickInstructions(wanted: "auto" | Instructions, call: string): Instruct
   });
 }
 
+/** Gigabytes of address space that V8 sets aside for all but workers, and for a worker (Node 20 and 24: 0.6 to 0.8). */
+const [ownSpace, workerSpace] = [12, 1];
+
+/** As many threads of those asked for as the machine has room for: where workers find none, V8 ends the process. */
+function granted(asked: number): Pick<OpenedCpu, "threads" | "notes"> {
+  const space = features().addressSpace / 1e9;
+  const room = Math.max(1, Math.floor((space - ownSpace) / workerSpace));
+  const threads = Math.min(asked, mostThreads, room);
+  if (threads === asked) return { threads, notes: [] };
+  const reason =
+    threads === room
+      ? `the system grants ${space.toPrecision(3)} GB of address space`
+      : "four a core are the most";
+  return { threads, notes: [`${threads} of the ${asked} threads asked for: ${reason}`] };
+}
+
 function pickThreads(
   wanted: number | undefined,
   instructions: Instructions,
@@ -86,14 +102,9 @@ function pickThreads(
 ): Pick<OpenedCpu, "threads" | "notes"> {
   const { sharedMemory, cores } = features();
   const possible = sharedMemory && instructions !== "javascript";
-  if (wanted === undefined) return { threads: possible ? cores : 1, notes: [] };
+  if (wanted === undefined) return granted(possible ? cores : 1);
   const threads = integer(call, "threads", wanted, 1, 1024);
-  if (threads === 1 || possible) {
-    const note = `${mostThreads} threads of the ${threads} asked for: four a core are the most`;
-    return threads <= mostThreads
-      ? { threads, notes: [] }
-      : { threads: mostThreads, notes: [note] };
-  }
+  if (threads === 1 || possible) return granted(threads);
   if (instructions === "javascript") {
     throw new UnsupportedError({
       call,

@@ -26,7 +26,7 @@ class Moved extends Error {}
 
 /** How a plan's rows run: code for blocks is loaded where there are some. */
 async function runsOf({ geometry }: Candidate): Promise<RowRuns> {
-  return geometry[0]!.blocks ? (await import("./blocks.ts")).blockRuns() : wholeRuns;
+  return geometry[0]!.blocks ? (await import("./engine-other.ts")).blockRuns() : wholeRuns;
 }
 
 /** One convolution on the CPU. Its tensors are arrays: the caller refuses others. */

@@ -38,12 +38,13 @@ describe.skipIf(process.platform !== "linux")("with limited address space", () =
       const { code, text } = await limited(gigabytes * 1e6, argv);
       expect(text).not.toContain("an error in flashfftconv itself");
       expect(text).not.toMatch(/^ +at .*\.js/m);
-      if (argv.includes("simd")) {
-        expect([code, text]).toEqual([1, expect.stringContaining("address space")]);
+      // Later versions of V8 find room for a small memory, on one thread.
+      if (argv.includes("simd") && code === 1) {
+        expect(text).toContain("address space");
         expect(text).toContain("ulimit -v");
       } else expect([code, text]).toEqual([0, expect.any(String)]);
     }
     const { text } = await limited(gigabytes * 1e6, ["plan", "--length", "4096"]);
-    expect(text).toContain("note: plain JavaScript");
+    expect(text).toMatch(/note: plain JavaScript|note: 1 of the \d+ threads.*address space/);
   });
 });

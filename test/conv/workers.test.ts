@@ -90,7 +90,9 @@ describe.skipIf(onGpu)("worker threads", () => {
   test("more than four a core are not started, and explain() says so", async () => {
     using conv = await FlashFFTConv.create({ length: 16, threads: 1000 });
     expect(conv.threads).toBe(mostThreads);
-    expect(String(conv.explain())).toContain(`note: ${mostThreads} threads of the 1000 asked for`);
+    expect(String(conv.explain())).toContain(
+      `note: ${mostThreads} of the 1000 threads asked for: four a core`,
+    );
   });
 });
 
