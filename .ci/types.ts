@@ -13,6 +13,7 @@ import {
   sparsifyKernel,
   type Tensor,
 } from "flashfftconv";
+import { FlashFFTConvStream as InWorklet } from "flashfftconv/audio-worklet";
 import { createProblem } from "flashfftconv/plan";
 
 declare const plain: Float32Array;
@@ -154,3 +155,7 @@ export const used = {
   ...{ y, output, either, written, dskip, du, buffer, out, lentBits, brains, length, first },
   ...{ filtered, bias, gatedOut, part },
 };
+
+/** The file for worklets has the same class. */
+export const inWorklet = (taps: Float32Array): Promise<FlashFFTConvStream> =>
+  InWorklet.create(taps);

@@ -151,3 +151,18 @@ test("a Float16Array goes in and comes out where TypeScript knows it", () => {
   const options = { ...nodeNext, ...strict, lib: ["lib.es2025.d.ts", ...browser] };
   expect(complaints([...files, file], options)).toEqual([]);
 });
+
+test("a program for Node needs no types of a browser", () => {
+  const file = join(folder, "node.ts");
+  writeFileSync(
+    file,
+    `import { Worker } from "node:worker_threads";
+     import { convolve, FlashFFTConv } from "flashfftconv";
+     const y: Float32Array = await convolve([1, 2, 3], [1, 1]);
+     const worker = new Worker(new URL("./convolutions.js", import.meta.url));
+     export const conv = await FlashFFTConv.create({ length: y.length, worker });`,
+  );
+  const typeRoots = [join(root, "node_modules/@types")];
+  const options = { ...nodeNext, ...strict, lib: ["lib.es2022.d.ts"], types: ["node"], typeRoots };
+  expect(complaints([file], options)).toEqual([]);
+});

@@ -195,7 +195,7 @@ export class Values {
       call: this.call,
       requirement: `--${name} must be a number from ${show(low)} to ${show(high)}`,
       value: show(text),
-      remedy: `Set --${name} within that range.`,
+      remedy: "Give digits, without a unit, within that range.",
     });
   }
 
@@ -281,9 +281,10 @@ export function parseOptions(command: Command, argv: readonly string[]): Values 
     }
     given.set(option.name, token.value ?? true);
   }
+  const named = new Set(given.keys());
   for (const value of alone) {
     const option = options.find(({ name, positional }) => positional && !given.has(name));
-    if (!option || value === "") return refuse(...tooMany(command, value));
+    if (!option || value === "") return refuse(...tooMany(command, named, value));
     given.set(option.name, value);
   }
   const missing = options.find(({ name, required }) => required && !given.has(name));
@@ -298,12 +299,19 @@ export function parseOptions(command: Command, argv: readonly string[]): Values 
 }
 
 /** What is said of a value that stands alone and has no place. */
-function tooMany(command: Command, value: string): [string, string, string] {
-  const places = placesOf(command);
+function tooMany(
+  command: Command,
+  named: ReadonlySet<string>,
+  value: string,
+): [string, string, string] {
+  const options = command.options.filter(({ name }) => !named.has(name));
+  const places = placesOf({ ...command, options });
+  const others = command.options.filter(({ name, positional }) => positional && named.has(name));
+  const taken = others.map(({ name }) => `with --${name} `).join("");
   return [
     places === ""
       ? "everything is given by options"
-      : `what stands alone is${places}, in this order`,
+      : `${taken}what stands alone is${places}, in this order`,
     `${show(value)} besides`,
     `Put an option's name before it: flashfftconv ${command.name} --help lists them.`,
   ];
@@ -344,11 +352,13 @@ export function suggestion(text: string, known: readonly string[]): string | und
   const ranked = known
     .map((name) => ({ name, distance: editDistance(lower, name.toLowerCase()) }))
     .sort((a, b) => a.distance - b.distance);
+  const holder = lower.length >= 3 && known.find((name) => name.toLowerCase().includes(lower));
   const near = ranked.find(({ name, distance }) => distance <= Math.max(1, name.length / 3));
   const begun = known.find(
     (name) => Math.min(lower.length, name.length) >= 3 && commonStart(lower, name),
   );
-  const nearest = near?.name ?? begun;
+  // A part of one name is nearer to it than to another of the same length: gpu to webgpu, not to cpu.
+  const nearest = holder || (near?.name ?? begun);
   return nearest && `Did you mean ${nearest}?`;
 }
 

@@ -208,6 +208,15 @@ function refuseForeign(tensor: unknown, e: Expected): void {
   );
 }
 
+/** What makes samples of what was given instead. */
+function remedyFor(data: unknown, dtype: Dtype): string {
+  if (data instanceof Promise) return "Await it first.";
+  if (data === undefined) return "Pass one.";
+  if (dtype !== "float32" || data instanceof Uint16Array)
+    return "Convert it, or set another dtype.";
+  return "Convert it: Float32Array.from(numbers).";
+}
+
 /** The samples of a tensor argument and its shape where it was given with one. */
 export function samplesOf(
   tensor: Tensor,
@@ -232,18 +241,15 @@ export function samplesOf(
       e,
       `${e.name} must be ${allowed} for dtype '${e.dtype}'`,
       show(data),
-      "Convert it, or set another dtype.",
+      remedyFor(data, e.dtype),
     );
   }
   if (data.length === 0) {
-    const detached = data.buffer.byteLength === 0;
     refuse(
       e,
       `${e.name} must hold at least one row`,
-      detached ? `${show(data)} on an empty or detached buffer` : show(data),
-      detached
-        ? "Do not transfer the buffer away before the call."
-        : `Pass samples of shape (${e.dimensions.join(", ")}).`,
+      show(data),
+      `Pass samples of shape (${e.dimensions.join(", ")}); a buffer that was transferred away (detached) holds none.`,
     );
   }
   if (!shaped) return { data, shape: undefined };

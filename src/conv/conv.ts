@@ -505,7 +505,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
     if (!this.#disposed) return;
     throw new InvalidArgumentError({
       call,
-      requirement: "a FlashFFTConv object that has not been disposed",
+      requirement: "it needs a FlashFFTConv object that has not been disposed",
       value: "a disposed one",
       remedy: "Create a new object, or dispose later.",
     });

@@ -51,6 +51,17 @@ const optionNames = [
   ...["backend", "device", "workspaceBytes", "threads", "workerUrl", "instructions"],
 ] as const;
 
+/**
+ * Check that options are an object without unknown names, before any of them is read: a misspelt one leaves another missing.
+ * @returns The call, for further messages.
+ */
+export function checkNames(options: object, { type, option }: Names): string {
+  const call = `${type}.create`;
+  checkOptions(options, call, "options", "Pass { channels: H, kernelLength: K }.");
+  known(options, [...optionNames, option], call);
+  return call;
+}
+
 /** What `warmUp` is told of calls besides their rows. */
 const warmUpFlags = ["backward", "bias", "state"] as const;
 
@@ -101,7 +112,6 @@ export class DepthwiseCore {
     order: readonly number[],
   ): Promise<DepthwiseCore> {
     const call = `${names.type}.create`;
-    known(options, [...optionNames, names.option], call);
     const { batch = 1, device } = options;
     integer(call, "batch", batch, 1, 2 ** 31);
     const workspaceBytes = workspaceOf(options, call);
@@ -114,6 +124,11 @@ export class DepthwiseCore {
   /** Channels of x: H, or 3H where three branches are packed. */
   get inputChannels(): number {
     return this.problem.channels * widths(this.problem.form).branches;
+  }
+
+  /** How messages name the channels of x, weight, bias and state. */
+  get #packed(): "H" | "3H" {
+    return widths(this.problem.form).branches === 3 ? "3H" : "H";
   }
 
   #name(method: string): string {
@@ -224,7 +239,7 @@ export class DepthwiseCore {
     const history = this.problem.kernelLength - 1;
     // A filter of one tap looks at no earlier sample: its state is empty.
     if (history === 0 && emptyOf(tensor, this.problem.dtype)) return undefined;
-    const expected = this.#expected(call, name, "H", "K − 1");
+    const expected = this.#expected(call, name, this.#packed, "K − 1");
     const { data, shape } = samplesOf(tensor, expected);
     exactly(data, batch * this.inputChannels * history, expected);
     checkSizes(shape, this.#shape(batch, this.inputChannels, history), expected);
@@ -247,7 +262,7 @@ export class DepthwiseCore {
     const { kernelLength } = this.problem;
     const { data, batch, positions } = this.#lines(
       x,
-      this.#expected(call, "x", "H", "L"),
+      this.#expected(call, "x", this.#packed, "L"),
       channels,
     );
     const outputLength = this.outputLength(positions, call);
@@ -255,7 +270,7 @@ export class DepthwiseCore {
     const { dims, shape = dims } = Object(weight) as { shape?: unknown; dims?: unknown };
     // As torch.nn.Conv1d has them, with the one input channel of each group.
     const grouped = Array.isArray(shape) && shape.length === 3;
-    const lines = ["H", channels] as const;
+    const lines = [this.#packed, channels] as const;
     const filters = [lines, ...(grouped ? [["1", 1] as const] : []), ["K", kernelLength] as const];
     const taps = this.#parameters(weight, "weight", filters, call);
     const bias =
@@ -369,7 +384,12 @@ export class DepthwiseCore {
     });
     const dstateOut = this.#state(options.dstateOut, "dstateOut", batch, call, inputs);
     const shape = this.#shape(batch, packed, length);
-    const given = this.#given(options.out, this.#expected(call, "dx", "H", "L"), shape, inputs);
+    const given = this.#given(
+      options.out,
+      this.#expected(call, "dx", this.#packed, "L"),
+      shape,
+      inputs,
+    );
     const request = this.#request(operands, options.encoder, call);
     const wanted = {
       dx: given ?? this.#fresh(operands.x, operands.x.length, call),
@@ -412,7 +432,7 @@ export class DepthwiseCore {
     if (!this.#disposed) return;
     throw new InvalidArgumentError({
       call,
-      requirement: `a ${this.#names.type} object that has not been disposed`,
+      requirement: `it needs a ${this.#names.type} object that has not been disposed`,
       value: "a disposed one",
       remedy: "Create a new object, or dispose later.",
     });

@@ -8,7 +8,7 @@ import { createDepthwiseProblem } from "../plan/depthwise.ts";
 import { oneOf } from "../plan/problem.ts";
 import type { GpuTensor, Tensor } from "./arguments.ts";
 import { checkOptions } from "./arguments.ts";
-import { DepthwiseCore } from "./depthwise-core.ts";
+import { checkNames, DepthwiseCore } from "./depthwise-core.ts";
 import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
@@ -42,8 +42,7 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> {
     options: FlashDepthwiseConv1dOptions<D>,
   ): Promise<FlashDepthwiseConv1d<D>> {
     const names = { type: "FlashDepthwiseConv1d", object: "conv", option: "activation" };
-    const call = `${names.type}.create`;
-    checkOptions(options, call, "options", "Pass { channels: H, kernelLength: K }.");
+    const call = checkNames(options, names);
     const { activation = "none" } = options;
     oneOf(call, "activation", activation, ["none", "silu"]);
     const form = activation === "silu" ? "silu" : "linear";

@@ -8,7 +8,7 @@ import { createDepthwiseProblem } from "../plan/depthwise.ts";
 import { oneOf } from "../plan/problem.ts";
 import type { GpuTensor, Tensor } from "./arguments.ts";
 import { checkOptions, known } from "./arguments.ts";
-import { DepthwiseCore } from "./depthwise-core.ts";
+import { checkNames, DepthwiseCore } from "./depthwise-core.ts";
 import type {
   DepthwiseGradientsOf,
   DepthwiseWarmUp,
@@ -44,8 +44,7 @@ export class FlashHyenaProjections<out D extends Dtype = "float32"> {
     options: FlashHyenaProjectionsOptions<D>,
   ): Promise<FlashHyenaProjections<D>> {
     const names = { type: "FlashHyenaProjections", object: "projections", option: "pregate" };
-    const call = `${names.type}.create`;
-    checkOptions(options, call, "options", "Pass { channels: H, kernelLength: K }.");
+    const call = checkNames(options, names);
     const { pregate = "second" } = options;
     oneOf(call, "pregate", pregate, ["first", "second"]);
     const problem = createDepthwiseProblem(options, "projections", call);

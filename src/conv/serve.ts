@@ -1,4 +1,5 @@
 /** The other half of a `FlashFFTConv` with a `worker`: what runs in the worker. */
+import { UnsupportedError } from "../errors.ts";
 import { createProblem } from "../plan/problem.ts";
 import { openRunner } from "./open.ts";
 import type { PreparedKernel } from "./prepared.ts";
@@ -21,6 +22,7 @@ type Results = readonly (Wire | undefined)[];
 /**
  * Serve every `FlashFFTConv.create({ …, worker })` that names this worker: call it once in the worker's script. Other messages
  * of the worker are left alone.
+ * @throws UnsupportedError on a page or Node's main thread.
  */
 export function serveConvolutions(): void {
   const { process } = globalThis as {
@@ -34,7 +36,20 @@ export function serveConvolutions(): void {
     if (opening.flashfftconv && opening.port) void serve(opening as Opening);
   };
   if (threads?.parentPort) threads.parentPort.on("message", open);
-  else globalThis.addEventListener("message", ({ data }) => open(data));
+  else if (listens()) globalThis.addEventListener("message", ({ data }) => open(data));
+  else {
+    throw new UnsupportedError({
+      call: "serveConvolutions",
+      requirement: "it runs in the script of a worker",
+      value: "a call on the main thread",
+      remedy: "Call it in the script of the Worker that FlashFFTConv.create({ …, worker }) names.",
+    });
+  }
+}
+
+/** Whether this thread may be a worker that gets messages: a page has a document, and Node's main thread no listeners. */
+function listens(): boolean {
+  return !("document" in globalThis) && typeof globalThis.addEventListener === "function";
 }
 
 /** Make an object and answer its calls until its port closes. */

@@ -86,7 +86,8 @@ export function renderLength(
         call,
         requirement: `every row of ${name} must hold as many samples, a multiple of ${show(blockLength)}`,
         value: show(row),
-        remedy: "Pass whole blocks; process takes pieces of any length.",
+        remedy:
+          "Pass whole blocks of the blockLength that create was given; process takes pieces of any length.",
       });
     }
   }

@@ -148,6 +148,14 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
   async process(piece: Tensor<D> | StreamPiece<D>): Promise<NewArray<StoredArray<D>>> {
     const call = "stream.process";
     this.#alive(call);
+    if (Array.isArray(piece)) {
+      throw new InvalidArgumentError({
+        call,
+        requirement: "the piece must be one typed array, or { u, pregate, postgate }",
+        value: show(piece),
+        remedy: "Pass the next samples of every row, one row after the other.",
+      });
+    }
     if (!ArrayBuffer.isView(piece)) {
       const remedy = "Pass the next samples of every row, or { u, pregate, postgate }.";
       checkOptions(piece, call, "the piece", remedy);
@@ -424,7 +432,7 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
     if (!this.#disposed) return;
     throw new InvalidArgumentError({
       call,
-      requirement: "a stream that has not been disposed",
+      requirement: "it needs a stream that has not been disposed",
       value: "a disposed one",
       remedy: "Create a new stream, or dispose later.",
     });

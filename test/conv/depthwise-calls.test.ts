@@ -54,6 +54,15 @@ describe("options", () => {
     expect(message).toContain(requirement);
   });
 
+  test("a misspelt option is named before the one that it leaves missing", async () => {
+    const options = { channels: 2, kernel_size: 3 } as never;
+    for (const type of [FlashDepthwiseConv1d, FlashHyenaProjections]) {
+      const message = await refusal(() => type.create(options));
+      expect(message).toContain(`${type.name}.create: options may have channels, kernelLength`);
+      expect(message).toContain('got "kernel_size"');
+    }
+  });
+
   test("no options at all", async () => {
     expect(await refusal(() => FlashDepthwiseConv1d.create(undefined as never))).toContain(
       "options must be an object",
@@ -155,6 +164,13 @@ describe("operands", () => {
       [() => projections.forward(packed, taps, { out: { gate: x } as never }), "forward: out may"],
     ] as const) {
       expect(await refusal(action)).toContain(`projections.${requirement}`);
+    }
+    for (const [odd, requirement] of [
+      [[new Float32Array(10), taps], "x must have 3 channels in each of 1 batch items"],
+      [[new Float32Array(10), taps], "Pass shape (B, 3H, L)"],
+      [[packed, new Float32Array(3)], "weight must hold 9 samples (3H·K)"],
+    ] as const) {
+      expect(await refusal(() => projections.forward(...odd))).toContain(requirement);
     }
     using conv = await create({});
     const refused = await refusal(() => conv.forward(x, weight, null as never));

@@ -107,6 +107,21 @@ describe("convolve refuses", () => {
   });
 });
 
+describe("a first mistake with samples is told its remedy:", () => {
+  const cases: [string, unknown, string][] = [
+    ["a promise", Promise.resolve(new Float32Array(8)), "got Promise. Await it first."],
+    ["nothing", undefined, "got undefined. Pass one."],
+    ["numbers", [1, 2], "got [1, 2]. Convert it: Float32Array.from(numbers)."],
+    ["an Int16Array", new Int16Array(8), "Convert it: Float32Array.from(numbers)."],
+    ["bits of float16", new Uint16Array(8), "Convert it, or set another dtype."],
+    ["no samples", new Float32Array(0), "Pass samples of shape (H, K)"],
+  ];
+  test.each(cases)("%s", async (_, k, message) => {
+    using conv = await FlashFFTConv.create({ length: 8 });
+    expect((await refusal(() => conv.prepareKernel(any(k)))).message).toContain(message);
+  });
+});
+
 const length = 16;
 const [batch, channels] = [2, 3];
 const samples = (count = batch * channels * length) => new Float32Array(count).fill(1);

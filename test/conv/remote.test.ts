@@ -9,6 +9,7 @@ import {
   type FlashFFTConvOptions,
   InvalidArgumentError,
   PreparedKernel,
+  serveConvolutions,
   UnsupportedError,
 } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/problem.ts";
@@ -143,4 +144,13 @@ test("a process ends although its object was not disposed of", () => {
   });
   expect(status).toBe(0);
   expect(Number(stdout)).toBeCloseTo(1, 5);
+});
+
+test("serveConvolutions outside a worker is refused", () => {
+  for (const globals of [{}, { document: {}, addEventListener: () => {} }]) {
+    for (const [name, value] of Object.entries(globals)) vi.stubGlobal(name, value);
+    expect(serveConvolutions).toThrow(UnsupportedError);
+    expect(serveConvolutions).toThrow(/^serveConvolutions: it runs in the script of a worker; got/);
+  }
+  vi.unstubAllGlobals();
 });

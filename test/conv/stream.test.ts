@@ -407,6 +407,8 @@ describe("streams refuse", () => {
       expect(stream.process(piece as StreamPiece)).rejects.toThrow(message);
     await refused(new Float32Array(5), /2 rows/);
     await refused(undefined, /the piece must be an object/);
+    const rows = [new Float32Array(2), new Float32Array(2)];
+    await refused(rows, /must be one typed array.*one row after the other/);
     await refused(new Uint16Array(4), /Float32Array/);
     await refused({ u: new Float32Array(4), pregate: new Float32Array(6) }, /pregate/);
     const misspelt = { u: new Float32Array(4), preGate: new Float32Array(4) };

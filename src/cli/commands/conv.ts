@@ -40,7 +40,7 @@ The output has L+K-1 samples in mode full, L in the others. Sound of any length 
 convolved in pieces, in memory that depends on the kernel alone, on the CPU or, with --backend webgpu, on the
 GPU, there with kernels of up to 16,777,216 taps. Integer .wav output that would clip is refused:
 --normalize brings its peak to full scale, --gain turns it down, --bits float keeps it as it is. The file appears
-complete or not at all, and may be the input's.
+complete or not at all, in place of one of that name; it may be the input's.
 
 One file that is read may be -, the standard input, and OUTPUT may be -, the standard output: in the format of
 the input, with all messages on the standard error. What has gone through a pipe before an error cannot be taken
