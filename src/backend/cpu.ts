@@ -13,7 +13,7 @@ import type { Instructions } from "./features.ts";
 import { features } from "./features.ts";
 import type { Job } from "./job.ts";
 import type { Block, WorkLayout } from "./memory.ts";
-import { Arena, maxPages, openWasmMemory, PlainMemory } from "./memory.ts";
+import { Arena, aligned, maxPages, openWasmMemory, PlainMemory } from "./memory.ts";
 import { begin, isDue, pause } from "./pauses.ts";
 import { Pool } from "./pool.ts";
 import type { Kernels } from "./recipe.ts";
@@ -89,12 +89,16 @@ export class CpuBackend {
   #pool: Pool | undefined;
   /** Why there are no workers, where they did not start. */
   #refusal: string | undefined;
+  /** Whether they did, the last time. */
+  #haveStarted = false;
   readonly #programs = new Map<string, Program>();
   readonly #tables = new Map<string, { block: Block; uses: number }>();
   #nextProgram = 1;
   #workspace: Block | undefined;
   /** What lies in it. */
   #layout: WorkLayout | undefined;
+  /** Bytes of it that the call in turn has taken so far. */
+  #taken = 0;
   readonly #users = new Set<CpuUser>();
   readonly #onClose: () => void;
   #closing: ReturnType<typeof setTimeout> | undefined;
@@ -124,7 +128,7 @@ export class CpuBackend {
   release(user: CpuUser): void {
     this.#users.delete(user);
     const needed = Math.max(0, ...[...this.#users].map((u) => u.workspaceBytes));
-    if (this.workspaceBytes > needed) this.#freeWorkspace();
+    if (this.#workspace && this.#workspace.bytes > needed) this.#freeWorkspace();
     this.#closeLater();
   }
 
@@ -164,7 +168,8 @@ export class CpuBackend {
   exclusive<T>(work: () => T | Promise<T>): T | Promise<T> {
     const start = (): T | Promise<T> => {
       begin();
-      return work();
+      this.#taken = 0;
+      return isDue() ? pause().then(work) : work();
     };
     const turn = this.#last ? this.#last.then(start) : start();
     if (!(turn instanceof Promise)) return turn;
@@ -297,6 +302,7 @@ export class CpuBackend {
       this.#workspace = this.arena.allocate(bytes, call);
     }
     this.#layout = layout;
+    this.#taken = Math.max(this.#taken, aligned(bytes));
     layout.seal(this.arena.memory, this.#workspace.address);
     return this.#workspace.address;
   }
@@ -305,9 +311,9 @@ export class CpuBackend {
     if (this.#workspace) this.#layout?.check(this.arena.memory, this.#workspace.address);
   }
 
-  /** Bytes of work memory now. */
+  /** Bytes of work memory that the last call took. What is kept may be more, for another object's calls. */
   get workspaceBytes(): number {
-    return this.#workspace?.bytes ?? 0;
+    return this.#taken;
   }
 
   /** Threads that an object which asked for so many has now: one where workers did not start. */
@@ -322,22 +328,26 @@ export class CpuBackend {
 
   /** At least `threads` workers in working order, in place of broken ones; undefined where they do not start. */
   async #livePool(threads: number): Promise<Pool | undefined> {
-    if (this.#refusal !== undefined) return undefined;
-    if (!this.#pool?.usable) {
-      await this.#pool?.close();
-      const memory = this.arena.memory as WebAssembly.Memory;
-      this.#pool = new Pool(memory, mostThreads, this.settings.workerUrl);
+    while (this.#refusal === undefined) {
+      if (!this.#pool?.usable) {
+        await this.#pool?.close();
+        const memory = this.arena.memory as WebAssembly.Memory;
+        this.#pool = new Pool(memory, mostThreads, this.settings.workerUrl);
+      }
+      try {
+        const programs = [...this.#modules].map(
+          ([id, module]) => ({ type: "program", id, module }) as const,
+        );
+        await this.#pool.grow(threads, programs);
+        this.#haveStarted = true;
+        return this.#pool;
+      } catch (error) {
+        // Workers that have started before start again: one of them ended while others were being added.
+        if (!this.#haveStarted) this.#refuse(error as BackendError);
+        this.#haveStarted = false;
+      }
     }
-    try {
-      const programs = [...this.#modules].map(
-        ([id, module]) => ({ type: "program", id, module }) as const,
-      );
-      await this.#pool.grow(threads, programs);
-      return this.#pool;
-    } catch (error) {
-      this.#refuse(error as BackendError);
-      return undefined;
-    }
+    return undefined;
   }
 
   /** Go on with one thread: workers that did not start now will not start at the next call. */

@@ -34,7 +34,16 @@ export type Convolved<U, D extends Dtype> = U extends SampleArray
 
 /** Options that say how to compute: where one of them is given, a plan does. */
 const howNames = [
-  ...["backend", "device", "workspaceBytes", "threads", "workerUrl", "instructions", "plan"],
+  ...[
+    "backend",
+    "device",
+    "workspaceBytes",
+    "threads",
+    "workerUrl",
+    "worker",
+    "instructions",
+    "plan",
+  ],
 ] as const;
 
 /**

@@ -225,13 +225,16 @@ export class CpuRunner implements Runner {
         backward: await seat.backward(request.name),
       };
       await this.#runs.backward(seat.engine, programs, spectra, call, request.gates, dk);
+      // In its turn: after a dispose, lent arrays are another's.
+      if (dskip) await this.#sumSkip(call, dskip);
     });
     seat.workspaceBytes = seat.backend.workspaceBytes;
-    if (!dskip) return;
-    const { problem } = this.#choice.explanation;
-    const data = (field: string): SampleArray => call.rows.find((r) => r.field === field)!.data;
-    const [dy, u] = [data("dy"), data("u")];
-    await sumSkip(dy, u, problem.dtype, request.shape, problem.length, dskip, request.name);
+  }
+
+  #sumSkip({ rows, shape, name }: Call, dskip: Float32Array): Promise<void> {
+    const { dtype, length } = this.#choice.explanation.problem;
+    const data = (field: string): SampleArray => rows.find((r) => r.field === field)!.data;
+    return sumSkip(data("dy"), data("u"), dtype, shape, length, dskip, name);
   }
 
   leave(): void {

@@ -6,17 +6,21 @@ import { CpuRunner } from "./cpu-runner.ts";
 import { choosePlan } from "./explain.ts";
 import { loadGpu } from "./load-gpu.ts";
 import type { ConvolutionWorker, FlashFFTConvOptions } from "./options.ts";
+import type { FirstError } from "./remote.ts";
 import type { Runner } from "./runner.ts";
 import { usualRows, wantsGpu, workspaceOf } from "./runtime.ts";
 
 /** What a worker's first error says: a script that is not there may tell of it while the code that talks to it is loaded. */
-function firstError(worker: ConvolutionWorker): Promise<string> {
-  return new Promise((resolve) => {
+function firstError(worker: ConvolutionWorker): FirstError {
+  let stop = (): void => {};
+  const message = new Promise<string>((resolve) => {
     if (typeof worker?.addEventListener !== "function") return;
-    worker.addEventListener("error", ({ message }) =>
-      resolve(message || "its script could not be loaded"),
-    );
+    const listen = (event: { readonly message?: string }): void =>
+      resolve(event.message || "its script could not be loaded");
+    worker.addEventListener("error", listen);
+    stop = () => worker.removeEventListener?.("error", listen);
   });
+  return { message, stop };
 }
 
 /** The runner of a problem on the backend that the options ask for. */

@@ -14,6 +14,11 @@ export interface ConvolutionWorker {
   postMessage(message: unknown, transfer: never[]): void;
   /** A page's worker tells of a script that does not load. */
   addEventListener?(type: "error", listener: (event: { readonly message?: string }) => void): void;
+  /** And is asked no more when it has. */
+  removeEventListener?(
+    type: "error",
+    listener: (event: { readonly message?: string }) => void,
+  ): void;
 }
 
 /** What a FlashFFTConv is made from. */

@@ -23,6 +23,12 @@ import type { Request, Runner, WeightGradients } from "./runner.ts";
 /** A worker that says nothing for so many milliseconds serves no convolutions. */
 const startLimit = 30_000;
 
+/** The first error of a worker that is to compute, until nobody asks any more. */
+export interface FirstError {
+  readonly message: Promise<string>;
+  readonly stop: () => void;
+}
+
 type Results = readonly (Wire | undefined)[];
 
 interface Waiting {
@@ -67,7 +73,7 @@ export class RemoteRunner implements Runner {
    */
   static async open(
     { worker, device, workerUrl, ...options }: FlashFFTConvOptions,
-    error: Promise<string>,
+    error: FirstError,
     call: string,
   ): Promise<RemoteRunner> {
     if (device !== undefined) {
@@ -92,10 +98,7 @@ export class RemoteRunner implements Runner {
     const opening: Opening = { flashfftconv: { ...options, ...url }, call, port: port2 };
     const opened = runner.#answer(() => post(worker, opening));
     // Of a script that does not load; Node's workers close the port.
-    let isOpening = true;
-    void error.then((message) => {
-      if (isOpening) runner.#lose(`a worker with an error: ${message}`);
-    });
+    void error.message.then((message) => runner.#lose(`a worker with an error: ${message}`));
     const silence = `a worker that says nothing for ${startLimit / 1e3} s`;
     const timer = setTimeout(() => runner.#lose(silence), startLimit);
     try {
@@ -105,7 +108,7 @@ export class RemoteRunner implements Runner {
       throw error;
     } finally {
       clearTimeout(timer);
-      isOpening = false;
+      error.stop();
     }
     return runner;
   }
@@ -228,11 +231,12 @@ export class RemoteRunner implements Runner {
     taps: Samples,
     dtype: Dtype,
     channels: number,
-    { name }: Pick<Request, "name" | "alive">,
+    { name, alive }: Pick<Request, "name" | "alive">,
   ): Promise<PreparedKernel> {
     const wire = { taps: copy(taps, name), dtype };
     const kernel = this.#prepared++;
     await this.#ask({ kind: "prepare", kernel, taps: wire, channels, name }, [wire.taps]);
+    alive();
     const prepared = new PreparedKernel(channels, (self) => {
       if (!this.#kernels.delete(self) || this.#left) return;
       void this.#ask({ kind: "free", kernel }, []).catch(() => {});

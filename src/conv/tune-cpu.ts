@@ -3,10 +3,10 @@
  * radix more, a larger working set, more rows (`fit.ts`).
  */
 import type { Instructions } from "../backend/features.ts";
-import { features } from "../backend/features.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { scaledDirect } from "../plan/device.ts";
 import { FlashFFTConv } from "./conv.ts";
+import { openCpuFor } from "./cpu-open.ts";
 import { type Fit, fitDevice, timedRows } from "./fit.ts";
 import { measured } from "./measure.ts";
 import { defaultDevice } from "./wisdom.ts";
@@ -84,10 +84,9 @@ export function measureDevice(
   );
 }
 
-/** The best instruction set of this runtime, which is the one that is measured. */
+/** The instruction set that `auto` takes, which is the one that is measured: plain JavaScript where WebAssembly finds no memory. */
 export function bestInstructions(): Instructions {
-  const { simd, relaxedSimd } = features();
-  return relaxedSimd ? "relaxed-simd" : simd ? "simd" : "javascript";
+  return openCpuFor({}, "tune").backend.settings.instructions;
 }
 
 /** Rows that are timed, if none has to be again. */

@@ -354,6 +354,31 @@ describe("the object", () => {
     });
   });
 
+  test.skipIf(onGpu)(
+    "dispose waits for the gradient of the skip weights of a call under way",
+    async () => {
+      const options = { length: 2 ** 20, kernelLength: 64, threads: 2 };
+      const conv = await FlashFFTConv.create(options);
+      using other = await FlashFFTConv.create(options);
+      const [dy, u] = [0, 1].map(() => conv.allocateInput(1, 4).fill(1)) as [
+        Float32Array,
+        Float32Array,
+      ];
+      const before = other.memory().backendBytes;
+      const call = conv.backward(dy, u, new Float32Array(4 * 64), { skip: new Float32Array(4) });
+      conv.dispose();
+      let isRunning = true;
+      const ended = call.finally(() => {
+        isRunning = false;
+      });
+      while (isRunning && other.memory().backendBytes >= before)
+        await new Promise((resolve) => setImmediate(resolve));
+      // Zeroed, and where dy and u were once those are given back.
+      other.allocateInput(2, 4);
+      expect(Array.from((await ended).dskip!)).toEqual(new Array(4).fill(2 ** 20));
+    },
+  );
+
   test("convolves once in one line, as scipy.signal.fftconvolve does", async () => {
     const u = Float32Array.of(1, 2, 3);
     const k = Float32Array.of(0, 1, 0.5);

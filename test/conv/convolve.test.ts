@@ -25,6 +25,11 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
+test("a worker is looked at, however small the problem", async () => {
+  const call = convolve([1, 2], [1], { worker: 3 as never });
+  await expect(call).rejects.toThrow("convolve: worker must be a Worker");
+});
+
 describe("small convolutions", () => {
   test("of lists of numbers come out whole", async () => {
     expect(await convolve([1, 2, 3], [1, 1])).toEqual(Float32Array.of(1, 3, 5, 3));

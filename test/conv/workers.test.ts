@@ -166,6 +166,34 @@ describe.skipIf(onGpu)("a long call on one thread", () => {
   );
 });
 
+describe.skipIf(onGpu)("short calls on one thread", () => {
+  test.each([
+    ["made at once", true],
+    ["awaited one by one", false],
+  ])("let other tasks run: %s", async (_, atOnce) => {
+    using conv = await FlashFFTConv.create({ length: 2 ** 13, threads: 1 });
+    const u = new Float32Array(2 ** 13);
+    const kernel = await conv.prepareKernel(u);
+    let isRunning = true;
+    let others = 0;
+    const count = (): void => {
+      others++;
+      if (isRunning) setImmediate(count);
+    };
+    setImmediate(count);
+    const calls: Promise<unknown>[] = [];
+    // Some tenths of a second, and each call takes much less than the time between two pauses.
+    for (let i = 0; i < 5000; i++) {
+      const call = conv.forward(u, kernel);
+      if (atOnce) calls.push(call);
+      else await call;
+    }
+    await Promise.all(calls);
+    isRunning = false;
+    expect(others).toBeGreaterThan(8);
+  });
+});
+
 describe.skipIf(onGpu)("work memory", () => {
   const create = (length: number) => FlashFFTConv.create({ length, threads: 2 });
   const inputsOf = (length: number) => drawInputs(createProblem({ length }, "test"), {}, 1);
@@ -182,6 +210,20 @@ describe.skipIf(onGpu)("work memory", () => {
     await checkForward(small, inputsOf(1000));
     expect(small.memory().backendBytes).toBeLessThan(before + 2 ** 18);
     expect(small.memory().workspaceBytes).toBeLessThan(2 ** 20);
+  });
+
+  test("of a large call goes with its object, also where others were called after it", async () => {
+    using small = await create(1000);
+    const large = await create(200_000);
+    await checkForward(large, inputsOf(200_000));
+    await checkForward(small, inputsOf(1000));
+    expect(small.memory().workspaceBytes).toBeLessThan(2 ** 20);
+    expect(large.memory().workspaceBytes).toBeGreaterThan(2 ** 20);
+    const before = small.memory().backendBytes;
+    large.dispose();
+    await pause(100);
+    expect(small.memory().backendBytes).toBeLessThan(before - 2 ** 20);
+    await checkForward(small, inputsOf(1000));
   });
 
   test("makes room where memory is full", async () => {
