@@ -63,6 +63,8 @@ export class GpuStream implements StreamEngine {
     options: StreamOptions,
     call: string,
   ): Promise<GpuStream> {
+    // This code may have been loaded meanwhile.
+    for (const row of taps) intact("k", row, 1, call);
     const count = taps[0]!.length;
     if (count > mostWindowTaps) refuseTaps(count, call);
     const backend = await backendFor(options.device, call);
