@@ -169,7 +169,7 @@ export class CpuBackend {
     const start = (): T | Promise<T> => {
       begin();
       this.#taken = 0;
-      return isDue() ? pause().then(work) : work();
+      return work();
     };
     const turn = this.#last ? this.#last.then(start) : start();
     if (!(turn instanceof Promise)) return turn;

@@ -9,17 +9,9 @@ let since = 0;
 /** Milliseconds. An AudioWorklet has no clock, and nobody to pause for. */
 const now = (): number => (typeof performance === "undefined" ? 0 : performance.now());
 
-/** Whether others have had the thread since a turn last began. */
-let isFresh = true;
-
-/** A turn begins. Calls that follow each other without a task between them share their time. */
+/** A turn begins: its time counts from here. */
 export function begin(): void {
-  if (!isFresh) return;
-  isFresh = false;
   since = now();
-  void nextTask().then(() => {
-    isFresh = true;
-  });
 }
 
 /** Whether it is time for a pause. */
@@ -45,5 +37,5 @@ function nextTask(): Promise<void> {
 /** Let others have the thread. */
 export async function pause(): Promise<void> {
   await nextTask();
-  since = now();
+  begin();
 }

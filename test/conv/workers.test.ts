@@ -166,34 +166,6 @@ describe.skipIf(onGpu)("a long call on one thread", () => {
   );
 });
 
-describe.skipIf(onGpu)("short calls on one thread", () => {
-  test.each([
-    ["made at once", true],
-    ["awaited one by one", false],
-  ])("let other tasks run: %s", async (_, atOnce) => {
-    using conv = await FlashFFTConv.create({ length: 2 ** 13, threads: 1 });
-    const u = new Float32Array(2 ** 13);
-    const kernel = await conv.prepareKernel(u);
-    let isRunning = true;
-    let others = 0;
-    const count = (): void => {
-      others++;
-      if (isRunning) setImmediate(count);
-    };
-    setImmediate(count);
-    const calls: Promise<unknown>[] = [];
-    // Some tenths of a second, and each call takes much less than the time between two pauses.
-    for (let i = 0; i < 5000; i++) {
-      const call = conv.forward(u, kernel);
-      if (atOnce) calls.push(call);
-      else await call;
-    }
-    await Promise.all(calls);
-    isRunning = false;
-    expect(others).toBeGreaterThan(8);
-  });
-});
-
 describe.skipIf(onGpu)("work memory", () => {
   const create = (length: number) => FlashFFTConv.create({ length, threads: 2 });
   const inputsOf = (length: number) => drawInputs(createProblem({ length }, "test"), {}, 1);
