@@ -9,7 +9,7 @@ import type { Expected, GpuTensor, Tensor } from "./arguments.ts";
 import { checkOptions, holds, samplesOf } from "./arguments.ts";
 import { FlashFFTConv } from "./conv.ts";
 import type { FlashFFTConvOptions } from "./options.ts";
-import { checkedProblem } from "./options.ts";
+import { checkedProblem, howNames } from "./options.ts";
 import type { Shape } from "./run.ts";
 import { type Operands, summable, sumOf } from "./sums.ts";
 
@@ -31,20 +31,6 @@ export interface ConvolveOptions<D extends Dtype = Dtype>
 export type Convolved<U, D extends Dtype> = U extends SampleArray
   ? NewArray<U>
   : NewArray<StoredArray<D>>;
-
-/** Options that say how to compute: where one of them is given, a plan does. */
-const howNames = [
-  ...[
-    "backend",
-    "device",
-    "workspaceBytes",
-    "threads",
-    "workerUrl",
-    "worker",
-    "instructions",
-    "plan",
-  ],
-] as const;
 
 /**
  * Convolve once: u and k of one channel each, or k of `channels` rows and u of `batch` times as many, which are no hints
@@ -85,7 +71,7 @@ export async function convolve<
   const length = perRow(samples, batch * channels, expected);
   const kernelLength = perRow(taps, channels, kExpected);
   const settings = { ...rest, mode, channels, length, kernelLength };
-  if (howNames.every((name) => rest[name] === undefined)) {
+  if (howNames.every((name) => settings[name] === undefined)) {
     const problem = checkedProblem(settings, call);
     const shape = { batch, channels };
     const all = { u: samples, k: taps, ...operands };

@@ -61,19 +61,22 @@ export interface FlashFFTConvOptions<D extends Dtype = Dtype> extends ProblemOpt
   readonly plan?: string;
 }
 
+/** Options that say where and how to compute, not what. */
+export const howNames: readonly (keyof FlashFFTConvOptions)[] = [
+  "backend",
+  "device",
+  "workspaceBytes",
+  "threads",
+  "workerUrl",
+  "worker",
+  "instructions",
+  "plan",
+];
+
 /** Options that a FlashFFTConv is made from. */
 export const convOptionNames: readonly string[] = [
   ...[...problemNames, "batch", "channels"],
-  ...[
-    "backend",
-    "device",
-    "workspaceBytes",
-    "threads",
-    "workerUrl",
-    "worker",
-    "instructions",
-    "plan",
-  ],
+  ...howNames,
 ];
 
 /**
