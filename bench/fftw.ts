@@ -3,7 +3,7 @@
  * no multiplication of spectra: a loop of WebAssembly SIMD over the same memory does that, so that FFTW's share of the
  * time is not drowned in JavaScript. One thread: its threads would leave the multiplication behind.
  */
-import { op, section, simd, u32, v128, vector } from "../src/kernels/wasm/encode.ts";
+import { op, section, simd, u32, v128, vector } from "../src/kernels/cpu/print/wasm-encode.ts";
 import type { Contender, Workload } from "./workload.ts";
 
 /** What the bench calls of FFTW. */

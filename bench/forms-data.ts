@@ -1,6 +1,6 @@
 /** What kernels of `bench forms` work on, and in float64 what they must answer. */
 import { toFloat16 } from "../src/dtype.ts";
-import { digitAt } from "../src/plan/passes.ts";
+import { digitAt } from "../src/plan/gpu/passes.ts";
 import { type FormSpec, factorOffset, stagesOfForm, tiles } from "./forms-kernels.ts";
 
 /** Complex numbers, real and imaginary parts in turn. */

@@ -8,15 +8,15 @@
  * every radix of which twice is a multiple of the matrices' sides, eight included.
  */
 
-import type { Value } from "../src/kernels/wgsl/print.ts";
-import { literal, nodes, Text } from "../src/kernels/wgsl/print.ts";
-import type { Place, Stage } from "../src/kernels/wgsl/tile.ts";
-import { stagesOf, sum, Tile } from "../src/kernels/wgsl/tile.ts";
-import { expandPowers, keptPowers, stageTables } from "../src/kernels/wgsl/twiddles.ts";
+import type { Value } from "../src/kernels/gpu/text.ts";
+import { literal, nodes, Text } from "../src/kernels/gpu/text.ts";
+import type { Place, Stage } from "../src/kernels/gpu/transform/tile.ts";
+import { stagesOf, sum, Tile } from "../src/kernels/gpu/transform/tile.ts";
+import { expandPowers, keptPowers, stageTables } from "../src/kernels/gpu/transform/twiddles.ts";
+import { fusedDft, withFactor } from "../src/math/codelet-fused.ts";
 import { countOps, Graph } from "../src/math/expr.ts";
-import { fusedDft, settled } from "../src/math/fused.ts";
-import type { PassLayout, PassPlan } from "../src/plan/passes.ts";
-import { passLayouts } from "../src/plan/passes.ts";
+import type { PassLayout, PassPlan } from "../src/plan/gpu/passes.ts";
+import { passLayouts } from "../src/plan/gpu/passes.ts";
 
 /** What a stage is made of; `mix` begins with butterflies. */
 export const forms = ["butterflies", "dense f32", "dense f16", "mix"] as const;
@@ -97,7 +97,7 @@ function butterflyFlops(radix: number): number {
   const kept = powers.map((p) => value(`t${p}`));
   const factors = expandPowers(g, powers, kept, radix);
   const turned = factors.map((t, j) => ({ ...g.cmul(value(`x${j}`), t), factor: 1 }));
-  const results = fusedDft(g, turned, 1).map((v) => settled(g, v));
+  const results = fusedDft(g, turned, 1).map((v) => withFactor(g, v));
   const ops = countOps(results.flatMap(({ re, im }) => [re, im]));
   return (ops.add + ops.sub + ops.mul + 2 * (ops.fma + ops.fnma)) / radix;
 }

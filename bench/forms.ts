@@ -4,10 +4,11 @@
  * kernels repeat stages, so that device memory does not count: times are differences between many rounds and few. Every
  * kernel is checked against float64 first; what an adapter cannot run is reported with the reason.
  */
-import { findGpu } from "../src/backend/find-gpu.ts";
-import { adapterName } from "../src/backend/webgpu.ts";
-import { twiddleValues } from "../src/kernels/wgsl/twiddles.ts";
-import { relativeError } from "../src/math/oracle.ts";
+
+import { adapterName } from "../src/backend/webgpu/device.ts";
+import { findGpu } from "../src/backend/webgpu/find-gpu.ts";
+import { twiddleValues } from "../src/kernels/gpu/transform/twiddles.ts";
+import { relativeError } from "../src/reference/convolution.ts";
 import { exactAnswer, factorValues, inputValues, matrixValues } from "./forms-data.ts";
 import type { Dense, Form, FormKernel, FormSpec, MatrixShape } from "./forms-kernels.ts";
 import { formKernel, forms, planOf, tiles } from "./forms-kernels.ts";

@@ -4,8 +4,9 @@
  */
 import type { Dtype } from "../src/dtype.ts";
 import { type FlashFFTConv, type GpuTensor, sparsifyKernel } from "../src/index.ts";
-import { oracleBackward, oracleForward, relativeError } from "../src/math/oracle.ts";
-import { createProblem, type Problem } from "../src/plan/problem.ts";
+import { createProblem } from "../src/plan/create-problem.ts";
+import type { Problem } from "../src/plan/problem.ts";
+import { oracleBackward, oracleForward, relativeError } from "../src/reference/convolution.ts";
 import { filled, poolSize, readPlaces } from "./gpu-data.ts";
 
 /** Where in the pool each tensor begins: no two alike, or one taken for another would go unseen. */

@@ -3,7 +3,7 @@
  * part in rounds of a fixed number of calls that alternate with everybody else's, so that a slow minute of the machine
  * hits all alike.
  */
-import { relativeError } from "../src/math/oracle.ts";
+import { relativeError } from "../src/reference/convolution.ts";
 import type { Answers, Contender } from "./workload.ts";
 
 /** How long to measure. */

@@ -3,8 +3,8 @@
  * each checked against float64, rounds taking turns. Causal rows have N/2 samples, circular ones N.
  */
 import { sparsifyKernel } from "../src/index.ts";
+import { createProblem } from "../src/plan/create-problem.ts";
 import { type Frequencies, keptBins } from "../src/plan/frequencies.ts";
-import { createProblem } from "../src/plan/problem.ts";
 import { type Effort, measure } from "./harness.ts";
 import { type OursOptions, openOurs } from "./ours.ts";
 import { type BenchRecord, createRecord, type Machine, type Measured } from "./records.ts";

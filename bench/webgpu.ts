@@ -4,10 +4,11 @@
  * flash-fft-conv and ThunderKittens where they are there. The work is the paper's, B·H = 49,152 rows, cut where tensors would grow too
  * large; `scaled_ms` says what all rows would take.
  */
-import { planOf } from "../src/conv/accuracy.ts";
+
 import type { Dtype } from "../src/dtype.ts";
 import { FlashFFTConv, type GpuTensor } from "../src/index.ts";
 import type { FrequencyBlocks } from "../src/plan/frequencies.ts";
+import { planOf } from "../src/reference/accuracy.ts";
 import { checkResults, starts } from "./gpu-check.ts";
 import { empty, fill, usage } from "./gpu-data.ts";
 import { timedSubmission } from "./gpu-device.ts";

@@ -3,8 +3,10 @@
  * the same in every run; a few rows of the exact answer are computed in float64, because every contender is checked
  * before its time counts.
  */
-import { oracleBackward, oracleForward } from "../src/math/oracle.ts";
-import { createProblem, type Mode, type Problem } from "../src/plan/problem.ts";
+
+import { createProblem } from "../src/plan/create-problem.ts";
+import type { Mode, Problem } from "../src/plan/problem.ts";
+import { oracleBackward, oracleForward } from "../src/reference/convolution.ts";
 
 /** Shapes of a workload. */
 export interface Shape {

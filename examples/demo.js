@@ -11,7 +11,7 @@ import { FlashFFTConv } from "flashfftconv";
 // The float64 reference and the file formats are inside the package, not part of its public names.
 import { npyHeader } from "../dist/cli/npy.js";
 import { writeWav } from "../dist/cli/wav-output.js";
-import { oracleForward, relativeError } from "../dist/math/oracle.js";
+import { oracleForward, relativeError } from "../dist/reference/convolution.js";
 import { filterBank, filtersPerBase, oneHot, readGenome } from "./demo/genome.js";
 import { drawGenome } from "./demo/genome-picture.js";
 import { hallResponse } from "./demo/hall.js";

@@ -7,7 +7,7 @@
 import { FlashFFTConv } from "flashfftconv";
 import { globals } from "webgpu";
 // The float64 reference is inside the package, not part of its public names.
-import { oracleForward, relativeError } from "../dist/math/oracle.js";
+import { oracleForward, relativeError } from "../dist/reference/convolution.js";
 import { noiseSource } from "./demo/random.js";
 
 // What a browser has by itself: GPUBufferUsage and the like.

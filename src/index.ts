@@ -3,12 +3,28 @@
  * flashfftconv: exact long convolutions with gradients.
  * @packageDocumentation
  */
-export type { Instructions } from "./backend/features.ts";
-export type { GpuTensor, Tensor } from "./conv/arguments.ts";
+export type { Instructions } from "./backend/cpu/features.ts";
+export { PreparedKernel } from "./calls/prepared.ts";
 export { FlashFFTConv } from "./conv/conv.ts";
 export type { Convolved, ConvolveOptions, Numbers } from "./conv/convolve.ts";
 export { convolve } from "./conv/convolve.ts";
-export { FlashDepthwiseConv1d } from "./conv/depthwise.ts";
+export type { Explanation, LeftOut, PlanPrediction, Saved } from "./conv/explain.ts";
+export type {
+  BackwardOptions,
+  ConvolutionWorker,
+  FlashFFTConvOptions,
+  ForwardOptions,
+  GpuGradients,
+  GradientArrays,
+  Gradients,
+  GradientsOf,
+  MemoryUse,
+  WarmUp,
+} from "./conv/options.ts";
+export { serveConvolutions } from "./conv/serve.ts";
+export type { SparseKernel } from "./conv/sparsify.ts";
+export { sparsifyKernel } from "./conv/sparsify.ts";
+export { FlashDepthwiseConv1d } from "./depthwise/depthwise.ts";
 export type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
@@ -27,38 +43,8 @@ export type {
   ProjectionsForwardOptions,
   ProjectionsOut,
   ProjectionsUpstream,
-} from "./conv/depthwise-options.ts";
-export type { Explanation, LeftOut, PlanPrediction, Saved } from "./conv/explain.ts";
-export type {
-  BackwardOptions,
-  ConvolutionWorker,
-  FlashFFTConvOptions,
-  ForwardOptions,
-  GpuGradients,
-  GradientArrays,
-  Gradients,
-  GradientsOf,
-  MemoryUse,
-  WarmUp,
-} from "./conv/options.ts";
-export { PreparedKernel } from "./conv/prepared.ts";
-export { FlashHyenaProjections } from "./conv/projections.ts";
-export type {
-  GivenAs,
-  GivenResult,
-  NewResult,
-  NewWeights,
-  ResultOf,
-  Shaped,
-} from "./conv/results.ts";
-export { serveConvolutions } from "./conv/serve.ts";
-export type { SparseKernel } from "./conv/sparsify.ts";
-export { sparsifyKernel } from "./conv/sparsify.ts";
-export { FlashFFTConvStream } from "./conv/stream.ts";
-export type { StreamMode, StreamOptions, StreamPiece } from "./conv/stream-options.ts";
-export type { Tuned, TuneOptions } from "./conv/tune.ts";
-export { tune } from "./conv/tune.ts";
-export type { TimedPlan, TunedPlan, TuneProblem } from "./conv/tune-plans.ts";
+} from "./depthwise/options.ts";
+export { FlashHyenaProjections } from "./depthwise/projections.ts";
 export type { Dtype, NewArray, SampleArray, StoredArray } from "./dtype.ts";
 export * from "./errors.ts";
 export type {
@@ -75,3 +61,17 @@ export type {
   KeptFrequencies,
 } from "./plan/frequencies.ts";
 export type { Mode, Problem, ProblemOptions } from "./plan/problem.ts";
+export type { StreamMode, StreamOptions, StreamPiece } from "./stream/options.ts";
+export { FlashFFTConvStream } from "./stream/stream.ts";
+export type {
+  GivenAs,
+  GivenResult,
+  NewResult,
+  NewWeights,
+  ResultOf,
+  Shaped,
+} from "./tensors/result-types.ts";
+export type { GpuTensor, Tensor } from "./tensors/tensor.ts";
+export type { TimedPlan, TunedPlan, TuneProblem } from "./tune/plans.ts";
+export type { Tuned, TuneOptions } from "./tune/tune.ts";
+export { tune } from "./tune/tune.ts";

@@ -1,7 +1,7 @@
 /** Values in messages: what was given, short enough to read. */
 import { describe, expect, test } from "vitest";
 import { FileError } from "../src/errors.ts";
-import { createProblem } from "../src/plan/problem.ts";
+import { createProblem } from "../src/plan/create-problem.ts";
 import { show } from "../src/show.ts";
 
 describe("a value in a message", () => {

@@ -1,82 +1,135 @@
-/** The architecture, enforced: which folder may import which, and how long a file may be. */
+/** The architecture, enforced: which room may import which, that no file imports itself in a circle, one name for one thing, and how long a file may be. */
 import { readdirSync, readFileSync } from "node:fs";
-import { dirname, join, relative } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** In the order in which a call travels; a layer imports itself and those before it. */
-const layers = ["math", "plan", "kernels", "backend", "conv", "cli"];
-/** Files of src/ itself that every layer may import. */
-const foundation = ["show.ts", "errors.ts", "dtype.ts", "gpu.ts"];
-const maxLines = 600;
+/** Rooms of src/ from the ground up: a room imports itself and those before it; rooms of one floor do not import each other. */
+const floors = [
+  ["math"],
+  ["plan", "tensors"],
+  ["kernels", "reference"],
+  ["schedule"],
+  ["backend"],
+  ["calls"],
+  ["conv"],
+  ["depthwise", "stream"],
+  ["tune"],
+  ["cli"],
+];
+const rooms = floors.flat();
+/** Files of src/ itself that every room may import. */
+const foundation = ["checks.ts", "show.ts", "errors.ts", "dtype.ts", "gpu.ts"];
+const maxLines = 620;
 
-/** One import or re-export: from which file, to which module, and whether only types cross. */
+/** One import or re-export: from which file, to which module. */
 interface Arrow {
   readonly from: string;
   readonly to: string;
-  readonly typesOnly: boolean;
 }
 
-/** Imports of a file's text. Written for formatted sources: one statement starts at the start of its line. */
+/** Imports of a file's text, types too. Written for formatted sources: one statement starts at the start of its line. */
 function arrowsOf(path: string, text: string): Arrow[] {
-  const statements = /^(?:import|export)\s(type\s)?(?:[^;"']*?\sfrom\s)?["']([^"']+)["']/gm;
+  const statements = /^(?:import|export)\s(?:[^;"']*?\sfrom\s)?["']([^"']+)["']/gm;
   const dynamic = /\bimport\(\s*["']([^"']+)["']\s*\)/g;
-  return [
-    ...[...text.matchAll(statements)].map(([, type, to]) => ({
-      from: path,
-      to: to!,
-      typesOnly: type !== undefined,
-    })),
-    ...[...text.matchAll(dynamic)].map(([, to]) => ({ from: path, to: to!, typesOnly: false })),
-  ];
+  return [...text.matchAll(statements), ...text.matchAll(dynamic)].map(([, to]) => ({
+    from: path,
+    to: to!,
+  }));
 }
+
+const floorOf = (room: string): number => floors.findIndex((floor) => floor.includes(room));
 
 /** Why an arrow is not allowed, or undefined. */
-function refusal({ from, to, typesOnly }: Arrow): string | undefined {
-  const [layer = "", file] = from.split("/");
+function refusal({ from, to }: Arrow): string | undefined {
+  const [room = "", file] = from.split("/");
   if (!to.startsWith(".")) {
     // The package that Node may have, by the name that is nothing elsewhere.
     if (to.startsWith("node:") || to === "#webgpu") return undefined;
     return `${from} imports the package ${to}: the library has no dependencies`;
   }
   if (!to.endsWith(".ts")) return `${from} imports ${to} without its ending`;
-  const target = join(dirname(from), to);
-  const [targetLayer = "", targetFile] = target.split("/");
-  if (targetFile === undefined && foundation.includes(targetLayer)) return undefined;
+  const [targetRoom = "", targetFile] = join(dirname(from), to).split("/");
+  if (targetFile === undefined && foundation.includes(targetRoom)) return undefined;
   // The public names, and the files everyone stands on.
   if (file === undefined) {
     if (from === "index.ts") return undefined;
-    return `${from} imports ${to}: files beside the layers import only each other`;
+    return `${from} imports ${to}: files beside the rooms import only each other`;
   }
   if (targetFile === undefined) return `${from} imports ${to}: only outsiders use the index`;
-  // What a problem is, as a type, is known everywhere: the oracle needs no more to compute one.
-  if (typesOnly && target === "plan/problem.ts") return undefined;
-  if (layers.indexOf(targetLayer) <= layers.indexOf(layer)) return undefined;
-  return `${from} imports ${to}: ${layer} comes before ${targetLayer}`;
+  if (targetRoom === room || floorOf(targetRoom) < floorOf(room)) return undefined;
+  return floorOf(targetRoom) === floorOf(room)
+    ? `${from} imports ${to}: ${room} and ${targetRoom} stand beside each other`
+    : `${from} imports ${to}: ${room} comes before ${targetRoom}`;
 }
 
-function filesUnder(folder: string, ending: string): string[] {
+/** A circle of files that import each other, as the path that closes it, or undefined. */
+function circle(files: readonly { path: string; text: string }[]): string[] | undefined {
+  const next = new Map(
+    files.map(({ path, text }) => [
+      path,
+      arrowsOf(path, text)
+        .filter(({ to }) => to.startsWith("."))
+        .map(({ to }) => join(dirname(path), to)),
+    ]),
+  );
+  const done = new Set<string>();
+  const visit = (path: string, trail: readonly string[]): string[] | undefined => {
+    const at = trail.indexOf(path);
+    if (at >= 0) return [...trail.slice(at), path];
+    if (done.has(path)) return undefined;
+    for (const to of next.get(path) ?? []) {
+      const found = visit(to, [...trail, path]);
+      if (found) return found;
+    }
+    done.add(path);
+    return undefined;
+  };
+  for (const { path } of files) {
+    const found = visit(path, []);
+    if (found) return found;
+  }
+  return undefined;
+}
+
+/** Names that a file exports by a declaration of its own. */
+function exportedNames(text: string): string[] {
+  const declarations =
+    /^export (?:declare )?(?:abstract )?(?:async )?(?:interface|type|class|function\*?|const|let|enum) (\w+)/gm;
+  return [...new Set([...text.matchAll(declarations)].map(([, name]) => name!))];
+}
+
+/** Names that more than one file exports, and from where. */
+function exportedTwice(files: readonly { path: string; text: string }[]): string[] {
+  const homes = new Map<string, string[]>();
+  for (const { path, text } of files) {
+    for (const name of exportedNames(text)) homes.set(name, [...(homes.get(name) ?? []), path]);
+  }
+  return [...homes]
+    .filter(([, paths]) => paths.length > 1)
+    .map(([name, paths]) => `${name}: ${paths.join(", ")}`);
+}
+
+function filesUnder(folder: string): { path: string; text: string }[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
-    .filter((path) => path.endsWith(ending))
-    .sort();
+    .filter((path) => path.endsWith(".ts"))
+    .sort()
+    .map((path) => ({ path, text: readFileSync(join(root, folder, path), "utf8") }));
 }
 
-const sources = filesUnder("src", ".ts").map((path) => ({
-  path,
-  text: readFileSync(join(root, "src", path), "utf8"),
-}));
+const sources = filesUnder("src");
 
 describe("the import arrows", () => {
-  test("every folder of src is a layer, and every layer is there", () => {
+  test("every folder of src is a room, and every room is there", () => {
     const folders = new Set(
       sources.filter(({ path }) => path.includes("/")).map(({ path }) => path.split("/")[0]),
     );
-    expect([...folders].sort()).toEqual([...layers].sort());
+    expect([...folders].sort()).toEqual([...rooms].sort());
   });
 
-  test("math ← plan ← kernels ← backend ← conv ← cli", () => {
+  test(`no room imports upward: ${floors.map((floor) => floor.join(", ")).join(" ← ")}`, () => {
     const refused = sources
       .flatMap(({ path, text }) => arrowsOf(path, text))
       .map(refusal)
@@ -84,8 +137,12 @@ describe("the import arrows", () => {
     expect(refused).toEqual([]);
   });
 
-  test("the planner starts nothing: math, plan and kernels do without Node and without waiting", () => {
-    const pure = sources.filter(({ path }) => /^(math|plan|kernels)\//.test(path));
+  test("no file imports itself by way of others, not even for a type", () => {
+    expect(circle(sources)).toBe(undefined);
+  });
+
+  test("planning, kernels and schedules start nothing: they do without Node and without waiting", () => {
+    const pure = sources.filter(({ path }) => /^(math|plan|kernels|schedule)\//.test(path));
     const offenders = pure.filter(
       ({ path, text }) =>
         arrowsOf(path, text).some(({ to }) => to.startsWith("node:")) || /\bawait\b/.test(text),
@@ -106,19 +163,19 @@ describe("the import arrows", () => {
       'import type { P } from "../plan/problem.ts";',
       "import {",
       "  b,",
-      '} from "../plan/plan.ts";',
+      '} from "../math/expr.ts";',
       'export { c } from "../conv/conv.ts";',
       'import "koffi";',
       'const d = await import("../cli/main.ts");',
       'import { e } from "./near.ts";',
       'import { f } from "./near";',
     ].join("\n");
-    const arrows = arrowsOf("math/example.ts", text);
+    const arrows = arrowsOf("tensors/example.ts", text);
     expect(arrows.map(({ to }) => to).sort()).toEqual(
       [
         "../errors.ts",
         "../plan/problem.ts",
-        "../plan/plan.ts",
+        "../math/expr.ts",
         "../conv/conv.ts",
         "koffi",
         "./near.ts",
@@ -127,32 +184,49 @@ describe("the import arrows", () => {
       ].sort(),
     );
     expect(arrows.map(refusal).filter(Boolean)).toEqual([
-      "math/example.ts imports ../plan/plan.ts: math comes before plan",
-      "math/example.ts imports ../conv/conv.ts: math comes before conv",
-      "math/example.ts imports the package koffi: the library has no dependencies",
-      "math/example.ts imports ./near without its ending",
-      "math/example.ts imports ../cli/main.ts: math comes before cli",
+      "tensors/example.ts imports ../plan/problem.ts: tensors and plan stand beside each other",
+      "tensors/example.ts imports ../conv/conv.ts: tensors comes before conv",
+      "tensors/example.ts imports the package koffi: the library has no dependencies",
+      "tensors/example.ts imports ./near without its ending",
+      "tensors/example.ts imports ../cli/main.ts: tensors comes before cli",
     ]);
-    expect(refusal({ from: "cli/main.ts", to: "../conv/conv.ts", typesOnly: false })).toBe(
-      undefined,
-    );
+    expect(refusal({ from: "cli/main.ts", to: "../conv/conv.ts" })).toBe(undefined);
+  });
+
+  test("the check itself sees circles", () => {
+    const files = [
+      { path: "a/x.ts", text: 'import { y } from "./y.ts";' },
+      { path: "a/y.ts", text: 'import type { Z } from "../b/z.ts";' },
+      { path: "b/z.ts", text: 'import { x } from "../a/x.ts";' },
+    ];
+    expect(circle(files)).toEqual(["a/x.ts", "a/y.ts", "b/z.ts", "a/x.ts"]);
+    expect(circle(files.slice(0, 2))).toBe(undefined);
+  });
+});
+
+describe("names", () => {
+  test("no name is exported by two files", () => {
+    expect(exportedTwice(sources)).toEqual([]);
+  });
+
+  test("the check itself sees them", () => {
+    const files = [
+      { path: "a.ts", text: "export interface Rows {}\nexport const one = 1;" },
+      { path: "b.ts", text: "export class Rows {}\nexport async function two() {}" },
+      { path: "c.ts", text: "export { one } from './a.ts';\nconst two = 2;" },
+    ];
+    expect(exportedTwice(files)).toEqual(["Rows: a.ts, b.ts"]);
   });
 });
 
 describe("size", () => {
   test(`no file is longer than ${maxLines} lines`, () => {
     const files = [
-      ...sources,
-      ...filesUnder("test", ".ts").map((path) => ({
-        path: join("test", path),
-        text: readFileSync(join(root, "test", path), "utf8"),
-      })),
+      ...sources.map(({ path, text }) => ({ path: `src/${path}`, text })),
+      ...filesUnder("test").map(({ path, text }) => ({ path: `test/${path}`, text })),
     ];
     const long = files
-      .map(({ path, text }) => ({
-        path: relative(root, join(root, path)),
-        lines: text.split("\n").length,
-      }))
+      .map(({ path, text }) => ({ path, lines: text.trimEnd().split("\n").length }))
       .filter(({ lines }) => lines > maxLines);
     expect(long).toEqual([]);
   });

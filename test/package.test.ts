@@ -137,7 +137,7 @@ describe("the package", () => {
     const alone = join(folder, "audio-worklet.mjs");
     copyFileSync(join(root, "dist/audio-worklet.js"), alone);
     const { href } = pathToFileURL(alone);
-    const one = (await import(href)) as typeof import("../src/conv/audio-worklet.ts");
+    const one = (await import(href)) as typeof import("../src/stream/audio-worklet.ts");
     using stream = await one.FlashFFTConvStream.create(Float32Array.of(2, 1), {
       ...{ kernelLength: 2, blockLength: 16 },
     });

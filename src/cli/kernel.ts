@@ -1,10 +1,10 @@
 /** The kernel's rows as they are convolved with: read, at the input's rate, louder or softer, and with the input mixed in. */
-import type { Job } from "./job.ts";
+import type { ConvJob } from "./commands/conv-job.ts";
 import { resample } from "./resample.ts";
-import type { Slice } from "./rows.ts";
+import type { RowSlice } from "./row-slices.ts";
 
 /** (channels of the slice, kernelLength). */
-export async function readKernel(job: Job, slice: Slice): Promise<Float32Array> {
+export async function readKernel(job: ConvJob, slice: RowSlice): Promise<Float32Array> {
   const k = await readRows(job, slice);
   const { wet, gain, tap } = job.blend;
   if (wet === 1 && gain === 1) return k;
@@ -14,8 +14,8 @@ export async function readKernel(job: Job, slice: Slice): Promise<Float32Array> 
 }
 
 async function readRows(
-  { kernel, arrangement, resampling, call }: Job,
-  slice: Slice,
+  { kernel, arrangement, resampling, call }: ConvJob,
+  slice: RowSlice,
 ): Promise<Float32Array> {
   const { kernelLength: taps, repeatKernel } = arrangement;
   const k = new Float32Array(slice.channelCount * taps);
@@ -37,7 +37,7 @@ async function readRows(
 }
 
 /** D, of each channel, as it is added. */
-export async function readSkip({ skip, blend }: Job): Promise<Float32Array | undefined> {
+export async function readSkip({ skip, blend }: ConvJob): Promise<Float32Array | undefined> {
   if (!skip) return undefined;
   const d = new Float32Array(skip.count);
   await skip.read(d, "float32");

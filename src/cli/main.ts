@@ -103,9 +103,13 @@ function forAnswers(argv: readonly string[], { stdout, stderr }: Terminal): Text
   }
 }
 
-type Context = Parameters<Command["run"]>[1];
+type MainContext = Parameters<Command["run"]>[1];
 
-async function run(argv: readonly string[], context: Context, stderr: TextOutput): Promise<number> {
+async function run(
+  argv: readonly string[],
+  context: MainContext,
+  stderr: TextOutput,
+): Promise<number> {
   const [name, ...rest] = argv;
   const { stdout } = context;
   if (name === undefined) {

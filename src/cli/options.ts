@@ -25,7 +25,7 @@ export interface Option {
 }
 
 /** What a command works with. */
-export interface Context extends OutputContext {
+export interface CommandContext extends OutputContext {
   /** Where its answers go. */
   readonly stdout: TextOutput;
   readonly progress: Progress;
@@ -46,7 +46,7 @@ export interface Command {
   /** Whether the standard output carries a file, so that messages go to the standard error. */
   readonly toPipe?: (values: Values) => boolean;
   /** Do it and return the exit code. */
-  run(values: Values, context: Context): Promise<number>;
+  run(values: Values, context: CommandContext): Promise<number>;
 }
 
 /** Every exit code. */

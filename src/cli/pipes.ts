@@ -69,7 +69,7 @@ export async function openPipe(call: string, context: OutputContext): Promise<In
 }
 
 /** Takes a whole file from `produce`, piece by piece. */
-export type Sink = (
+export type ByteSink = (
   produce: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
 ) => Promise<void>;
 
@@ -77,7 +77,11 @@ export type Sink = (
  * Where the output goes: checked before the work.
  * @throws FileError or InvalidArgumentError where it cannot go there.
  */
-export async function openSink(path: string, call: string, context: OutputContext): Promise<Sink> {
+export async function openSink(
+  path: string,
+  call: string,
+  context: OutputContext,
+): Promise<ByteSink> {
   if (path !== pipeName) {
     const output = await checkOutput(path, call);
     return (produce) => writeWhole(output, call, context, produce);

@@ -201,14 +201,14 @@ function identity(value: number): number {
 }
 
 /** Rows of samples as (B, H, L). */
-export interface Rows {
+export interface FileRows {
   readonly batch: number;
   readonly channels: number;
   readonly length: number;
 }
 
 /** (L), (H, L) and (B, H, L) as (B, H, L). */
-export function rowsOf(shape: readonly number[]): Rows {
+export function fileRowsOf(shape: readonly number[]): FileRows {
   const [length = 1, channels = 1, batch = 1] = shape.toReversed();
   return { batch, channels, length };
 }

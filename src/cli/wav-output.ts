@@ -16,7 +16,7 @@ import {
 const maxFileBytes = 2 ** 32;
 
 /** How loud samples are. */
-export interface Level {
+export interface SoundLevel {
   /** Largest and smallest finite sample; full scale is 1. */
   readonly highest: number;
   readonly lowest: number;
@@ -25,7 +25,7 @@ export interface Level {
 }
 
 /** Measure samples of full scale 1. */
-export function measureLevel(samples: Float32Array): Level {
+export function measureLevel(samples: Float32Array): SoundLevel {
   let highest = 0;
   let lowest = 0;
   let notFinite = 0;
@@ -39,10 +39,10 @@ export function measureLevel(samples: Float32Array): Level {
 }
 
 /** The level of no samples. */
-export const silence: Level = { highest: 0, lowest: 0, notFinite: 0 };
+export const silence: SoundLevel = { highest: 0, lowest: 0, notFinite: 0 };
 
 /** The level of two pieces together. */
-export function louder(a: Level, b: Level): Level {
+export function louder(a: SoundLevel, b: SoundLevel): SoundLevel {
   return {
     highest: Math.max(a.highest, b.highest),
     lowest: Math.min(a.lowest, b.lowest),
@@ -51,7 +51,7 @@ export function louder(a: Level, b: Level): Level {
 }
 
 /** Largest magnitude of the finite samples. */
-export function peakOf(level: Level): number {
+export function peakOf(level: SoundLevel): number {
   return Math.max(level.highest, -level.lowest);
 }
 
@@ -60,7 +60,7 @@ export function peakOf(level: Level): number {
  * @throws InvalidArgumentError where integers would clip, or cannot hold NaN or infinity.
  */
 export function outputGain(
-  level: Level,
+  level: SoundLevel,
   encoding: WavEncoding,
   normalize: boolean,
   call: string,

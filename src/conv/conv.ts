@@ -2,31 +2,24 @@
  * FlashFFTConv: the object users hold. It plans once, then runs y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u and its
  * gradients as often as asked.
  */
-import type { Instructions } from "../backend/features.ts";
+import type { Instructions } from "../backend/cpu/features.ts";
+import type { RowField } from "../calls/cpu-staging.ts";
+import { PreparedKernel } from "../calls/prepared.ts";
+import { checkEncoder, madeByCreate } from "../calls/runtime.ts";
+import { checkFlags, checkOptions, integer, known } from "../checks.ts";
 import type { Dtype, SampleArray, StoredArray } from "../dtype.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
-import { product } from "../plan/plan.ts";
+import { product } from "../plan/cpu/plan.ts";
 import type { Problem } from "../plan/problem.ts";
-import { integer } from "../plan/problem.ts";
 import { show } from "../show.ts";
-import type { Expected, GpuTensor, Named, Samples, Tensor } from "./arguments.ts";
-import {
-  apart,
-  checkFlags,
-  checkOptions,
-  checkSizes,
-  exactly,
-  GpuSamples,
-  handed,
-  isGpuTensor,
-  known,
-  newArray,
-  orDestroyed,
-  rowsOf,
-  samplesOf,
-  settled,
-} from "./arguments.ts";
+import type { Expected, Named } from "../tensors/check.ts";
+import { apart, checkSizes, exactly, rowsOf, samplesOf } from "../tensors/check.ts";
+import type { ResultOf } from "../tensors/result-types.ts";
+import { newArray, orDestroyed, settled } from "../tensors/results.ts";
+import type { GpuTensor, Tensor, TensorData } from "../tensors/tensor.ts";
+import { GpuSamples, handed, isGpuTensor } from "../tensors/tensor.ts";
+import type { Gates, Shape } from "./cpu-rows.ts";
 import type { Explanation } from "./explain.ts";
 import { openRunner } from "./open.ts";
 import type {
@@ -39,12 +32,7 @@ import type {
   WarmUp,
 } from "./options.ts";
 import { checkedProblem } from "./options.ts";
-import { PreparedKernel } from "./prepared.ts";
-import type { ResultOf } from "./results.ts";
-import type { Gates, Shape } from "./run.ts";
-import type { KernelArgument, Request, Rows, Runner } from "./runner.ts";
-import { checkEncoder, madeByCreate } from "./runtime.ts";
-import type { RowField } from "./staging.ts";
+import type { KernelArgument, Request, RowOperand, Runner } from "./runner.ts";
 
 const inputDimensions = ["B", "H", "L"] as const;
 const outputDimensions = ["B", "H", "Lout"] as const;
@@ -152,7 +140,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
   }
 
   /** The taps of a kernel argument (H, K) and their storage type. */
-  #taps(k: Tensor | GpuTensor, call: string): { data: Samples; dtype: Dtype; channels: number } {
+  #taps(k: Tensor | GpuTensor, call: string): { data: TensorData; dtype: Dtype; channels: number } {
     const stored = { ...this.#expected(call, "k", ["H", "K"]), orFloat32: true };
     // A buffer does not say what it holds: taps on the GPU are float32.
     const expected = isGpuTensor(k) ? { ...stored, dtype: "float32" as const } : stored;
@@ -201,7 +189,11 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
   }
 
   /** The batch and channels of a call, from u and the number of kernel rows. */
-  #shape(u: Tensor | GpuTensor, channels: number, call: string): { data: Samples; shape: Shape } {
+  #shape(
+    u: Tensor | GpuTensor,
+    channels: number,
+    call: string,
+  ): { data: TensorData; shape: Shape } {
     const expected = this.#expected(call, "u", inputDimensions);
     const { data, shape } = samplesOf(u, expected);
     this.#width(shape, this.problem.length, expected);
@@ -224,7 +216,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
     width: number,
     shape: Shape,
     call: string,
-  ): Rows {
+  ): RowOperand {
     const long = field === "postgate" || field === "dy";
     const expected = this.#expected(call, field, long ? outputDimensions : inputDimensions);
     const { data, shape: given } = samplesOf(tensor, expected);
@@ -237,9 +229,9 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
     options: Pick<ForwardOptions<Dtype>, "pregate" | "postgate">,
     shape: Shape,
     call: string,
-  ): { rows: Rows[]; flags: Gates } {
+  ): { rows: RowOperand[]; flags: Gates } {
     const { length, outputLength } = this.problem;
-    const rows: Rows[] = [];
+    const rows: RowOperand[] = [];
     if (options.pregate !== undefined)
       rows.push(this.#rows(options.pregate, "pregate", length, shape, call));
     if (options.postgate !== undefined)
@@ -250,7 +242,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
     };
   }
 
-  #skip(skip: Tensor | GpuTensor | undefined, shape: Shape, call: string): Samples | undefined {
+  #skip(skip: Tensor | GpuTensor | undefined, shape: Shape, call: string): TensorData | undefined {
     if (skip === undefined) return undefined;
     const { length, outputLength, mode } = this.problem;
     if (length !== outputLength) {
@@ -275,7 +267,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
     call: string,
     outputs: Named[],
     dtype: Dtype = this.problem.dtype,
-  ): Samples {
+  ): TensorData {
     const expected = { ...this.#expected(call, name, resultDimensions[name]!), dtype };
     const { data, shape: own } = samplesOf(out, expected);
     checkSizes(own, shape, expected);
@@ -286,11 +278,11 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
 
   /** Memory for a result: an array of u's kind, or a new buffer that is the caller's where u is in one. */
   #result(
-    like: Samples,
+    like: TensorData,
     shape: readonly number[],
     dtype: Dtype,
     call: string,
-  ): Samples | Promise<Samples> {
+  ): TensorData | Promise<TensorData> {
     const size = product(shape);
     if (like instanceof GpuSamples) return this.#runner.allocate(size, dtype, call);
     const Kind = dtype === this.problem.dtype ? like.constructor : Float32Array;
@@ -341,7 +333,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
       apart(given[0], [{ name: "u", data }, ...taps, ...gateRows, ...weights], call);
     }
     const y = out instanceof Promise ? await out : out;
-    const rows: Rows[] = [
+    const rows: RowOperand[] = [
       { field: "u", data, width: length, direction: "in" },
       ...gates.rows,
       { field: "y", data: y, width: outputLength, direction: "out" },
@@ -398,7 +390,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
       field: "du" | "dk" | "dpregate" | "dpostgate" | "dskip",
       size: readonly number[],
       storage: Dtype,
-    ): Samples | Promise<Samples> => {
+    ): TensorData | Promise<TensorData> => {
       const wanted = out[field];
       if (wanted === undefined) return this.#result(data, size, storage, call);
       return this.#output(wanted, size, field, call, given, storage);
@@ -421,15 +413,15 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
     });
     // Arrays are there at once, so that calls on them take their turns in the order in which they were made.
     const waits = Object.values(made).some((r) => r instanceof Promise);
-    const all = (waits ? await settled(made) : made) as Record<string, Samples>;
+    const all = (waits ? await settled(made) : made) as Record<string, TensorData>;
     const { dk, dskip, ...results } = all;
     const widths = { du: length, dpregate: length, dpostgate: outputLength };
-    const rows: Rows[] = [
+    const rows: RowOperand[] = [
       upstream,
       { field: "u", data, width: length, direction: "in" },
       ...gates.rows,
       ...(Object.keys(results) as (keyof typeof widths)[]).map(
-        (field): Rows => ({
+        (field): RowOperand => ({
           ...{ field, data: results[field]!, width: widths[field], direction: "out" },
         }),
       ),

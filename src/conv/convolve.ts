@@ -1,17 +1,20 @@
 /** Convolving once, in one line. */
+
+import { checkOptions, integer } from "../checks.ts";
 import type { Dtype, NewArray, SampleArray, StoredArray } from "../dtype.ts";
 import { encode } from "../dtype.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
-import { integer } from "../plan/problem.ts";
 import { show } from "../show.ts";
-import type { Expected, GpuTensor, Tensor } from "./arguments.ts";
-import { checkOptions, holds, samplesOf } from "./arguments.ts";
+import type { Expected } from "../tensors/check.ts";
+import { samplesOf } from "../tensors/check.ts";
+import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
+import { holds } from "../tensors/tensor.ts";
 import { FlashFFTConv } from "./conv.ts";
+import type { Shape } from "./cpu-rows.ts";
 import type { FlashFFTConvOptions } from "./options.ts";
 import { checkedProblem, howNames } from "./options.ts";
-import type { Shape } from "./run.ts";
-import { type Operands, summable, sumOf } from "./sums.ts";
+import { type SumOperands, summable, sumOf } from "./tiny-sums.ts";
 
 /** Plain numbers, which are rounded to the dtype. */
 export type Numbers = readonly number[] | Float64Array;
@@ -107,10 +110,10 @@ function rounded<T, D extends Dtype>(
 
 /** Whether optional operands are arrays of the right sizes: whatever else they are, FlashFFTConv takes or refuses. */
 function fits(
-  operands: { readonly [Name in keyof Operands]: unknown },
+  operands: { readonly [Name in keyof SumOperands]: unknown },
   { length, outputLength, dtype }: Problem,
   { batch, channels }: Shape,
-): operands is Operands {
+): operands is SumOperands {
   const { pregate, postgate, skip } = operands;
   const isRows = (rows: unknown, width: number): boolean =>
     rows === undefined || (holds(rows, dtype) && rows.length === batch * channels * width);

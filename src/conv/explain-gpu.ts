@@ -1,15 +1,16 @@
 /** Saying why a GPU's plans were chosen. */
+
+import type { KeptPlan } from "../calls/measured.ts";
 import type { DeviceSpec } from "../plan/device.ts";
-import type { GpuCandidate, GpuPlans } from "../plan/gpu-planner.ts";
-import type { RowWork } from "../plan/pass-cost.ts";
-import { passPlanCost } from "../plan/pass-cost.ts";
-import { blocksOf } from "../plan/pass-planner.ts";
-import type { PassPlan } from "../plan/passes.ts";
-import { formatPasses, workPoints } from "../plan/passes.ts";
+import type { GpuCandidate, GpuPlans } from "../plan/gpu/choose.ts";
+import type { RowWork } from "../plan/gpu/cost.ts";
+import { passPlanCost } from "../plan/gpu/cost.ts";
+import type { PassPlan } from "../plan/gpu/passes.ts";
+import { formatPasses, workPoints } from "../plan/gpu/passes.ts";
+import { blocksOf } from "../plan/gpu/planner.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { Explanation, PlanPrediction, RowTotals } from "./explain.ts";
 import { leftOutOf, measuredOf, prediction, render } from "./explain.ts";
-import type { KeptPlan } from "./wisdom.ts";
 
 /** A row's part of a transform that a GPU may share among two. */
 function rowTotals(plan: PassPlan, work: RowWork, device: DeviceSpec): RowTotals {

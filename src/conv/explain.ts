@@ -1,16 +1,16 @@
 /** Choosing a plan and saying why. */
-import type { Instructions } from "../backend/features.ts";
+import type { Instructions } from "../backend/cpu/features.ts";
+import type { KeptPlan } from "../calls/measured.ts";
+import { deviceFor, keptPlan } from "../calls/measured.ts";
 import { InvalidArgumentError } from "../errors.ts";
+import type { Candidate, Workload } from "../plan/cpu/planner.ts";
+import { candidates, namedCandidate, wholeWork, workOf } from "../plan/cpu/planner.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import type { KeptFrequencies } from "../plan/frequencies.ts";
 import { keptRuns } from "../plan/frequencies.ts";
 import { countOf } from "../plan/intervals.ts";
-import type { Candidate, Workload } from "../plan/planner.ts";
-import { candidates, named, wholeWork, workOf } from "../plan/planner.ts";
 import type { Problem } from "../plan/problem.ts";
 import { printable, show } from "../show.ts";
-import type { KeptPlan } from "./wisdom.ts";
-import { deviceFor, keptPlan } from "./wisdom.ts";
 
 /** A plan with its prediction. */
 export interface PlanPrediction {
@@ -164,7 +164,7 @@ export function choosePlan(
   const { rows, threads } = workload;
   const kept = plan === undefined ? keptPlan(instructions, problem, { rows, threads }) : undefined;
   // One that does not fit is another version's.
-  const measured = kept && named(kept.plan, problem, device, workload);
+  const measured = kept && namedCandidate(kept.plan, problem, device, workload);
   const candidate =
     measured ?? (plan === undefined ? all[0]! : namedPlan(plan, problem, device, workload, call));
   const predictions = all.map(prediction);
@@ -199,7 +199,8 @@ function namedPlan(
   workload: Workload,
   call: string,
 ): Candidate {
-  const candidate = typeof text === "string" ? named(text, problem, device, workload) : undefined;
+  const candidate =
+    typeof text === "string" ? namedCandidate(text, problem, device, workload) : undefined;
   if (candidate) return candidate;
   throw new InvalidArgumentError({
     call,

@@ -1,14 +1,15 @@
 /** Choosing a backend and opening it. */
+
+import { openCpuFor } from "../calls/cpu-open.ts";
+import { loadGpu } from "../calls/load-gpu.ts";
+import { usualRows, wantsGpu, workspaceOf } from "../calls/runtime.ts";
+import { integer } from "../checks.ts";
 import type { Problem } from "../plan/problem.ts";
-import { integer } from "../plan/problem.ts";
-import { openCpuFor } from "./cpu-open.ts";
-import { CpuRunner } from "./cpu-runner.ts";
+import { CpuRunner } from "./cpu.ts";
 import { choosePlan } from "./explain.ts";
-import { loadGpu } from "./load-gpu.ts";
 import type { ConvolutionWorker, FlashFFTConvOptions } from "./options.ts";
 import type { FirstError } from "./remote.ts";
 import type { Runner } from "./runner.ts";
-import { usualRows, wantsGpu, workspaceOf } from "./runtime.ts";
 
 /** What a worker's first error says: a script that is not there may tell of it while the code that talks to it is loaded. */
 function firstError(worker: ConvolutionWorker): FirstError {
@@ -40,7 +41,7 @@ export async function openRunner(
   integer(call, "channels", channels, 1, 2 ** 31);
   const workspaceBytes = workspaceOf(options, call);
   if (gpu) {
-    const { openGpuRunner } = await loadGpu(options.device, call);
+    const { openGpuRunner } = await loadGpu(options.device, call, () => import("./gpu.ts"));
     return openGpuRunner(problem, { ...options, batch, channels, workspaceBytes }, call);
   }
   const opened = openCpuFor(options, call);

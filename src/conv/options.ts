@@ -1,12 +1,13 @@
 /** What objects are made from, and what calls take and give. */
-import type { Instructions } from "../backend/features.ts";
+import type { Instructions } from "../backend/cpu/features.ts";
+import { checkOptions, known } from "../checks.ts";
 import type { Dtype } from "../dtype.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
+import { createProblem } from "../plan/create-problem.ts";
 import type { Problem, ProblemOptions } from "../plan/problem.ts";
-import { createProblem, problemNames } from "../plan/problem.ts";
-import type { GpuTensor, Tensor } from "./arguments.ts";
-import { checkOptions, known } from "./arguments.ts";
-import type { GivenAs, NewResult, NewWeights } from "./results.ts";
+import { problemNames } from "../plan/problem.ts";
+import type { GivenAs, NewResult, NewWeights } from "../tensors/result-types.ts";
+import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 
 /** A worker: a page's `Worker`, or one of `node:worker_threads`. */
 export interface ConvolutionWorker {

@@ -1,5 +1,5 @@
 /** What a FlashFFTConv and the worker that computes for it say to each other, over a port of the object's own. */
-import type { Instructions } from "../backend/features.ts";
+import type { Instructions } from "../backend/cpu/features.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import type { ErrorParts } from "../errors.ts";
 import {
@@ -10,7 +10,7 @@ import {
 } from "../errors.ts";
 import type { Explanation } from "./explain.ts";
 import type { FlashFFTConvOptions, MemoryUse, WarmUp } from "./options.ts";
-import type { Request, Rows } from "./runner.ts";
+import type { Request, RowOperand } from "./runner.ts";
 
 /** Samples on their way: half precision as its bits. */
 export type Wire = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
@@ -23,7 +23,7 @@ export interface Opening {
 }
 
 /** A row tensor of a call: samples in, or how many come out. */
-export interface WireRows extends Omit<Rows, "data"> {
+export interface WireRows extends Omit<RowOperand, "data"> {
   readonly data: Wire | undefined;
   readonly size: number;
   readonly wide: boolean;

@@ -1,13 +1,14 @@
 /** A convolution that a worker computes: calls and copies of their arrays go there, results come back. */
-import type { Instructions } from "../backend/features.ts";
+import type { Instructions } from "../backend/cpu/features.ts";
+import { PreparedKernel } from "../calls/prepared.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { BackendError, InvalidArgumentError } from "../errors.ts";
 import { show } from "../show.ts";
-import type { Samples } from "./arguments.ts";
-import { intact, newArray } from "./arguments.ts";
+import { intact } from "../tensors/check.ts";
+import { newArray } from "../tensors/results.ts";
+import type { TensorData } from "../tensors/tensor.ts";
 import type { Explanation } from "./explain.ts";
 import type { ConvolutionWorker, FlashFFTConvOptions, MemoryUse, WarmUp } from "./options.ts";
-import { PreparedKernel } from "./prepared.ts";
 import type {
   Answer,
   Ask,
@@ -37,10 +38,10 @@ interface Waiting {
 }
 
 /** Node's ports keep the process alive while they listen. */
-type Port = MessagePort & { ref?(): void; unref?(): void };
+type PostPort = MessagePort & { ref?(): void; unref?(): void };
 
 /** A copy that may be given away. */
-function copy(data: Samples, call: string): Wire {
+function copy(data: TensorData, call: string): Wire {
   const bits = bitsOf(data as SampleArray);
   const made = newArray(bits.constructor as new (n: number) => Wire, bits.length, call);
   made.set(bits);
@@ -50,7 +51,7 @@ function copy(data: Samples, call: string): Wire {
 /** A runner whose work is done by a worker. */
 export class RemoteRunner implements Runner {
   readonly device = undefined;
-  readonly #port: Port;
+  readonly #port: PostPort;
   readonly #waiting = new Map<number, Waiting>();
   readonly #kernels = new Map<PreparedKernel, number>();
   #state: State | undefined;
@@ -61,7 +62,7 @@ export class RemoteRunner implements Runner {
   #lost: string | undefined;
   #left = false;
 
-  private constructor(port: Port) {
+  private constructor(port: PostPort) {
     this.#port = port;
     port.onmessage = ({ data }: MessageEvent<Answer>) => this.#receive(data);
     port.addEventListener("close", () => this.#lose("a worker that has ended"));
@@ -202,7 +203,7 @@ export class RemoteRunner implements Runner {
   }
 
   /** Results to where the caller wants them. */
-  #fill(outputs: readonly Samples[], results: Results, name: string): void {
+  #fill(outputs: readonly TensorData[], results: Results, name: string): void {
     for (const [i, data] of (outputs as SampleArray[]).entries()) {
       const result = results[i]!;
       intact("out", data, result.length, name);
@@ -228,7 +229,7 @@ export class RemoteRunner implements Runner {
   }
 
   async prepare(
-    taps: Samples,
+    taps: TensorData,
     dtype: Dtype,
     channels: number,
     { name, alive }: Pick<Request, "name" | "alive">,
@@ -282,6 +283,6 @@ function post(worker: ConvolutionWorker, opening: Opening): void {
   }
 }
 
-function outputsOf({ rows }: Request): Samples[] {
+function outputsOf({ rows }: Request): TensorData[] {
   return rows.filter(({ direction }) => direction === "out").map(({ data }) => data);
 }

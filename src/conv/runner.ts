@@ -1,18 +1,18 @@
 /** What FlashFFTConv asks of a backend: calls whose arguments are checked. */
-import type { Instructions } from "../backend/features.ts";
+import type { Instructions } from "../backend/cpu/features.ts";
+import type { RowField } from "../calls/cpu-staging.ts";
+import type { PreparedKernel } from "../calls/prepared.ts";
 import type { Dtype } from "../dtype.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
-import type { GpuSamples, Samples } from "./arguments.ts";
+import type { GpuSamples, TensorData } from "../tensors/tensor.ts";
+import type { Gates, Shape } from "./cpu-rows.ts";
 import type { Explanation } from "./explain.ts";
 import type { MemoryUse, WarmUp } from "./options.ts";
-import type { PreparedKernel } from "./prepared.ts";
-import type { Gates, Shape } from "./run.ts";
-import type { RowField } from "./staging.ts";
 
 /** One row tensor of a call: rows in the order b·channels + h. */
-export interface Rows {
+export interface RowOperand {
   readonly field: RowField;
-  readonly data: Samples;
+  readonly data: TensorData;
   /** Samples of a row. */
   readonly width: number;
   readonly direction: "in" | "out";
@@ -21,16 +21,16 @@ export interface Rows {
 /** The kernel of a call: one whose spectra are kept, or its taps. */
 export type KernelArgument =
   | { readonly prepared: PreparedKernel }
-  | { readonly taps: Samples; readonly dtype: Dtype };
+  | { readonly taps: TensorData; readonly dtype: Dtype };
 
 /** A call, checked. */
 export interface Request {
   readonly kernel: KernelArgument;
   readonly shape: Shape;
-  readonly rows: readonly Rows[];
+  readonly rows: readonly RowOperand[];
   readonly gates: Gates;
   /** (H) float32. */
-  readonly skip: Samples | undefined;
+  readonly skip: TensorData | undefined;
   /** The call's name, for errors. */
   readonly name: string;
   /** Where the caller records commands; the backend submits its own where there is none. */
@@ -42,9 +42,9 @@ export interface Request {
 /** Where the gradients of what all rows share go, float32. */
 export interface WeightGradients {
   /** (H, K). */
-  readonly dk: Samples;
+  readonly dk: TensorData;
   /** (H), where the call has a skip. */
-  readonly dskip?: Samples | undefined;
+  readonly dskip?: TensorData | undefined;
 }
 
 /** A backend's way to run one convolution. */
@@ -61,7 +61,7 @@ export interface Runner {
   warmUp(calls: WarmUp, call: string): Promise<void>;
   /** Compute and keep the spectra of taps (H, K). */
   prepare(
-    taps: Samples,
+    taps: TensorData,
     dtype: Dtype,
     channels: number,
     request: Pick<Request, "name" | "alive">,

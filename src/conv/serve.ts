@@ -1,8 +1,9 @@
 /** The other half of a `FlashFFTConv` with a `worker`: what runs in the worker. */
+
+import type { PreparedKernel } from "../calls/prepared.ts";
 import { UnsupportedError } from "../errors.ts";
-import { createProblem } from "../plan/problem.ts";
+import { createProblem } from "../plan/create-problem.ts";
 import { openRunner } from "./open.ts";
-import type { PreparedKernel } from "./prepared.ts";
 import type {
   Answer,
   Ask,
@@ -14,10 +15,10 @@ import type {
   WireRows,
 } from "./remote-messages.ts";
 import { toWire } from "./remote-messages.ts";
-import type { Request, Rows, Runner } from "./runner.ts";
+import type { Request, RowOperand, Runner } from "./runner.ts";
 
 type Numbered = Ask & { readonly id: number };
-type Results = readonly (Wire | undefined)[];
+type ServedResults = readonly (Wire | undefined)[];
 
 /**
  * Serve every `FlashFFTConv.create({ …, worker })` that names this worker: call it once in the worker's script. Other messages
@@ -54,7 +55,7 @@ function listens(): boolean {
 
 /** Make an object and answer its calls until its port closes. */
 async function serve({ flashfftconv: options, call, port }: Opening): Promise<void> {
-  const answer = (answered: Answer, results: Results): void =>
+  const answer = (answered: Answer, results: ServedResults): void =>
     port.postMessage(
       answered,
       results.flatMap((wire) => (wire ? [wire.buffer] : [])),
@@ -99,7 +100,7 @@ async function run(
   runner: Runner,
   kernels: Map<number, PreparedKernel>,
   ask: Exclude<Numbered, { kind: "leave" }>,
-): Promise<Results> {
+): Promise<ServedResults> {
   if (ask.kind === "free") {
     kernels.get(ask.kernel)!.dispose();
     kernels.delete(ask.kernel);
@@ -142,7 +143,7 @@ function requestOf(wire: WireRequest, kernels: Map<number, PreparedKernel>): Req
   };
 }
 
-function rowsOf({ field, width, direction, data, size, wide }: WireRows): Rows {
+function rowsOf({ field, width, direction, data, size, wide }: WireRows): RowOperand {
   const made = data ?? (wide ? new Float32Array(size) : new Uint16Array(size));
   return { field, width, direction, data: made };
 }

@@ -1,13 +1,15 @@
 /** Taking frequencies out of a trained kernel. */
+
+import { checkOptions, known } from "../checks.ts";
 import { decode, type NewArray } from "../dtype.ts";
 import { InvalidArgumentError } from "../errors.ts";
-import { Dft64 } from "../math/cyclic64.ts";
-import { cyclicTaps } from "../plan/cyclic.ts";
+import { cyclicTaps } from "../plan/cpu/sparse.ts";
+import { createProblem } from "../plan/create-problem.ts";
 import { keptBins } from "../plan/frequencies.ts";
 import type { ProblemOptions } from "../plan/problem.ts";
-import { createProblem } from "../plan/problem.ts";
-import type { Tensor } from "./arguments.ts";
-import { checkOptions, checkSizes, known, rowsOf, samplesOf } from "./arguments.ts";
+import { Dft64 } from "../reference/dft64.ts";
+import { checkSizes, rowsOf, samplesOf } from "../tensors/check.ts";
+import type { Tensor } from "../tensors/tensor.ts";
 import { convOptionNames } from "./options.ts";
 
 /** A kernel with the frequencies that a pattern keeps. */

@@ -3,7 +3,7 @@
  * radix. 2, 3, 4, 5, 8 and 16 in their short forms, other odd primes by pairing j with r−j, composites by Cooley–Tukey.
  */
 import type { Complex, Graph } from "./expr.ts";
-import { root } from "./twiddle.ts";
+import { root } from "./roots.ts";
 
 /** DFT of `x` with exponent sign `sign`; the radix is x.length. */
 export function dft(g: Graph, x: readonly Complex[], sign: 1 | -1): Complex[] {

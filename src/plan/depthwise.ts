@@ -1,12 +1,12 @@
 /**
  * Short depthwise convolutions as data: what is asked for, checked, and how a call is cut into pieces that fit a cache.
  */
+
+import { checkOptions, integer, oneOf } from "../checks.ts";
 import type { Dtype } from "../dtype.ts";
 import { bytesPerSample, dtypes } from "../dtype.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import { show } from "../show.ts";
-import { checkOptions } from "./checks.ts";
-import { integer, oneOf } from "./problem.ts";
 
 /** How tensors lie in memory: (B, H, L), rows of samples, or (B, L, H), rows of channels. */
 export type Layout = "BHL" | "BLH";

@@ -4,10 +4,10 @@
  * symmetric: a bin and its mirror N − f are kept together.
  */
 
+import { known } from "../checks.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import { primeFactors } from "../math/factor.ts";
 import { show } from "../show.ts";
-import { known } from "./checks.ts";
 import type { Intervals } from "./intervals.ts";
 import { append, flagsOf } from "./intervals.ts";
 

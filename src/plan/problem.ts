@@ -2,14 +2,9 @@
  * What the user asks for, checked and put in numbers. A problem is plain data; everything later (plans, kernels, the
  * oracle) is computed from it.
  */
+
 import type { Dtype } from "../dtype.ts";
-import { dtypes } from "../dtype.ts";
-import { InvalidArgumentError } from "../errors.ts";
-import { show } from "../show.ts";
-import { checkOptions } from "./checks.ts";
 import type { Frequencies, KeptFrequencies } from "./frequencies.ts";
-import { createFrequencies } from "./frequencies.ts";
-import { onePart } from "./geometry.ts";
 
 /**
  * Which convolution.
@@ -75,83 +70,3 @@ export interface ProblemOptions<D extends Dtype = Dtype> {
 export const problemNames: readonly string[] = [
   ...["mode", "length", "kernelLength", "period", "dtype", "frequencies"],
 ];
-
-/**
- * Check the options and fill in what follows from them. What comes of it cannot be written to.
- * @param longest L may not exceed this; a stream's may be any.
- * @throws InvalidArgumentError naming `call`.
- */
-export function createProblem<D extends Dtype = "float32">(
-  options: ProblemOptions<D>,
-  call: string,
-  longest: number = maxLength,
-): Problem<D> {
-  checkOptions(options, call, "options", "Pass { length: L }.");
-  const { mode = "causal", dtype = "float32" as D } = options;
-  oneOf(call, "mode", mode, modes);
-  oneOf(call, "dtype", dtype, dtypes);
-  const length = integer(call, "length", options.length, 1, longest);
-  const { kernelLength = mode === "bidirectional" ? 2 * length : length } = options;
-  integer(call, "kernelLength", kernelLength, 1, 2 * maxLength);
-  if (mode === "bidirectional" && (kernelLength % 2 !== 0 || kernelLength > 2 * length)) {
-    throw new InvalidArgumentError({
-      call,
-      requirement: `kernelLength must be even and at most 2·length = ${show(2 * length)} in the bidirectional mode`,
-      value: show(kernelLength),
-      remedy:
-        "Lay 2R taps out circularly (tap 2R−j reaches j samples ahead), padded with zeros, or use mode 'same'.",
-    });
-  }
-  if (options.period !== undefined && mode !== "circular") {
-    throw new InvalidArgumentError({
-      call,
-      requirement: "period belongs to the circular mode",
-      value: `period ${show(options.period)} with mode ${show(mode)}`,
-      remedy: "Leave period out, or set mode: 'circular'.",
-    });
-  }
-  const least = Math.max(length, kernelLength);
-  const { period = mode === "circular" ? least : 0 } = options;
-  if (mode === "circular") integer(call, "period", period, least, 2 * maxLength);
-  const outputLength = mode === "full" ? length + kernelLength - 1 : length;
-  const problem = { mode, length, kernelLength, period, dtype, outputLength };
-  if (options.frequencies === undefined) return Object.freeze(problem);
-  const [whole] = onePart(problem);
-  const needs = { period, positions: whole!.positions };
-  const frequencies = createFrequencies(options.frequencies, needs, call);
-  return Object.freeze({ ...problem, frequencies });
-}
-
-/** `value` if it is an integer from `low` to `high`. */
-export function integer(
-  call: string,
-  name: string,
-  value: unknown,
-  low: number,
-  high: number,
-): number {
-  if (typeof value === "number" && Number.isInteger(value) && value >= low && value <= high)
-    return value;
-  throw new InvalidArgumentError({
-    call,
-    requirement: `${name} must be an integer from ${show(low)} to ${show(high)}`,
-    value: show(value),
-    remedy: `Set ${name} within that range.`,
-  });
-}
-
-/** Check that `value` is one of `allowed`. */
-export function oneOf<T extends string>(
-  call: string,
-  name: string,
-  value: T,
-  allowed: readonly T[],
-): void {
-  if (allowed.includes(value)) return;
-  throw new InvalidArgumentError({
-    call,
-    requirement: `${name} must be one of ${allowed.join(", ")}`,
-    value: show(value),
-    remedy: `Pick one of them.`,
-  });
-}

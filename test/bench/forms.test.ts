@@ -1,7 +1,7 @@
 /** Stages as dense DFTs on subgroup matrices, beside butterflies, on an adapter that multiplies matrices: `bench -- forms`. */
 import { describe, expect, test } from "vitest";
 import { runForms } from "../../bench/forms.ts";
-import { describeWebGpu } from "../../src/backend/webgpu-info.ts";
+import { describeWebGpu } from "../../src/backend/webgpu/info.ts";
 import { onGpu } from "../support/backends.ts";
 
 const required = process.env.REQUIRE_SUBGROUP_MATRICES === "1";

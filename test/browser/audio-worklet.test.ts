@@ -5,8 +5,8 @@
 import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { oracleForward, relativeError } from "../../src/math/oracle.ts";
-import { createProblem } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import { oracleForward, relativeError } from "../../src/reference/convolution.ts";
 import { chromiumIsAbsent, launchChromium, tellIfAbsent } from "../support/chromium.ts";
 import { snippetOf } from "../support/guides.ts";
 import { isolation, type SiteServer, serveSite } from "./server.ts";

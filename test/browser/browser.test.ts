@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createProblem } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
 import { drawInputs, forwardBar } from "../support/cases.ts";
 import {
   checkInPage,

@@ -86,8 +86,9 @@ describe.skipIf(chromiumIsAbsent)("in Chromium", () => {
     expect(message).toContain("a browser that has none");
     expect(message).not.toContain("npm install");
     await checkInPage(page, { length: 1000 });
-    const forGpus = /wgsl|webgpu|conv\/(?:gpu|gpu-.+|(?:stream|depthwise|explain|tune)-gpu)\.js/;
-    expect(server.asked).toContain("/dist/conv/cpu-runner.js");
+    const forGpus =
+      /\/(?:kernels\/gpu|schedule|backend\/webgpu\/(?!find-gpu))|\/gpu(?:-[a-z]+)?\.js|fit-gpu/;
+    expect(server.asked).toContain("/dist/conv/cpu.js");
     expect(server.asked.filter((path) => forGpus.test(path))).toEqual([]);
   });
 

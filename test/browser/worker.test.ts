@@ -2,7 +2,7 @@
 import { fileURLToPath } from "node:url";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createProblem } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
 import { drawInputs, forwardBar } from "../support/cases.ts";
 import { chromiumIsAbsent, launchChromium, tellIfAbsent } from "../support/chromium.ts";
 import { expectClose } from "../support/close.ts";

@@ -43,7 +43,8 @@ test("convolve is 50 kB at most, without code for GPUs, streams, tuning and shor
   const { modules, bytes } = await loadedAtOnce("convolve");
   expect(bytes).toBeLessThan(50_000);
   expect(modules).toContain("dist/conv/convolve.js");
-  const others = /wgsl|webgpu|gpu-|stream|tune|conv\/depthwise|backend\/depthwise|js\/print/;
+  const others =
+    /dist\/(?:kernels\/gpu|plan\/gpu|schedule|depthwise|stream|tune|kernels\/cpu\/depthwise|kernels\/cpu\/print\/javascript|backend\/cpu\/recipe-(?:depthwise|stream)|backend\/webgpu\/(?!find-gpu))|\/gpu/;
   expect(modules.filter((path) => others.test(path))).toEqual([]);
 });
 

@@ -3,12 +3,18 @@ import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { tuneHint } from "../../src/cli/commands/bench.ts";
 import { duration } from "../../src/cli/report.ts";
-import { compare, float32Bound, planBound, planOf, termNorms } from "../../src/conv/accuracy.ts";
 import { FlashFFTConv } from "../../src/conv/conv.ts";
 import type { Explanation } from "../../src/conv/explain.ts";
 import { encode } from "../../src/dtype.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
 import { type DeviceSpec, defaultCpu } from "../../src/plan/device.ts";
-import { createProblem } from "../../src/plan/problem.ts";
+import {
+  compare,
+  float32Bound,
+  planBound,
+  planOf,
+  termNorms,
+} from "../../src/reference/accuracy.ts";
 import { normal } from "../support/signals.ts";
 import { Folder, run, runJson, succeed } from "./support.ts";
 

@@ -2,8 +2,8 @@
 import { existsSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { SignalFile } from "../../src/cli/signal.ts";
-import { oracleForward } from "../../src/math/oracle.ts";
-import { createProblem } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import { oracleForward } from "../../src/reference/convolution.ts";
 import { expectClose } from "../support/close.ts";
 import { normal } from "../support/signals.ts";
 import { bytesOf, Folder, npy, pcm, random, run, samplesOf, succeed, wav } from "./support.ts";

@@ -1,9 +1,10 @@
 /** `flashfftconv conv` from file to file, against the float64 oracle; what it refuses, and that it then leaves nothing. */
 import { describe, expect, test } from "vitest";
-import { slicesOf } from "../../src/cli/rows.ts";
+import { slicesOf } from "../../src/cli/row-slices.ts";
 import { type Dtype, decode, encode } from "../../src/dtype.ts";
-import { oracleForward } from "../../src/math/oracle.ts";
-import { createProblem, type Mode, modes } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import { type Mode, modes } from "../../src/plan/problem.ts";
+import { oracleForward } from "../../src/reference/convolution.ts";
 import { expectClose } from "../support/close.ts";
 import { impulse, normal } from "../support/signals.ts";
 import {

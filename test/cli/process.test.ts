@@ -13,8 +13,8 @@ import {
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { encode } from "../../src/dtype.ts";
-import { oracleForward } from "../../src/math/oracle.ts";
-import { createProblem } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import { oracleForward } from "../../src/reference/convolution.ts";
 import { expectClose } from "../support/close.ts";
 import { normal } from "../support/signals.ts";
 import { bytesOf, Folder, npy, readNpy, wav } from "./support.ts";

@@ -1,7 +1,8 @@
 /** The error bars: float32, gradients, half precision, at every length; and every combination of options once. */
 import { describe, test } from "vitest";
 import { type Dtype, dtypes } from "../../src/dtype.ts";
-import { createProblem, type Mode, modes, type ProblemOptions } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import { type Mode, modes, type ProblemOptions } from "../../src/plan/problem.ts";
 import { describeBackends, share } from "../support/backends.ts";
 import {
   type CallShape,

@@ -7,8 +7,8 @@ import {
   FlashFFTConvError,
   InvalidArgumentError,
 } from "../../src/index.ts";
-import { oracleForward } from "../../src/math/oracle.ts";
-import { createProblem } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import { oracleForward } from "../../src/reference/convolution.ts";
 import { describeBackends, onGpu } from "../support/backends.ts";
 import { checkForward, drawInputs } from "../support/cases.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";

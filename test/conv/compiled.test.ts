@@ -1,6 +1,6 @@
 /** Kernels on a GPU: compiled before the first call asks for them, and given back when nobody needs them. */
 import { describe, expect, test } from "vitest";
-import { backendFor } from "../../src/conv/gpu-runner.ts";
+import { backendFor } from "../../src/calls/gpu-open.ts";
 import {
   FlashDepthwiseConv1d,
   FlashFFTConv,
@@ -8,7 +8,8 @@ import {
   FlashHyenaProjections,
   InvalidArgumentError,
 } from "../../src/index.ts";
-import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import type { ProblemOptions } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
 import { drawInputs } from "../support/cases.ts";
 import { openDevice } from "../support/gpu.ts";

@@ -2,8 +2,8 @@
 import { describe, expect, test } from "vitest";
 import type { Dtype, SampleArray } from "../../src/dtype.ts";
 import { FlashFFTConv } from "../../src/index.ts";
-import type { GpuLimits } from "../../src/kernels/wgsl/steps.ts";
 import type { Mode, ProblemOptions } from "../../src/plan/problem.ts";
+import type { GpuLimits } from "../../src/schedule/schedule.ts";
 import { onGpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs } from "../support/cases.ts";
 import { expectSameBits } from "../support/close.ts";

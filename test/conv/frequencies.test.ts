@@ -6,9 +6,10 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { dtypes } from "../../src/dtype.ts";
 import { FlashFFTConv, InvalidArgumentError } from "../../src/index.ts";
-import { oracleForward } from "../../src/math/oracle.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
 import type { Frequencies } from "../../src/plan/frequencies.ts";
-import { createProblem, modes, type ProblemOptions } from "../../src/plan/problem.ts";
+import { modes, type ProblemOptions } from "../../src/plan/problem.ts";
+import { oracleForward } from "../../src/reference/convolution.ts";
 import { describeBackends, type Open, onGpu, share } from "../support/backends.ts";
 import {
   type CallShape,

@@ -1,7 +1,8 @@
 /** Gradients by a plan of their own: with kernels given as taps, and with spectra that forward's plan has made. */
 import { describe, expect, test } from "vitest";
 import { FlashFFTConv, InvalidArgumentError } from "../../src/index.ts";
-import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import type { ProblemOptions } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs, gradientBar } from "../support/cases.ts";
 import { expectClose } from "../support/close.ts";

@@ -1,7 +1,8 @@
 /** Half precision of any size that the type holds: whole calls whose samples are near its largest, or a thousandth of the usual. */
 import { test } from "vitest";
 import type { Dtype } from "../../src/dtype.ts";
-import { createProblem, type Mode } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import type { Mode } from "../../src/plan/problem.ts";
 import { describeBackends, onGpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs } from "../support/cases.ts";
 

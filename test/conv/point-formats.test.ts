@@ -9,9 +9,10 @@ import {
   pointFunctions,
   readPoints,
   writePoints,
-} from "../../src/kernels/wgsl/points.ts";
-import { parsePasses, pointFormat } from "../../src/plan/passes.ts";
-import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
+} from "../../src/kernels/gpu/transform/point-formats.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import { parsePasses, pointFormat } from "../../src/plan/gpu/passes.ts";
+import type { ProblemOptions } from "../../src/plan/problem.ts";
 import { onGpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs } from "../support/cases.ts";
 import { distance, norm } from "../support/close.ts";

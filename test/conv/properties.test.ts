@@ -1,7 +1,7 @@
 /** Random problems against the oracle, shrunk to the smallest that fails. The seed is fixed: every run tries the same. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { createProblem } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
 import { anyLength, anyProblem, anySeed, anyShape } from "../support/arbitraries.ts";
 import { describeBackends } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs } from "../support/cases.ts";

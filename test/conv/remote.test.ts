@@ -12,7 +12,7 @@ import {
   serveConvolutions,
   UnsupportedError,
 } from "../../src/index.ts";
-import { createProblem } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
 import { drawInputs, type Inputs } from "../support/cases.ts";
 import { expectSameBits } from "../support/close.ts";
 

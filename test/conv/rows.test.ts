@@ -9,8 +9,9 @@ import {
   type StoredArray,
 } from "../../src/dtype.ts";
 import type { FlashFFTConv } from "../../src/index.ts";
-import { oracleBackward, oracleForward } from "../../src/math/oracle.ts";
-import { createProblem, type Problem } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import type { Problem } from "../../src/plan/problem.ts";
+import { oracleBackward, oracleForward } from "../../src/reference/convolution.ts";
 import { describeBackends } from "../support/backends.ts";
 import { drawInputs, forwardBar, gradientBar, type Inputs, once } from "../support/cases.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";

@@ -5,10 +5,11 @@
  */
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { guardWorkMemory, PlainMemory, WorkLayout } from "../../src/backend/memory.ts";
+import { guardWorkMemory, PlainMemory, WorkLayout } from "../../src/backend/cpu/memory.ts";
 import { type Dtype, dtypes, encode, type SampleArray } from "../../src/dtype.ts";
 import { FlashFFTConv } from "../../src/index.ts";
-import { createProblem, type Problem, type ProblemOptions } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import type { Problem, ProblemOptions } from "../../src/plan/problem.ts";
 import { anySeed, anyShape, problemsUpTo, sparseProblems } from "../support/arbitraries.ts";
 import { describeBackends, onGpu } from "../support/backends.ts";
 import { type CallShape, drawInputs } from "../support/cases.ts";

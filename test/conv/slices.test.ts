@@ -1,8 +1,8 @@
 /** Transforms in pieces: tensors, spectra and work memory that no binding spans at once, and more workgroups than a row of them. */
 import { describe, expect, test } from "vitest";
 import { FlashFFTConv } from "../../src/index.ts";
-import type { GpuLimits } from "../../src/kernels/wgsl/steps.ts";
 import type { ProblemOptions } from "../../src/plan/problem.ts";
+import type { GpuLimits } from "../../src/schedule/schedule.ts";
 import { onGpu } from "../support/backends.ts";
 import { checkUnder } from "../support/limits.ts";
 

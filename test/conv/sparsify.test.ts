@@ -7,8 +7,9 @@ import {
   sparsifyKernel,
   UnsupportedError,
 } from "../../src/index.ts";
-import { Dft64 } from "../../src/math/cyclic64.ts";
-import { createProblem, modes } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import { modes } from "../../src/plan/problem.ts";
+import { Dft64 } from "../../src/reference/dft64.ts";
 import { expectClose, norm } from "../support/close.ts";
 import { keepsBin, lagsOf } from "../support/frequencies.ts";
 import { normal } from "../support/signals.ts";

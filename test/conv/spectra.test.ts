@@ -2,9 +2,10 @@
 import { describe, expect, test } from "vitest";
 import { decode, encode } from "../../src/dtype.ts";
 import { FlashFFTConv } from "../../src/index.ts";
-import { oracleForward } from "../../src/math/oracle.ts";
-import { parsePasses, spectrumFormat } from "../../src/plan/passes.ts";
-import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import { parsePasses, spectrumFormat } from "../../src/plan/gpu/passes.ts";
+import type { ProblemOptions } from "../../src/plan/problem.ts";
+import { oracleForward } from "../../src/reference/convolution.ts";
 import { onGpu } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs } from "../support/cases.ts";
 import { distance, norm } from "../support/close.ts";

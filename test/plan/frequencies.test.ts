@@ -1,13 +1,14 @@
 /** Patterns, what the planner makes of them, and what it says they save. */
 import { describe, expect, test } from "vitest";
-import { planCost } from "../../src/plan/cost.ts";
-import { cyclicFactors, ringPoints } from "../../src/plan/cyclic.ts";
+import { planCost } from "../../src/plan/cpu/cost.ts";
+import { parsePlan, pointsLeft, product } from "../../src/plan/cpu/plan.ts";
+import { candidates, namedCandidate, wholeWork, workOf } from "../../src/plan/cpu/planner.ts";
+import { cyclicFactors, ringPoints } from "../../src/plan/cpu/sparse.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
 import { defaultCpu } from "../../src/plan/device.ts";
 import { type Frequencies, keptBins, keptRuns } from "../../src/plan/frequencies.ts";
 import { countOf, digitValues, flagsOf, type Intervals } from "../../src/plan/intervals.ts";
-import { parsePlan, pointsLeft, product } from "../../src/plan/plan.ts";
-import { candidates, named, wholeWork, workOf } from "../../src/plan/planner.ts";
-import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
+import type { ProblemOptions } from "../../src/plan/problem.ts";
 import { keepsBin } from "../support/frequencies.ts";
 
 const workload = { rows: 16, threads: 1 };
@@ -160,7 +161,7 @@ describe("the planner", () => {
   test("it orders radices so that the first stages skip", () => {
     const problem = problemOf({ digits: [32, 2048], dropped: [16, 0] });
     const [best] = candidates(problem, defaultCpu, workload);
-    const usual = named(
+    const usual = namedCandidate(
       best!.text.replace(/^cyclic 16384: [^&]*/, "cyclic 16384: 4·4·4·4·4·4 "),
       problem,
       defaultCpu,
@@ -179,10 +180,12 @@ describe("the planner", () => {
     const problem = problemOf({ digits: [16, 16, 16, 16], dropped: [8, 8, 0, 0] });
     for (const candidate of candidates(problem, defaultCpu, workload)) {
       expect(parsePlan(candidate.text)).toBeDefined();
-      expect(named(candidate.text, problem, defaultCpu, workload)?.plan).toEqual(candidate.plan);
+      expect(namedCandidate(candidate.text, problem, defaultCpu, workload)?.plan).toEqual(
+        candidate.plan,
+      );
     }
-    expect(named("16384: 4·4·4·4·4·4", problem, defaultCpu, workload)).toBe(undefined);
-    expect(named("16384: 4·4·4·4·4·2·2", problem, defaultCpu, workload)).toBe(undefined);
+    expect(namedCandidate("16384: 4·4·4·4·4·4", problem, defaultCpu, workload)).toBe(undefined);
+    expect(namedCandidate("16384: 4·4·4·4·4·2·2", problem, defaultCpu, workload)).toBe(undefined);
   });
 
   test("more dropped is less work, and none dropped is all of it", () => {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { InvalidArgumentError } from "../../src/errors.ts";
-import { createProblem, maxLength, modes, type ProblemOptions } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import { maxLength, modes, type ProblemOptions } from "../../src/plan/problem.ts";
 
 const problem = (options: ProblemOptions) => createProblem(options, "test.create");
 

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname } from "node:path";
 import { expect, test } from "vitest";
-import { wisdomPath } from "../../src/conv/wisdom.ts";
+import { wisdomPath } from "../../src/calls/measured.ts";
 
 test("the folder of tuned numbers is none, here and in child processes", () => {
   expect(existsSync(dirname(wisdomPath()!))).toBe(false);

@@ -8,14 +8,14 @@ import {
   type StoredArray,
 } from "../../src/dtype.ts";
 import type { FlashFFTConv, Gradients } from "../../src/index.ts";
+import { barFormat, parsePasses } from "../../src/plan/gpu/passes.ts";
+import type { Problem } from "../../src/plan/problem.ts";
 import {
   type OracleGradients,
   type OracleInputs,
   oracleBackward,
   oracleForward,
-} from "../../src/math/oracle.ts";
-import { barFormat, parsePasses } from "../../src/plan/passes.ts";
-import type { Problem } from "../../src/plan/problem.ts";
+} from "../../src/reference/convolution.ts";
 import { expectClose, norm } from "./close.ts";
 import { sparseBackward, sparseForward } from "./frequencies.ts";
 import { normal } from "./signals.ts";

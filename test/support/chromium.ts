@@ -3,7 +3,8 @@ import { existsSync } from "node:fs";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { test } from "vitest";
 import type { FlashFFTConvOptions } from "../../src/index.ts";
-import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import type { ProblemOptions } from "../../src/plan/problem.ts";
 import { drawInputs, forwardBar, gradientBar, type Inputs } from "./cases.ts";
 import { expectClose } from "./close.ts";
 

@@ -8,18 +8,18 @@ import {
   type Padding,
 } from "../../src/index.ts";
 import {
-  type DepthwiseOracleGradients,
-  type DepthwiseOracleInputs,
-  type DepthwiseShape,
-  depthwiseOracleBackward,
-  depthwiseOracleForward,
-} from "../../src/math/depthwise-oracle.ts";
-import {
   createDepthwiseProblem,
   type DepthwiseProblem,
   type Form,
   outputLengthOf,
 } from "../../src/plan/depthwise.ts";
+import {
+  type DepthwiseOracleGradients,
+  type DepthwiseOracleInputs,
+  type DepthwiseShape,
+  depthwiseOracleBackward,
+  depthwiseOracleForward,
+} from "../../src/reference/depthwise.ts";
 import type { BackendConfiguration } from "./backends.ts";
 import { once } from "./cases.ts";
 import { expectClose } from "./close.ts";

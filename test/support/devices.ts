@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { deviceRanges } from "../../src/conv/wisdom.ts";
+import { deviceRanges } from "../../src/calls/measured.ts";
 import { defaultCpu } from "../../src/plan/device.ts";
 
 type Range = readonly [number, number];

@@ -2,14 +2,16 @@
  * What a frequency-sparse convolution must come to, from its definition: the taps at their lags among N, their spectrum
  * masked, convolved circularly with period N in float64. Shares no code with the library but the dense oracle.
  */
+
+import { createProblem } from "../../src/plan/create-problem.ts";
+import type { KeptFrequencies } from "../../src/plan/frequencies.ts";
+import type { Problem } from "../../src/plan/problem.ts";
 import {
   type OracleGradients,
   type OracleInputs,
   oracleBackward,
   oracleForward,
-} from "../../src/math/oracle.ts";
-import type { KeptFrequencies } from "../../src/plan/frequencies.ts";
-import { createProblem, type Problem } from "../../src/plan/problem.ts";
+} from "../../src/reference/convolution.ts";
 
 /** Whether bin f of the real transform is kept, as the options say it. */
 export function keepsBin(kept: KeptFrequencies, bin: number): boolean {

@@ -1,10 +1,10 @@
 /** Devices of the driver that the environment names, and their buffers. */
 import { expect } from "vitest";
 import { create, globals } from "webgpu";
-import type { WebGpuBackend } from "../../src/backend/webgpu.ts";
+import type { WebGpuBackend } from "../../src/backend/webgpu/device.ts";
 import type { SampleArray } from "../../src/dtype.ts";
 import type { GpuTensor } from "../../src/index.ts";
-import type { GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
+import type { GpuLimits, Schedule } from "../../src/schedule/schedule.ts";
 import { onGpu } from "./backends.ts";
 
 Object.assign(globalThis, globals);

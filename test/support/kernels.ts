@@ -2,8 +2,8 @@
 import { createHash } from "node:crypto";
 import { expect } from "vitest";
 import { create, globals } from "webgpu";
-import type { Kernel } from "../../src/kernels/wgsl/kernels.ts";
-import type { GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
+import type { Kernel } from "../../src/kernels/gpu/kernel.ts";
+import type { GpuLimits, Schedule } from "../../src/schedule/schedule.ts";
 
 Object.assign(globalThis, globals);
 /** Held on to for as long as its devices live. */

@@ -1,9 +1,10 @@
 /** Calls under limits that the device of a test does not have. */
-import { WebGpuBackend } from "../../src/backend/webgpu.ts";
+import { WebGpuBackend } from "../../src/backend/webgpu/device.ts";
 import type { Dtype, SampleArray } from "../../src/dtype.ts";
 import type { FlashFFTConv } from "../../src/index.ts";
-import type { GpuCall, GpuLimits, Schedule } from "../../src/kernels/wgsl/steps.ts";
-import { createProblem, type ProblemOptions } from "../../src/plan/problem.ts";
+import { createProblem } from "../../src/plan/create-problem.ts";
+import type { ProblemOptions } from "../../src/plan/problem.ts";
+import type { GpuCall, GpuLimits, Schedule } from "../../src/schedule/schedule.ts";
 import { checkBackward, checkForward, drawInputs, type Inputs } from "./cases.ts";
 import { openAdapter, runSchedule } from "./gpu.ts";
 import { namedScheduler } from "./plans.ts";

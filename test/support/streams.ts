@@ -1,7 +1,7 @@
 /** Sequences in pieces: cut, streamed, put together and held to the oracle. */
 import type { Dtype, SampleArray } from "../../src/dtype.ts";
 import type { FlashFFTConvStream, StreamPiece } from "../../src/index.ts";
-import { oracleForward } from "../../src/math/oracle.ts";
+import { oracleForward } from "../../src/reference/convolution.ts";
 import { forwardBar, type Inputs } from "./cases.ts";
 import { expectClose } from "./close.ts";
 

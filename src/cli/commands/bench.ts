@@ -3,19 +3,19 @@
  * libraries are the repository's `npm run bench`, where those are installed.
  */
 
-import { compare, planBound } from "../../conv/accuracy.ts";
-import type { GpuTensor } from "../../conv/arguments.ts";
-import { medianMs } from "../../conv/call-timing.ts";
+import type { PreparedKernel } from "../../calls/prepared.ts";
 import type { FlashFFTConv } from "../../conv/conv.ts";
-import { GpuTiming } from "../../conv/gpu-timing.ts";
-import type { PreparedKernel } from "../../conv/prepared.ts";
-import { normalSamples, normalSource } from "../../conv/random.ts";
 import { type Dtype, decode, dtypes, encode } from "../../dtype.ts";
-import { oracleForward } from "../../math/oracle.ts";
 import { maxLength, type Problem } from "../../plan/problem.ts";
+import { compare, planBound } from "../../reference/accuracy.ts";
+import { oracleForward } from "../../reference/convolution.ts";
+import { normalSamples, normalSource } from "../../reference/random.ts";
+import type { GpuTensor } from "../../tensors/tensor.ts";
+import { medianMs } from "../../tune/call-timing.ts";
+import { GpuTiming } from "../../tune/gpu-timing.ts";
+import { backendOf, type ComputeChoice, openConv, problemOf } from "../open-conv.ts";
 import { type Command, exitCodes, shared, sharedChoices, type Values } from "../options.ts";
 import { duration, jsonLine, table, threeDigits } from "../report.ts";
-import { backendOf, type Engine, openConv, problemOf } from "../request.ts";
 
 const defaultLengths = "1K,4K,16K,64K,512K";
 
@@ -88,7 +88,7 @@ interface Settings {
   readonly backward: boolean;
   /** Milliseconds for each number. */
   readonly budget: number;
-  readonly how: Engine;
+  readonly how: ComputeChoice;
 }
 
 /** One line of the table and of --json. */
@@ -195,24 +195,24 @@ async function measure(
 }
 
 /** What is timed: forward, and backward where there is a dy. */
-interface Operands {
-  readonly u: Samples;
+interface BenchOperands {
+  readonly u: BenchSamples;
   readonly kernel: PreparedKernel;
-  readonly out: Samples;
-  readonly gates: { readonly pregate?: Samples; readonly postgate?: Samples };
-  readonly dy: Samples | undefined;
+  readonly out: BenchSamples;
+  readonly gates: { readonly pregate?: BenchSamples; readonly postgate?: BenchSamples };
+  readonly dy: BenchSamples | undefined;
 }
-type Samples = Float32Array | Uint16Array;
+type BenchSamples = Float32Array | Uint16Array;
 
 /** Milliseconds of forward and of backward. */
-type Times = readonly [forward: number, backward: number | undefined];
+type BenchTimes = readonly [forward: number, backward: number | undefined];
 
 async function timeOnCpu(
   conv: FlashFFTConv<Dtype>,
-  { u, kernel, out, gates, dy }: Operands,
+  { u, kernel, out, gates, dy }: BenchOperands,
   { budget }: Settings,
   onStep: (what: string) => void,
-): Promise<Times> {
+): Promise<BenchTimes> {
   onStep("timing forward");
   const forward = await medianMs(budget, () => conv.forward(u, kernel, { out, ...gates }));
   if (!dy) return [forward, undefined];
@@ -222,13 +222,13 @@ async function timeOnCpu(
 
 async function timeOnGpu(
   conv: FlashFFTConv<Dtype>,
-  { u, kernel, out, gates, dy }: Operands,
+  { u, kernel, out, gates, dy }: BenchOperands,
   { call, batch, channels, budget }: Settings,
   onStep: (what: string) => void,
-): Promise<Times> {
+): Promise<BenchTimes> {
   const { length, kernelLength, outputLength } = conv.problem;
   const gpu = new GpuTiming(conv.device!, call);
-  const onGpu = (samples: Samples, width: number): Promise<GpuTensor> =>
+  const onGpu = (samples: BenchSamples, width: number): Promise<GpuTensor> =>
     gpu.upload(samples, [batch, channels, width]);
   try {
     const x = await onGpu(u, length);

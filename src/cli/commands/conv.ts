@@ -2,29 +2,30 @@
  * `flashfftconv conv`: y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u from file to file. Rows are independent, so a
  * .npy file of any size is worked through in slices of rows; a .wav file is one slice.
  */
+
+import type { PreparedKernel } from "../../calls/prepared.ts";
 import type { FlashFFTConv } from "../../conv/conv.ts";
-import type { PreparedKernel } from "../../conv/prepared.ts";
 import type { Dtype } from "../../dtype.ts";
 import { printable, show } from "../../show.ts";
-import { type Job, readJob } from "../job.ts";
 import { readKernel, readSkip } from "../kernel.ts";
 import { npyHeader } from "../npy.ts";
+import { backendOf, openConv } from "../open-conv.ts";
 import {
   type Command,
-  type Context,
+  type CommandContext,
   exitCodes,
   shared,
   sharedChoices,
   type Values,
 } from "../options.ts";
-import { openSink, pipeName, type Sink } from "../pipes.ts";
+import { type ByteSink, openSink, pipeName } from "../pipes.ts";
 import { duration, jsonLine, threeDigits } from "../report.ts";
-import { backendOf, openConv } from "../request.ts";
-import { type Slice, slicesOf } from "../rows.ts";
+import { type RowSlice, slicesOf } from "../row-slices.ts";
 import { allocate, bytesOf, type HostArray, type SignalFile } from "../signal.ts";
-import { type Streamed, streamToWav } from "../streaming.ts";
 import type { WavFormat } from "../wav.ts";
 import { measureLevel, outputGain, peakOf, writeWav } from "../wav-output.ts";
+import { type ConvJob, readJob } from "./conv-job.ts";
+import { type Streamed, streamToWav } from "./conv-streaming.ts";
 
 const notes = `
 A .npy file holds float32, float16 or bfloat16 ('<V2', as ml_dtypes saves it, or '<u2' with --dtype bfloat16).
@@ -129,7 +130,7 @@ interface Times {
 
 async function convolveFiles(
   values: Values,
-  context: Context,
+  context: CommandContext,
   files: SignalFile[],
 ): Promise<number> {
   const job = await readJob(values, files, context);
@@ -163,11 +164,11 @@ async function convolveFiles(
 
 /** Sound to sound, piece by piece. */
 async function streamFile(
-  job: Job,
+  job: ConvJob,
   format: WavFormat,
-  sink: Sink,
+  sink: ByteSink,
   values: Values,
-  context: Context,
+  context: CommandContext,
   times: Times,
 ): Promise<Streamed> {
   const { backend, threads, instructions } = sharedChoices(values);
@@ -182,16 +183,16 @@ async function streamFile(
 }
 
 /** All rows as one slice. */
-function everyRow({ arrangement, problem }: Job): Slice {
+function everyRow({ arrangement, problem }: ConvJob): RowSlice {
   return slicesOf(arrangement, problem.outputLength, true)[0]!;
 }
 
 /** Convolve slice after slice; `take` gets the rows of y of each, in the order of the output file. */
 async function convolveSlices(
-  job: Job,
+  job: ConvJob,
   conv: FlashFFTConv<Dtype>,
-  slices: readonly Slice[],
-  context: Context,
+  slices: readonly RowSlice[],
+  context: CommandContext,
   times: Times,
   take: (y: HostArray) => Promise<void>,
 ): Promise<void> {
@@ -199,7 +200,7 @@ async function convolveSlices(
   const { dtype, length, outputLength } = problem;
   const totalRows = arrangement.batch * arrangement.channels;
   const skip = await readSkip(job);
-  let prepared: { readonly slice: Slice; readonly kernel: PreparedKernel } | undefined;
+  let prepared: { readonly slice: RowSlice; readonly kernel: PreparedKernel } | undefined;
   let rowsDone = 0;
   const share = (rows: number): number | undefined =>
     slices.length > 1 ? rows / totalRows : undefined;
@@ -238,14 +239,14 @@ async function convolveSlices(
   prepared?.kernel.dispose();
 }
 
-function sameChannels(a: Slice | undefined, b: Slice): boolean {
+function sameChannels(a: RowSlice | undefined, b: RowSlice): boolean {
   return a?.channelFirst === b.channelFirst && a.channelCount === b.channelCount;
 }
 
 /** u of a slice; an input row that every kernel row shares is laid out once for each. */
 async function readInput(
-  job: Job,
-  slice: Slice,
+  job: ConvJob,
+  slice: RowSlice,
   onProgress: (fraction: number) => void,
 ): Promise<HostArray> {
   const { arrangement, input, problem } = job;
@@ -264,7 +265,7 @@ async function readInput(
 async function readRows(
   file: SignalFile,
   dtype: Dtype,
-  slice: Slice,
+  slice: RowSlice,
   length: number,
   onProgress?: (fraction: number) => void,
 ): Promise<HostArray> {
@@ -274,9 +275,9 @@ async function readRows(
 }
 
 async function convolveToNpy(
-  job: Job,
+  job: ConvJob,
   conv: FlashFFTConv<Dtype>,
-  context: Context,
+  context: CommandContext,
   times: Times,
   write: (bytes: Uint8Array) => Promise<void>,
 ): Promise<void> {
@@ -289,10 +290,10 @@ async function convolveToNpy(
 }
 
 async function convolveToWav(
-  job: Job,
+  job: ConvJob,
   conv: FlashFFTConv<Dtype>,
   format: WavFormat,
-  context: Context,
+  context: CommandContext,
   times: Times,
   write: (bytes: Uint8Array) => Promise<void>,
 ): Promise<Loudness> {
@@ -311,7 +312,7 @@ async function convolveToWav(
 }
 
 /** What computed it. */
-interface Engine {
+interface ConvEngine {
   readonly backend: "cpu" | "webgpu";
   readonly threads: number;
   readonly instructions: string;
@@ -320,11 +321,11 @@ interface Engine {
 }
 
 function report(
-  job: Job,
-  engine: Engine,
+  job: ConvJob,
+  engine: ConvEngine,
   times: Times,
   level: Loudness | undefined,
-  context: Context,
+  context: CommandContext,
 ): void {
   const { problem, arrangement, input, kernel, wav, mode } = job;
   const shape = arrangement.outputShape(job.outputs.count);

@@ -1,7 +1,7 @@
 /** `flashfftconv info`: what this machine offers, and for each backend that is missing, why. */
 import { cpus, freemem, totalmem } from "node:os";
-import { features } from "../../backend/features.ts";
-import { describeWebGpu, type WebGpuFacts } from "../../backend/webgpu-info.ts";
+import { features } from "../../backend/cpu/features.ts";
+import { describeWebGpu, type WebGpuFacts } from "../../backend/webgpu/info.ts";
 import { FlashFFTConv } from "../../conv/conv.ts";
 import { FlashFFTConvError } from "../../errors.ts";
 import { escaped, printable } from "../../show.ts";

@@ -3,9 +3,9 @@
 import type { Explanation } from "../../conv/explain.ts";
 import { dtypes } from "../../dtype.ts";
 import { maxLength } from "../../plan/problem.ts";
+import { backendOf, openConv, problemOf } from "../open-conv.ts";
 import { type Command, exitCodes, shared, sharedChoices } from "../options.ts";
 import { duration, jsonLine } from "../report.ts";
-import { backendOf, openConv, problemOf } from "../request.ts";
 
 /** What the columns of the table are, and how a plan reads. */
 const legends: Readonly<Record<Explanation["backend"], string>> = {

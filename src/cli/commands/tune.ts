@@ -1,11 +1,12 @@
 /** `flashfftconv tune`: measure what the planner needs to know of this machine, or the plans of a shape, and keep it. */
-import { type Tuned, tune } from "../../conv/tune.ts";
-import type { TunedPlan, TuneProblem } from "../../conv/tune-plans.ts";
+
 import { dtypes } from "../../dtype.ts";
 import { InvalidArgumentError } from "../../errors.ts";
 import type { DeviceSpec } from "../../plan/device.ts";
 import { maxLength } from "../../plan/problem.ts";
 import { escaped, printable } from "../../show.ts";
+import type { TunedPlan, TuneProblem } from "../../tune/plans.ts";
+import { type Tuned, tune } from "../../tune/tune.ts";
 import {
   type Command,
   defined,

@@ -1,5 +1,7 @@
 /** `flashfftconv verify`: results on this machine against the float64 oracle. */
 
+import { type Dtype, decode, dtypes, encode } from "../../dtype.ts";
+import { maxLength, modes, type Problem } from "../../plan/problem.ts";
 import {
   type Comparison,
   compare,
@@ -7,21 +9,19 @@ import {
   planOf,
   type Quantity,
   termNorms,
-} from "../../conv/accuracy.ts";
-import { normalSamples, normalSource } from "../../conv/random.ts";
-import { type Dtype, decode, dtypes, encode } from "../../dtype.ts";
-import { oracleBackward, oracleForward } from "../../math/oracle.ts";
-import { maxLength, modes, type Problem } from "../../plan/problem.ts";
+} from "../../reference/accuracy.ts";
+import { oracleBackward, oracleForward } from "../../reference/convolution.ts";
+import { normalSamples, normalSource } from "../../reference/random.ts";
+import { backendOf, type ComputeChoice, openConv, problemOf } from "../open-conv.ts";
 import {
   type Command,
-  type Context,
+  type CommandContext,
   exitCodes,
   shared,
   sharedChoices,
   type Values,
 } from "../options.ts";
 import { jsonLine, table } from "../report.ts";
-import { backendOf, type Engine, openConv, problemOf } from "../request.ts";
 
 const defaultLengths = "1,1000,4K,64K";
 
@@ -98,7 +98,7 @@ interface Case {
   readonly gates: boolean;
   readonly skip: boolean;
   readonly seed: number;
-  readonly how: Engine;
+  readonly how: ComputeChoice;
 }
 
 function readCases(values: Values): Case[] {
@@ -212,7 +212,11 @@ function record(one: Case, { quantity, error, bound, passed, backend, plan }: Re
   };
 }
 
-function print(results: readonly (Case & Comparison)[], failed: number, { stdout }: Context): void {
+function print(
+  results: readonly (Case & Comparison)[],
+  failed: number,
+  { stdout }: CommandContext,
+): void {
   const rows = results.map(({ problem, batch, channels, quantity, error, bound, passed }) => [
     problem.mode,
     ...[problem.length, problem.kernelLength, batch, channels].map((n) =>

@@ -1,0 +1,70 @@
+/** What the WebGPU adapter of this runtime offers, for people who ask. */
+import { WebGpuBackend } from "./device.ts";
+
+/** An adapter, as `backend: 'webgpu'` opens it. */
+export interface WebGpuFacts {
+  /** Its name, as the driver gives it. */
+  readonly adapter: string;
+  /** Whether a processor plays the GPU. */
+  readonly software: boolean;
+  /** Whether each feature that matters to convolutions is there. */
+  readonly features: Readonly<Record<"shader-f16" | "subgroups" | "timestamp-query", boolean>>;
+  /** Fewest and most lanes of a subgroup; 0 where there are none. */
+  readonly subgroupSizes: readonly [fewest: number, most: number];
+  /** Products of subgroup matrices, as `16×8×16 f16→f32`. */
+  readonly subgroupMatrices: readonly string[];
+  /** Bytes that the invocations of a workgroup share. */
+  readonly workgroupBytes: number;
+  /** Most invocations of a workgroup. */
+  readonly invocations: number;
+  /** Most bytes that one binding spans. */
+  readonly bindingBytes: number;
+}
+
+/** What Dawn says of an adapter beyond the standard. */
+interface DawnInfo {
+  readonly subgroupMatrixConfigs?: Iterable<{
+    readonly M: number;
+    readonly N: number;
+    readonly K: number;
+    readonly componentType: string;
+    readonly resultComponentType: string;
+  }>;
+}
+
+/**
+ * Open the adapter that the library takes where a program gives no device, ask it, and close it.
+ * @throws UnsupportedError where there is none, naming `call`.
+ */
+export async function describeWebGpu(call: string): Promise<WebGpuFacts> {
+  const { device, name, isSoftware, info } = await WebGpuBackend.open(undefined, call);
+  const { limits, adapterInfo } = device;
+  const has = (feature: GPUFeatureName): boolean => device.features.has(feature);
+  const subgroups = has("subgroups");
+  const facts: WebGpuFacts = {
+    ...{ adapter: name, software: isSoftware },
+    features: {
+      "shader-f16": has("shader-f16"),
+      subgroups,
+      "timestamp-query": has("timestamp-query"),
+    },
+    subgroupSizes: subgroups ? [adapterInfo.subgroupMinSize, adapterInfo.subgroupMaxSize] : [0, 0],
+    subgroupMatrices: matrixProducts(info),
+    workgroupBytes: limits.maxComputeWorkgroupStorageSize,
+    invocations: limits.maxComputeInvocationsPerWorkgroup,
+    bindingBytes: limits.maxStorageBufferBindingSize,
+  };
+  device.destroy();
+  return facts;
+}
+
+/**
+ * A device does not say which matrices it multiplies, only its adapter does; and NVIDIA's does to those alone that ask for half
+ * precision as the library does.
+ */
+function matrixProducts(info: GPUAdapterInfo | undefined): string[] {
+  const { subgroupMatrixConfigs = [] } = (info ?? {}) as DawnInfo;
+  return [...subgroupMatrixConfigs].map(
+    (c) => `${c.M}×${c.N}×${c.K} ${c.componentType}→${c.resultComponentType}`,
+  );
+}

@@ -1,0 +1,180 @@
+/** What calls of short depthwise convolutions take and give. */
+import type { Instructions } from "../backend/cpu/features.ts";
+import type { Dtype } from "../dtype.ts";
+import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
+import type { DepthwiseProblemOptions } from "../plan/depthwise.ts";
+import type { GivenResult, NewResult, NewWeights, ResultOf } from "../tensors/result-types.ts";
+import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
+
+/** What every short convolution is made from. */
+export interface DepthwiseOptions<D extends Dtype = Dtype> extends DepthwiseProblemOptions<D> {
+  /** B of tensors that come as flat arrays; 1 by default. Tensors with a shape may have any. */
+  readonly batch?: number;
+  /** Where to compute: `auto` takes WebGPU where you pass a `device` and the CPU elsewhere. */
+  readonly backend?: "auto" | "cpu" | "webgpu";
+  /** A WebGPU device of yours, for tensors in its buffers; by default the library opens one. */
+  readonly device?: GpuDevice;
+  /** Bytes of GPU memory that a call may take above its tensors; 256 MiB by default. The CPU ignores it. */
+  readonly workspaceBytes?: number;
+  /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
+  readonly threads?: number;
+  /** Where worker threads start from, as in FlashFFTConv. */
+  readonly workerUrl?: string | URL;
+  /** Instruction set of the kernels; by default the best that the runtime has. */
+  readonly instructions?: "auto" | Instructions;
+}
+
+/** What a FlashDepthwiseConv1d is made from. */
+export interface FlashDepthwiseConv1dOptions<D extends Dtype = Dtype> extends DepthwiseOptions<D> {
+  /** What follows the filter: nothing (the default), or SiLU, z/(1 + e^−z). */
+  readonly activation?: "none" | "silu";
+}
+
+/** What a FlashHyenaProjections is made from. */
+export interface FlashHyenaProjectionsOptions<D extends Dtype = Dtype> extends DepthwiseOptions<D> {
+  /**
+   * Which third of the packed channels multiplies v, the last third: `second`, as in Hyena and HyenaDNA (the default), or
+   * `first`, as in M2-BERT. The other one gates behind the long convolution.
+   */
+  readonly pregate?: "first" | "second";
+}
+
+/** Calls that `warmUp` makes ready for. */
+export interface DepthwiseWarmUp {
+  /** Samples of a row. */
+  readonly length: number;
+  /** B; the object's by default. */
+  readonly batch?: number;
+  /** Gradients, rather than forward calls. */
+  readonly backward?: boolean;
+  /** With biases. */
+  readonly bias?: boolean;
+  /** With a state before the first sample and one behind the last, or the gradients of both. */
+  readonly state?: boolean;
+}
+
+/** Optional operands of a forward call, with samples of dtype `D`, on an object of that dtype; `O` is what `out` may be. */
+export interface DepthwiseForwardOptions<
+  D extends Dtype = "float32",
+  O extends Tensor<D> | GpuTensor | undefined = Tensor<D> | GpuTensor | undefined,
+> {
+  /** (H), float32 or the dtype, in a GPU buffer float32: added to each channel's filter output. */
+  readonly bias?: Tensor<D | "float32"> | GpuTensor | undefined;
+  /**
+   * The K − 1 samples before the first, of x's layout: (B, H, K − 1) or (B, K − 1, H); causal padding only. Zeros where
+   * it is left out.
+   */
+  readonly state?: Tensor<D> | GpuTensor | undefined;
+  /** Takes the last K − 1 samples of state and x, for the call that goes on from here; may be `state` itself. */
+  readonly stateOut?: Tensor<D> | GpuTensor | undefined;
+  /** Where the result goes, instead of a new array or buffer; it is there once the promise has resolved. */
+  readonly out?: O | undefined;
+  /** Record the work here instead of submitting it; for samples and states that are all in GPU buffers. */
+  readonly encoder?: GpuCommandEncoder | undefined;
+}
+
+/**
+ * Optional operands of a backward call: bias and state of the forward call that it belongs to, the state as it was then.
+ * `stateOut` is refused: what backward may be told of it is its gradient, `dstateOut`.
+ */
+export interface DepthwiseBackwardOptions<
+  D extends Dtype = "float32",
+  O extends Tensor<D> | GpuTensor | undefined = Tensor<D> | GpuTensor | undefined,
+> extends Pick<DepthwiseForwardOptions<D>, "bias" | "state" | "encoder"> {
+  /** ∂loss/∂stateOut, where the loss depends on it: what `dstate` was in the call that went on from there. */
+  readonly dstateOut?: Tensor<D> | GpuTensor | undefined;
+  /** Where dx goes, instead of a new array or buffer; it is there once the promise has resolved. */
+  readonly out?: O | undefined;
+}
+
+/** Gradients of a loss, given dy = ∂loss/∂y: of x in `X`, of weights in `W`, of the state in `S`. */
+export interface DepthwiseGradients<X = Float32Array, W = Float32Array, S = X> {
+  /** As x, in its dtype. */
+  readonly dx: X;
+  /** (H, K), float32: summed over batch and samples in an order that does not depend on threads. */
+  readonly dweight: W;
+  /** (H), float32, where there was a bias. */
+  readonly dbias?: W;
+  /** As the state, where there was one. */
+  readonly dstate?: S;
+}
+
+/** Gradients of a call whose tensors are in GPU buffers; buffers that the caller did not give are the caller's to destroy. */
+export type GpuDepthwiseGradients = DepthwiseGradients<GpuTensor, GpuTensor>;
+
+/** Gradients of a call whose x is `X` and whose `out` is `O`. */
+export type DepthwiseGradientsOf<X, O> = DepthwiseGradients<
+  ResultOf<X, O>,
+  NewWeights<X>,
+  NewResult<X>
+>;
+
+/** What the fused projections return: in `R`. */
+export interface HyenaProjections<R = Float32Array> {
+  /** v ⊙ pregate behind their filters, what the long convolution is fed: (B, H, Lout) or (B, Lout, H). */
+  readonly gated: R;
+  /** The other gate behind its filter, what multiplies the long convolution's result. */
+  readonly postgate: R;
+}
+
+/** The same of a call whose tensors are in GPU buffers; buffers that the caller did not give are the caller's to destroy. */
+export type GpuHyenaProjections = HyenaProjections<GpuTensor>;
+
+/** What the fused projections of a call return whose x is `X` and whose `out` is `O`. */
+export type HyenaProjectionsOf<X, O> =
+  O extends HyenaProjections<infer R>
+    ? HyenaProjections<GivenResult<R>>
+    : HyenaProjections<NewResult<X>>;
+
+/** Where the results of the fused projections go. */
+export interface ProjectionsOut {
+  /** (B, H, Lout) or (B, Lout, H). */
+  readonly gated: Tensor | GpuTensor;
+  /** The same. */
+  readonly postgate: Tensor | GpuTensor;
+}
+
+/** Optional operands of a call of the fused projections; x and state have 3H channels. */
+interface ProjectionsOperands<D extends Dtype> {
+  /** (3H), float32 or the dtype, in a GPU buffer float32. */
+  readonly bias?: Tensor<D | "float32"> | GpuTensor | undefined;
+  /** The K − 1 samples before the first, as in `DepthwiseForwardOptions`. */
+  readonly state?: Tensor<D> | GpuTensor | undefined;
+  /** Record the work here instead of submitting it; for samples and states that are all in GPU buffers. */
+  readonly encoder?: GpuCommandEncoder | undefined;
+}
+
+/** Optional operands of a forward call of the fused projections; `O` is what `out` may be. */
+export interface ProjectionsForwardOptions<
+  D extends Dtype = "float32",
+  O extends HyenaProjections<Tensor<D> | GpuTensor> | undefined =
+    | HyenaProjections<Tensor<D> | GpuTensor>
+    | undefined,
+> extends ProjectionsOperands<D> {
+  /** Takes the last K − 1 samples of state and x; may be `state` itself. */
+  readonly stateOut?: Tensor<D> | GpuTensor | undefined;
+  /** Where the results go, instead of new arrays or buffers; they are there once the promise has resolved. */
+  readonly out?: O | undefined;
+}
+
+/** Optional operands of a backward call of the fused projections; `O` is what `out` may be. */
+export interface ProjectionsBackwardOptions<
+  D extends Dtype = "float32",
+  O extends Tensor<D> | GpuTensor | undefined = Tensor<D> | GpuTensor | undefined,
+> extends ProjectionsOperands<D> {
+  /** ∂loss/∂stateOut, where the loss depends on it. */
+  readonly dstateOut?: Tensor<D> | GpuTensor | undefined;
+  /** Where dx goes, instead of a new array or buffer; it is there once the promise has resolved. */
+  readonly out?: O | undefined;
+}
+
+/** Gradients with respect to what the fused projections return, in `R`. */
+export interface ProjectionsUpstream<R = Tensor<"float32">> {
+  /** ∂loss/∂gated. */
+  readonly dgated: R;
+  /** ∂loss/∂postgate. */
+  readonly dpostgate: R;
+}
+
+/** The same in GPU buffers. */
+export type GpuProjectionsUpstream = ProjectionsUpstream<GpuTensor>;

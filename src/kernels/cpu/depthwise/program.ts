@@ -1,0 +1,122 @@
+/**
+ * Short depthwise convolutions → functions. Samples pass through a window of float32 in work memory: zeros, carried state
+ * and half precision are dealt with while it is filled, so that the filters see nothing but consecutive float32. Where
+ * data are float32 and no edge is near, the filters read the user's samples themselves.
+ */
+import { Graph } from "../../../math/expr.ts";
+import type { KernelFunction, KernelModule, Statement } from "../ir.ts";
+import type { ProgramSource } from "../program-source.ts";
+import type { DepthwiseSpec, Frame } from "./addressing.ts";
+import {
+  advanceTogether,
+  cellOffset,
+  cellsOf,
+  filterNodes,
+  filterParameters,
+  filterPointers,
+  filterShape,
+  frame,
+  holdTaps,
+  rows,
+  storeCell,
+} from "./addressing.ts";
+import { forms } from "./forms.ts";
+import { gradientFunctions } from "./gradients.ts";
+import type { Cells } from "./loops.ts";
+import { walk } from "./loops.ts";
+
+/** {name}(windows…, taps…, biases…, outputs…, count, width): filters and what stands behind them. */
+function filterFunction(f: Frame, name: string, window: number): KernelFunction {
+  const { problem, lanes } = f.spec;
+  const branches = Array.from({ length: f.branches }, (_, b) => b);
+  const outputs = Array.from({ length: f.outputs }, (_, o) => `y${o}`);
+  const g = new Graph();
+  const filters = { window, branches };
+  const together = advanceTogether(f, f.branches);
+  const block = (shape: Cells): Statement[] => {
+    const cells = cellsOf(shape);
+    const sums = filterNodes(f, g, filters, cells);
+    const stores = cells.flatMap((cell, i) =>
+      forms[problem.form]
+        .forward(g, (b) => sums.get(b)![i]!)
+        .map((y, o) => storeCell(f, outputs[o]!, f.output, problem.dtype, cell, y, shape.stored)),
+    );
+    return [{ op: "block", stores, ordered: together }];
+  };
+  const pointers = [
+    ...filterPointers(f, filters),
+    ...outputs.map((y) => rows(f, y, f.output, problem.dtype)),
+  ];
+  const shape = filterShape(f, f.branches);
+  const body = walk({ layout: problem.layout, lanes, ...shape, pointers, overrun: false, block });
+  return {
+    name,
+    parameters: [...filterParameters(filters), ...outputs, "count", "width"],
+    exported: true,
+    body: together ? body : holdTaps(f, g, filters, body),
+  };
+}
+
+/** {name}(x, s, count, width): samples widened into a window; the last vector may write beyond its end. */
+export function fillFunction(f: Frame, name: string, position: number): KernelFunction {
+  const { problem, lanes } = f.spec;
+  const { layout, dtype } = problem;
+  const block = (shape: Cells): Statement[] => {
+    const g = new Graph();
+    const stores = cellsOf(shape).map((cell) => {
+      const offset = cellOffset(f, dtype, position, cell);
+      const x = g.load({ pointer: "xp", offset }, dtype, 0, lanes);
+      return storeCell(f, "s", f.window, "float32", cell, x, lanes);
+    });
+    return [{ op: "block", stores }];
+  };
+  const pointers = [rows(f, "x", position, dtype), rows(f, "s", f.window, "float32")];
+  const shape = layout === "BHL" ? { rows: 8, vectors: 1 } : { rows: 1, vectors: 4 };
+  const body = walk({ layout, lanes, ...shape, pointers, overrun: true, block });
+  return { name, parameters: ["x", "s", "count", "width"], exported: true, body };
+}
+
+/** zero(s, count, width): zeros in a window; the last vector may write beyond its end. */
+export function zeroFunction(f: Frame): KernelFunction {
+  const { problem, lanes } = f.spec;
+  const block = (shape: Cells): Statement[] => {
+    const g = new Graph();
+    const stores = cellsOf(shape).map((cell) =>
+      storeCell(f, "s", f.window, "float32", cell, g.constant(0), lanes),
+    );
+    return [{ op: "block", stores }];
+  };
+  const pointers = [rows(f, "s", f.window, "float32")];
+  const shape = { rows: 1, vectors: 1 };
+  const body = walk({
+    ...{ layout: problem.layout, lanes, ...shape, pointers, overrun: true, block },
+  });
+  return { name: "zero", parameters: ["s", "count", "width"], exported: true, body };
+}
+
+/** All functions of a program. */
+export function buildDepthwise(spec: DepthwiseSpec): KernelModule {
+  const f = frame(spec);
+  const { layout, dtype } = spec.problem;
+  const shared = [zeroFunction(f), fillFunction(f, "fill", f.input)];
+  if (spec.kind === "backward") {
+    const upstream = fillFunction(f, "fillUpstream", f.output);
+    return { lanes: spec.lanes, functions: [...shared, upstream, ...gradientFunctions(f)] };
+  }
+  const filters = [filterFunction(f, "filter", f.window)];
+  // Float32 in place: in layout BHL it lies as it does in a window.
+  if (dtype === "float32" && layout === "BLH") filters.push(filterFunction(f, "direct", f.input));
+  return { lanes: spec.lanes, functions: [...shared, ...filters] };
+}
+
+/**
+ * The program of a problem: H belongs to it only in layout BLH, where rows lie H samples apart, and padding not at all.
+ */
+export function depthwiseSource(spec: Omit<DepthwiseSpec, "lanes">): ProgramSource {
+  const { layout, form, dtype, kernelLength, channels } = spec.problem;
+  const text = { layout, form, dtype, kernelLength, channels: layout === "BLH" ? channels : 0 };
+  return {
+    key: JSON.stringify(["depthwise", spec.kind, text]),
+    build: (lanes) => buildDepthwise({ ...spec, lanes }),
+  };
+}

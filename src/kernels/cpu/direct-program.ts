@@ -1,0 +1,420 @@
+/**
+ * A block of a row in the time domain → functions of the names that a block's transform has, so that jobs need not know
+ * which of the two they run: a head widens samples times their gate to float32 in work memory, the body filters them
+ * there, a tail gates, adds the skip term and stores. What is kept of a kernel, its "spectrum", are its taps as float32 in
+ * the order of their lags. The filters and sums are those of short depthwise convolutions (kernels/depthwise).
+ */
+import type { Dtype } from "../../dtype.ts";
+import { bytesPerSample } from "../../dtype.ts";
+import type { Node } from "../../math/expr.ts";
+import { Graph } from "../../math/expr.ts";
+import type { Part } from "../../plan/geometry.ts";
+import { gradientPart } from "../../plan/geometry.ts";
+import { moveFunctions } from "./dense-program.ts";
+import type { Frame } from "./depthwise/addressing.ts";
+import {
+  advanceTogether,
+  cellsOf,
+  filterNodes,
+  filterShape,
+  frame,
+  holdTaps,
+  sampleNode,
+  storeCell,
+} from "./depthwise/addressing.ts";
+import { foldFunction, sumFunction } from "./depthwise/gradients.ts";
+import type { Cells, Moving } from "./depthwise/loops.ts";
+import { walk } from "./depthwise/loops.ts";
+import { rowName, suffix } from "./function-names.ts";
+import type { Int, KernelFunction, KernelModule, Statement, Store } from "./ir.ts";
+import { plus } from "./ir.ts";
+import { sinkParameters } from "./load-store.ts";
+import type { ProgramSource } from "./program-source.ts";
+
+/** What determines a program's text. */
+export interface DirectSpec {
+  readonly kind: "forward" | "backward";
+  /** A block of a row. */
+  readonly part: Part;
+  /** Storage of u, y and the gates. */
+  readonly dtype: Dtype;
+  /** Storage of k as given; its gradient is float32. */
+  readonly kernelDtype: Dtype;
+  readonly lanes: 1 | 4;
+}
+
+const flags = [false, true] as const;
+
+/** Lags of a block's taps: from −ahead to behind, without a gap. */
+function tapCount({ blocks }: Part): number {
+  return blocks!.behind + blocks!.ahead + 1;
+}
+
+const line = (bytes: number): number => 64 * Math.ceil(bytes / 64);
+
+/** Bytes of the sums of products for a channel's taps, before the lanes of a vector are added up. */
+function sumBytes(part: Part): number {
+  return 64 * Math.ceil(tapCount(part) / 4);
+}
+
+/** Bytes of a window of float32 that vectors may run over by three samples. */
+function windowBytes(part: Part): number {
+  return line(4 * (part.positions + 4));
+}
+
+/** Bytes of work memory: a window with the sums of its own behind it; and of a channel's taps. */
+export function directBytes(part: Part): { readonly work: number; readonly taps: number } {
+  return { work: windowBytes(part) + sumBytes(part), taps: line(4 * tapCount(part)) };
+}
+
+/** A pointer along rows of a storage type. */
+const along = (name: string, dtype: Dtype): Moving => ({
+  ...{ name, position: bytesPerSample(dtype), channel: 0 },
+});
+
+/** A walk over `count` samples, in blocks of up to `rows` vectors. */
+function overSamples(
+  f: Frame,
+  count: number,
+  rows: number,
+  pointers: readonly Moving[],
+  block: (cells: Cells) => readonly Statement[],
+): Statement[] {
+  const { lanes } = f.spec;
+  return [
+    { op: "let", name: "count", value: count },
+    ...walk({ layout: "BHL", lanes, rows, vectors: 1, pointers, overrun: true, block }),
+  ];
+}
+
+/** head_{name}(x, gate, z): `count` samples from place `first` of a block on, times their gate, to float32. */
+function headFunction(
+  f: Frame,
+  name: string,
+  gated: boolean,
+  { index, count }: { readonly index: number; readonly count: number },
+): KernelFunction {
+  const { dtype } = f.spec.problem;
+  const names = gated ? ["x", "gate"] : ["x"];
+  const block = (shape: Cells): Statement[] => {
+    const g = new Graph();
+    const stores = cellsOf(shape).map((cell) => {
+      const at = cell[0] * f.spec.lanes;
+      const load = (p: string): Node =>
+        g.load({ pointer: `${p}0p`, offset: at * f.bytes }, dtype, 0, f.spec.lanes);
+      const value = gated ? g.mul(load("x"), load("gate")) : load("x");
+      return storeCell(f, "z", f.window, "float32", cell, value, f.spec.lanes);
+    });
+    return [{ op: "block", stores }];
+  };
+  const pointers = [...names.map((n) => along(`${n}0`, dtype)), along("z", "float32")];
+  return {
+    name: `head_${name}${suffix(gated)}`,
+    parameters: ["x", "gate", "z"],
+    exported: true,
+    body: [
+      ...names.map((n): Statement => {
+        return { op: "let", name: `${n}0`, value: plus(n, index * f.bytes) };
+      }),
+      ...overSamples(f, count, 4, pointers, block),
+    ],
+  };
+}
+
+/** What becomes of filtered samples, as a sink of a transform. */
+interface DirectSink {
+  readonly gated: boolean;
+  readonly skip: boolean;
+  /** Also store the ungated value times another row. */
+  readonly second: boolean;
+}
+
+/** Stores of one vector of results from place `at` of rows on. */
+function sinkStores(
+  f: Frame,
+  g: Graph,
+  { gated, skip, second }: DirectSink,
+  at: number,
+  value: Node,
+): Store[] {
+  const { lanes, problem } = f.spec;
+  const offset = at * f.bytes;
+  const load = (name: string): Node =>
+    g.load({ pointer: `${name}0p`, offset }, problem.dtype, 0, lanes);
+  const store = (name: string, v: Node): Store => ({
+    ...{ at: { pointer: `${name}0p`, offset }, format: problem.dtype, value: v },
+    ...{ first: 0, last: lanes },
+  });
+  const whole = gated ? g.mul(value, load("gate")) : value;
+  const weight = g.load({ pointer: "skip", offset: 0 }, "splat", 0, lanes);
+  const sum = skip ? g.fma(load("u"), weight, whole) : whole;
+  return [store("y", sum), ...(second ? [store("y2", g.mul(value, load("gate2")))] : [])];
+}
+
+/** Rows that a sink reads and writes. */
+function sinkRows({ gated, skip, second }: DirectSink): string[] {
+  return [
+    "y",
+    ...(gated ? ["gate"] : []),
+    ...(skip ? ["u"] : []),
+    ...(second ? ["y2", "gate2"] : []),
+  ];
+}
+
+/** Pointers to the rows of a sink where a block's own samples begin. */
+function sinkPlaces(f: Frame, sink: DirectSink, first: number): Statement[] {
+  return sinkRows(sink).map((name): Statement => {
+    return { op: "let", name: `${name}0`, value: plus(name, first * f.bytes) };
+  });
+}
+
+/** tail_{name}(z, …sinkParameters): results in work memory to rows, at places `first` … of a block. */
+function tailFunction(
+  f: Frame,
+  name: string,
+  sink: DirectSink,
+  { index, count }: { readonly index: number; readonly count: number },
+): KernelFunction {
+  const block = (shape: Cells): Statement[] => {
+    const g = new Graph();
+    const stores = cellsOf(shape).flatMap((cell) => {
+      const value = sampleNode(f, g, "z", f.window, cell, 0);
+      return sinkStores(f, g, sink, cell[0] * f.spec.lanes, value);
+    });
+    return [{ op: "block", stores }];
+  };
+  const pointers = [
+    along("z", "float32"),
+    ...sinkRows(sink).map((n) => along(`${n}0`, f.spec.problem.dtype)),
+  ];
+  return {
+    name: `tail_${name}${suffix(sink.gated, sink.skip)}`,
+    parameters: ["z", ...sinkParameters],
+    exported: true,
+    body: [...sinkPlaces(f, sink, index), ...overSamples(f, count, 2, pointers, block)],
+  };
+}
+
+/**
+ * The filter of a block, at every one of `count` places n: Σ_j taps[j]·s[n + j], or with the taps from last to first.
+ * Blocks of results lie before all samples that later ones need, so they may take the place of the samples.
+ */
+function filterBody(
+  f: Frame,
+  reversed: boolean,
+  count: number,
+  pointers: readonly Moving[],
+  store: (g: Graph, cell: readonly [number, number], value: Node) => readonly Store[],
+): Statement[] {
+  const filters = { window: f.window, branches: [0], reversed, unbiased: true };
+  const together = advanceTogether(f, 1);
+  const g = new Graph();
+  const block = (shape: Cells): Statement[] => {
+    const cells = cellsOf(shape);
+    const values = filterNodes(f, g, filters, cells).get(0)!;
+    const stores = cells.flatMap((cell, i) => store(g, cell, values[i]!));
+    return [{ op: "block", stores, ordered: together }];
+  };
+  const all = [along("s0", "float32"), { name: "w0", position: 0, channel: 0 }, ...pointers];
+  const body = overSamples(f, count, filterShape(f, 1).rows, all, block);
+  return together ? body : holdTaps(f, g, filters, body);
+}
+
+/** filter_{name}(s0, w0, z): from float32 to float32. */
+function plainFilter(f: Frame, name: string, reversed: boolean, count: number): KernelFunction {
+  return {
+    name,
+    parameters: ["s0", "w0", "z"],
+    exported: false,
+    body: filterBody(f, reversed, count, [along("z", "float32")], (_, cell, value) => [
+      storeCell(f, "z", f.window, "float32", cell, value, f.spec.lanes),
+    ]),
+  };
+}
+
+/** filter_y{suffix}(s0, w0, …sinkParameters): from float32 to what the caller gets. */
+function storingFilter(f: Frame, sink: DirectSink, index: number, count: number): KernelFunction {
+  const pointers = sinkRows(sink).map((n) => along(`${n}0`, f.spec.problem.dtype));
+  return {
+    name: `filter_y${suffix(sink.gated, sink.skip)}`,
+    parameters: ["s0", "w0", ...sinkParameters],
+    exported: false,
+    body: [
+      ...sinkPlaces(f, sink, index),
+      ...filterBody(f, true, count, pointers, (g, cell, value) =>
+        sinkStores(f, g, sink, cell[0] * f.spec.lanes, value),
+      ),
+    ],
+  };
+}
+
+/** Runs of taps as places in the list of all lags. */
+function* tapPlaces(part: Part, lanes: number): Generator<[place: number, tap: number, n: number]> {
+  for (const { index, count, position } of part.taps) {
+    for (let i = 0; i < count; i += lanes) {
+      yield [part.blocks!.ahead + position + i, index + i, Math.min(lanes, count - i)];
+    }
+  }
+}
+
+/** head_k(k, gate, z): taps in the order of their lags, as float32. */
+function tapsFunction({ part, kernelDtype, lanes }: DirectSpec): KernelFunction {
+  const body = [...tapPlaces(part, lanes)].map(([place, tap, last]): Statement => {
+    const g = new Graph();
+    const offset = tap * bytesPerSample(kernelDtype);
+    const value = g.load({ pointer: "k", offset }, kernelDtype, 0, last);
+    const at = { pointer: "z", offset: 4 * place };
+    return { op: "block", stores: [{ at, format: "float32", value, first: 0, last }] };
+  });
+  return { name: "head_k", parameters: ["k", "gate", "z"], exported: true, body };
+}
+
+/** tail_dk0(z, dk): sums in the order of lags to the taps that they belong to. */
+function tapSinkFunction({ part, lanes }: DirectSpec): KernelFunction {
+  const body = [...tapPlaces(part, lanes)].map(([place, tap, last]): Statement => {
+    const g = new Graph();
+    const value = g.load({ pointer: "z", offset: 4 * place }, "float32", 0, last);
+    const at = { pointer: "dk", offset: 4 * tap };
+    return { op: "block", stores: [{ at, format: "float32", value, first: 0, last }] };
+  });
+  return { name: "tail_dk0", parameters: ["z", "dk"], exported: true, body };
+}
+
+const call = (name: string, ...args: readonly Int[]): Statement => {
+  return { op: "call", name, arguments: args };
+};
+
+/** row{u-suffix}{y-suffix}: a block in one call. Samples that are float32 as they are need no head. */
+function rowFunctions(f: Frame): KernelFunction[] {
+  return flags.flatMap((pregate) =>
+    flags.flatMap((postgate) =>
+      flags.map((skip): KernelFunction => {
+        const filter = `filter_y${suffix(postgate, skip)}`;
+        const sink = ["y", "postgate", "u", "skip", 0, 0] as const;
+        const asIs = !pregate && f.spec.problem.dtype === "float32";
+        const body = asIs
+          ? [call(filter, "u", "k", ...sink)]
+          : [
+              call(`head_u${suffix(pregate)}`, "u", "pregate", "z"),
+              call(filter, "z", "k", ...sink),
+            ];
+        const parameters = ["u", "pregate", "z", "k", "y", "postgate", "skip", "table"];
+        return { name: rowName(pregate, postgate, skip), parameters, exported: true, body };
+      }),
+    ),
+  );
+}
+
+/**
+ * join(k, skip, w): where one tap acts, its sum with the skip weight, for calls without gates. Two products of a sample that
+ * cancel would leave their rounding errors.
+ */
+function joinFunctions(f: Frame): KernelFunction[] {
+  if (f.spec.problem.kernelLength > 1) return [];
+  const g = new Graph();
+  const load = (pointer: string): Node => g.load({ pointer, offset: 0 }, "float32", 0, 1);
+  const at = { pointer: "w", offset: 0 };
+  const value = g.add(load("k"), load("skip"));
+  const store: Store = { at, format: "float32", value, first: 0, last: 1 };
+  const body: Statement[] = [{ op: "block", stores: [store] }];
+  return [{ name: "join", parameters: ["k", "skip", "w"], exported: true, body }];
+}
+
+function forwardFunctions(spec: DirectSpec, f: Frame): KernelFunction[] {
+  const { part } = spec;
+  const [input, output] = [part.inputs[0]!, part.outputs[0]!];
+  const sinks = flags.flatMap((gated) => flags.map((skip) => ({ gated, skip, second: false })));
+  return [
+    tapsFunction(spec),
+    { name: "body_spectrum", parameters: ["z"], exported: true, body: [] },
+    ...flags.map((gated) => headFunction(f, "u", gated, input)),
+    plainFilter(f, "filter", true, output.count),
+    {
+      ...{ name: "body_multiply", parameters: ["z", "k"], exported: true },
+      body: [call("filter", "z", "k", "z")],
+    },
+    ...sinks.map((sink) => tailFunction(f, "y", sink, output)),
+    ...sinks.map((sink) => storingFilter(f, sink, output.index, output.count)),
+    ...moveFunctions,
+    ...joinFunctions(f),
+    ...rowFunctions(f),
+  ];
+}
+
+/** body_add(z, w): adds the sums at w to those at z. */
+function addFunction(f: Frame): KernelFunction {
+  const { lanes, problem } = f.spec;
+  const block = (shape: Cells): Statement[] => {
+    const g = new Graph();
+    const stores = cellsOf(shape).map((cell) => {
+      const [z, w] = ["z", "w"].map((n) => sampleNode(f, g, n, f.window, cell, 0));
+      return storeCell(f, "z", f.window, "float32", cell, g.add(z!, w!), lanes);
+    });
+    return [{ op: "block", stores }];
+  };
+  const pointers = [along("z", "float32"), along("w", "float32")];
+  return {
+    ...{ name: "body_add", parameters: ["z", "w"], exported: true },
+    body: overSamples(f, problem.kernelLength * lanes, 1, pointers, block),
+  };
+}
+
+/**
+ * Gradients of a block: z holds dy and then du, w the block's own u, behind which its sums are made before they join
+ * those of the blocks before it. Sums are vectors until all blocks are in: body_back adds up their lanes.
+ */
+function backwardFunctions(spec: DirectSpec, f: Frame): KernelFunction[] {
+  const part = gradientPart(spec.part);
+  const [input, output] = [part.inputs[0]!, part.outputs[0]!];
+  const sinks = flags.flatMap((gated) => flags.map((skip) => ({ gated, skip, second: gated })));
+  const bytes = sumBytes(part);
+  const parameters = ["z", "w", "k", "sums", "table", "from", "to"];
+  const body = (at: Int, after: readonly Statement[]): Statement[] => [
+    { op: "let", name: "at", value: at },
+    { op: "clear", at: "at", bytes },
+    call("sum", "z", "w", "at", input.count, 1),
+    ...after,
+    call("filter", "z", "k", "z"),
+  ];
+  return [
+    ...flags.flatMap((gated) => [
+      headFunction(f, "u", gated, input),
+      headFunction(f, "dy", gated, output),
+    ]),
+    sumFunction(f, f.spec.problem.kernelLength),
+    plainFilter(f, "filter", false, input.count),
+    addFunction(f),
+    { name: "body_gradients_first", parameters, exported: true, body: body("sums", []) },
+    {
+      ...{ name: "body_gradients_inner", parameters, exported: true },
+      body: body(plus("w", windowBytes(part)), [call("body_add", "sums", "at")]),
+    },
+    foldFunction(f),
+    {
+      ...{ name: "body_back", parameters: ["z"], exported: true },
+      body: [call("fold", "z", "z", bytes / 64, 1)],
+    },
+    ...moveFunctions,
+    ...joinFunctions(f),
+    ...sinks.map((sink) => tailFunction(f, "du", sink, input)),
+    tapSinkFunction(spec),
+  ];
+}
+
+/** All functions of a program, callees first. */
+export function buildDirect(spec: DirectSpec): KernelModule {
+  const { kind, part, dtype, lanes } = spec;
+  const shape = { layout: "BHL", form: "linear", channels: 1, left: 0, right: 0 } as const;
+  const problem = { ...shape, kernelLength: tapCount(part), dtype };
+  const f = frame({ kind, problem, lanes });
+  const functions = kind === "forward" ? forwardFunctions(spec, f) : backwardFunctions(spec, f);
+  return { lanes, functions };
+}
+
+/** The program of blocks in the time domain. */
+export function directSource(spec: Omit<DirectSpec, "lanes">): ProgramSource {
+  return {
+    key: JSON.stringify(["direct", spec]),
+    build: (lanes) => buildDirect({ ...spec, lanes }),
+  };
+}

@@ -1,0 +1,285 @@
+/**
+ * What kernels of short convolutions have in common: how positions and channels go to threads, taps and biases, the tensors.
+ */
+import { silu, siluSlope } from "../../../math/activation.ts";
+import { Graph } from "../../../math/expr.ts";
+import type { Layout } from "../../../plan/depthwise.ts";
+import type { Kernel, Machine } from "../kernel.ts";
+import { declarations, entry } from "../kernel.ts";
+import type { Binding } from "../storage.ts";
+import { roundingFunctions } from "../storage.ts";
+import { nameNode, printValues, Text } from "../text.ts";
+import type { Lines, Width } from "./samples.ts";
+import {
+  cellType,
+  lineStart,
+  linesBinding,
+  linesParameters,
+  loadFunctions,
+  storeFunctions,
+  storeRun,
+  window,
+} from "./samples.ts";
+
+/** Threads of a workgroup. */
+export const depthwiseThreads = 256;
+
+/** How the positions and channels of a call go to threads. */
+export interface RunSpread {
+  readonly layout: Layout;
+  /** Channels of a cell. */
+  readonly cell: Width;
+  /** Consecutive positions that a thread holds at once. */
+  readonly run: number;
+  /** Threads side by side along a row (BHL) or along the channels (BLH): a power of two. */
+  readonly lanes: number;
+  /** Runs that a thread takes, one after the other. */
+  readonly strips: number;
+}
+
+/** What every kernel that walks runs needs to know. */
+export interface Walked {
+  readonly spread: RunSpread;
+  readonly machine: Pick<Machine, "packs" | "slowFma">;
+}
+
+/** What every kernel of a short convolution needs to know. */
+export interface Common extends Walked {
+  /** K. */
+  readonly kernelLength: number;
+  /** Positions of zeros, or of history, before the first of the source. */
+  readonly left: number;
+  readonly source: Lines;
+  /** The carried state before the source. */
+  readonly history?: Lines | undefined;
+  readonly bias: boolean;
+  /** Whether four taps of neighbouring channels come in one access: layout BLH. */
+  readonly wideTaps: boolean;
+  /** Added to what is stored: the gradient of the state that the call left behind. */
+  readonly tail?: Lines | undefined;
+  /** Whether the target has all positions of a run or none. */
+  readonly whole: boolean;
+  /** Of packed channels, the thirds that the kernel filters, each with taps of its own; one filter where it is left out. */
+  readonly thirds?: readonly number[] | undefined;
+}
+
+/** A kernel under construction whose threads walk runs. */
+export class RunWriter {
+  readonly text: Text;
+  readonly spread: RunSpread;
+  readonly type: string;
+
+  constructor({ spread, machine }: Walked) {
+    this.spread = spread;
+    this.text = new Text(machine.slowFma !== true);
+    this.type = cellType(spread.cell);
+  }
+
+  get across(): boolean {
+    return this.spread.layout === "BLH";
+  }
+
+  line(text: string): void {
+    this.text.line(text);
+  }
+
+  at(lines: Lines, third?: number): string {
+    return this.text.hold("at", lineStart(lines, "line", "cell", third));
+  }
+
+  /** A loop over taps, `most` at once from tap j on, and the rest of them. */
+  inBlocks(taps: number, most: number, block: (count: number) => void): void {
+    const rest = taps % most;
+    this.line(`for (var j = 0u; j < ${taps - rest}u; j += ${most}u) {`);
+    block(most);
+    this.line("}");
+    if (rest === 0) return;
+    this.line(`{\nlet j = ${taps - rest}u;`);
+    block(rest);
+    this.line("}");
+  }
+
+  /** a·b + c. */
+  add(a: string, b: string, c: string): string {
+    return this.text.fuses ? `fma(${a}, ${b}, ${c})` : `(${a} * ${b} + ${c})`;
+  }
+
+  /** Σ a·b, in order. */
+  dot(a: readonly string[], b: readonly string[]): string {
+    return a.slice(1).reduce((sum, x, i) => this.add(x, b[i + 1]!, sum), `${a[0]} * ${b[0]}`);
+  }
+
+  /** Which line, cell and runs a thread has, then `setup` once and `body` for each run, whose first position is `n0`. */
+  walk(setup: () => void, body: () => void): void {
+    const { lanes, strips, run } = this.spread;
+    const log = Math.log2(lanes);
+    const beside = `(lane & ${lanes - 1}u)`;
+    const behind = `tile / p.chunks * ${depthwiseThreads / lanes}u + (lane >> ${log}u)`;
+    if (this.across) {
+      this.line(`let cell = tile % p.chunks * ${lanes}u + ${beside};`);
+      this.line(`let down = ${behind};`);
+      this.line("let line = down / p.pieces;");
+      this.line("let own = line < p.lines && cell < p.cells;");
+    } else {
+      this.line("let chunk = tile % p.chunks;");
+      this.line(`let line = ${behind};`);
+      this.line("let channel = line % p.span;");
+      this.line("let own = line < p.lines;");
+    }
+    this.line("if (own) {");
+    setup();
+    this.line(`for (var strip = 0u; strip < ${strips}u; strip++) {`);
+    this.line(
+      this.across
+        ? `let run = down % p.pieces * ${strips}u + strip;`
+        : `let run = (chunk * ${strips}u + strip) * ${lanes}u + ${beside};`,
+    );
+    this.line("if (run < p.runs) {");
+    this.line(`let n0 = i32(p.begin) + i32(run * ${run}u);`);
+    body();
+    this.line("}\n}\n}");
+  }
+
+  /** The whole text. */
+  kernel(
+    parameters: readonly string[],
+    bindings: readonly Binding[],
+    functions: readonly string[],
+    shared: readonly string[] = [],
+  ): Kernel {
+    const declared = ["lines", "span", "cells", "chunks", "pieces", "runs", "begin", ...parameters];
+    const code = [
+      ...declarations(bindings, declared),
+      ...shared,
+      ...functions,
+      `@compute @workgroup_size(${depthwiseThreads})`,
+      entry,
+      "let index = group.y * groups.x + group.x;",
+      ...this.text.lines,
+      "}",
+      "",
+    ].join("\n");
+    return { code, bindings, parameters: declared, tiles: 1, tilesPerUnit: 1 };
+  }
+}
+
+/** A kernel of a short convolution under construction. */
+export class FilterText extends RunWriter {
+  readonly common: Common;
+
+  constructor(common: Common) {
+    super(common);
+    this.common = common;
+  }
+
+  /** Where the lines of the source begin, and of its history: the first arguments of its loads. */
+  sourceAt(third?: number): string {
+    const { source, history } = this.common;
+    const at = this.at(source, third);
+    return history ? `${at}, ${this.at(history, third)}` : at;
+  }
+
+  /** The channel or cell that taps and biases belong to. */
+  #owner(third?: number): string {
+    const name = this.across ? "cell" : "channel";
+    return third === undefined ? name : `(${name} + ${third}u * p.third)`;
+  }
+
+  /** Weights of the taps at the given places, the first of them behind `offset`. */
+  weights(taps: readonly number[], offset = "", third?: number): string[] {
+    const { kernelLength, wideTaps } = this.common;
+    const { cell } = this.spread;
+    const owner = this.#owner(third);
+    if (wideTaps) {
+      const loaded = Array.from({ length: kernelLength }, (_, k) =>
+        this.text.hold("w", `weight[${owner} * ${kernelLength}u + ${k}u + p.weight]`),
+      );
+      const one = (flat: number): string => `${loaded[flat >> 2]}.${"xyzw"[flat & 3]}`;
+      return taps.map((j) =>
+        this.text.hold("w", `vec4f(${[0, 1, 2, 3].map((c) => one(c * kernelLength + j))})`),
+      );
+    }
+    const first = `${owner} * ${cell * kernelLength}u`;
+    const base = this.text.hold("at", `${first} + p.weight${offset}`);
+    return taps.map((j) => {
+      const each = Array.from(
+        { length: cell },
+        (_, c) => `weight[${base} + u32(${j + c * kernelLength})]`,
+      );
+      return this.text.hold("w", cell === 1 ? each[0]! : `${this.type}(${each.join(", ")})`);
+    });
+  }
+
+  bias(third?: number): string | undefined {
+    if (!this.common.bias) return undefined;
+    const { cell } = this.spread;
+    const owner = this.#owner(third);
+    if (!this.across) return this.text.hold("b", `bias[${owner} + p.bias]`);
+    const each = Array.from(
+      { length: cell },
+      (_, c) => `bias[${owner} * ${cell}u + ${c}u + p.bias]`,
+    );
+    return this.text.hold("b", cell === 1 ? each[0]! : `${this.type}(${each.join(", ")})`);
+  }
+
+  /** Store cells from position n0 on. */
+  store(target: Lines, at: string, values: readonly string[], third?: number): void {
+    const { tail, whole } = this.common;
+    if (!tail) return storeRun(this.text, target, at, "n0", values, whole);
+    const from = this.at(tail, third);
+    const sums = values.map((v, r) => {
+      const [more] = window(this.text, tail, from, `(n0 + i32(p.tail_shift) + ${r})`, 0, 1);
+      return this.text.hold("z", `${v} + ${more}`);
+    });
+    storeRun(this.text, target, at, "n0", sums, whole);
+  }
+}
+
+/** A function of one float32, and of a cell of several. */
+export function activation(name: "silu" | "slope", cell: Width, fuses: boolean): string[] {
+  const g = new Graph();
+  const z = nameNode(g, "z");
+  const result = name === "silu" ? silu(g, z) : siluSlope(g, z);
+  const text = new Text(fuses);
+  const [value] = printValues(text, [{ re: result, im: g.constant(0) }]);
+  const one = `fn ${name}_one(z: f32) -> f32 {\n${text.lines.join("\n")}\nreturn ${value!.re};\n}`;
+  const type = cellType(cell);
+  const each = [..."xyzw"].slice(0, cell).map((a) => `${name}_one(z.${a})`);
+  const body = cell === 1 ? `${name}_one(z)` : `${type}(${each.join(", ")})`;
+  return [one, `fn ${name}(z: ${type}) -> ${type} { return ${body}; }`];
+}
+
+/** Bindings of taps and bias. */
+export function filterOperands(common: Common, taps: boolean): Binding[] {
+  const element = common.wideTaps ? "vec4f" : "f32";
+  return [
+    ...(taps ? [{ name: "weight", access: "read", element } as const] : []),
+    ...(common.bias ? [{ name: "bias", access: "read", element: "f32" } as const] : []),
+  ];
+}
+
+/** What a kernel says of its tensors: bindings, parameters and functions. */
+export function tensorTexts(
+  common: Common,
+  read: readonly (Lines | undefined)[],
+  write: readonly (Lines | undefined)[],
+): { readonly bindings: Binding[]; readonly parameters: string[]; readonly functions: string[] } {
+  const { source, history, tail, machine } = common;
+  const reads = read.filter((t) => t !== undefined);
+  const written = write.filter((t) => t !== undefined);
+  const all = [source, history, ...reads, tail, ...written].filter((t) => t !== undefined);
+  return {
+    bindings: all.map(linesBinding),
+    parameters: [
+      ...all.flatMap(linesParameters),
+      ...(tail ? ["tail_shift"] : []),
+      ...(all.some((t) => t.packed) ? ["third"] : []),
+    ],
+    functions: [
+      ...loadFunctions(source, history),
+      ...[...reads, ...(tail ? [tail] : [])].flatMap((t) => loadFunctions(t)),
+      ...written.slice(0, 1).flatMap(({ dtype }) => roundingFunctions(dtype, machine.packs)),
+      ...written.flatMap(storeFunctions),
+    ],
+  };
+}

@@ -1,0 +1,169 @@
+/**
+ * Where points lie in shared memory. Strides of powers of two meet in one bank; leaving out elements at two distances moves
+ * them apart, and which is best depends on how the stages on both sides read and write. Numbers small enough to count: what
+ * one subgroup of 32 threads does on 32 banks of four bytes, which is what GPUs have; on others the answer is a good guess.
+ */
+import type { Mirrored, PassLayout } from "../../../plan/gpu/passes.ts";
+
+/** How a stage's points lie in a tile. */
+export interface StageSpread {
+  readonly radix: number;
+  readonly size: number;
+  readonly rest: number;
+  readonly each: number;
+  readonly vector: number;
+  /** Where mirrors meet in a thread: how its blocks are shared. */
+  readonly mirrored?: Mirrored | undefined;
+}
+
+/** Elements left out: one after every `near`, and `gap` more after every `far`; 0 for none. */
+export interface Pad {
+  readonly near: number;
+  readonly far: number;
+  readonly gap: number;
+}
+
+/** Layout of a tile's exchanges in shared memory. */
+export interface SharedLayout {
+  /** For each boundary between stages. */
+  readonly pads: readonly Pad[];
+  /** Elements from one tile to the next. */
+  readonly stride: number;
+}
+
+const banks = 32;
+const lanes = 32;
+const nears = [0, 64, 32, 16, 8, 4];
+const fars = [64, 128, 256, 512, 1024];
+const candidates: readonly Pad[] = nears.flatMap((near) => [
+  { near, far: 0, gap: 0 },
+  ...fars.flatMap((far) => [2, 4, 8, 16].map((gap) => ({ near, far, gap }))),
+]);
+/** Elements between tiles beyond a multiple of the banks, for tiles that share a subgroup. */
+const gaps = [0, 1, 2, 4, 8, 16];
+
+/** Index of a point. */
+export function padded(point: number, { near, far, gap }: Pad): number {
+  const one = near === 0 ? 0 : Math.floor(point / near);
+  return point + one + (far === 0 ? 0 : gap * Math.floor(point / far));
+}
+
+/** Text of the index of a point. */
+export function paddedText(x: string, { near, far, gap }: Pad): string {
+  return `${x}${near ? ` + ${x} / ${near}u` : ""}${far ? ` + ${x} / ${far}u * ${gap}u` : ""}`;
+}
+
+/**
+ * Points of a half of a block, where the exchange below a stage takes one half of every block after the other: those of its
+ * butterflies' first outputs, then those of the others.
+ */
+export function foldOf(pass: PassLayout, outer: StageSpread): number | undefined {
+  return pass.exchange === "quarter" ? outer.size / 2 : undefined;
+}
+
+/** Where a point lies among those of its half. */
+export const folded = (point: number, half: number | undefined): number =>
+  half === undefined ? point : Math.floor(point / (2 * half)) * half + (point % half);
+
+/** Text of that. */
+export const foldedText = (x: string, half: number | undefined): string =>
+  half === undefined ? x : `${x} / ${2 * half}u * ${half}u + ${x} % ${half}u`;
+
+/** Place in the tile of input q of butterfly i of thread t. */
+export function place(pass: PassLayout, s: StageSpread, t: number, i: number, q: number): number {
+  if (s.mirrored) {
+    const { pairs, across } = s.mirrored;
+    const block = pairs[Math.floor(t / s.rest) + across * (i >> 1)]![i & 1]!;
+    return block * s.size + (t % s.rest) + q * s.rest;
+  }
+  const g = Math.floor(i / s.vector) * s.vector * pass.threads + t * s.vector + (i % s.vector);
+  return Math.floor(g / s.rest) * s.size + (g % s.rest) + q * s.rest;
+}
+
+/** How an exchange addresses a tile's points. */
+interface Access {
+  readonly pad: Pad;
+  readonly stride: number;
+  /** Words of an element. */
+  readonly words: 1 | 2;
+  readonly fold: number | undefined;
+}
+
+/** Turns that the banks take for one subgroup's accesses of one stage's points. */
+function turns(pass: PassLayout, s: StageSpread, { pad, stride, words, fold }: Access): number {
+  let total = 0;
+  const together = lanes / words;
+  const load = new Uint8Array(banks);
+  for (let i = 0; i < s.each; i++) {
+    for (let q = 0; q < s.radix; q++) {
+      for (let first = 0; first < Math.min(lanes, pass.threads * pass.tiles); first += together) {
+        load.fill(0);
+        const last = Math.min(first + together, pass.threads * pass.tiles);
+        for (let lane = first; lane < last; lane++) {
+          const sub = Math.floor(lane / pass.threads);
+          const point = place(pass, s, lane % pass.threads, i, q);
+          const at = padded(folded(point, fold), pad) + sub * stride;
+          load[(at * words) % banks]!++;
+        }
+        total += Math.max(...load);
+      }
+    }
+  }
+  return total;
+}
+
+/** The layout that takes the fewest turns and fits. */
+export function sharedLayout(
+  pass: PassLayout,
+  stages: readonly StageSpread[],
+  bytes: number,
+): SharedLayout {
+  if (stages.length < 2) return { pads: [], stride: 0 };
+  const words = pass.exchange === "whole" ? 2 : 1;
+  const room = Math.floor(bytes / (4 * words * pass.tiles));
+  // No more than an eighth beyond the points: shared memory is what limits how many workgroups run at once.
+  const points = pass.exchange === "quarter" ? pass.tilePoints / 2 : pass.tilePoints;
+  const most = Math.min(room, Math.ceil(points * 1.125));
+  const none = candidates[0]!;
+  // Tiles that share a subgroup may stand at several distances; then the search keeps to pads of one distance.
+  const together = pass.tiles > 1 && pass.threads < lanes;
+  const wider = candidates.slice(1).filter((pad) => {
+    return padded(points, pad) <= most && !(together && pad.far > 0);
+  });
+  const span = Math.max(...[none, ...wider].map((pad) => padded(points, pad)));
+  const boundaries = stages.slice(1).map((stage, i) => [stages[i]!, stage] as const);
+  let best = { pads: boundaries.map(() => none), stride: points };
+  let fewest = Number.POSITIVE_INFINITY;
+  for (const gap of together ? gaps : [0]) {
+    const apart = pass.tiles > 1 ? Math.ceil(span / banks) * banks + gap : span;
+    const fits = apart <= room;
+    const stride = fits ? apart : points;
+    let sum = 0;
+    let ideal = 0;
+    const pads = boundaries.map((sides) => {
+      const fold = foldOf(pass, sides[0]);
+      const least = words * sides.reduce((n, side) => n + side.each * side.radix, 0);
+      let chosen = none;
+      let taken = Number.POSITIVE_INFINITY;
+      for (const pad of fits ? [none, ...wider] : [none]) {
+        const cost = sides.reduce(
+          (n, side) => n + turns(pass, side, { pad, stride, words, fold }),
+          0,
+        );
+        if (cost < taken) [chosen, taken] = [pad, cost];
+        // Every access in one turn: there is nothing better.
+        if (taken <= least) break;
+      }
+      sum += taken;
+      ideal += least;
+      return chosen;
+    });
+    if (sum < fewest) {
+      const used = Math.max(...pads.map((pad) => padded(points, pad)));
+      best = { pads, stride: pass.tiles > 1 ? stride : used };
+      fewest = sum;
+    }
+    if (fewest <= ideal) break;
+  }
+  return best;
+}

@@ -1,0 +1,287 @@
+/** Chooses: every candidate is priced by the cost model, the cheapest wins, and the list says why the others lost. */
+
+import type { DeviceSpec } from "../device.ts";
+import type { Geometry, Part } from "../geometry.ts";
+import { blockOverlap, blockPart, geometries, isProduct, onePart } from "../geometry.ts";
+import type { Problem } from "../problem.ts";
+import {
+  blockPlans,
+  blockSizesFor,
+  candidatePlans,
+  candidateSizes,
+  directHop,
+  isDirect,
+  transformable,
+} from "./candidates.ts";
+import type { Cost } from "./cost.ts";
+import { copySeconds, directCost, planBytes, planCost } from "./cost.ts";
+import type { Plan, TransformPlan } from "./plan.ts";
+import { formatDirect, formatPlan, layout, parsePlan } from "./plan.ts";
+import { cyclicFactors, isCyclic, sparsePlan, sparsePlans, suits } from "./sparse.ts";
+
+/** How much work the plan is for. */
+export interface Workload {
+  /** Rows of a call: batch × channels. */
+  readonly rows: number;
+  /** Threads that take part, the caller's included. */
+  readonly threads: number;
+}
+
+/** A priced plan for a geometry. */
+export interface Candidate {
+  /** The parts that the plan's transforms belong to. */
+  readonly geometry: Geometry;
+  /** One transform for each part; none in the time domain. */
+  readonly plan: Plan;
+  /** The plan on one line. */
+  readonly text: string;
+  /** Blocks that a row is cut into; 1 where it is transformed whole. */
+  readonly blocks: number;
+  /** One row on one thread: all parts, all blocks. */
+  readonly cost: Cost;
+  /** Seconds of the whole call. */
+  readonly seconds: number;
+}
+
+/** Threads rarely run one row quite as well as they run rows of their own. */
+const togetherEfficiency = 0.85;
+
+/** Whether all threads can share one row: its ends must be cut into tiles. */
+export function canShareRow(plan: TransformPlan, threads: number): boolean {
+  const top = layout(plan)[0]!;
+  return (
+    !plan.sparse && plan.levels.length > 1 && top.tile > 0 && top.columns / top.tile >= 2 * threads
+  );
+}
+
+/** Seconds of a call with `rows` rows on `threads` threads. */
+export function callSeconds(
+  plan: TransformPlan,
+  cost: Cost,
+  device: DeviceSpec,
+  { rows, threads }: Workload,
+): number {
+  if (threads === 1) return rows * cost.seconds;
+  const apart = Math.ceil(rows / threads) * cost.seconds + device.dispatchSeconds;
+  if (!canShareRow(plan, threads)) return Math.min(apart, rows * cost.seconds);
+  const together = (rows * cost.seconds) / (threads * togetherEfficiency) + device.dispatchSeconds;
+  return Math.min(apart, together);
+}
+
+/** Price a plan for rows: the sum over its parts. */
+export function priced(
+  geometry: Geometry,
+  plan: Plan,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate {
+  const costs = plan.map((p) => planCost(p, device));
+  const cost = costs.reduce((a, b) => ({
+    seconds: a.seconds + b.seconds,
+    arithmetic: a.arithmetic + b.arithmetic,
+    memory: a.memory + b.memory,
+    overhead: a.overhead + b.overhead,
+    flops: a.flops + b.flops,
+  }));
+  const seconds = plan.reduce((sum, p, i) => sum + callSeconds(p, costs[i]!, device, workload), 0);
+  const text = formatPlan(plan, { cyclic: geometry[0]!.ring !== undefined });
+  return { geometry, plan, text, blocks: 1, cost, seconds };
+}
+
+/** Blocks that reach over an end of their row pass through a copy. */
+const edgeBlocks = 2;
+
+/** Passes over a block in the time domain that reaches over an end, besides the one that filters. */
+const edgeCopies = 3;
+
+/** A plan for blocks. */
+interface BlockPlan extends Pick<Candidate, "plan" | "text"> {
+  /** What a block costs. */
+  readonly one: Cost;
+  /** Seconds more of one that reaches over an end. */
+  readonly edge: number;
+}
+
+/** Price a plan for blocks of the rows of a problem. */
+function pricedBlocks(
+  problem: Problem,
+  part: Part,
+  { plan, text, one, edge }: BlockPlan,
+  device: DeviceSpec,
+  { rows, threads }: Workload,
+): Candidate {
+  const blocks = Math.ceil(problem.outputLength / part.blocks!.hop);
+  const copies = Math.min(blocks, edgeBlocks) * edge;
+  const cost: Cost = {
+    seconds: blocks * one.seconds + copies,
+    arithmetic: blocks * one.arithmetic,
+    memory: blocks * one.memory,
+    overhead: blocks * one.overhead + copies,
+    flops: blocks * one.flops,
+  };
+  const apart = (Math.ceil((rows * blocks) / threads) / blocks) * cost.seconds;
+  return {
+    ...{ geometry: [part], plan, text, blocks, cost },
+    seconds:
+      threads === 1
+        ? rows * cost.seconds
+        : Math.min(apart + device.dispatchSeconds, rows * cost.seconds),
+  };
+}
+
+/** Price a transform for blocks of `hop` outputs. */
+function transformBlocks(
+  problem: Problem,
+  plan: TransformPlan,
+  hop: number,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate {
+  const part = blockPart(problem, 2 * plan.points, hop);
+  const one = planCost(plan, device);
+  const edge = copySeconds(device, 2 * part.positions);
+  const block = { plan: [plan], text: formatPlan([plan], { hop }), one, edge };
+  return pricedBlocks(problem, part, block, device, workload);
+}
+
+/** Price blocks of `hop` outputs in the time domain; none where taps are too many. */
+function directBlocks(
+  problem: Problem,
+  hop: number,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate[] {
+  const overlap = blockOverlap(problem);
+  if (!isDirect(problem.outputLength, overlap + 1, hop)) return [];
+  const one = directCost(hop, overlap + 1, device);
+  const part = blockPart(problem, hop + overlap, hop);
+  // Its copies stay in the first-level cache: 0.15 ns an output there, where a block in place takes none.
+  const edge = edgeCopies * one.memory;
+  const block = { plan: [], text: formatDirect(problem.kernelLength, hop), one, edge };
+  return [pricedBlocks(problem, part, block, device, workload)];
+}
+
+/** Candidates that cut rows into blocks. */
+function blockCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
+  const overlap = blockOverlap(problem);
+  return blockSizesFor(problem.outputLength, overlap).flatMap((points) => {
+    const hop = 2 * points - overlap;
+    return blockPlans(points).map((p) => transformBlocks(problem, p, hop, device, workload));
+  });
+}
+
+/** Candidates for one geometry: every plan of a single part, or the cheapest plan of each of several. */
+function candidatesFor(geometry: Geometry, device: DeviceSpec, workload: Workload): Candidate[] {
+  const perPart = geometry.map((part) =>
+    candidateSizes(part)
+      .flatMap((points) => candidatePlans(points))
+      .map((plan) => priced([part], [plan], device, workload))
+      .sort((a, b) => a.seconds - b.seconds),
+  );
+  if (perPart.length === 1) return perPart[0]!;
+  if (perPart.some((options) => options.length === 0)) return [];
+  const plan = perPart.map((options) => options[0]!.plan[0]!);
+  return [priced(geometry, plan, device, workload)];
+}
+
+/** Candidates for an exact cyclic convolution: the longest factor has any plan, the others have their cheapest. */
+function cyclicCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
+  const factors = cyclicFactors(problem);
+  const geometry = factors.map(({ part }) => part);
+  const [longest, ...others] = factors.map((factor) =>
+    sparsePlans(factor, device)
+      .map((plan) => ({ plan, seconds: planCost(plan, device).seconds }))
+      .sort((a, b) => a.seconds - b.seconds)
+      .map(({ plan }) => plan),
+  );
+  const rest = others.map((plans) => plans[0]!);
+  const texts = new Set<string>();
+  return longest!
+    .map((plan) => priced(geometry, [plan, ...rest], device, workload))
+    .filter(({ text }) => !texts.has(text) && texts.add(text));
+}
+
+/** What a row's transforms do, both ways and with the product between them: ends, gates and folding not counted. */
+export interface Work {
+  /** Floating-point operations; a fused multiply-add counts as two. */
+  readonly flops: number;
+  /** Bytes that stages read and write, spectra and twiddles. */
+  readonly bytes: number;
+}
+
+/** What a plan's transforms do for one row. */
+export function workOf({ plan, cost }: Candidate, device: DeviceSpec): Work {
+  return { flops: cost.flops, bytes: plan.reduce((sum, p) => sum + planBytes(p, device), 0) };
+}
+
+/** What the same transforms would do for one row if a frequency-sparse problem kept all its frequencies. */
+export function wholeWork(problem: Problem, device: DeviceSpec, workload: Workload): Work {
+  const frequencies = { band: [0, 1], period: problem.frequencies!.period } as const;
+  const [whole] = cyclicCandidates({ ...problem, frequencies }, device, workload);
+  return workOf(whole!, device);
+}
+
+/** All candidates for a problem, cheapest first. */
+export function candidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
+  if (problem.frequencies) return cyclicCandidates(problem, device, workload);
+  if (isProduct(problem))
+    return directBlocks(problem, directHop(problem.outputLength), device, workload);
+  // Factors in one program share their folds; a split into parts of their own is for periods that have no factors.
+  const cyclic = isCyclic(problem.period);
+  const own = cyclic ? [onePart(problem)] : geometries(problem);
+  return [
+    ...own.flatMap((geometry) => candidatesFor(geometry, device, workload)),
+    ...(cyclic ? cyclicCandidates(problem, device, workload) : []),
+    ...blockCandidates(problem, device, workload),
+    ...directBlocks(problem, directHop(problem.outputLength), device, workload),
+  ].sort((a, b) => a.seconds - b.seconds);
+}
+
+function namedCyclic(
+  plan: Plan,
+  problem: Problem,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate | undefined {
+  if (!problem.frequencies && !isCyclic(problem.period)) return undefined;
+  const factors = cyclicFactors(problem);
+  const fits = plan.length === factors.length && plan.every((p, i) => suits(factors[i]!, p));
+  if (!fits) return undefined;
+  const geometry = factors.map(({ part }) => part);
+  const sparse = plan.map((p, i) => sparsePlan(factors[i]!, p));
+  return priced(geometry, sparse, device, workload);
+}
+
+/** The plan that a text names, for the geometry that it fits; undefined where it fits none. */
+export function namedCandidate(
+  text: string,
+  problem: Problem,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate | undefined {
+  const parsed = parsePlan(text);
+  if (!parsed) return undefined;
+  const { plan, hop, taps, cyclic } = parsed;
+  if (cyclic) return namedCyclic(plan, problem, device, workload);
+  if (problem.frequencies) return undefined;
+  if (taps !== undefined) {
+    const outputs = hop || directHop(problem.outputLength);
+    return taps === problem.kernelLength
+      ? directBlocks(problem, outputs, device, workload)[0]
+      : undefined;
+  }
+  if (hop > 0) {
+    const [transform] = plan;
+    const positions = 2 * transform!.points;
+    if (!transformable(transform!.points) || positions < hop + blockOverlap(problem))
+      return undefined;
+    return transformBlocks(problem, transform!, hop, device, workload);
+  }
+  const fits = (part: Part, points: number): boolean =>
+    transformable(points) &&
+    (part.exact ? 2 * points === part.positions : 2 * points >= part.positions);
+  const geometry = geometries(problem).find(
+    (g) => g.length === plan.length && g.every((part, i) => fits(part, plan[i]!.points)),
+  );
+  return geometry && priced(geometry, plan, device, workload);
+}

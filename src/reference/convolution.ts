@@ -1,0 +1,338 @@
+/**
+ * The float64 oracle: what every mode, gate and gradient is, and the reference that tests and `flashfftconv verify`
+ * compare with. Two ways: `direct` sums, which are the definition, and `fft`, the same numbers at lengths where sums
+ * would take days.
+ */
+import { InvalidArgumentError } from "../errors.ts";
+import type { Problem } from "../plan/problem.ts";
+import { show } from "../show.ts";
+import { correlation, Fft64, type Spectrum64, spectrumProduct } from "./fft64.ts";
+
+/** How the oracle computes: by its definition, by FFT, or by whichever is quicker. */
+export type OracleMethod = "auto" | "direct" | "fft";
+
+/** What goes into y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u, as float64. */
+export interface OracleInputs {
+  /** B */
+  readonly batch: number;
+  /** H */
+  readonly channels: number;
+  /** (B, H, L) */
+  readonly u: Float64Array;
+  /** (H, K) */
+  readonly k: Float64Array;
+  /** (B, H, L) */
+  readonly pregate?: Float64Array;
+  /** (B, H, outputLength) */
+  readonly postgate?: Float64Array;
+  /** D, (H); only where outputLength = L */
+  readonly skip?: Float64Array;
+  /** `auto` by default. */
+  readonly method?: OracleMethod;
+}
+
+/** Gradients of Σ dy·y. Those of gates and skip are there when the gate or skip was. */
+export interface OracleGradients {
+  /** (B, H, L) */
+  readonly du: Float64Array;
+  /** (H, K), summed over the batch */
+  readonly dk: Float64Array;
+  /** (B, H, L) */
+  readonly dpregate?: Float64Array;
+  /** (B, H, outputLength) */
+  readonly dpostgate?: Float64Array;
+  /** (H), summed over batch and samples */
+  readonly dskip?: Float64Array;
+}
+
+/**
+ * y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u, (B, H, outputLength).
+ * @throws InvalidArgumentError when an array has not the length that batch, channels and problem ask for.
+ */
+export function oracleForward(problem: Problem, inputs: OracleInputs): Float64Array {
+  checkInputs("oracleForward", problem, inputs);
+  const { batch, channels, u, k, pregate, postgate, skip } = inputs;
+  const { length, kernelLength, outputLength } = problem;
+  const rows = rowConvolution(problem, inputs.method ?? "auto");
+  const y = new Float64Array(batch * channels * outputLength);
+  for (let channel = 0; channel < channels; channel++) {
+    const taps = rows.kernel(rowOf(k, channel, kernelLength));
+    for (let row = channel; row < batch * channels; row += channels) {
+      const input = rowOf(u, row, length);
+      const output = rowOf(y, row, outputLength);
+      output.set(rows.convolve(times(input, rowOf(pregate, row, length)), taps));
+      if (postgate) output.set(times(output, rowOf(postgate, row, outputLength)));
+      if (skip)
+        for (let n = 0; n < length; n++) output[n] = output[n]! + skip[channel]! * input[n]!;
+    }
+  }
+  return y;
+}
+
+/**
+ * Gradients of Σ dy·y with respect to everything that went in; dy is (B, H, outputLength).
+ * @throws InvalidArgumentError when an array has not the length that batch, channels and problem ask for.
+ */
+export function oracleBackward(
+  problem: Problem,
+  inputs: OracleInputs & { readonly dy: Float64Array },
+): OracleGradients {
+  checkInputs("oracleBackward", problem, inputs);
+  const { batch, channels, u, k, dy, pregate, postgate, skip } = inputs;
+  const { length, kernelLength, outputLength } = problem;
+  const rows = rowConvolution(problem, inputs.method ?? "auto");
+  const du = new Float64Array(u.length);
+  const dk = new Float64Array(k.length);
+  const dpregate = pregate && new Float64Array(u.length);
+  const dpostgate = postgate && new Float64Array(dy.length);
+  const dskip = skip && new Float64Array(channels);
+  for (let channel = 0; channel < channels; channel++) {
+    const taps = rows.kernel(rowOf(k, channel, kernelLength));
+    for (let row = channel; row < batch * channels; row += channels) {
+      const input = rowOf(u, row, length);
+      const gate = rowOf(pregate, row, length);
+      const gated = times(input, gate);
+      const upstream = rowOf(dy, row, outputLength);
+      const dz = times(upstream, rowOf(postgate, row, outputLength));
+      const { dx, dtaps } = rows.transpose(dz, gated, taps);
+      rowOf(du, row, length).set(times(dx, gate));
+      rowOf(dpregate, row, length)?.set(times(dx, input));
+      rowOf(dpostgate, row, outputLength)?.set(times(upstream, rows.convolve(gated, taps)));
+      for (let j = 0; j < kernelLength; j++) {
+        dk[channel * kernelLength + j] = dk[channel * kernelLength + j]! + dtaps[j]!;
+      }
+      if (!skip || !dskip) continue;
+      for (let n = 0; n < length; n++) {
+        du[row * length + n] = du[row * length + n]! + skip[channel]! * upstream[n]!;
+        dskip[channel] = dskip[channel]! + upstream[n]! * input[n]!;
+      }
+    }
+  }
+  return {
+    du,
+    dk,
+    ...(dpregate && { dpregate }),
+    ...(dpostgate && { dpostgate }),
+    ...(dskip && { dskip }),
+  };
+}
+
+/**
+ * ‖actual − expected‖ / ‖expected‖ in L2. NaN as soon as either side has one; 0 when both are zero, infinite when only
+ * `expected` is.
+ */
+export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  if (actual.length !== expected.length) {
+    throw new InvalidArgumentError({
+      call: "relativeError",
+      requirement: "actual and expected must have one length",
+      value: `${show(actual.length)} and ${show(expected.length)} values`,
+      remedy: "Compare arrays of the same shape.",
+    });
+  }
+  let difference = 0;
+  let reference = 0;
+  for (let n = 0; n < expected.length; n++) {
+    difference += (actual[n]! - expected[n]!) ** 2;
+    reference += expected[n]! ** 2;
+  }
+  return difference === 0 ? 0 : Math.sqrt(difference / reference);
+}
+
+/** relativeError of each row of `rowLength` values. */
+export function rowErrors(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  rowLength: number,
+): Float64Array {
+  if (actual.length !== expected.length || expected.length % rowLength !== 0) {
+    throw new InvalidArgumentError({
+      call: "rowErrors",
+      requirement: `actual and expected must hold the same number of rows of ${show(rowLength)}`,
+      value: `${show(actual.length)} and ${show(expected.length)} values`,
+      remedy: "Compare arrays of the same shape, whole rows.",
+    });
+  }
+  const actualValues = Float64Array.from(actual);
+  const expectedValues = Float64Array.from(expected);
+  return Float64Array.from({ length: expected.length / rowLength }, (_, row) =>
+    relativeError(rowOf(actualValues, row, rowLength), rowOf(expectedValues, row, rowLength)),
+  );
+}
+
+/** One row's convolution and its transpose; `kernel` prepares taps that several rows share. */
+interface RowConvolution<Taps> {
+  kernel(taps: Float64Array): Taps;
+  /** z = x ∗ k, outputLength samples. */
+  convolve(x: Float64Array, taps: Taps): Float64Array;
+  /** Gradients of Σ dz·(x ∗ k): dx, L samples, and dtaps, K. */
+  transpose(
+    dz: Float64Array,
+    x: Float64Array,
+    taps: Taps,
+  ): { dx: Float64Array; dtaps: Float64Array };
+}
+
+/** Below this many products the sums are as quick as the FFT. */
+const directProducts = 65_536;
+
+function rowConvolution(problem: Problem, method: OracleMethod): RowConvolution<unknown> {
+  const direct =
+    method === "direct" ||
+    (method === "auto" && problem.outputLength * problem.kernelLength <= directProducts);
+  return direct ? directRows(problem) : fftRows(problem);
+}
+
+/**
+ * The definition of the modes: which sample of x meets tap j at output n. An index outside 0 … L − 1 meets zero.
+ */
+function sourceIndex({ mode, kernelLength, period }: Problem, n: number, j: number): number {
+  switch (mode) {
+    case "causal":
+    case "full":
+      return n - j;
+    case "same":
+      return n - j + Math.floor((kernelLength - 1) / 2);
+    case "circular":
+      return (n - j + period) % period;
+    case "bidirectional":
+      if (2 * j === kernelLength) return -1;
+      return 2 * j < kernelLength ? n - j : n - j + kernelLength;
+  }
+}
+
+/** z[n] = Σ_j x[source(n, j)] k[j], term by term. */
+function directRows(problem: Problem): RowConvolution<Float64Array> {
+  const { length, kernelLength, outputLength } = problem;
+  return {
+    kernel: (taps) => taps,
+    convolve(x, taps) {
+      const z = new Float64Array(outputLength);
+      for (let n = 0; n < outputLength; n++) {
+        for (let j = 0; j < kernelLength; j++) {
+          const m = sourceIndex(problem, n, j);
+          if (m >= 0 && m < length) z[n] = z[n]! + x[m]! * taps[j]!;
+        }
+      }
+      return z;
+    },
+    transpose(dz, x, taps) {
+      const dx = new Float64Array(length);
+      const dtaps = new Float64Array(kernelLength);
+      for (let n = 0; n < outputLength; n++) {
+        for (let j = 0; j < kernelLength; j++) {
+          const m = sourceIndex(problem, n, j);
+          if (m < 0 || m >= length) continue;
+          dx[m] = dx[m]! + dz[n]! * taps[j]!;
+          dtaps[j] = dtaps[j]! + dz[n]! * x[m]!;
+        }
+      }
+      return { dx, dtaps };
+    },
+  };
+}
+
+/**
+ * Every mode is a view of the linear convolution `full`, L + K − 1 samples: a window of it or, with a period, the sum
+ * of what falls on one place of the circle. The transpose spreads dz over `full` the same way and correlates.
+ */
+function fftRows(problem: Problem): RowConvolution<Spectrum64> {
+  const { mode, length, kernelLength, outputLength } = problem;
+  // Causal taps from L on meet no sample: without them, a long kernel costs no longer transform. Bidirectional taps are
+  // padded in their middle to the whole circle.
+  const paddedMiddle = mode === "bidirectional";
+  const taps = paddedMiddle
+    ? 2 * length
+    : mode === "causal"
+      ? Math.min(length, kernelLength)
+      : kernelLength;
+  const half = kernelLength >> 1;
+  const padded = (row: Float64Array): Float64Array => {
+    if (!paddedMiddle) return row.subarray(0, taps);
+    const out = new Float64Array(taps);
+    out.set(row.subarray(0, half));
+    out.set(row.subarray(half + 1), taps - half + 1);
+    return out;
+  };
+  const unpadded = (row: Float64Array): Float64Array => {
+    const out = new Float64Array(kernelLength);
+    if (!paddedMiddle) {
+      out.set(row);
+      return out;
+    }
+    out.set(row.subarray(0, half));
+    out.set(row.subarray(taps - half + 1), half + 1);
+    return out;
+  };
+  const fullLength = length + taps - 1;
+  const fft = new Fft64(fullLength);
+  const offset = mode === "same" ? Math.floor((kernelLength - 1) / 2) : 0;
+  const circle = mode === "circular" ? problem.period : mode === "bidirectional" ? 2 * length : 0;
+  return {
+    kernel: (row) => fft.forward(padded(row)),
+    convolve(x, spectrum) {
+      const full = fft.inverse(spectrumProduct(fft.forward(x), spectrum), fullLength);
+      const z = full.slice(offset, offset + outputLength);
+      if (circle)
+        for (let n = circle; n < fullLength; n++) z[n - circle] = z[n - circle]! + full[n]!;
+      return z;
+    },
+    transpose(dz, x, spectrum) {
+      const full = new Float64Array(fullLength);
+      full.set(dz.subarray(0, Math.min(outputLength, fullLength - offset)), offset);
+      if (circle) for (let n = circle; n < fullLength; n++) full[n] = dz[n - circle]!;
+      const upstream = fft.forward(full);
+      const dx = fft.inverse(correlation(upstream, spectrum), length);
+      const dtaps = unpadded(fft.inverse(correlation(upstream, fft.forward(x)), taps));
+      return { dx, dtaps };
+    },
+  };
+}
+
+function rowOf(values: Float64Array, row: number, length: number): Float64Array;
+function rowOf(
+  values: Float64Array | undefined,
+  row: number,
+  length: number,
+): Float64Array | undefined;
+function rowOf(
+  values: Float64Array | undefined,
+  row: number,
+  length: number,
+): Float64Array | undefined {
+  return values?.subarray(row * length, (row + 1) * length);
+}
+
+function times(values: Float64Array, gate: Float64Array | undefined): Float64Array {
+  return gate ? values.map((value, n) => value * gate[n]!) : values;
+}
+
+function checkInputs(
+  call: string,
+  { length, kernelLength, outputLength }: Problem,
+  inputs: OracleInputs & { readonly dy?: Float64Array },
+): void {
+  const rows = inputs.batch * inputs.channels;
+  const need = (name: string, values: Float64Array | undefined, count: number): void => {
+    if (!values || values.length === count) return;
+    throw new InvalidArgumentError({
+      call,
+      requirement: `${name} must have ${show(count)} values for batch ${show(inputs.batch)} and channels ${show(inputs.channels)}`,
+      value: show(values),
+      remedy: "Make batch, channels and the arrays agree.",
+    });
+  };
+  need("u", inputs.u, rows * length);
+  need("k", inputs.k, inputs.channels * kernelLength);
+  need("pregate", inputs.pregate, rows * length);
+  need("postgate", inputs.postgate, rows * outputLength);
+  need("skip", inputs.skip, inputs.channels);
+  need("dy", inputs.dy, rows * outputLength);
+  if (!inputs.skip || outputLength === length) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: "skip needs outputs as long as inputs",
+    value: `${show(outputLength)} outputs for ${show(length)} inputs`,
+    remedy: "Leave skip out, or use a mode other than 'full'.",
+  });
+}

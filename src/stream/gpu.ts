@@ -1,0 +1,198 @@
+/** Streams on a GPU: each block one call over a window of its samples and their past, which stays on the device. */
+
+import { copyBufferRows } from "../backend/webgpu/buffers.ts";
+import type { WebGpuBackend } from "../backend/webgpu/device.ts";
+import { backendFor } from "../calls/gpu-open.ts";
+import { GpuCalls } from "../calls/gpu-turns.ts";
+import { gpuDeviceFor } from "../calls/measured.ts";
+import type { PreparedKernel } from "../calls/prepared.ts";
+import { usualWorkspace } from "../calls/runtime.ts";
+import type { GpuRunner } from "../conv/gpu.ts";
+import { openGpuRunnerOn } from "../conv/gpu.ts";
+import { UnsupportedError } from "../errors.ts";
+import type { GpuDevice } from "../gpu.ts";
+import { mostWindowTaps, windowHop, windowProblem } from "../plan/gpu/stream-window.ts";
+import type { Problem } from "../plan/problem.ts";
+import { show } from "../show.ts";
+import { intact } from "../tensors/check.ts";
+import { zeros } from "../tensors/results.ts";
+import { GpuSamples } from "../tensors/tensor.ts";
+import type { StreamEngine, StreamRows, StreamTaps } from "./engine.ts";
+import type { StreamOptions } from "./options.ts";
+
+const floatBytes = 4;
+
+/** The stream's own buffers: rows of a past and a block; their pasts, on the way to the front; rows of outputs. */
+const buffers: ReadonlySet<string> = new Set(["window", "past", "y"]);
+
+/** A stream's blocks on a GPU. */
+export class GpuStream implements StreamEngine {
+  readonly threads = 1;
+  readonly instructions = "wgsl";
+  readonly plan: string;
+  readonly blockLength: number;
+  readonly #backend: WebGpuBackend;
+  readonly #runner: GpuRunner;
+  readonly #problem: Problem;
+  readonly #rows: StreamRows;
+  /** Turns and buffers of the stream's own; those of transforms are the runner's. */
+  readonly #calls: GpuCalls;
+  #kernel: PreparedKernel | undefined;
+  /** Outputs of the block that ran last, row after row. */
+  readonly #outputs: Float32Array;
+  /** Samples in the newest block so far. */
+  #fill = 0;
+
+  private constructor(
+    backend: WebGpuBackend,
+    runner: GpuRunner,
+    problem: Problem,
+    rows: StreamRows,
+    outputs: Float32Array,
+  ) {
+    this.#backend = backend;
+    this.#runner = runner;
+    this.#problem = problem;
+    this.#rows = rows;
+    this.#outputs = outputs;
+    this.#calls = new GpuCalls(backend);
+    this.blockLength = problem.outputLength;
+    this.plan = runner.explain().chosen.plan;
+  }
+
+  /** Plan, compile, transform the taps. */
+  static async open(
+    taps: StreamTaps,
+    rows: StreamRows,
+    options: StreamOptions,
+    call: string,
+  ): Promise<GpuStream> {
+    // This code may have been loaded meanwhile.
+    for (const row of taps) intact("k", row, 1, call);
+    const count = taps[0]!.length;
+    if (count > mostWindowTaps) refuseTaps(count, call);
+    const backend = await backendFor(options.device, call);
+    const limits = backend.limits(usualWorkspace);
+    const hop = options.blockLength ?? windowHop(count, rows, gpuDeviceFor(backend), limits);
+    const problem = windowProblem(count, hop);
+    const outputs = zeros("float32", rows.batch * rows.channels * hop, call) as Float32Array;
+    const choice = { ...rows, workspaceBytes: usualWorkspace };
+    const runner = await openGpuRunnerOn(backend, problem, choice, call);
+    const stream = new GpuStream(backend, runner, problem, rows, outputs);
+    try {
+      await stream.#start(taps, call);
+    } catch (error) {
+      stream.leave();
+      throw error;
+    }
+    return stream;
+  }
+
+  /** Make the buffers, and transform the taps. */
+  async #start(taps: StreamTaps, call: string): Promise<void> {
+    const { kernelLength, length, outputLength, past = 0 } = this.#problem;
+    const rows = this.#rows.batch * this.#rows.channels;
+    const { own } = this.#calls;
+    await own.keep("window", rows * length * floatBytes, call);
+    await own.keep("past", rows * past * floatBytes, call);
+    await own.keep("y", rows * outputLength * floatBytes, call);
+    const size = taps.length * kernelLength;
+    const k = await own.get("k", size * floatBytes, call);
+    taps.forEach((row, h) => {
+      intact("k", row, kernelLength, call);
+      this.#backend.write(k, h * kernelLength * floatBytes, row);
+    });
+    const request = { name: call, alive: () => {} };
+    const samples = new GpuSamples(k, 0, size, floatBytes);
+    this.#kernel = await this.#runner.prepare(samples, "float32", taps.length, request);
+    own.drop("k");
+  }
+
+  get device(): GpuDevice {
+    return this.#backend.device;
+  }
+
+  get bytes(): number {
+    const { workspaceBytes, spectrumBytes } = this.#runner.memory();
+    return this.#calls.own.bytes(buffers) + spectrumBytes + workspaceBytes;
+  }
+
+  exclusive<T>(work: () => T | Promise<T>): Promise<T> {
+    return this.#calls.exclusive(async () => work());
+  }
+
+  take(rows: readonly Float32Array[], from: number, count: number): void {
+    const window = this.#calls.own.known("window")!;
+    const { length, past = 0 } = this.#problem;
+    rows.forEach((row, r) => {
+      const at = r * length + past + this.#fill;
+      this.#backend.write(window, at * floatBytes, row.subarray(from, from + count));
+    });
+    this.#fill += count;
+  }
+
+  async run(block: number, call: string): Promise<void> {
+    const { length, outputLength, past = 0 } = this.#problem;
+    const { own } = this.#calls;
+    const [window, aside, y] = [own.known("window")!, own.known("past")!, own.known("y")!];
+    const rows = this.#rows.batch * this.#rows.channels;
+    const row = length * floatBytes;
+    const front = { buffer: window, offset: 0, stride: row };
+    const end = { buffer: window, offset: outputLength * floatBytes, stride: row };
+    const copy = { buffer: aside, offset: 0, stride: past * floatBytes };
+    const bytes = past * floatBytes;
+    if (block === 0) {
+      await this.#backend.submit((to) => copyBufferRows(to, undefined, front, rows, bytes), call);
+    }
+    await this.#runner.forward({
+      kernel: { prepared: this.#kernel! },
+      ...{ shape: this.#rows, gates: { pregate: false, postgate: false }, skip: undefined },
+      rows: [
+        { field: "u", data: samplesIn(window, rows * length), width: length, direction: "in" },
+        {
+          field: "y",
+          data: samplesIn(y, rows * outputLength),
+          width: outputLength,
+          direction: "out",
+        },
+      ],
+      ...{ name: call, encoder: undefined, alive: () => {} },
+    });
+    await Promise.all([
+      // Before the next block is written; by way of another buffer, since none may be copied to itself.
+      this.#backend.submit((to) => {
+        copyBufferRows(to, end, copy, rows, bytes);
+        copyBufferRows(to, copy, front, rows, bytes);
+      }, call),
+      this.#backend.read(y, 0, this.#outputs, call),
+    ]);
+    this.#fill = 0;
+  }
+
+  output(_: number, row: number, from: number, out: Float32Array): void {
+    const at = row * this.blockLength + from;
+    out.set(this.#outputs.subarray(at, at + out.length));
+  }
+
+  /** The first block of a sequence clears its past. */
+  reset(): void {
+    this.#fill = 0;
+  }
+
+  leave(): void {
+    this.#calls.leave(() => this.#runner.leave());
+  }
+}
+
+function samplesIn(buffer: GPUBuffer, size: number): GpuSamples {
+  return new GpuSamples(buffer, 0, size, floatBytes);
+}
+
+function refuseTaps(taps: number, call: string): never {
+  throw new UnsupportedError({
+    call,
+    requirement: `a stream on a GPU has at most ${show(mostWindowTaps)} taps, which half of the longest transform holds`,
+    value: show(taps),
+    remedy: "Set backend: 'cpu'.",
+  });
+}
