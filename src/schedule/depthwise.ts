@@ -466,10 +466,10 @@ class DepthwiseScheduleBuilder {
   /** Sums of a piece's workgroups, added up; later pieces of the same channels add theirs. */
   #totals(piece: CallPiece): void {
     const { kernelLength, channels } = this.#places.problem;
-    const { bias } = this.#places.call;
+    const { bias, add = false } = this.#places.call;
     const parts = this.#workgroups(piece);
     const items = (kernelLength + 1) * piece.channels;
-    const clear = piece.batchFrom === 0 && piece.from === this.#begin ? 1 : 0;
+    const clear = !add && piece.batchFrom === 0 && piece.from === this.#begin ? 1 : 0;
     const tiles = Math.ceil(items / sumsBeside);
     const together = this.#packs && this.#places.together;
     const thirds = together ? 3 : 1;
