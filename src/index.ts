@@ -47,6 +47,7 @@ export type {
 export { FlashHyenaProjections } from "./depthwise/projections.ts";
 export type { Dtype, NewArray, SampleArray, StoredArray } from "./dtype.ts";
 export * from "./errors.ts";
+export type { ActivationName } from "./math/activation.ts";
 export type {
   DepthwiseProblem,
   DepthwiseProblemOptions,

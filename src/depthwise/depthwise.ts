@@ -5,6 +5,7 @@ import { madeByCreate } from "../calls/runtime.ts";
 import { checkOptions, oneOf } from "../checks.ts";
 import type { Dtype, NewArray, StoredArray } from "../dtype.ts";
 import type { GpuDevice } from "../gpu.ts";
+import { activations } from "../math/activation.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
 import type { ResultOf } from "../tensors/result-types.ts";
@@ -43,8 +44,8 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> {
     const names = { type: "FlashDepthwiseConv1d", object: "conv", option: "activation" };
     const call = checkNames(options, names);
     const { activation = "none" } = options;
-    oneOf(call, "activation", activation, ["none", "silu"]);
-    const form = activation === "silu" ? "silu" : "linear";
+    oneOf(call, "activation", activation, ["none", ...Object.keys(activations)]);
+    const form = activation === "none" ? "linear" : activation;
     const problem = createDepthwiseProblem(options, form, call);
     const core = await DepthwiseCore.create(problem, options, names, [0]);
     return new FlashDepthwiseConv1d(core);
