@@ -5,13 +5,8 @@ import {
   biasShift,
   filterKernel,
   gradientKernel,
-  sumsBeside,
   tapsAtOnce,
-  totalsKernel,
 } from "../kernels/gpu/filter/depthwise.ts";
-import type { RunSpread } from "../kernels/gpu/filter/runs.ts";
-import { depthwiseThreads } from "../kernels/gpu/filter/runs.ts";
-import type { Lines } from "../kernels/gpu/filter/samples.ts";
 import type { Kernel, OwnParameters } from "../kernels/gpu/kernel.ts";
 import type { ActivationName } from "../math/activation.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
@@ -19,13 +14,16 @@ import { activationOf, widths } from "../plan/depthwise.ts";
 import type {
   Bound,
   CallPiece,
+  CallPlaces,
   DepthwiseGpuCall,
   PackedThird,
   PieceOperand,
   Span,
 } from "./pieces.ts";
-import { CallPlaces, pieceStep, roundUp } from "./pieces.ts";
-import type { BufferRange, GpuLimits, Schedule, ScheduleStep } from "./schedule.ts";
+import { pieceStep, roundUp } from "./pieces.ts";
+import type { PieceRuns } from "./run-steps.ts";
+import { powerOver, RunSteps } from "./run-steps.ts";
+import type { BufferRange, GpuLimits, Schedule } from "./schedule.ts";
 
 /** Filters of so many taps have their gradients in one pass; others keep dz in work memory and take taps in turns. */
 const fusedTaps = 8;
@@ -38,17 +36,6 @@ const acrossSamples = 32;
 const gradientSamples = 64;
 /** Threads that keep a large GPU busy. */
 const enoughThreads = 2 ** 17;
-const powerOver = (n: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, n)));
-
-/** Lanes side by side along the channels, so that few are idle: as many as have a whole line of memory each. */
-function lanesAcross(cells: number): number {
-  const waste = (lanes: number): number => roundUp(cells, lanes);
-  return [16, 32].reduce(
-    (best, lanes) => (waste(lanes) <= waste(best) ? lanes : best),
-    Math.min(8, powerOver(cells)),
-  );
-}
-
 /** One filter in a backward call: where its output's gradient comes from. */
 interface Branch {
   /** The third of packed channels that it filters. */
@@ -74,32 +61,29 @@ export class DepthwiseScheduler {
 
   /** y, and the state that the call leaves behind. */
   forward(call: DepthwiseGpuCall): Schedule {
-    return new DepthwiseScheduleBuilder(this, call).forward();
+    return new DepthwiseScheduleBuilder(this.#steps(call), this.order).forward();
   }
 
   /** dx, dstate, dweight and dbias. */
   backward(call: DepthwiseGpuCall): Schedule {
-    return new DepthwiseScheduleBuilder(this, call).backward();
+    return new DepthwiseScheduleBuilder(this.#steps(call), this.order).backward();
   }
 
-  /** The kernel of a specification, which its text tells from all others. */
-  remembered<Spec>(spec: Spec, make: (spec: Spec) => Kernel): Kernel {
-    const key = JSON.stringify(spec);
-    const kernel = this.#kernels.get(key) ?? make(spec);
-    this.#kernels.set(key, kernel);
-    return kernel;
+  #steps(call: DepthwiseGpuCall): RunSteps {
+    return new RunSteps(this.#kernels, this.problem, this.limits, call);
   }
 }
 
 /** A schedule under construction. */
 class DepthwiseScheduleBuilder {
-  readonly #scheduler: DepthwiseScheduler;
+  readonly #steps: RunSteps;
   readonly #places: CallPlaces;
-  readonly #steps: ScheduleStep[] = [];
+  readonly #order: readonly number[];
 
-  constructor(scheduler: DepthwiseScheduler, call: DepthwiseGpuCall) {
-    this.#scheduler = scheduler;
-    this.#places = new CallPlaces(scheduler.problem, scheduler.limits, call);
+  constructor(steps: RunSteps, order: readonly number[]) {
+    this.#steps = steps;
+    this.#places = steps.places;
+    this.#order = order;
   }
 
   get #packs(): boolean {
@@ -143,7 +127,7 @@ class DepthwiseScheduleBuilder {
       if (span[0] < span[1]) this.#outputs(piece, span);
       if (stateOut !== "none" && piece.to >= length) this.#carry(piece);
     }
-    return this.#finish();
+    return this.#steps.finish();
   }
 
   #outputs(piece: CallPiece, span: Span): void {
@@ -161,7 +145,7 @@ class DepthwiseScheduleBuilder {
       return;
     }
     // One third after the other; the first waits in work memory for the one that multiplies it.
-    const [pre, post, v] = this.#scheduler.order as [PackedThird, PackedThird, PackedThird];
+    const [pre, post, v] = this.#order as [PackedThird, PackedThird, PackedThird];
     const z = this.#places.work("y", span[0], span[1] - span[0]);
     this.#filter(piece, span, this.#forwards(v, { ...z, writes: true }));
     const product = { result: "product", upstream: { ...z, name: "dy" } } as const;
@@ -224,7 +208,7 @@ class DepthwiseScheduleBuilder {
   get #branches(): readonly Branch[] {
     const dz = this.#activation ? "slope" : "upstream";
     if (!this.#packs) return [{ part: undefined, upstream: "dy", dz }];
-    const [pre, post, v] = this.#scheduler.order as [PackedThird, PackedThird, PackedThird];
+    const [pre, post, v] = this.#order as [PackedThird, PackedThird, PackedThird];
     return [
       { part: pre, upstream: "dy", dz: { times: v } },
       { part: v, upstream: "dy", dz: { times: pre } },
@@ -272,7 +256,7 @@ class DepthwiseScheduleBuilder {
       }
       this.#totals(piece);
     }
-    return this.#finish();
+    return this.#steps.finish();
   }
 
   #upstream(buffer: "dy" | "dpostgate"): PieceOperand {
@@ -342,25 +326,30 @@ class DepthwiseScheduleBuilder {
     const few = kernelLength <= tapsAtOnce[layout];
     const most = few ? this.#runMost(postgate !== undefined) : 8;
     const run = this.#run(most, [source, target, ...(postgate ? [postgate] : [])], to - from);
-    const runs = Math.ceil((to - from) / run);
     const strips = this.#places.across ? 1 : forwardSamples / run;
-    const spread = this.#spread(piece, run, runs, strips);
-    const kernel = this.#scheduler.remembered<Filter>(
+    const runs = this.#steps.runs(piece, [from, to], run, strips);
+    const kernel = this.#steps.kernel<Filter>(
       {
-        ...{ kind: "filter", ...rest, kernelLength, spread, machine: this.#machine },
+        ...{
+          kind: "filter",
+          ...rest,
+          kernelLength,
+          spread: runs.spread,
+          machine: this.#steps.machine,
+        },
         activation: this.#activation,
-        ...{ source: this.#lines(source), target: this.#lines(target) },
-        ...(history && { history: this.#lines(history) }),
-        ...(upstream && { upstream: this.#lines(upstream) }),
-        ...(postgate && { postgate: this.#lines(postgate) }),
-        ...(tail && { tail: this.#lines(tail) }),
-        ...(postgate && { thirds: [0, 2, 1].map((i) => this.#scheduler.order[i]!) }),
+        ...{ source: this.#steps.lines(source), target: this.#steps.lines(target) },
+        ...(history && { history: this.#steps.lines(history) }),
+        ...(upstream && { upstream: this.#steps.lines(upstream) }),
+        ...(postgate && { postgate: this.#steps.lines(postgate) }),
+        ...(tail && { tail: this.#steps.lines(tail) }),
+        ...(postgate && { thirds: [0, 2, 1].map((i) => this.#order[i]!) }),
         wideTaps: this.#wideTaps && few,
         whole: ((target.first ?? 0) + target.size - from) % run === 0,
       },
       filterKernel,
     );
-    const end = from + runs * run;
+    const end = from + runs.runs * run;
     const reads: Span = [from - rest.left, end - rest.left + kernelLength];
     const bound = [
       this.#places.bind(source, piece, reads),
@@ -370,8 +359,8 @@ class DepthwiseScheduleBuilder {
       ...(upstream ? [this.#places.bind(upstream, piece, [from, end])] : []),
       ...(tail ? [this.#places.bind(tail, piece, [0, kernelLength])] : []),
     ];
-    const parameters = { begin: from, runs, tail_shift: tailShift };
-    this.#step(kernel, piece, spread, source.part ?? target.part, parameters, bound);
+    const part = source.part ?? target.part;
+    this.#launch(kernel, piece, runs, part, bound, { tail_shift: tailShift });
   }
 
   /**
@@ -382,38 +371,32 @@ class DepthwiseScheduleBuilder {
     const { dtype } = this.#places.problem;
     if (!this.#places.across) return dtype === "float32" ? 4 : 8;
     const single = tensors.some((t) => t.dtype !== "float32" && t.width === 1);
-    const slow = single || this.#scheduler.limits.slowFma === true;
+    const slow = single || this.#steps.limits.slowFma === true;
     return Math.min(slow ? 4 : most, powerOver(positions));
   }
 
   /** How the runs of a gradient's piece go to threads. */
-  #gradientSpread(piece: CallPiece): { spread: RunSpread; runs: number; begin: number } {
-    const x = this.#x(undefined);
+  #gradientRuns(piece: CallPiece): PieceRuns {
+    const { across, cell } = this.#places;
+    const { from, to, batch, channels } = piece;
     // Along a row, runs of eight float32 meet the ends of their windows half as often.
-    const run = this.#places.across ? this.#run(this.#paired ? 4 : 8, [x], 8) : 8;
-    const begin = piece.from;
-    const runs = Math.ceil((piece.to - begin) / run);
+    const run = across ? this.#run(this.#paired ? 4 : 8, [this.#x(undefined)], 8) : 8;
     const most = gradientSamples / run;
-    const all = (piece.batch * runs * piece.channels) / this.#places.cell;
-    const strips = this.#places.across
-      ? Math.min(most, powerOver(all / enoughThreads + 1) / 2) || 1
-      : most;
-    return { spread: this.#spread(piece, run, runs, Math.max(1, strips)), runs, begin };
+    const all = (batch * Math.ceil((to - from) / run) * channels) / cell;
+    const few = Math.min(most, powerOver(all / enoughThreads + 1) / 2) || 1;
+    return this.#steps.runs(piece, [from, to], run, across ? Math.max(1, few) : most);
   }
 
   /** Workgroups that have sums of the same channels. */
   #workgroups(piece: CallPiece): number {
-    const { spread, runs } = this.#gradientSpread(piece);
-    const { pieces, chunks } = this.#counts(piece, spread, runs);
-    if (!this.#places.across) return piece.batch * chunks;
-    return Math.ceil((piece.batch * pieces) / (depthwiseThreads / spread.lanes));
+    return this.#steps.workgroups(piece, this.#gradientRuns(piece));
   }
 
   /** Bytes of the sums of one filter for each channel; those of another third begin at the next multiple. */
   #sumsBytes(piece: CallPiece): number {
     const { kernelLength } = this.#places.problem;
     const bytes = this.#workgroups(piece) * (kernelLength + 1) * piece.channels * 4;
-    return this.#packs ? roundUp(bytes, this.#scheduler.limits.alignment) : bytes;
+    return this.#packs ? roundUp(bytes, this.#steps.limits.alignment) : bytes;
   }
 
   /** Where the sums of a third are, or of all. */
@@ -433,18 +416,27 @@ class DepthwiseScheduleBuilder {
     tail: PieceOperand | undefined,
   ): void {
     const { kernelLength, left } = this.#places.problem;
-    const { spread, runs, begin } = this.#gradientSpread(piece);
+    const runs = this.#gradientRuns(piece);
+    const { spread, begin } = runs;
     const history = this.#history(part);
     const x = this.#x(part);
     const taps = this.#tapsSummed;
-    const [pre, , v] = this.#scheduler.order;
-    const kernel = this.#scheduler.remembered<FilterGradient>(
+    const [pre, , v] = this.#order;
+    const kernel = this.#steps.kernel<FilterGradient>(
       {
-        ...{ kind: "gradient", kernelLength, left, taps, form, spread, machine: this.#machine },
-        ...{ source: this.#lines(x), upstream: this.#lines(d) },
-        ...(history && { history: this.#lines(history) }),
-        ...(target && { target: this.#lines(target) }),
-        ...(tail && { tail: this.#lines(tail) }),
+        ...{
+          kind: "gradient",
+          kernelLength,
+          left,
+          taps,
+          form,
+          spread,
+          machine: this.#steps.machine,
+        },
+        ...{ source: this.#steps.lines(x), upstream: this.#steps.lines(d) },
+        ...(history && { history: this.#steps.lines(history) }),
+        ...(target && { target: this.#steps.lines(target) }),
+        ...(tail && { tail: this.#steps.lines(tail) }),
         ...(form === "gated" && { thirds: [pre!, v!] }),
         activation: this.#activation,
         bias: form !== "linear" && this.#places.call.bias,
@@ -453,7 +445,7 @@ class DepthwiseScheduleBuilder {
       },
       gradientKernel,
     );
-    const end = begin + runs * spread.run;
+    const end = begin + runs.runs * spread.run;
     const around: Span = [begin - kernelLength, end + kernelLength];
     const sums = this.#sumsRange(piece, part);
     this.#places.need("sums", sums.offset + sums.size);
@@ -466,34 +458,25 @@ class DepthwiseScheduleBuilder {
     ];
     const shift = kernelLength - 1 - this.#places.call.length;
     const apart = this.#sumsBytes(piece) / (4 * this.#places.cell);
-    const parameters = { begin, runs, tail_shift: shift, sums_third: apart };
+    const parameters = { tail_shift: shift, sums_third: apart };
     const blocks = Math.ceil(kernelLength / taps);
-    this.#step(kernel, piece, spread, part, parameters, bound, { sums }, blocks);
+    this.#launch(kernel, piece, runs, part, bound, parameters, { ranges: { sums }, blocks });
   }
 
-  /** Sums of a piece's workgroups, added up; later pieces of the same channels add theirs. */
+  /** Sums of a piece's workgroups, added up. */
   #totals(piece: CallPiece): void {
     const { kernelLength, channels } = this.#places.problem;
-    const { bias, add = false } = this.#places.call;
-    const parts = this.#workgroups(piece);
-    const items = (kernelLength + 1) * piece.channels;
-    const clear = !add && piece.batchFrom === 0 && piece.from === this.#begin ? 1 : 0;
-    const tiles = Math.ceil(items / sumsBeside);
+    const workgroups = this.#workgroups(piece);
+    const first = piece.batchFrom === 0 && piece.from === this.#begin;
     const together = this.#packs && this.#places.together;
-    const thirds = together ? 3 : 1;
+    const spec = { taps: kernelLength, each: kernelLength + 1, thirds: together ? 3 : 1 };
+    const apart = { sums_third: this.#sumsBytes(piece) / 4, third: channels };
     for (const part of together ? (["thirds"] as const) : this.#parts) {
-      const w = this.#parameterRange("dweight", piece, part, kernelLength);
-      const b = this.#parameterRange("dbias", piece, part, 1);
+      const dweight = this.#parameterRange("dweight", piece, part, kernelLength);
+      const dbias = this.#parameterRange("dbias", piece, part, 1);
+      const results = { dweight, ...(this.#places.call.bias && { dbias }) };
       const sums = this.#sumsRange(piece, part);
-      this.#steps.push({
-        kernel: this.#scheduler.remembered({ kernelLength, bias, thirds }, totalsOf),
-        tiles: thirds * tiles,
-        parameters: {
-          ...{ parts, items, span: piece.channels, clear, dweight: w.first, dbias: b.first },
-          ...(together && { tiles, sums_third: this.#sumsBytes(piece) / 4, third: channels }),
-        },
-        ranges: { sums, dweight: w.range, ...(bias && { dbias: b.range }) },
-      });
+      this.#steps.totals(spec, piece, { workgroups, first }, sums, results, apart);
     }
   }
 
@@ -511,18 +494,6 @@ class DepthwiseScheduleBuilder {
     return this.#places.range(buffer, begin, bytes, elementBytes);
   }
 
-  #lines({ name, dtype, width, writes, part }: PieceOperand): Lines {
-    const { layout } = this.#places.problem;
-    const packed = this.#places.apart(part);
-    return { name, dtype, layout, width, ...(writes && { writes }), ...(packed && { packed }) };
-  }
-
-  /** The part of a device that texts depend on. */
-  get #machine(): Filter["machine"] {
-    const { packs = false, slowFma = false } = this.#scheduler.limits;
-    return { packs, slowFma };
-  }
-
   get #wideTaps(): boolean {
     return this.#places.cell === 4 && this.#places.offset("weight") % 16 === 0;
   }
@@ -534,58 +505,29 @@ class DepthwiseScheduleBuilder {
     return gated ? forwardSamples / 2 : forwardSamples;
   }
 
-  #spread(piece: CallPiece, run: number, runs: number, strips: number): RunSpread {
-    const { layout } = this.#places.problem;
-    const lanes = this.#places.across
-      ? lanesAcross(piece.channels / this.#places.cell)
-      : Math.min(depthwiseThreads, powerOver(Math.ceil(runs / strips)));
-    return { layout, cell: this.#places.cell, run, lanes, strips };
-  }
-
-  #counts(piece: CallPiece, { lanes, strips }: RunSpread, runs: number) {
-    const cells = piece.channels / this.#places.cell;
-    return {
-      cells,
-      pieces: Math.ceil(runs / strips),
-      chunks: Math.ceil(this.#places.across ? cells / lanes : runs / (lanes * strips)),
-      lines: this.#places.across ? piece.batch : piece.batch * piece.channels,
-    };
-  }
-
-  #step(
+  /** A launch with the taps and biases of a piece's channels. */
+  #launch(
     kernel: Kernel,
     piece: CallPiece,
-    spread: RunSpread,
+    runs: PieceRuns,
     part: PackedThird | undefined,
-    parameters: OwnParameters & { readonly runs: number },
     bound: readonly Bound[],
-    more: Record<string, BufferRange> = {},
-    blocks = 1,
+    parameters: OwnParameters,
+    more: {
+      readonly ranges?: Readonly<Record<string, BufferRange>>;
+      readonly blocks?: number;
+    } = {},
   ): void {
-    const { kernelLength } = this.#places.problem;
-    const counts = this.#counts(piece, spread, parameters.runs);
+    const { kernelLength, channels } = this.#places.problem;
     const wide = kernel.bindings.some((b) => b.name === "weight" && b.element === "vec4f");
     const taps = this.#parameterRange("weight", piece, part, kernelLength, wide ? 16 : 4);
     const bias = this.#parameterRange("bias", piece, part, 1);
-    const third = this.#places.problem.channels / this.#places.cell;
-    const named: Record<string, BufferRange> = { weight: taps.range, bias: bias.range, ...more };
-    for (const { ranges } of bound) Object.assign(named, ranges);
-    const groups = this.#places.across ? counts.lines * counts.pieces : counts.lines;
-    const tiles = counts.chunks * Math.ceil(groups / (depthwiseThreads / spread.lanes)) * blocks;
-    this.#steps.push({
-      kernel,
-      tiles,
-      parameters: Object.assign(
-        { ...parameters, ...counts, third, span: piece.channels },
-        { weight: taps.first, bias: bias.first },
-        ...bound.map((b) => b.parameters),
-      ),
-      ranges: Object.fromEntries(kernel.bindings.map(({ name }) => [name, named[name]!])),
+    const third = channels / this.#places.cell;
+    this.#steps.launch(kernel, piece, runs, bound, {
+      ...more,
+      parameters: { ...parameters, third, weight: taps.first, bias: bias.first },
+      ranges: { weight: taps.range, bias: bias.range, ...more.ranges },
     });
-  }
-
-  #finish(): Schedule {
-    return { steps: this.#steps, bytes: this.#places.bytes };
   }
 }
 
@@ -603,12 +545,3 @@ type FilterOptions = Pick<Filter, "taps" | "left" | "bias" | "result"> & {
 /** Bytes of work memory for positions of a piece. */
 const bytesOf = ({ batch, channels }: CallPiece, from: number, to: number): number =>
   batch * channels * roundUp(Math.max(0, to - from), 8) * 4;
-
-/** The last step of sums, by what decides its text. */
-function totalsOf(spec: {
-  readonly kernelLength: number;
-  readonly bias: boolean;
-  readonly thirds: number;
-}): Kernel {
-  return totalsKernel(spec.kernelLength, spec.bias, spec.thirds);
-}

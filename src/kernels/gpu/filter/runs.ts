@@ -22,6 +22,8 @@ import {
   window,
 } from "./samples.ts";
 
+export const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+
 /** Threads of a workgroup. */
 export const depthwiseThreads = 256;
 
@@ -88,6 +90,27 @@ export class RunWriter {
 
   at(lines: Lines, third?: number): string {
     return this.text.hold("at", lineStart(lines, "line", "cell", third));
+  }
+
+  /**
+   * Sums over `taps` taps for the positions of a run, `most` at once from tap j on, which are added up: closer to the truth than
+   * one long sum. `terms` writes what the positions of a block of taps share, and gives the sum at each of them.
+   */
+  summed(
+    names: readonly string[],
+    start: string,
+    taps: number,
+    most: number,
+    terms: (count: number) => (position: number) => string,
+  ): readonly string[] {
+    for (const name of names) this.line(`var ${name} = ${start};`);
+    this.inBlocks(taps, most, (count) => {
+      const sum = terms(count);
+      names.forEach((name, r) => {
+        this.line(`${name} += ${sum(r)};`);
+      });
+    });
+    return names;
   }
 
   /** A loop over taps, `most` at once from tap j on, and the rest of them. */
@@ -266,16 +289,16 @@ export function filterOperands(common: Common, taps: boolean): Binding[] {
   ];
 }
 
-/** What a kernel says of its tensors: bindings, parameters and functions. */
+/** What a kernel says of its tensors, source first: bindings, parameters and functions. */
 export function tensorTexts(
-  common: Common,
-  read: readonly (Lines | undefined)[],
-  write: readonly (Lines | undefined)[],
+  machine: Walked["machine"],
+  tensors: readonly (Lines | undefined)[],
+  history?: Lines,
+  tail?: Lines,
 ): { readonly bindings: Binding[]; readonly parameters: string[]; readonly functions: string[] } {
-  const { source, history, tail, machine } = common;
-  const reads = read.filter((t) => t !== undefined);
-  const written = write.filter((t) => t !== undefined);
-  const all = [source, history, ...reads, tail, ...written].filter((t) => t !== undefined);
+  const all = tensors.filter((t) => t !== undefined);
+  const written = all.filter((t) => t.writes);
+  const read = all.filter((t) => !t.writes && t !== history);
   return {
     bindings: all.map(linesBinding),
     parameters: [
@@ -284,8 +307,7 @@ export function tensorTexts(
       ...(all.some((t) => t.packed) ? ["third"] : []),
     ],
     functions: [
-      ...loadFunctions(source, history),
-      ...[...reads, ...(tail ? [tail] : [])].flatMap((t) => loadFunctions(t)),
+      ...read.flatMap((t, i) => loadFunctions(t, i === 0 ? history : undefined)),
       ...written.slice(0, 1).flatMap(({ dtype }) => roundingFunctions(dtype, machine.packs)),
       ...written.flatMap(storeFunctions),
     ],
