@@ -7,7 +7,7 @@ import {
   gradientKernel,
   tapsAtOnce,
 } from "../kernels/gpu/filter/depthwise.ts";
-import type { Kernel, OwnParameters } from "../kernels/gpu/kernel.ts";
+import type { Kernel } from "../kernels/gpu/kernel.ts";
 import type { ActivationName } from "../math/activation.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { activationOf, widths } from "../plan/depthwise.ts";
@@ -36,6 +36,7 @@ const acrossSamples = 32;
 const gradientSamples = 64;
 /** Threads that keep a large GPU busy. */
 const enoughThreads = 2 ** 17;
+
 /** One filter in a backward call: where its output's gradient comes from. */
 interface Branch {
   /** The third of packed channels that it filters. */
@@ -328,39 +329,26 @@ class DepthwiseScheduleBuilder {
     const run = this.#run(most, [source, target, ...(postgate ? [postgate] : [])], to - from);
     const strips = this.#places.across ? 1 : forwardSamples / run;
     const runs = this.#steps.runs(piece, [from, to], run, strips);
-    const kernel = this.#steps.kernel<Filter>(
-      {
-        ...{
-          kind: "filter",
-          ...rest,
-          kernelLength,
-          spread: runs.spread,
-          machine: this.#steps.machine,
-        },
-        activation: this.#activation,
-        ...{ source: this.#steps.lines(source), target: this.#steps.lines(target) },
-        ...(history && { history: this.#steps.lines(history) }),
-        ...(upstream && { upstream: this.#steps.lines(upstream) }),
-        ...(postgate && { postgate: this.#steps.lines(postgate) }),
-        ...(tail && { tail: this.#steps.lines(tail) }),
-        ...(postgate && { thirds: [0, 2, 1].map((i) => this.#order[i]!) }),
-        wideTaps: this.#wideTaps && few,
-        whole: ((target.first ?? 0) + target.size - from) % run === 0,
-      },
-      filterKernel,
-    );
     const end = from + runs.runs * run;
-    const reads: Span = [from - rest.left, end - rest.left + kernelLength];
-    const bound = [
-      this.#places.bind(source, piece, reads),
-      this.#places.bind(target, piece, [from, to]),
-      ...(postgate ? [this.#places.bind(postgate, piece, [from, to])] : []),
-      ...(history ? [this.#places.bind(history, piece, [0, kernelLength])] : []),
-      ...(upstream ? [this.#places.bind(upstream, piece, [from, end])] : []),
-      ...(tail ? [this.#places.bind(tail, piece, [0, kernelLength])] : []),
-    ];
-    const part = source.part ?? target.part;
-    this.#launch(kernel, piece, runs, part, bound, { tail_shift: tailShift });
+    const { lines, bound } = this.#steps.tensors(piece, {
+      source: [source, [from - rest.left, end - rest.left + kernelLength]],
+      target: [target, [from, to]],
+      postgate: [postgate, [from, to]],
+      history: [history, [0, kernelLength]],
+      upstream: [upstream, [from, end]],
+      tail: [tail, [0, kernelLength]],
+    });
+    const spec = {
+      ...{ kind: "filter", ...rest, ...lines, kernelLength, spread: runs.spread },
+      ...{ machine: this.#steps.machine, activation: this.#activation },
+      ...(postgate && { thirds: [0, 2, 1].map((i) => this.#order[i]!) }),
+      wideTaps: this.#wideTaps && few,
+      whole: ((target.first ?? 0) + target.size - from) % run === 0,
+    } as Filter;
+    const kernel = this.#steps.kernel(spec, filterKernel);
+    const taps = this.#filters(piece, source.part ?? target.part, spec.wideTaps);
+    const shift = { ranges: {}, parameters: { tail_shift: tailShift } };
+    this.#steps.launch(kernel, piece, runs, [...bound, taps, shift]);
   }
 
   /**
@@ -418,49 +406,36 @@ class DepthwiseScheduleBuilder {
     const { kernelLength, left } = this.#places.problem;
     const runs = this.#gradientRuns(piece);
     const { spread, begin } = runs;
-    const history = this.#history(part);
     const x = this.#x(part);
     const taps = this.#tapsSummed;
     const [pre, , v] = this.#order;
-    const kernel = this.#steps.kernel<FilterGradient>(
-      {
-        ...{
-          kind: "gradient",
-          kernelLength,
-          left,
-          taps,
-          form,
-          spread,
-          machine: this.#steps.machine,
-        },
-        ...{ source: this.#steps.lines(x), upstream: this.#steps.lines(d) },
-        ...(history && { history: this.#steps.lines(history) }),
-        ...(target && { target: this.#steps.lines(target) }),
-        ...(tail && { tail: this.#steps.lines(tail) }),
-        ...(form === "gated" && { thirds: [pre!, v!] }),
-        activation: this.#activation,
-        bias: form !== "linear" && this.#places.call.bias,
-        wideTaps: this.#wideTaps && kernelLength <= fusedTaps,
-        whole: (x.size - begin) % spread.run === 0,
-      },
-      gradientKernel,
-    );
     const end = begin + runs.runs * spread.run;
     const around: Span = [begin - kernelLength, end + kernelLength];
+    const { lines, bound } = this.#steps.tensors(piece, {
+      source: [x, around],
+      upstream: [d, [around[0] + left, end + left]],
+      history: [this.#history(part), [0, kernelLength]],
+      target: [target, [begin, end]],
+      tail: [tail, [0, kernelLength]],
+    });
+    const spec = {
+      ...{ kind: "gradient", ...lines, kernelLength, left, taps, form, spread },
+      ...{ machine: this.#steps.machine, activation: this.#activation },
+      ...(form === "gated" && { thirds: [pre!, v!] }),
+      bias: form !== "linear" && this.#places.call.bias,
+      wideTaps: this.#wideTaps && kernelLength <= fusedTaps,
+      whole: (x.size - begin) % spread.run === 0,
+    } as FilterGradient;
+    const kernel = this.#steps.kernel(spec, gradientKernel);
     const sums = this.#sumsRange(piece, part);
     this.#places.need("sums", sums.offset + sums.size);
-    const bound = [
-      this.#places.bind(x, piece, around),
-      this.#places.bind(d, piece, [around[0] + left, end + left]),
-      ...(history ? [this.#places.bind(history, piece, [0, kernelLength])] : []),
-      ...(target ? [this.#places.bind(target, piece, [begin, end])] : []),
-      ...(tail ? [this.#places.bind(tail, piece, [0, kernelLength])] : []),
-    ];
-    const shift = kernelLength - 1 - this.#places.call.length;
-    const apart = this.#sumsBytes(piece) / (4 * this.#places.cell);
-    const parameters = { tail_shift: shift, sums_third: apart };
+    const parameters = {
+      tail_shift: kernelLength - 1 - this.#places.call.length,
+      sums_third: this.#sumsBytes(piece) / (4 * this.#places.cell),
+    };
+    const given = [...bound, this.#filters(piece, part, spec.wideTaps)];
     const blocks = Math.ceil(kernelLength / taps);
-    this.#launch(kernel, piece, runs, part, bound, parameters, { ranges: { sums }, blocks });
+    this.#steps.launch(kernel, piece, runs, [...given, { ranges: { sums }, parameters }], blocks);
   }
 
   /** Sums of a piece's workgroups, added up. */
@@ -470,28 +445,38 @@ class DepthwiseScheduleBuilder {
     const first = piece.batchFrom === 0 && piece.from === this.#begin;
     const together = this.#packs && this.#places.together;
     const spec = { taps: kernelLength, each: kernelLength + 1, thirds: together ? 3 : 1 };
-    const apart = { sums_third: this.#sumsBytes(piece) / 4, third: channels };
+    const parameters = { sums_third: this.#sumsBytes(piece) / 4, third: channels };
     for (const part of together ? (["thirds"] as const) : this.#parts) {
-      const dweight = this.#parameterRange("dweight", piece, part, kernelLength);
-      const dbias = this.#parameterRange("dbias", piece, part, 1);
-      const results = { dweight, ...(this.#places.call.bias && { dbias }) };
-      const sums = this.#sumsRange(piece, part);
-      this.#steps.totals(spec, piece, { workgroups, first }, sums, results, apart);
+      const results = [this.#ofChannels("dweight", piece, part, kernelLength)];
+      if (this.#places.call.bias) results.push(this.#ofChannels("dbias", piece, part, 1));
+      const ranges = { sums: this.#sumsRange(piece, part) };
+      this.#steps.totals(spec, piece, { workgroups, first }, results, { ranges, parameters });
     }
   }
 
-  /** Taps or biases of a piece's channels, `each` for a channel. */
-  #parameterRange(
+  /** Values of a piece's channels, `each` for a channel. */
+  #ofChannels(
     buffer: "weight" | "bias" | "dweight" | "dbias",
     piece: CallPiece,
     part: PackedThird | undefined,
     each: number,
     elementBytes = 4,
-  ) {
+  ): Bound {
     const { first, beyond } = this.#places.channels(part);
     const begin = (first + piece.channelFrom) * each * 4;
     const bytes = (beyond + piece.channels) * each * 4;
-    return this.#places.range(buffer, begin, bytes, elementBytes);
+    return this.#places.values(buffer, buffer, begin, bytes, elementBytes);
+  }
+
+  /** Taps and biases of a piece's channels. */
+  #filters(piece: CallPiece, part: PackedThird | undefined, wide: boolean): Bound {
+    const { kernelLength, channels } = this.#places.problem;
+    const taps = this.#ofChannels("weight", piece, part, kernelLength, wide ? 16 : 4);
+    const bias = this.#ofChannels("bias", piece, part, 1);
+    return {
+      ranges: { ...taps.ranges, ...bias.ranges },
+      parameters: { ...taps.parameters, ...bias.parameters, third: channels / this.#places.cell },
+    };
   }
 
   get #wideTaps(): boolean {
@@ -503,31 +488,6 @@ class DepthwiseScheduleBuilder {
     const { across, problem } = this.#places;
     if (across && problem.dtype !== "float32") return acrossSamples;
     return gated ? forwardSamples / 2 : forwardSamples;
-  }
-
-  /** A launch with the taps and biases of a piece's channels. */
-  #launch(
-    kernel: Kernel,
-    piece: CallPiece,
-    runs: PieceRuns,
-    part: PackedThird | undefined,
-    bound: readonly Bound[],
-    parameters: OwnParameters,
-    more: {
-      readonly ranges?: Readonly<Record<string, BufferRange>>;
-      readonly blocks?: number;
-    } = {},
-  ): void {
-    const { kernelLength, channels } = this.#places.problem;
-    const wide = kernel.bindings.some((b) => b.name === "weight" && b.element === "vec4f");
-    const taps = this.#parameterRange("weight", piece, part, kernelLength, wide ? 16 : 4);
-    const bias = this.#parameterRange("bias", piece, part, 1);
-    const third = channels / this.#places.cell;
-    this.#steps.launch(kernel, piece, runs, bound, {
-      ...more,
-      parameters: { ...parameters, third, weight: taps.first, bias: bias.first },
-      ranges: { weight: taps.range, bias: bias.range, ...more.ranges },
-    });
   }
 }
 

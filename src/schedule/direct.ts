@@ -21,11 +21,11 @@ import type { TensorName } from "../kernels/gpu/storage.ts";
 import type { Output } from "../kernels/gpu/transform/spec.ts";
 import type { Part } from "../plan/geometry.ts";
 import type { Problem } from "../plan/problem.ts";
-import type { CallPiece, CallPlaces, PieceOperand, Span } from "./pieces.ts";
+import type { Bound, CallPiece, CallPlaces, PieceOperand, Span } from "./pieces.ts";
 import { roundUp } from "./pieces.ts";
 import type { PieceRuns } from "./run-steps.ts";
 import { RunSteps } from "./run-steps.ts";
-import type { BufferRange, CallScheduler, GpuCall, GpuLimits, Schedule } from "./schedule.ts";
+import type { CallScheduler, GpuCall, GpuLimits, Schedule } from "./schedule.ts";
 
 /** Outputs of a thread that only filters, and samples of one that sums gradients. */
 const filterSamples = 16;
@@ -246,14 +246,12 @@ class DirectScheduleBuilder {
     );
     for (let c = 0; c < count; c += most) {
       const n = Math.min(most, count - c);
-      const k = this.#places.range("k", (from + c) * tapBytes, n * tapBytes, bytesPerSample(dtype));
-      const taps = this.#places.range("spectrum", c * spectrumBytes, n * spectrumBytes, 4);
-      this.#steps.push({
-        kernel,
-        tiles: n * pitch,
-        parameters: { tiles: n * pitch, u: k.first, taps: taps.first },
-        ranges: { u: k.range, taps: taps.range },
-      });
+      const tiles = n * pitch;
+      this.#steps.push(kernel, tiles, [
+        { ranges: {}, parameters: { tiles } },
+        this.#places.values("u", "k", (from + c) * tapBytes, n * tapBytes, bytesPerSample(dtype)),
+        this.#places.values("taps", "spectrum", c * spectrumBytes, n * spectrumBytes, 4),
+      ]);
     }
   }
 
@@ -305,17 +303,21 @@ class DirectScheduleBuilder {
       problem.period > 0 ? [0, size] : [begin - reach, end + reach];
     const bound = operands.map((o) => this.#places.bind(o, piece, around(o.size)));
     const { channelFrom, channels } = piece;
-    const first = channelFrom - (this.#laidOut?.from ?? 0);
-    const w = this.#places.range("spectrum", first * spectrumBytes, channels * spectrumBytes, 16);
-    const skip = this.#places.range("skip", channelFrom * 4, channels * 4, 4);
-    this.#steps.launch(kernel, piece, runs, bound, {
-      parameters: { period: problem.period, taps: w.first, skip: skip.first },
-      ranges: {
-        ...{ taps: w.range, skip: skip.range },
-        ...(launch.sums && { sums: this.#sumsRange(piece) }),
-      },
-      blocks: launch.sums ? sumBlocks(taps) : 1,
-    });
+    const first = (channelFrom - (this.#laidOut?.from ?? 0)) * spectrumBytes;
+    const given: Bound[] = [
+      ...bound,
+      this.#places.values("taps", "spectrum", first, channels * spectrumBytes, 16),
+      this.#ofChannels("skip", piece, 1),
+      { ranges: {}, parameters: { period: problem.period } },
+    ];
+    if (launch.sums) given.push(this.#sumsOf(piece));
+    this.#steps.launch(kernel, piece, runs, given, launch.sums ? sumBlocks(taps) : 1);
+  }
+
+  /** Values of a piece's channels, `each` for a channel. */
+  #ofChannels(buffer: "skip" | "dk" | "dskip", piece: CallPiece, each: number): Bound {
+    const { channelFrom, channels } = piece;
+    return this.#places.values(buffer, buffer, channelFrom * each * 4, channels * each * 4, 4);
   }
 
   /** Workgroups that have sums of the same channels. */
@@ -332,23 +334,21 @@ class DirectScheduleBuilder {
     return this.#scheduler.taps + (this.#call.skip ? 1 : 0);
   }
 
-  #sumsRange(piece: CallPiece): BufferRange {
+  #sumsOf(piece: CallPiece): Bound {
     const size = roundUp(this.#sumBytes(piece), 8);
     this.#places.need("sums", size);
-    return { buffer: "sums", offset: 0, size };
+    return { ranges: { sums: { buffer: "sums", offset: 0, size } }, parameters: {} };
   }
 
   /** Sums of a piece's workgroups, added up. */
   #totals(piece: CallPiece): void {
     const { problem, part } = this.#scheduler;
     const taps = problem.kernelLength;
-    const { channelFrom, channels, batchFrom, from } = piece;
-    const found = (buffer: "dk" | "dskip", each: number) =>
-      this.#places.range(buffer, channelFrom * each * 4, channels * each * 4, 4);
     const spec = { taps, runs: tapRuns(part), each: this.#each, thirds: 1 };
-    const results = { dk: found("dk", taps), ...(this.#call.skip && { dskip: found("dskip", 1) }) };
+    const results = [this.#ofChannels("dk", piece, taps)];
+    if (this.#call.skip) results.push(this.#ofChannels("dskip", piece, 1));
+    const first = piece.batchFrom === 0 && piece.from === 0;
     const workgroups = this.#workgroups(piece);
-    const first = batchFrom === 0 && from === 0;
-    this.#steps.totals(spec, piece, { workgroups, first }, this.#sumsRange(piece), results);
+    this.#steps.totals(spec, piece, { workgroups, first }, results, this.#sumsOf(piece));
   }
 }

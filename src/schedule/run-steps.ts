@@ -4,11 +4,11 @@ import { depthwiseThreads } from "../kernels/gpu/filter/runs.ts";
 import type { Lines } from "../kernels/gpu/filter/samples.ts";
 import type { Totals } from "../kernels/gpu/filter/sums.ts";
 import { sumsBeside, totalsKernel } from "../kernels/gpu/filter/sums.ts";
-import type { Kernel, OwnParameters } from "../kernels/gpu/kernel.ts";
+import type { Kernel } from "../kernels/gpu/kernel.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import type { Bound, CallPiece, DepthwiseGpuCall, PieceOperand, Span } from "./pieces.ts";
 import { CallPlaces, roundUp } from "./pieces.ts";
-import type { BufferRange, GpuLimits, Schedule, ScheduleStep } from "./schedule.ts";
+import type { GpuLimits, Schedule, ScheduleStep } from "./schedule.ts";
 
 /** The runs of a piece, and how they go to threads. */
 export interface PieceRuns {
@@ -16,14 +16,6 @@ export interface PieceRuns {
   /** First position of the first run. */
   readonly begin: number;
   readonly runs: number;
-}
-
-/** What a launch is given besides the tensors of its piece. */
-interface LaunchOptions {
-  readonly parameters?: OwnParameters;
-  readonly ranges?: Readonly<Record<string, BufferRange>>;
-  /** Blocks of taps, each with a workgroup of its own. */
-  readonly blocks?: number;
 }
 
 export const powerOver = (n: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, n)));
@@ -60,8 +52,14 @@ export class RunSteps {
     return { steps: this.#steps, bytes: this.places.bytes };
   }
 
-  push(step: ScheduleStep): void {
-    this.#steps.push(step);
+  push(kernel: Kernel, tiles: number, given: readonly Bound[]): void {
+    const ranges: Bound["ranges"] = Object.assign({}, ...given.map((g) => g.ranges));
+    this.#steps.push({
+      kernel,
+      tiles,
+      parameters: Object.assign({}, ...given.map((g) => g.parameters)),
+      ranges: Object.fromEntries(kernel.bindings.map(({ name }) => [name, ranges[name]!])),
+    });
   }
 
   /** The kernel of a specification, which its text tells from all others. */
@@ -114,52 +112,55 @@ export class RunSteps {
     return Math.ceil((piece.batch * pieces) / (depthwiseThreads / runs.spread.lanes));
   }
 
+  /** Tensors as their kernel sees them, and bound at the positions that it reads or writes; those that a step lacks are left out. */
+  tensors<Name extends string>(
+    piece: CallPiece,
+    given: Readonly<Record<Name, readonly [PieceOperand | undefined, Span]>>,
+  ): { readonly lines: Partial<Record<Name, Lines>>; readonly bound: readonly Bound[] } {
+    const lines: Partial<Record<Name, Lines>> = {};
+    const bound: Bound[] = [];
+    for (const name in given) {
+      const [operand, span] = given[name];
+      if (!operand) continue;
+      lines[name] = this.lines(operand);
+      bound.push(this.places.bind(operand, piece, span));
+    }
+    return { lines, bound };
+  }
+
+  /** A launch over the runs of a piece; with more than one of `blocks`, each block of taps has workgroups of its own. */
   launch(
     kernel: Kernel,
     piece: CallPiece,
     runs: PieceRuns,
-    bound: readonly Bound[],
-    { parameters, ranges, blocks = 1 }: LaunchOptions,
+    given: readonly Bound[],
+    blocks = 1,
   ): void {
     const counts = this.#counts(piece, runs);
     const { chunks, lines, pieces } = counts;
     const groups = this.places.across ? lines * pieces : lines;
-    const named = Object.assign({}, ranges, ...bound.map((b) => b.ranges));
-    this.push({
-      kernel,
-      tiles: chunks * Math.ceil(groups / (depthwiseThreads / runs.spread.lanes)) * blocks,
-      parameters: Object.assign(
-        { begin: runs.begin, runs: runs.runs, ...counts, span: piece.channels, ...parameters },
-        ...bound.map((b) => b.parameters),
-      ),
-      ranges: Object.fromEntries(kernel.bindings.map(({ name }) => [name, named[name]!])),
-    });
+    const tiles = chunks * Math.ceil(groups / (depthwiseThreads / runs.spread.lanes)) * blocks;
+    const own = { begin: runs.begin, runs: runs.runs, ...counts, span: piece.channels };
+    this.push(kernel, tiles, [{ ranges: {}, parameters: own }, ...given]);
   }
 
   /**
-   * The sums of a piece's workgroups, added up, to `results` in the order of their names in the kernel. They replace what is there
-   * where the piece is its channels' first, and join it elsewhere.
+   * The sums of a piece's workgroups, added up: those of taps to the first of `results`, those behind them to the second. They replace
+   * what is there where the piece is the first of its channels, and join it elsewhere.
    */
   totals(
     spec: Omit<Totals, "results">,
     { channels }: CallPiece,
     { workgroups, first }: { readonly workgroups: number; readonly first: boolean },
-    sums: BufferRange,
-    results: Readonly<Record<string, ReturnType<CallPlaces["range"]>>>,
-    apart: OwnParameters = {},
+    results: readonly Bound[],
+    given: Bound,
   ): void {
-    const named = Object.entries(results);
-    const items = (spec.taps + named.length - 1) * channels;
+    const names = results.flatMap((r) => Object.keys(r.ranges));
+    const items = (spec.taps + names.length - 1) * channels;
     const tiles = Math.ceil(items / sumsBeside);
     const clear = first && !this.places.call.add ? 1 : 0;
-    this.push({
-      kernel: this.kernel({ ...spec, results: Object.keys(results) }, totalsKernel),
-      tiles: spec.thirds * tiles,
-      parameters: {
-        ...{ parts: workgroups, items, span: channels, clear, tiles, ...apart },
-        ...Object.fromEntries(named.map(([name, r]) => [name, r.first])),
-      },
-      ranges: { sums, ...Object.fromEntries(named.map(([name, r]) => [name, r.range])) },
-    });
+    const parameters = { parts: workgroups, items, span: channels, clear, tiles };
+    const kernel = this.kernel({ ...spec, results: names }, totalsKernel);
+    this.push(kernel, spec.thirds * tiles, [{ ranges: {}, parameters }, given, ...results]);
   }
 }

@@ -7,11 +7,11 @@
 import type { Kernel } from "../kernel.ts";
 import type { Binding } from "../storage.ts";
 import type { Common } from "./runs.ts";
-import { activationFunctions, FilterText, filterOperands, tensorTexts, upTo } from "./runs.ts";
+import { FilterText, upTo } from "./runs.ts";
 import type { Lines } from "./samples.ts";
 import { window } from "./samples.ts";
 import type { FilterSums } from "./sums.ts";
-import { sharedTotals, storeSums, sumNames } from "./sums.ts";
+import { storeSums, sumNames } from "./sums.ts";
 
 /** y = act(bias + Σ_j w[j]·x[n + j − left]), and what has the same form: gradients of samples, and copies. */
 export interface Filter extends Common {
@@ -89,11 +89,10 @@ const tapsOf = ({ taps, kernelLength }: Filter, count: number): number[] =>
 
 /** The text of a filter. */
 export function filterKernel(filter: Filter): Kernel {
-  const { kernelLength, taps, result, upstream, target, postgate, spread, thirds, activation } =
-    filter;
+  const { kernelLength, taps, result, upstream, target, postgate, spread, thirds } = filter;
   const w = new FilterText(filter);
   const { text } = w;
-  const { run, cell } = spread;
+  const { run } = spread;
   let [dyAt, yAt, postgateAt] = ["", "", ""];
   let branches: FilterBranch[] = [];
   w.line("let tile = index;");
@@ -112,41 +111,31 @@ export function filterKernel(filter: Filter): Kernel {
     },
     () => {
       let sums = filtered(w, filter, branches[0]!);
-      if (result === "value") sums = sums.map((s) => text.hold("y", `${activation}(${s})`));
+      if (result === "value") sums = sums.map((s) => text.hold("y", w.activated("value", s)));
       if (result === "gated") {
         const gates = filtered(w, filter, branches[1]!);
         sums = sums.map((s, r) => text.hold("y", `${s} * ${gates[r]}`));
       }
       if (upstream) {
         const dy = window(text, upstream, dyAt, "n0", 0, run);
-        const factor = (s: string): string => (result === "slope" ? `slope(${s})` : s);
+        const factor = (s: string): string => (result === "slope" ? w.activated("slope", s) : s);
         sums = sums.map((s, r) => text.hold("y", `${dy[r]} * ${factor(s)}`));
       }
       w.store(target, yAt, sums);
       if (postgate) w.store(postgate, postgateAt, filtered(w, filter, branches[2]!));
     },
   );
-  const { source, history, tail, machine } = filter;
-  const all = [source, history, upstream, tail, target, postgate];
-  const tensors = tensorTexts(machine, all, history, tail);
-  const functions =
-    activation && (result === "value" || result === "slope")
-      ? activationFunctions(activation, result, cell, text.fuses)
-      : [];
-  return w.kernel(
-    [...tensors.parameters, "weight", "bias"],
-    [...tensors.bindings, ...filterOperands(filter, taps !== "none")],
-    [...tensors.functions, ...functions],
-  );
+  const { source, history, tail } = filter;
+  const tensors = [source, history, upstream, tail, target, postgate];
+  return w.kernel(tensors, w.operands(taps !== "none"), ["weight", "bias"], history, tail);
 }
 
 /** The text of a gradient. */
 export function gradientKernel(gradient: FilterGradient): Kernel {
-  const { kernelLength, left, taps, form, source, upstream, target, spread, thirds, activation } =
-    gradient;
+  const { kernelLength, left, taps, form, source, upstream, target, spread, thirds } = gradient;
   const w = new FilterText(gradient);
   const { text, type } = w;
-  const { run, cell } = spread;
+  const { run } = spread;
   const blocks = Math.ceil(kernelLength / taps);
   const totals = (thirds ?? [undefined]).map((third): FilterSums => {
     const name = (j: number): string => `total${third === undefined ? "" : `${third}_`}${j}`;
@@ -195,7 +184,7 @@ export function gradientKernel(gradient: FilterGradient): Kernel {
       branches.forEach(({ held, dxAt, third }, b) => {
         const d = dy.map((upstream, i) => {
           if (form === "linear") return upstream;
-          const factor = form === "activated" ? `slope(${z(b, i)})` : `(${z(1 - b, i)})`;
+          const factor = form === "activated" ? w.activated("slope", z(b, i)) : `(${z(1 - b, i)})`;
           return text.hold("d", `${upstream} * ${factor}`);
         });
         const x = form === "linear" ? around[b]! : around[b]!.slice(taps - 1, taps - 1 + run);
@@ -212,23 +201,11 @@ export function gradientKernel(gradient: FilterGradient): Kernel {
     },
   );
   storeSums(w, totals, kernelLength, blocks);
-  const { history, tail, machine } = gradient;
-  const tensors = tensorTexts(machine, [source, history, upstream, tail, target], history, tail);
-  const bindings: Binding[] = [
-    ...tensors.bindings,
-    ...filterOperands(gradient, target !== undefined || form !== "linear"),
+  const { history, tail } = gradient;
+  const operands: Binding[] = [
+    ...w.operands(target !== undefined || form !== "linear"),
     { name: "sums", access: "read_write", element: type },
   ];
-  const count = totals.flatMap(sumNames).length;
-  return w.kernel(
-    [...tensors.parameters, "weight", "bias", ...(thirds ? ["sums_third"] : [])],
-    bindings,
-    [
-      ...tensors.functions,
-      ...(activation && form === "activated"
-        ? activationFunctions(activation, "slope", cell, text.fuses)
-        : []),
-    ],
-    sharedTotals(spread, count),
-  );
+  const parameters = ["weight", "bias", ...(thirds ? ["sums_third"] : [])];
+  return w.kernel([source, history, upstream, tail, target], operands, parameters, history, tail);
 }

@@ -13,11 +13,11 @@ import type { Binding, TensorName } from "../storage.ts";
 import { tensorBinding, tensorFunctions } from "../storage.ts";
 import type { Output } from "../transform/spec.ts";
 import type { Walked } from "./runs.ts";
-import { RunWriter, tensorTexts, upTo } from "./runs.ts";
+import { RunWriter, upTo } from "./runs.ts";
 import type { Lines } from "./samples.ts";
 import { cells, storeRun } from "./samples.ts";
 import type { FilterSums } from "./sums.ts";
-import { sharedTotals, storeSums, sumNames } from "./sums.ts";
+import { storeSums, sumNames } from "./sums.ts";
 
 /** Taps that meet a run at once, and whose gradients are summed at once: with more, they go in blocks of so many. */
 export const directTapsAtOnce: number = heldTaps.one;
@@ -65,7 +65,7 @@ class DirectWriter extends RunWriter {
   readonly #lines: ReadonlyMap<string, Lines>;
   readonly #at = new Map<string, string>();
   /** Names of what is known of the samples around the run at hand. */
-  #known = new Map<string, readonly string[]>();
+  readonly #known = new Map<string, readonly string[]>();
 
   constructor(spec: DirectKernel) {
     super(spec);
@@ -78,17 +78,9 @@ class DirectWriter extends RunWriter {
     for (const [name, lines] of this.#lines) this.#at.set(name, this.at(lines));
   }
 
-  /** `body` in a scope of the text that knows nothing of other samples. */
-  scope<T>(body: () => T): T {
-    const outside = this.#known;
-    this.#known = new Map();
-    const result = body();
-    this.#known = outside;
-    return result;
-  }
-
-  override inBlocks(taps: number, most: number, block: (count: number) => void): void {
-    super.inBlocks(taps, most, (count) => this.scope(() => block(count)));
+  /** Begin a scope of the text where nothing is known of samples. */
+  forget(): void {
+    this.#known.clear();
   }
 
   /** The sample `n` positions behind `base`, a multiple of every access, as float32. */
@@ -157,6 +149,7 @@ function filtered(
   if (held) return upTo(spread.run).map((r) => w.text.hold("z", dot(held, "n0", r)));
   const sums = upTo(spread.run).map(() => w.text.fresh("z"));
   return w.summed(sums, "0.0f", taps, directTapsAtOnce, (count) => {
+    w.forget();
     const weights = w.taps(" + j / 4u", count);
     const base = `(n0 ${transposed ? "+" : "-"} i32(j))`;
     return (r) => dot(weights, base, r);
@@ -186,7 +179,7 @@ function joined(
 
 /** The text of a kernel. */
 export function directKernel(spec: DirectKernel): Kernel {
-  const { taps, filters, sums, spread, tensors, machine } = spec;
+  const { taps, filters, sums, tensors } = spec;
   const w = new DirectWriter(spec);
   const blocks = sums ? sumBlocks(taps) : 1;
   const totals: FilterSums = {
@@ -203,28 +196,21 @@ export function directKernel(spec: DirectKernel): Kernel {
       if (filters.length > 0 && taps <= directTapsAtOnce) held = w.taps("", taps);
       if (skips(spec)) w.line("let skip_value = skip[channel + p.skip];");
     },
-    () =>
-      w.scope(() => {
-        for (const given of filters) {
-          const { filter, held: weights } = joined(w, given, held);
-          w.outputs(filter.outputs, filtered(w, filter, weights));
-        }
-        if (sums) addProducts(w, sums, totals, blocks);
-      }),
+    () => {
+      for (const given of filters) {
+        const { filter, held: weights } = joined(w, given, held);
+        w.outputs(filter.outputs, filtered(w, filter, weights));
+      }
+      if (sums) addProducts(w, sums, totals, blocks);
+    },
   );
   if (sums) storeSums(w, [totals], taps, blocks);
-  const { bindings, parameters, functions } = tensorTexts(machine, tensors);
   const operands: Binding[] = [
     ...(filters.length > 0 ? [{ name: "taps", access: "read", element: "vec4f" } as const] : []),
     ...(skips(spec) ? [{ name: "skip", access: "read", element: "f32" } as const] : []),
     ...(sums ? [{ name: "sums", access: "read_write", element: "f32" } as const] : []),
   ];
-  return w.kernel(
-    [...parameters, "period", "taps", "skip"],
-    [...bindings, ...operands],
-    functions,
-    sums ? sharedTotals(spread, sumNames(totals).length) : [],
-  );
+  return w.kernel(tensors, operands, ["period", "taps", "skip"]);
 }
 
 /** Add what a run comes to to the thread's sums, of all taps or of a block of them. */

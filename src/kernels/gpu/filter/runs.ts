@@ -73,9 +73,14 @@ export class RunWriter {
   readonly text: Text;
   readonly spread: RunSpread;
   readonly type: string;
+  /** Functions and workgroup memory that the text has come to need. */
+  readonly functions: string[] = [];
+  readonly shared: string[] = [];
+  readonly #machine: Walked["machine"];
 
   constructor({ spread, machine }: Walked) {
     this.spread = spread;
+    this.#machine = machine;
     this.text = new Text(machine.slowFma !== true);
     this.type = cellType(spread.cell);
   }
@@ -104,25 +109,20 @@ export class RunWriter {
     terms: (count: number) => (position: number) => string,
   ): readonly string[] {
     for (const name of names) this.line(`var ${name} = ${start};`);
-    this.inBlocks(taps, most, (count) => {
+    const block = (count: number): void => {
       const sum = terms(count);
       names.forEach((name, r) => {
         this.line(`${name} += ${sum(r)};`);
       });
-    });
-    return names;
-  }
-
-  /** A loop over taps, `most` at once from tap j on, and the rest of them. */
-  inBlocks(taps: number, most: number, block: (count: number) => void): void {
+      this.line("}");
+    };
     const rest = taps % most;
     this.line(`for (var j = 0u; j < ${taps - rest}u; j += ${most}u) {`);
     block(most);
-    this.line("}");
-    if (rest === 0) return;
+    if (rest === 0) return names;
     this.line(`{\nlet j = ${taps - rest}u;`);
     block(rest);
-    this.line("}");
+    return names;
   }
 
   /** a·b + c. */
@@ -166,18 +166,35 @@ export class RunWriter {
     this.line("}\n}\n}");
   }
 
-  /** The whole text. */
+  /**
+   * The whole kernel, which reads and writes `tensors`, source first. Before the source's first position lies `history`; `tail` is
+   * added to what is stored.
+   */
   kernel(
+    tensors: readonly (Lines | undefined)[],
+    operands: readonly Binding[],
     parameters: readonly string[],
-    bindings: readonly Binding[],
-    functions: readonly string[],
-    shared: readonly string[] = [],
+    history?: Lines,
+    tail?: Lines,
   ): Kernel {
-    const declared = ["lines", "span", "cells", "chunks", "pieces", "runs", "begin", ...parameters];
+    const all = tensors.filter((t) => t !== undefined);
+    const written = all.filter((t) => t.writes);
+    const read = all.filter((t) => !t.writes && t !== history);
+    const bindings = [...all.map(linesBinding), ...operands];
+    const declared = [
+      ...["lines", "span", "cells", "chunks", "pieces", "runs", "begin"],
+      ...all.flatMap(linesParameters),
+      ...(tail ? ["tail_shift"] : []),
+      ...(all.some((t) => t.packed) ? ["third"] : []),
+      ...parameters,
+    ];
     const code = [
       ...declarations(bindings, declared),
-      ...shared,
-      ...functions,
+      ...this.shared,
+      ...read.flatMap((t, i) => loadFunctions(t, i === 0 ? history : undefined)),
+      ...written.slice(0, 1).flatMap(({ dtype }) => roundingFunctions(dtype, this.#machine.packs)),
+      ...written.flatMap(storeFunctions),
+      ...this.functions,
       `@compute @workgroup_size(${depthwiseThreads})`,
       entry,
       "let index = group.y * groups.x + group.x;",
@@ -196,6 +213,16 @@ export class FilterText extends RunWriter {
   constructor(common: Common) {
     super(common);
     this.common = common;
+  }
+
+  /** Bindings of taps and bias. */
+  operands(taps: boolean): Binding[] {
+    const { wideTaps, bias } = this.common;
+    const element = wideTaps ? "vec4f" : "f32";
+    return [
+      ...(taps ? [{ name: "weight", access: "read", element } as const] : []),
+      ...(bias ? [{ name: "bias", access: "read", element: "f32" } as const] : []),
+    ];
   }
 
   /** Where the lines of the source begin, and of its history: the first arguments of its loads. */
@@ -248,6 +275,25 @@ export class FilterText extends RunWriter {
     return this.text.hold("b", cell === 1 ? each[0]! : `${this.type}(${each.join(", ")})`);
   }
 
+  /** The activation of a cell, or its derivative, `slope`, there. */
+  activated(part: keyof Activation, z: string): string {
+    const { activation } = this.common;
+    const name = part === "value" ? activation! : part;
+    if (this.functions.length > 0) return `${name}(${z})`;
+    const { cell } = this.spread;
+    const g = new Graph();
+    const text = new Text(this.text.fuses);
+    const result = activations[activation!][part](g, nameNode(g, "z"));
+    const [value] = printValues(text, [{ re: result, im: g.constant(0) }]);
+    const each = [..."xyzw"].slice(0, cell).map((a) => `${name}_one(z.${a})`);
+    const body = cell === 1 ? `${name}_one(z)` : `${this.type}(${each.join(", ")})`;
+    this.functions.push(
+      `fn ${name}_one(z: f32) -> f32 {\n${text.lines.join("\n")}\nreturn ${value!.re};\n}`,
+      `fn ${name}(z: ${this.type}) -> ${this.type} { return ${body}; }`,
+    );
+    return `${name}(${z})`;
+  }
+
   /** Store cells from position n0 on. */
   store(target: Lines, at: string, values: readonly string[], third?: number): void {
     const { tail, whole } = this.common;
@@ -259,57 +305,4 @@ export class FilterText extends RunWriter {
     });
     storeRun(this.text, target, at, "n0", sums, whole);
   }
-}
-
-/** An activation, by its name, or its derivative, `slope`: functions of one float32 and of a cell of several. */
-export function activationFunctions(
-  activation: ActivationName,
-  part: keyof Activation,
-  cell: Width,
-  fuses: boolean,
-): string[] {
-  const g = new Graph();
-  const name = part === "value" ? activation : part;
-  const result = activations[activation][part](g, nameNode(g, "z"));
-  const text = new Text(fuses);
-  const [value] = printValues(text, [{ re: result, im: g.constant(0) }]);
-  const one = `fn ${name}_one(z: f32) -> f32 {\n${text.lines.join("\n")}\nreturn ${value!.re};\n}`;
-  const type = cellType(cell);
-  const each = [..."xyzw"].slice(0, cell).map((a) => `${name}_one(z.${a})`);
-  const body = cell === 1 ? `${name}_one(z)` : `${type}(${each.join(", ")})`;
-  return [one, `fn ${name}(z: ${type}) -> ${type} { return ${body}; }`];
-}
-
-/** Bindings of taps and bias. */
-export function filterOperands(common: Common, taps: boolean): Binding[] {
-  const element = common.wideTaps ? "vec4f" : "f32";
-  return [
-    ...(taps ? [{ name: "weight", access: "read", element } as const] : []),
-    ...(common.bias ? [{ name: "bias", access: "read", element: "f32" } as const] : []),
-  ];
-}
-
-/** What a kernel says of its tensors, source first: bindings, parameters and functions. */
-export function tensorTexts(
-  machine: Walked["machine"],
-  tensors: readonly (Lines | undefined)[],
-  history?: Lines,
-  tail?: Lines,
-): { readonly bindings: Binding[]; readonly parameters: string[]; readonly functions: string[] } {
-  const all = tensors.filter((t) => t !== undefined);
-  const written = all.filter((t) => t.writes);
-  const read = all.filter((t) => !t.writes && t !== history);
-  return {
-    bindings: all.map(linesBinding),
-    parameters: [
-      ...all.flatMap(linesParameters),
-      ...(tail ? ["tail_shift"] : []),
-      ...(all.some((t) => t.packed) ? ["third"] : []),
-    ],
-    functions: [
-      ...read.flatMap((t, i) => loadFunctions(t, i === 0 ? history : undefined)),
-      ...written.slice(0, 1).flatMap(({ dtype }) => roundingFunctions(dtype, machine.packs)),
-      ...written.flatMap(storeFunctions),
-    ],
-  };
 }

@@ -5,7 +5,6 @@ import type { Binding } from "../storage.ts";
 import type { RunSpread, RunWriter } from "./runs.ts";
 import { depthwiseThreads } from "./runs.ts";
 import type { Width } from "./samples.ts";
-import { cellType } from "./samples.ts";
 
 /** Names of what a thread sums for one filter. */
 export interface FilterSums {
@@ -53,14 +52,6 @@ export function storeSums(
 /** Bytes of workgroup memory that any device has. */
 const sharedBytes = 16_384;
 
-/** The workgroup memory in which `count` totals of each thread are added up. */
-export function sharedTotals(spread: RunSpread, count: number): string[] {
-  const { cell } = spread;
-  if (sharers(spread) === 1) return [];
-  const elements = depthwiseThreads * atOnce(cell, count);
-  return [`var<workgroup> partial: array<${cellType(cell)}, ${elements}>;`];
-}
-
 /** Values of each thread that fit in workgroup memory at once. */
 const atOnce = (cell: Width, count: number): number =>
   Math.min(count, sharedBytes / (4 * cell * depthwiseThreads));
@@ -78,6 +69,7 @@ function reduceTotals(w: RunWriter, totals: readonly string[]): void {
   w.line("let first = order == 0u;");
   if (count === 1) return;
   const group = atOnce(cell, totals.length);
+  w.shared.push(`var<workgroup> partial: array<${w.type}, ${depthwiseThreads * group}>;`);
   for (let from = 0; from < totals.length; from += group) {
     const some = totals.slice(from, from + group);
     const slot = (i: number, more = ""): string =>
