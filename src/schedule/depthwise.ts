@@ -62,16 +62,17 @@ export class DepthwiseScheduler {
 
   /** y, and the state that the call leaves behind. */
   forward(call: DepthwiseGpuCall): Schedule {
-    return new DepthwiseScheduleBuilder(this.#steps(call), this.order).forward();
+    return this.#builder(call).forward();
   }
 
   /** dx, dstate, dweight and dbias. */
   backward(call: DepthwiseGpuCall): Schedule {
-    return new DepthwiseScheduleBuilder(this.#steps(call), this.order).backward();
+    return this.#builder(call).backward();
   }
 
-  #steps(call: DepthwiseGpuCall): RunSteps {
-    return new RunSteps(this.#kernels, this.problem, this.limits, call);
+  #builder(call: DepthwiseGpuCall): DepthwiseScheduleBuilder {
+    const steps = new RunSteps(this.#kernels, this.problem, this.limits, call);
+    return new DepthwiseScheduleBuilder(steps, this.order);
   }
 }
 
@@ -134,10 +135,8 @@ class DepthwiseScheduleBuilder {
   #outputs(piece: CallPiece, span: Span): void {
     const y = this.#output("y", "y");
     if (!this.#packs) {
-      this.#filter(piece, span, {
-        ...this.#forwards(undefined, y),
-        result: this.#activation ? "value" : "sum",
-      });
+      const result = this.#activation ? "value" : "sum";
+      this.#filter(piece, span, { ...this.#forwards(undefined, y), result });
       return;
     }
     if (this.#places.together) {
@@ -375,15 +374,10 @@ class DepthwiseScheduleBuilder {
     return this.#steps.runs(piece, [from, to], run, across ? Math.max(1, few) : most);
   }
 
-  /** Workgroups that have sums of the same channels. */
-  #workgroups(piece: CallPiece): number {
-    return this.#steps.workgroups(piece, this.#gradientRuns(piece));
-  }
-
   /** Bytes of the sums of one filter for each channel; those of another third begin at the next multiple. */
   #sumsBytes(piece: CallPiece): number {
-    const { kernelLength } = this.#places.problem;
-    const bytes = this.#workgroups(piece) * (kernelLength + 1) * piece.channels * 4;
+    const each = this.#places.problem.kernelLength + 1;
+    const bytes = this.#steps.sumBytes(piece, this.#gradientRuns(piece), each);
     return this.#packs ? roundUp(bytes, this.#steps.limits.alignment) : bytes;
   }
 
@@ -441,8 +435,7 @@ class DepthwiseScheduleBuilder {
   /** Sums of a piece's workgroups, added up. */
   #totals(piece: CallPiece): void {
     const { kernelLength, channels } = this.#places.problem;
-    const workgroups = this.#workgroups(piece);
-    const first = piece.batchFrom === 0 && piece.from === this.#begin;
+    const isFirst = piece.batchFrom === 0 && piece.from === this.#begin;
     const together = this.#packs && this.#places.together;
     const spec = { taps: kernelLength, each: kernelLength + 1, thirds: together ? 3 : 1 };
     const parameters = { sums_third: this.#sumsBytes(piece) / 4, third: channels };
@@ -450,7 +443,8 @@ class DepthwiseScheduleBuilder {
       const results = [this.#ofChannels("dweight", piece, part, kernelLength)];
       if (this.#places.call.bias) results.push(this.#ofChannels("dbias", piece, part, 1));
       const ranges = { sums: this.#sumsRange(piece, part) };
-      this.#steps.totals(spec, piece, { workgroups, first }, results, { ranges, parameters });
+      const sums = { ranges, parameters };
+      this.#steps.totals(spec, piece, this.#gradientRuns(piece), isFirst, results, sums);
     }
   }
 

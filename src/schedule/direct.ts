@@ -320,13 +320,12 @@ class DirectScheduleBuilder {
     return this.#places.values(buffer, buffer, channelFrom * each * 4, channels * each * 4, 4);
   }
 
-  /** Workgroups that have sums of the same channels. */
-  #workgroups(piece: CallPiece): number {
-    return this.#steps.workgroups(piece, this.#runs(piece, [piece.from, piece.to], true));
+  #sumBytes(piece: CallPiece): number {
+    return this.#steps.sumBytes(piece, this.#sumRuns(piece), this.#each);
   }
 
-  #sumBytes(piece: CallPiece): number {
-    return this.#workgroups(piece) * this.#each * piece.channels * 4;
+  #sumRuns(piece: CallPiece): PieceRuns {
+    return this.#runs(piece, [piece.from, piece.to], true);
   }
 
   /** Sums of a channel in each workgroup: those of its taps, and of its skip weight. */
@@ -347,8 +346,8 @@ class DirectScheduleBuilder {
     const spec = { taps, runs: tapRuns(part), each: this.#each, thirds: 1 };
     const results = [this.#ofChannels("dk", piece, taps)];
     if (this.#call.skip) results.push(this.#ofChannels("dskip", piece, 1));
-    const first = piece.batchFrom === 0 && piece.from === 0;
-    const workgroups = this.#workgroups(piece);
-    this.#steps.totals(spec, piece, { workgroups, first }, results, this.#sumsOf(piece));
+    const isFirst = piece.batchFrom === 0 && piece.from === 0;
+    const sums = this.#sumsOf(piece);
+    this.#steps.totals(spec, piece, this.#sumRuns(piece), isFirst, results, sums);
   }
 }

@@ -106,10 +106,15 @@ export class RunSteps {
   }
 
   /** Workgroups that have sums of the same channels. */
-  workgroups(piece: CallPiece, runs: PieceRuns): number {
+  #workgroups(piece: CallPiece, runs: PieceRuns): number {
     const { pieces, chunks } = this.#counts(piece, runs);
     if (!this.places.across) return piece.batch * chunks;
     return Math.ceil((piece.batch * pieces) / (depthwiseThreads / runs.spread.lanes));
+  }
+
+  /** Bytes of the sums that the workgroups of a piece store, `each` for a channel. */
+  sumBytes(piece: CallPiece, runs: PieceRuns, each: number): number {
+    return this.#workgroups(piece, runs) * each * piece.channels * 4;
   }
 
   /** Tensors as their kernel sees them, and bound at the positions that it reads or writes; those that a step lacks are left out. */
@@ -150,17 +155,20 @@ export class RunSteps {
    */
   totals(
     spec: Omit<Totals, "results">,
-    { channels }: CallPiece,
-    { workgroups, first }: { readonly workgroups: number; readonly first: boolean },
+    piece: CallPiece,
+    runs: PieceRuns,
+    isFirst: boolean,
     results: readonly Bound[],
-    given: Bound,
+    sums: Bound,
   ): void {
+    const { channels } = piece;
     const names = results.flatMap((r) => Object.keys(r.ranges));
     const items = (spec.taps + names.length - 1) * channels;
     const tiles = Math.ceil(items / sumsBeside);
-    const clear = first && !this.places.call.add ? 1 : 0;
-    const parameters = { parts: workgroups, items, span: channels, clear, tiles };
+    const clear = isFirst && !this.places.call.add ? 1 : 0;
+    const parts = this.#workgroups(piece, runs);
+    const parameters = { parts, items, span: channels, clear, tiles };
     const kernel = this.kernel({ ...spec, results: names }, totalsKernel);
-    this.push(kernel, spec.thirds * tiles, [{ ranges: {}, parameters }, given, ...results]);
+    this.push(kernel, spec.thirds * tiles, [{ ranges: {}, parameters }, sums, ...results]);
   }
 }
