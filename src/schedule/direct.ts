@@ -10,9 +10,9 @@ import type { DirectKernel, LagFilter, LagSums } from "../kernels/gpu/filter/dir
 import {
   directKernel,
   directTapsAtOnce,
+  lagRuns,
   layOutTaps,
   sumBlocks,
-  tapRuns,
 } from "../kernels/gpu/filter/direct.ts";
 import type { Lines } from "../kernels/gpu/filter/samples.ts";
 import { widthFor } from "../kernels/gpu/filter/samples.ts";
@@ -343,7 +343,7 @@ class DirectScheduleBuilder {
   #totals(piece: CallPiece): void {
     const { problem, part } = this.#scheduler;
     const taps = problem.kernelLength;
-    const spec = { taps, runs: tapRuns(part), each: this.#each, thirds: 1 };
+    const spec = { taps, runs: lagRuns(part), each: this.#each, thirds: 1 };
     const results = [this.#ofChannels("dk", piece, taps)];
     if (this.#call.skip) results.push(this.#ofChannels("dskip", piece, 1));
     const isFirst = piece.batchFrom === 0 && piece.from === 0;

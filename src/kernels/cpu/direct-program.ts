@@ -12,16 +12,7 @@ import type { Part } from "../../plan/geometry.ts";
 import { gradientPart } from "../../plan/geometry.ts";
 import { moveFunctions } from "./dense-program.ts";
 import type { Frame } from "./depthwise/addressing.ts";
-import {
-  advanceTogether,
-  cellsOf,
-  filterNodes,
-  filterShape,
-  frame,
-  holdTaps,
-  sampleNode,
-  storeCell,
-} from "./depthwise/addressing.ts";
+import { cellsOf, filterWalk, frame, sampleNode, storeCell } from "./depthwise/addressing.ts";
 import { foldFunction, sumFunction } from "./depthwise/gradients.ts";
 import type { Cells, Moving } from "./depthwise/loops.ts";
 import { walk } from "./depthwise/loops.ts";
@@ -207,17 +198,10 @@ function filterBody(
   store: (g: Graph, cell: readonly [number, number], value: Node) => readonly Store[],
 ): Statement[] {
   const filters = { window: f.window, branches: [0], reversed, unbiased: true };
-  const together = advanceTogether(f, 1);
-  const g = new Graph();
-  const block = (shape: Cells): Statement[] => {
-    const cells = cellsOf(shape);
-    const values = filterNodes(f, g, filters, cells).get(0)!;
-    const stores = cells.flatMap((cell, i) => store(g, cell, values[i]!));
-    return [{ op: "block", stores, ordered: together }];
-  };
-  const all = [along("s0", "float32"), { name: "w0", position: 0, channel: 0 }, ...pointers];
-  const body = overSamples(f, count, filterShape(f, 1).rows, all, block);
-  return together ? body : holdTaps(f, g, filters, body);
+  return [
+    { op: "let", name: "count", value: count },
+    ...filterWalk(f, filters, pointers, true, (g, cell, z) => store(g, cell, z(0))),
+  ];
 }
 
 /** filter_{name}(s0, w0, z): from float32 to float32. */

@@ -233,7 +233,7 @@ function addProducts(
 }
 
 /** Runs of taps as places in the list of all lags. */
-export function tapRuns(part: Part): { index: number; count: number; place: number }[] {
+export function lagRuns(part: Part): { index: number; count: number; place: number }[] {
   const { ahead } = part.blocks!;
   return part.taps.map(({ index, count, position }) => ({
     ...{ index, count, place: ahead + position },
@@ -261,7 +261,7 @@ export function layOutTaps(part: Part, taps: number, pitch: number, dtype: Dtype
     `let row = index / ${pitch}u * ${taps}u + p.u;`,
     `let place = index % ${pitch}u;`,
     "var x = 0.0f;",
-    ...tapRuns(part).map(
+    ...lagRuns(part).map(
       ({ index, count, place }) =>
         `if (place >= ${place}u && place < ${place + count}u) { x = u_get(row + ${index}u + place - ${place}u); }`,
     ),
