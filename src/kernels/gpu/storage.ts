@@ -3,6 +3,9 @@
  * neighbours in one access. Half precision lies two samples to a word.
  */
 import type { Dtype } from "../../dtype.ts";
+import type { Binding } from "./dialect/wgsl.ts";
+
+export type { Binding } from "./dialect/wgsl.ts";
 
 /** Tensors by the name they have in kernels. */
 export type TensorName =
@@ -14,14 +17,6 @@ export type TensorName =
   | "du"
   | "dpregate"
   | "dpostgate";
-
-/** A storage buffer of a kernel. */
-export interface Binding {
-  readonly name: string;
-  readonly access: "read" | "read_write";
-  /** WGSL type of the elements. */
-  readonly element: string;
-}
 
 /** How a kernel sees one tensor. */
 export interface TensorAccess {

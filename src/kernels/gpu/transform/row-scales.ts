@@ -5,12 +5,12 @@
  */
 import type { Dtype } from "../../../dtype.ts";
 import type { Packing } from "../../../plan/gpu/passes.ts";
+import { literal } from "../dialect/wgsl.ts";
 import type { Kernel, Machine, ScaleBuffer } from "../kernel.ts";
 import { declarations, entry, reduction, rowFunctions } from "../kernel.ts";
 import type { Binding, TensorName } from "../storage.ts";
 import { tensorBinding, tensorFunctions } from "../storage.ts";
 import type { Text } from "../text.ts";
-import { literal } from "../text.ts";
 
 /**
  * What samples are multiplied by before they are squared, as exponents of two: products of two float16 fit into float32 as
