@@ -22,8 +22,8 @@ export class Text {
     this.fuses = fuses;
   }
 
-  line(text: string): void {
-    (this.#guarded ?? this.lines).push(text);
+  line(...texts: readonly string[]): void {
+    (this.#guarded ?? this.lines).push(...texts);
   }
 
   /** A name that nothing else has, the types f32, i32 and the like included. */

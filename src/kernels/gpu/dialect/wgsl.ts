@@ -119,7 +119,7 @@ export const words = (parts: readonly string[]): string =>
   `vec${parts.length}u(${parts.join(", ")})`;
 
 /** The bits of a float32 as a number, and the float32 of some bits. */
-export const bitsOf = (x: string): string => `bitcast<u32>(${x})`;
+export const wordOf = (x: string): string => `bitcast<u32>(${x})`;
 export const floatOf = (word: string): string => `bitcast<f32>(${word})`;
 
 /** The two float16 of a word as float32, and two float32 rounded into a word (see `packs` of Machine). */
