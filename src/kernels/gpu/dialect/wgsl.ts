@@ -1,7 +1,7 @@
 /**
  * WGSL: what a kernel's text owes to its language. Whoever writes kernels takes statements, declarations and all but the
  * simplest expressions from here; names, operators, indices, parts (`.x`), calls and literals (`3u`, `0.5f`) are written out,
- * since C++ writes them alike. A second language is a second file with these names, and one with the functions of functions.ts.
+ * since C++ writes them alike. A second language is a second file with these names, and one with the functions of wgsl-functions.ts.
  */
 
 /** A storage buffer of a kernel. */
@@ -98,6 +98,10 @@ export const constant = (name: string, value: string): string => `let ${name} = 
 /** A name for a value that changes. */
 export const variable = (name: string, value: string): string => `var ${name} = ${value};`;
 
+/** Names for values, each of which may have those before it. */
+export const constants = (values: Readonly<Record<string, string>>): string[] =>
+  Object.entries(values).map(([name, value]) => constant(name, value));
+
 /** Head of a loop whose variable begins at `from`; a brace closes it. */
 export const loopHead = (index: string, from: string, condition: string, step: string): string =>
   `for (var ${index} = ${from}; ${condition}; ${step}) {`;
@@ -135,7 +139,7 @@ export const shuffled = (x: string, distance: number): string =>
   `subgroupShuffleXor(${x}, ${distance}u)`;
 
 /** Statements that change an element of an array of words, which other threads change too. */
-export const atomicStatements = {
+export const atomic = {
   and: (element: string, word: string): string => `atomicAnd(&${element}, ${word});`,
   or: (element: string, word: string): string => `atomicOr(&${element}, ${word});`,
   store: (element: string, word: string): string => `atomicStore(&${element}, ${word});`,

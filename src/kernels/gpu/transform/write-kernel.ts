@@ -1,9 +1,10 @@
 /** The text of a kernel, put together for one pass of a plan: loads, stages, product, stages, stores. */
 import { Graph } from "../../../math/expr.ts";
 import { kernelText, workgroup } from "../dialect/wgsl.ts";
+import { fitFunction, roundingFunctions, scaleFunctions } from "../dialect/wgsl-functions.ts";
 import type { Kernel } from "../kernel.ts";
 import { parameterNames, rowFunctions } from "../kernel.ts";
-import { roundingFunctions, tensorFunctions } from "../storage.ts";
+import { tensorFunctions } from "../storage.ts";
 import type { Value } from "../text.ts";
 import { nodes, printValues } from "../text.ts";
 import type { Scales, UserEnd } from "./kernel-context.ts";
@@ -13,10 +14,9 @@ import { PlainRows } from "./plain-rows.ts";
 import { pointFunctions } from "./point-formats.ts";
 import { RealColumns } from "./real-columns.ts";
 import { RowSamples } from "./row-samples.ts";
-import { accumulators, scaleFunctions, squares } from "./row-scales.ts";
+import { accumulators, prescales, squares } from "./row-scales.ts";
 import type { Gradient, KernelSpec, PassSink, PassSource, Path, Scaling } from "./spec.ts";
 import { SpectrumEnd } from "./spectrum-end.ts";
-import { fitFunction } from "./spectrum-layout.ts";
 import type { WorkEnd } from "./work-points.ts";
 import { WorkPoints } from "./work-points.ts";
 
@@ -251,7 +251,7 @@ class KernelWriter {
         : [],
       functions: [
         ...rowFunctions(spec.plan.packing, spec.blocks),
-        ...(twoRows ? scaleFunctions(dtype) : []),
+        ...(twoRows ? scaleFunctions(prescales[dtype]) : []),
         ...(works ? pointFunctions(spec.format) : []),
         ...(writes ? roundingFunctions(dtype, machine.packs) : []),
         ...(fitted ? [fitFunction, ...roundingFunctions("float16", machine.packs)] : []),
