@@ -58,32 +58,25 @@ describeBackends("float32 at unit scale", (open) => {
   });
 });
 
-describeBackends(
-  "float32 at unit scale, longer, in every mode",
-  (open) => {
-    test.each(share(medium))("$length samples, row by row", async (options, inputs) => {
-      using conv = await open(options);
-      await checkForward(conv, inputs, "rows");
-      await checkBackward(conv, inputs, "rows");
-    });
+describeBackends("float32 at unit scale, longer, in every mode", (open) => {
+  test.each(share(medium))("$length samples, row by row", async (options, inputs) => {
+    using conv = await open(options);
+    await checkForward(conv, inputs, "rows");
+    await checkBackward(conv, inputs, "rows");
+  });
 
-    test.each(share(everyMode))(
-      "%s, %i samples, gates and skip",
-      async (_m, _n, options, inputs) => {
-        using conv = await open({ ...options, batch: 2 });
-        await checkForward(conv, inputs, "rows");
-        await checkBackward(conv, inputs, "rows");
-      },
-    );
+  test.each(share(everyMode))("%s, %i samples, gates and skip", async (_m, _n, options, inputs) => {
+    using conv = await open({ ...options, batch: 2 });
+    await checkForward(conv, inputs, "rows");
+    await checkBackward(conv, inputs, "rows");
+  });
 
-    test("dk of 1024 rows keeps to its law", async () => {
-      const [options, inputs] = manyRows;
-      using conv = await open(options);
-      await checkBackward(conv, inputs, "rows");
-    });
-  },
-  { spread: true },
-);
+  test("dk of 1024 rows keeps to its law", async () => {
+    const [options, inputs] = manyRows;
+    using conv = await open(options);
+    await checkBackward(conv, inputs, "rows");
+  });
+});
 
 const large = [262_144, 1_000_003, 1_048_576].map((length) =>
   prepare({ length }, { pregate: true, postgate: true }, length),
@@ -142,20 +135,16 @@ const halves = (["float16", "bfloat16"] as const).flatMap((dtype) =>
   ),
 );
 
-describeBackends(
-  "half precision errs at most 1.1 × what rounding once errs",
-  (open) => {
-    test.each(share(halves))(
-      "%s, %i samples, %s",
-      async (_dtype, _length, _gates, options, inputs) => {
-        using conv = await open(options);
-        await checkForward(conv, inputs, "rows");
-        await checkBackward(conv, inputs, "rows");
-      },
-    );
-  },
-  { spread: true },
-);
+describeBackends("half precision errs at most 1.1 × what rounding once errs", (open) => {
+  test.each(share(halves))(
+    "%s, %i samples, %s",
+    async (_dtype, _length, _gates, options, inputs) => {
+      using conv = await open(options);
+      await checkForward(conv, inputs, "rows");
+      await checkBackward(conv, inputs, "rows");
+    },
+  );
+});
 
 /** Awkward lengths: one, primes, powers of small primes, kernels shorter and longer than the input by little or much. */
 const shapes: readonly (readonly [length: number, kernelLength: number])[] = [
@@ -206,17 +195,13 @@ const grid = modes.flatMap((mode) =>
 );
 
 describe("every mode, storage, gate and awkward shape", () => {
-  describeBackends(
-    "forward and backward",
-    (open) => {
-      test.each(share(grid, 5))("%s, %s", async (_mode, _dtype, cases) => {
-        for (const [options, inputs] of share(cases, 8)) {
-          using conv = await open(options);
-          await checkForward(conv, inputs);
-          await checkBackward(conv, inputs);
-        }
-      });
-    },
-    { spread: true },
-  );
+  describeBackends("forward and backward", (open) => {
+    test.each(share(grid, 5))("%s, %s", async (_mode, _dtype, cases) => {
+      for (const [options, inputs] of share(cases, 8)) {
+        using conv = await open(options);
+        await checkForward(conv, inputs);
+        await checkBackward(conv, inputs);
+      }
+    });
+  });
 });

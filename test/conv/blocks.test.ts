@@ -78,32 +78,28 @@ const anyShape = fc.record({
 });
 
 describe("random block plans", () => {
-  describeBackends(
-    "agree with the oracle, forward and backward",
-    (open) => {
-      const numRuns = onGpu ? 16 : 60;
-      test(`${numRuns} problems`, async () => {
-        await fc.assert(
-          fc.asyncProperty(
-            anyCut,
-            anyShape,
-            fc.nat(1_000_000),
-            async ({ options, plan }, shape, seed) => {
-              const problem = createProblem(options, "test");
-              const skip = shape.skip && problem.outputLength === problem.length;
-              const inputs = drawInputs(problem, { ...shape, skip }, seed);
-              using conv = await open({ ...options, plan });
-              expect(conv.explain().chosen.plan).toBe(plan);
-              await checkForward(conv, inputs);
-              await checkBackward(conv, inputs);
-            },
-          ),
-          { numRuns, seed: 20_240_301 },
-        );
-      });
-    },
-    { spread: true },
-  );
+  describeBackends("agree with the oracle, forward and backward", (open) => {
+    const numRuns = onGpu ? 16 : 60;
+    test(`${numRuns} problems`, async () => {
+      await fc.assert(
+        fc.asyncProperty(
+          anyCut,
+          anyShape,
+          fc.nat(1_000_000),
+          async ({ options, plan }, shape, seed) => {
+            const problem = createProblem(options, "test");
+            const skip = shape.skip && problem.outputLength === problem.length;
+            const inputs = drawInputs(problem, { ...shape, skip }, seed);
+            using conv = await open({ ...options, plan });
+            expect(conv.explain().chosen.plan).toBe(plan);
+            await checkForward(conv, inputs);
+            await checkBackward(conv, inputs);
+          },
+        ),
+        { numRuns, seed: 20_240_301 },
+      );
+    });
+  });
 });
 
 const cases: readonly FlashFFTConvOptions[] = [
@@ -121,72 +117,64 @@ const cases: readonly FlashFFTConvOptions[] = [
 ];
 
 describe("blocks", () => {
-  describeBackends(
-    "that do not fit",
-    (open) => {
-      test("are refused", async () => {
-        const base = { length: 1000, kernelLength: 100 };
-        const others = onGpu
-          ? ["halves 128: 4·4·8 ×16, hop 0", "halves 128: 4·4·8 ×16, hop 21"]
-          : ["128: 2·4·4 @0", "128: 2·4·4 @x", "100: 5·5 @1"];
-        for (const plan of [blockPlan(7, 158), ...others]) {
-          await expect(open({ ...base, plan })).rejects.toThrow(InvalidArgumentError);
-        }
-      });
-    },
-    { spread: true },
-  );
+  describeBackends("that do not fit", (open) => {
+    test("are refused", async () => {
+      const base = { length: 1000, kernelLength: 100 };
+      const others = onGpu
+        ? ["halves 128: 4·4·8 ×16, hop 0", "halves 128: 4·4·8 ×16, hop 21"]
+        : ["128: 2·4·4 @0", "128: 2·4·4 @x", "100: 5·5 @1"];
+      for (const plan of [blockPlan(7, 158), ...others]) {
+        await expect(open({ ...base, plan })).rejects.toThrow(InvalidArgumentError);
+      }
+    });
+  });
 });
 
 describe.skipIf(onGpu)("blocks", () => {
-  describeBackends(
-    "of arrays that the object lends and of any others",
-    (open) => {
-      test.each(cases)("give the same bits: $mode $plan", async (options) => {
-        using conv = await open(options);
-        const [batch, channels] = [2, 2];
-        for (const gates of gateCombinations(conv.problem)) {
-          const inputs = drawInputs(conv.problem, { batch, channels, ...gates }, 3);
-          const y = await checkForward(conv, inputs);
-          const gradients = await checkBackward(conv, inputs);
-          const lend = (a: ArrayLike<number> | undefined, output: boolean) => {
-            if (!a) return undefined;
-            const array = output
-              ? conv.allocateOutput(batch, channels)
-              : conv.allocateInput(batch, channels);
-            array.set(a as Float32Array);
-            return array;
-          };
-          const lent = {
-            pregate: lend(inputs.options.pregate, false),
-            postgate: lend(inputs.options.postgate, true),
-            skip: inputs.options.skip,
-          };
-          const u = lend(inputs.u, false)!;
-          const out = conv.allocateOutput(batch, channels);
-          expectSameBits(
-            ((await conv.forward(u, inputs.k, { ...lent, out })) as Float32Array).slice(),
-            y,
-          );
-          const dy = lend(inputs.dy, true)!;
-          const again = await conv.backward(dy, u, inputs.k, {
-            ...lent,
-            out: {
-              du: conv.allocateInput(batch, channels),
-              ...(lent.pregate && { dpregate: conv.allocateInput(batch, channels) }),
-              ...(lent.postgate && { dpostgate: conv.allocateOutput(batch, channels) }),
-            },
-          });
-          const copies = Object.entries(again).map(([name, a]) => [
-            name,
-            (a as Float32Array).slice(),
-          ]);
-          expectSameBits(Object.fromEntries(copies), gradients);
-        }
-      });
-    },
-    { spread: true },
-  );
+  describeBackends("of arrays that the object lends and of any others", (open) => {
+    test.each(cases)("give the same bits: $mode $plan", async (options) => {
+      using conv = await open(options);
+      const [batch, channels] = [2, 2];
+      for (const gates of gateCombinations(conv.problem)) {
+        const inputs = drawInputs(conv.problem, { batch, channels, ...gates }, 3);
+        const y = await checkForward(conv, inputs);
+        const gradients = await checkBackward(conv, inputs);
+        const lend = (a: ArrayLike<number> | undefined, output: boolean) => {
+          if (!a) return undefined;
+          const array = output
+            ? conv.allocateOutput(batch, channels)
+            : conv.allocateInput(batch, channels);
+          array.set(a as Float32Array);
+          return array;
+        };
+        const lent = {
+          pregate: lend(inputs.options.pregate, false),
+          postgate: lend(inputs.options.postgate, true),
+          skip: inputs.options.skip,
+        };
+        const u = lend(inputs.u, false)!;
+        const out = conv.allocateOutput(batch, channels);
+        expectSameBits(
+          ((await conv.forward(u, inputs.k, { ...lent, out })) as Float32Array).slice(),
+          y,
+        );
+        const dy = lend(inputs.dy, true)!;
+        const again = await conv.backward(dy, u, inputs.k, {
+          ...lent,
+          out: {
+            du: conv.allocateInput(batch, channels),
+            ...(lent.pregate && { dpregate: conv.allocateInput(batch, channels) }),
+            ...(lent.postgate && { dpostgate: conv.allocateOutput(batch, channels) }),
+          },
+        });
+        const copies = Object.entries(again).map(([name, a]) => [
+          name,
+          (a as Float32Array).slice(),
+        ]);
+        expectSameBits(Object.fromEntries(copies), gradients);
+      }
+    });
+  });
 
   test("give the kernel's gradient in an order that does not depend on the threads", async () => {
     const { FlashFFTConv } = await import("../../src/index.ts");

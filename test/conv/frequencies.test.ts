@@ -128,39 +128,31 @@ describe("frequency-sparse convolutions", () => {
     });
   });
 
-  describeBackends(
-    "every mode, dtype and gate",
-    (open) => {
-      for (const mode of modes) {
-        for (const dtype of dtypes) {
-          test(`${mode}, ${dtype}`, async () => {
-            const frequencies = { digits: [16, 8, 16], dropped: [8, 4, 3] };
-            const period = mode === "circular" ? { period: 2048 } : {};
-            const options = { mode, dtype, length: 700, kernelLength: 500, frequencies, ...period };
-            for (const [i, gates] of share(gateCombinations({ mode }), 8).entries())
-              await check(open, options, { batch: 2, channels: 2, ...gates }, 10 + i);
-          });
-        }
+  describeBackends("every mode, dtype and gate", (open) => {
+    for (const mode of modes) {
+      for (const dtype of dtypes) {
+        test(`${mode}, ${dtype}`, async () => {
+          const frequencies = { digits: [16, 8, 16], dropped: [8, 4, 3] };
+          const period = mode === "circular" ? { period: 2048 } : {};
+          const options = { mode, dtype, length: 700, kernelLength: 500, frequencies, ...period };
+          for (const [i, gates] of share(gateCombinations({ mode }), 8).entries())
+            await check(open, options, { batch: 2, channels: 2, ...gates }, 10 + i);
+        });
       }
-    },
-    { spread: true },
-  );
+    }
+  });
 
-  describeBackends(
-    "random problems",
-    (open) => {
-      const numRuns = onGpu ? 6 : 60;
-      test(`${numRuns} problems`, async () => {
-        await fc.assert(
-          fc.asyncProperty(anyProblem, anyShape, fc.integer({ min: 0, max: 1e6 }), (o, s, seed) =>
-            check(open, o, s, seed),
-          ),
-          { numRuns, seed: 20_240_229 },
-        );
-      });
-    },
-    { spread: true },
-  );
+  describeBackends("random problems", (open) => {
+    const numRuns = onGpu ? 6 : 60;
+    test(`${numRuns} problems`, async () => {
+      await fc.assert(
+        fc.asyncProperty(anyProblem, anyShape, fc.integer({ min: 0, max: 1e6 }), (o, s, seed) =>
+          check(open, o, s, seed),
+        ),
+        { numRuns, seed: 20_240_229 },
+      );
+    });
+  });
 
   describeBackends(
     "rows beyond a cache",

@@ -178,199 +178,177 @@ describe("streams", () => {
     });
   });
 
-  describeBackends(
-    "gradients through the state",
-    (_, configuration) => {
-      const { options } = configuration;
-      test.each(
-        (["silu", "projections"] as const).flatMap((form) =>
-          layouts.map((layout) => [layout, form] as const),
-        ),
-      )(
-        "%s %s: block by block, last to first, they are those of the whole",
-        async (layout, form) => {
-          const c: DepthwiseCase = {
-            ...{ ...base, layout, form, channels: 5, batch: 2 },
-            ...{ length: 23, kernelLength: form === "silu" ? 8 : 4, state: true },
-          };
-          const inputs = drawCase(c, 3);
-          using conv = await openCase(c, options);
-          const { x, weight, dy } = inputs;
-          const { bias, state } = inputs.options;
-          const whole = await conv.backward(inputs);
-          const packed = form === "silu" ? 5 : 15;
-          const edges = [0, 3, 16, 21, 23];
-          const states = [state!];
-          for (let i = 1; i < edges.length; i++) {
-            const stateOut = new Float32Array(state!.length);
-            const block = cut(x, c, packed, [edges[i - 1]!, edges[i]!]);
-            const carried = { bias, state: states[i - 1]!, stateOut };
-            await conv.forward({ ...inputs, x: block, options: carried as never });
-            states.push(stateOut);
-          }
-          let dstateOut: SampleArray | undefined;
-          const dweight = new Float64Array(weight.length);
-          for (let i = edges.length - 1; i > 0; i--) {
-            const range = [edges[i - 1]!, edges[i]!] as const;
-            const carried = { bias, state: states[i - 1]!, dstateOut };
-            const part = await conv.backward({
-              ...{ ...inputs, x: cut(x, c, packed, range), options: carried as never },
-              dy: dy.map((d) => cut(d, c, 5, range)),
-            });
-            dstateOut = part.dstate!;
-            part.dweight.forEach((v, n) => {
-              dweight[n] = dweight[n]! + v;
-            });
-            const want = Float64Array.from(cut(whole.dx, c, packed, range) as Float32Array);
-            expectClose(part.dx, want, { rowLength: want.length, bound: 6e-7 });
-          }
-          const exact = Float64Array.from(whole.dstate as Float32Array);
-          expectClose(dstateOut!, exact, { rowLength: exact.length, bound: 6e-7 });
-          expectClose(Float32Array.from(dweight), Float64Array.from(whole.dweight), {
-            ...{ rowLength: dweight.length, bound: 6e-7 },
-          });
-        },
-      );
-    },
-    { spread: true },
-  );
+  describeBackends("gradients through the state", (_, configuration) => {
+    const { options } = configuration;
+    test.each(
+      (["silu", "projections"] as const).flatMap((form) =>
+        layouts.map((layout) => [layout, form] as const),
+      ),
+    )("%s %s: block by block, last to first, they are those of the whole", async (layout, form) => {
+      const c: DepthwiseCase = {
+        ...{ ...base, layout, form, channels: 5, batch: 2 },
+        ...{ length: 23, kernelLength: form === "silu" ? 8 : 4, state: true },
+      };
+      const inputs = drawCase(c, 3);
+      using conv = await openCase(c, options);
+      const { x, weight, dy } = inputs;
+      const { bias, state } = inputs.options;
+      const whole = await conv.backward(inputs);
+      const packed = form === "silu" ? 5 : 15;
+      const edges = [0, 3, 16, 21, 23];
+      const states = [state!];
+      for (let i = 1; i < edges.length; i++) {
+        const stateOut = new Float32Array(state!.length);
+        const block = cut(x, c, packed, [edges[i - 1]!, edges[i]!]);
+        const carried = { bias, state: states[i - 1]!, stateOut };
+        await conv.forward({ ...inputs, x: block, options: carried as never });
+        states.push(stateOut);
+      }
+      let dstateOut: SampleArray | undefined;
+      const dweight = new Float64Array(weight.length);
+      for (let i = edges.length - 1; i > 0; i--) {
+        const range = [edges[i - 1]!, edges[i]!] as const;
+        const carried = { bias, state: states[i - 1]!, dstateOut };
+        const part = await conv.backward({
+          ...{ ...inputs, x: cut(x, c, packed, range), options: carried as never },
+          dy: dy.map((d) => cut(d, c, 5, range)),
+        });
+        dstateOut = part.dstate!;
+        part.dweight.forEach((v, n) => {
+          dweight[n] = dweight[n]! + v;
+        });
+        const want = Float64Array.from(cut(whole.dx, c, packed, range) as Float32Array);
+        expectClose(part.dx, want, { rowLength: want.length, bound: 6e-7 });
+      }
+      const exact = Float64Array.from(whole.dstate as Float32Array);
+      expectClose(dstateOut!, exact, { rowLength: exact.length, bound: 6e-7 });
+      expectClose(Float32Array.from(dweight), Float64Array.from(whole.dweight), {
+        ...{ rowLength: dweight.length, bound: 6e-7 },
+      });
+    });
+  });
 });
 
-describeBackends(
-  "gradients of the state that a call leaves behind",
-  (_, configuration) => {
-    const halves = (["float16", "bfloat16"] as const).flatMap((dtype) =>
-      layouts.flatMap((layout) => forms.map((form) => [dtype, layout, form] as const)),
-    );
-    // x shorter than the state, longer, as long; held taps and taps that advance together; a chunk that ends in the state.
-    const all: readonly (readonly [length: number, taps: number])[] = [
-      [3, 6],
-      [70, 9],
-      [40, 41],
-      [1030, 12],
-    ];
-    const shapes = all.slice(0, onGpu ? 2 : 4);
-    test.each(halves)("%s %s %s: rounded once", async (dtype, layout, form) => {
-      for (const [length, kernelLength] of shapes) {
-        const c: DepthwiseCase = {
-          ...{ ...base, form, layout, dtype, length, kernelLength, batch: 2, channels: 6 },
-          ...{ state: true, dstateOut: true },
-        };
-        const inputs = drawCase(c, 12);
-        using conv = await openCase(c, configuration.options);
-        const found = await conv.backward(inputs);
-        checkGradients(inputs, found);
-        const { exact } = inputs.expectedGradients();
-        const packed = exact.dx.length / (2 * length);
-        const history = kernelLength - 1;
-        // Only what the state holds may have been rounded twice.
-        const last = [Math.max(0, length - history), length] as const;
-        const early = [Math.min(length, history), history] as const;
-        for (const [name, range] of [
-          ["dx", last],
-          ["dstate", early],
-        ] as const) {
-          if (range[0] === range[1]) continue;
-          const from = name === "dx" ? c : { ...c, length: history };
-          const want = Float64Array.from(cut(exact[name] as never, from, packed, range));
-          const bits = cut(found[name]!, from, packed, range);
-          expectClose(bits, want, { name, rowLength: want.length, bound: 0, dtype });
-        }
+describeBackends("gradients of the state that a call leaves behind", (_, configuration) => {
+  const halves = (["float16", "bfloat16"] as const).flatMap((dtype) =>
+    layouts.flatMap((layout) => forms.map((form) => [dtype, layout, form] as const)),
+  );
+  // x shorter than the state, longer, as long; held taps and taps that advance together; a chunk that ends in the state.
+  const all: readonly (readonly [length: number, taps: number])[] = [
+    [3, 6],
+    [70, 9],
+    [40, 41],
+    [1030, 12],
+  ];
+  const shapes = all.slice(0, onGpu ? 2 : 4);
+  test.each(halves)("%s %s %s: rounded once", async (dtype, layout, form) => {
+    for (const [length, kernelLength] of shapes) {
+      const c: DepthwiseCase = {
+        ...{ ...base, form, layout, dtype, length, kernelLength, batch: 2, channels: 6 },
+        ...{ state: true, dstateOut: true },
+      };
+      const inputs = drawCase(c, 12);
+      using conv = await openCase(c, configuration.options);
+      const found = await conv.backward(inputs);
+      checkGradients(inputs, found);
+      const { exact } = inputs.expectedGradients();
+      const packed = exact.dx.length / (2 * length);
+      const history = kernelLength - 1;
+      // Only what the state holds may have been rounded twice.
+      const last = [Math.max(0, length - history), length] as const;
+      const early = [Math.min(length, history), history] as const;
+      for (const [name, range] of [
+        ["dx", last],
+        ["dstate", early],
+      ] as const) {
+        if (range[0] === range[1]) continue;
+        const from = name === "dx" ? c : { ...c, length: history };
+        const want = Float64Array.from(cut(exact[name] as never, from, packed, range));
+        const bits = cut(found[name]!, from, packed, range);
+        expectClose(bits, want, { name, rowLength: want.length, bound: 0, dtype });
       }
-    });
-  },
-  { spread: true },
-);
+    }
+  });
+});
 
-describeBackends(
-  "beside the long convolution",
-  (open, configuration) => {
-    const { options } = configuration;
-    test.each([1, 3, 64, 255])(
-      "%i taps, reversed, zero-padded to L: the causal and the same mode",
-      async (taps) => {
-        const length = 500;
-        const x = Float32Array.from(normal(4 * length, 1));
-        const weight = Float32Array.from(normal(4 * taps, 2));
-        const reversed = new Float32Array(4 * taps);
-        weight.forEach((w, i) => {
-          const [h, j] = [Math.floor(i / taps), i % taps];
-          reversed[h * taps + (taps - 1 - j)] = w;
+describeBackends("beside the long convolution", (open, configuration) => {
+  const { options } = configuration;
+  test.each([1, 3, 64, 255])(
+    "%i taps, reversed, zero-padded to L: the causal and the same mode",
+    async (taps) => {
+      const length = 500;
+      const x = Float32Array.from(normal(4 * length, 1));
+      const weight = Float32Array.from(normal(4 * taps, 2));
+      const reversed = new Float32Array(4 * taps);
+      weight.forEach((w, i) => {
+        const [h, j] = [Math.floor(i / taps), i % taps];
+        reversed[h * taps + (taps - 1 - j)] = w;
+      });
+      // With an even number of taps the long convolution's `same` has its middle one sample further on.
+      const modes = taps % 2 === 1 ? (["causal", "same"] as const) : (["causal"] as const);
+      for (const mode of modes) {
+        using short = await FlashDepthwiseConv1d.create({
+          ...{ channels: 4, kernelLength: taps, padding: mode },
+          ...options,
         });
-        // With an even number of taps the long convolution's `same` has its middle one sample further on.
-        const modes = taps % 2 === 1 ? (["causal", "same"] as const) : (["causal"] as const);
-        for (const mode of modes) {
-          using short = await FlashDepthwiseConv1d.create({
-            ...{ channels: 4, kernelLength: taps, padding: mode },
-            ...options,
-          });
-          using long = await open({ mode, length, kernelLength: taps });
-          const y = await long.forward(x, reversed);
-          expectClose(await short.forward(x, weight), Float64Array.from(y as Float32Array), {
-            ...{ rowLength: length, bound: 6e-7 },
-          });
-        }
-      },
-    );
-
-    test("projections feed it: the Hyena operator in two calls", async () => {
-      const [channels, length] = [3, 100];
-      const c: DepthwiseCase = { ...base, form: "projections", channels, length, kernelLength: 3 };
-      const inputs = drawCase(c, 11);
-      using projections = await openCase(c, options);
-      using long = await open({ length });
-      const [gated, postgate] = await projections.forward(inputs);
-      const k = Float32Array.from(normal(channels * length, 12));
-      const y = await long.forward(gated!, k, { postgate: postgate! });
-      // x₀ ⊙ ((v ⊙ x₁) ∗ k) in three short filters, two products and one long convolution.
-      using filter = await FlashDepthwiseConv1d.create({
-        ...{ channels: 3 * channels, kernelLength: 3 },
-        ...options,
-      });
-      const [x, weight, bias] = [inputs.x, inputs.weight, inputs.options.bias] as Float32Array[];
-      const z = await filter.forward(x!, weight!, { bias });
-      const third = (i: number) => z.slice(i * channels * length, (i + 1) * channels * length);
-      const separate = await long.forward(third(2), k, { pregate: third(1), postgate: third(0) });
-      expectClose(y, Float64Array.from(separate as Float32Array), {
-        ...{ rowLength: length, bound: 1e-6 },
-      });
-    });
-  },
-  { spread: true },
-);
-
-describeBackends(
-  "channels do not disturb each other",
-  (_, configuration) => {
-    const { options } = configuration;
-    test.each(layouts)("%s: NaN and infinity stay in theirs", async (layout) => {
-      const c: DepthwiseCase = { ...base, layout, form: "silu", batch: 2, channels: 7, length: 41 };
-      const inputs = drawCase(c, 6);
-      using conv = await openCase(c, options);
-      const loud = Float32Array.from(inputs.x as Float32Array);
-      // Channel 3 of batch item 1, from its first sample to its last.
-      for (let n = 0; n < 41; n++) {
-        loud[layout === "BHL" ? (7 + 3) * 41 + n : (41 + n) * 7 + 3] = n % 2 ? Number.NaN : 1 / 0;
+        using long = await open({ mode, length, kernelLength: taps });
+        const y = await long.forward(x, reversed);
+        expectClose(await short.forward(x, weight), Float64Array.from(y as Float32Array), {
+          ...{ rowLength: length, bound: 6e-7 },
+        });
       }
-      const others = (tensor: object): Float32Array =>
-        (tensor as Float32Array).filter((_, i) => {
-          const channel = layout === "BHL" ? Math.floor(i / 41) : Math.floor(i / 287) * 7 + (i % 7);
-          return channel !== 10;
-        });
-      const [y, disturbed] = [
-        await conv.forward(inputs),
-        await conv.forward({ ...inputs, x: loud }),
-      ];
-      expectSameBits(others(disturbed[0]!), others(y[0]!), "y");
-      const [g, noisy] = [await conv.backward(inputs), await conv.backward({ ...inputs, x: loud })];
-      expectSameBits(others(noisy.dx), others(g.dx), "dx");
-      const taps = (tensor: Float32Array) => tensor.filter((_, i) => Math.floor(i / 4) !== 3);
-      expectSameBits(taps(noisy.dweight), taps(g.dweight), "dweight");
-      expect(noisy.dweight[12]).toBeNaN();
+    },
+  );
+
+  test("projections feed it: the Hyena operator in two calls", async () => {
+    const [channels, length] = [3, 100];
+    const c: DepthwiseCase = { ...base, form: "projections", channels, length, kernelLength: 3 };
+    const inputs = drawCase(c, 11);
+    using projections = await openCase(c, options);
+    using long = await open({ length });
+    const [gated, postgate] = await projections.forward(inputs);
+    const k = Float32Array.from(normal(channels * length, 12));
+    const y = await long.forward(gated!, k, { postgate: postgate! });
+    // x₀ ⊙ ((v ⊙ x₁) ∗ k) in three short filters, two products and one long convolution.
+    using filter = await FlashDepthwiseConv1d.create({
+      ...{ channels: 3 * channels, kernelLength: 3 },
+      ...options,
     });
-  },
-  { spread: true },
-);
+    const [x, weight, bias] = [inputs.x, inputs.weight, inputs.options.bias] as Float32Array[];
+    const z = await filter.forward(x!, weight!, { bias });
+    const third = (i: number) => z.slice(i * channels * length, (i + 1) * channels * length);
+    const separate = await long.forward(third(2), k, { pregate: third(1), postgate: third(0) });
+    expectClose(y, Float64Array.from(separate as Float32Array), {
+      ...{ rowLength: length, bound: 1e-6 },
+    });
+  });
+});
+
+describeBackends("channels do not disturb each other", (_, configuration) => {
+  const { options } = configuration;
+  test.each(layouts)("%s: NaN and infinity stay in theirs", async (layout) => {
+    const c: DepthwiseCase = { ...base, layout, form: "silu", batch: 2, channels: 7, length: 41 };
+    const inputs = drawCase(c, 6);
+    using conv = await openCase(c, options);
+    const loud = Float32Array.from(inputs.x as Float32Array);
+    // Channel 3 of batch item 1, from its first sample to its last.
+    for (let n = 0; n < 41; n++) {
+      loud[layout === "BHL" ? (7 + 3) * 41 + n : (41 + n) * 7 + 3] = n % 2 ? Number.NaN : 1 / 0;
+    }
+    const others = (tensor: object): Float32Array =>
+      (tensor as Float32Array).filter((_, i) => {
+        const channel = layout === "BHL" ? Math.floor(i / 41) : Math.floor(i / 287) * 7 + (i % 7);
+        return channel !== 10;
+      });
+    const [y, disturbed] = [await conv.forward(inputs), await conv.forward({ ...inputs, x: loud })];
+    expectSameBits(others(disturbed[0]!), others(y[0]!), "y");
+    const [g, noisy] = [await conv.backward(inputs), await conv.backward({ ...inputs, x: loud })];
+    expectSameBits(others(noisy.dx), others(g.dx), "dx");
+    const taps = (tensor: Float32Array) => tensor.filter((_, i) => Math.floor(i / 4) !== 3);
+    expectSameBits(taps(noisy.dweight), taps(g.dweight), "dweight");
+    expect(noisy.dweight[12]).toBeNaN();
+  });
+});
 
 describe("sums of the gradients", () => {
   const c: DepthwiseCase = {
