@@ -3,7 +3,7 @@ import { describe, test } from "vitest";
 import { type Dtype, dtypes } from "../../src/dtype.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import { type Mode, modes, type ProblemOptions } from "../../src/plan/problem.ts";
-import { describeBackends, share } from "../support/backends.ts";
+import { describeBackends, share, whereThingsGo } from "../support/backends.ts";
 import {
   type CallShape,
   checkBackward,
@@ -195,13 +195,17 @@ const grid = modes.flatMap((mode) =>
 );
 
 describe("every mode, storage, gate and awkward shape", () => {
-  describeBackends("forward and backward", (open) => {
-    test.each(share(grid, 5))("%s, %s", async (_mode, _dtype, cases) => {
-      for (const [options, inputs] of share(cases, 8)) {
-        using conv = await open(options);
-        await checkForward(conv, inputs);
-        await checkBackward(conv, inputs);
-      }
-    });
-  });
+  describeBackends(
+    "forward and backward",
+    (open) => {
+      test.each(share(grid, 5))("%s, %s", async (_mode, _dtype, cases) => {
+        for (const [options, inputs] of share(cases, 8)) {
+          using conv = await open(options);
+          await checkForward(conv, inputs);
+          await checkBackward(conv, inputs);
+        }
+      });
+    },
+    whereThingsGo,
+  );
 });

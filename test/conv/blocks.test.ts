@@ -8,7 +8,7 @@ import { blockOverlap } from "../../src/plan/geometry.ts";
 import { passPlans } from "../../src/plan/gpu/candidates.ts";
 import { formatPasses } from "../../src/plan/gpu/passes.ts";
 import { modes, type ProblemOptions } from "../../src/plan/problem.ts";
-import { describeBackends, onGpu } from "../support/backends.ts";
+import { describeBackends, onGpu, randomCases, whereThingsGo } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs, gateCombinations } from "../support/cases.ts";
 import { expectSameBits } from "../support/close.ts";
 
@@ -78,8 +78,8 @@ const anyShape = fc.record({
 });
 
 describe("random block plans", () => {
-  describeBackends("agree with the oracle, forward and backward", (open) => {
-    const numRuns = onGpu ? 16 : 60;
+  describeBackends("agree with the oracle, forward and backward", (open, configuration) => {
+    const numRuns = onGpu ? 16 : 25;
     test(`${numRuns} problems`, async () => {
       await fc.assert(
         fc.asyncProperty(
@@ -96,7 +96,7 @@ describe("random block plans", () => {
             await checkBackward(conv, inputs);
           },
         ),
-        { numRuns, seed: 20_240_301 },
+        randomCases(configuration, numRuns, 20_240_301),
       );
     });
   });
@@ -117,64 +117,72 @@ const cases: readonly FlashFFTConvOptions[] = [
 ];
 
 describe("blocks", () => {
-  describeBackends("that do not fit", (open) => {
-    test("are refused", async () => {
-      const base = { length: 1000, kernelLength: 100 };
-      const others = onGpu
-        ? ["halves 128: 4·4·8 ×16, hop 0", "halves 128: 4·4·8 ×16, hop 21"]
-        : ["128: 2·4·4 @0", "128: 2·4·4 @x", "100: 5·5 @1"];
-      for (const plan of [blockPlan(7, 158), ...others]) {
-        await expect(open({ ...base, plan })).rejects.toThrow(InvalidArgumentError);
-      }
-    });
-  });
+  describeBackends(
+    "that do not fit",
+    (open) => {
+      test("are refused", async () => {
+        const base = { length: 1000, kernelLength: 100 };
+        const others = onGpu
+          ? ["halves 128: 4·4·8 ×16, hop 0", "halves 128: 4·4·8 ×16, hop 21"]
+          : ["128: 2·4·4 @0", "128: 2·4·4 @x", "100: 5·5 @1"];
+        for (const plan of [blockPlan(7, 158), ...others]) {
+          await expect(open({ ...base, plan })).rejects.toThrow(InvalidArgumentError);
+        }
+      });
+    },
+    whereThingsGo,
+  );
 });
 
 describe.skipIf(onGpu)("blocks", () => {
-  describeBackends("of arrays that the object lends and of any others", (open) => {
-    test.each(cases)("give the same bits: $mode $plan", async (options) => {
-      using conv = await open(options);
-      const [batch, channels] = [2, 2];
-      for (const gates of gateCombinations(conv.problem)) {
-        const inputs = drawInputs(conv.problem, { batch, channels, ...gates }, 3);
-        const y = await checkForward(conv, inputs);
-        const gradients = await checkBackward(conv, inputs);
-        const lend = (a: ArrayLike<number> | undefined, output: boolean) => {
-          if (!a) return undefined;
-          const array = output
-            ? conv.allocateOutput(batch, channels)
-            : conv.allocateInput(batch, channels);
-          array.set(a as Float32Array);
-          return array;
-        };
-        const lent = {
-          pregate: lend(inputs.options.pregate, false),
-          postgate: lend(inputs.options.postgate, true),
-          skip: inputs.options.skip,
-        };
-        const u = lend(inputs.u, false)!;
-        const out = conv.allocateOutput(batch, channels);
-        expectSameBits(
-          ((await conv.forward(u, inputs.k, { ...lent, out })) as Float32Array).slice(),
-          y,
-        );
-        const dy = lend(inputs.dy, true)!;
-        const again = await conv.backward(dy, u, inputs.k, {
-          ...lent,
-          out: {
-            du: conv.allocateInput(batch, channels),
-            ...(lent.pregate && { dpregate: conv.allocateInput(batch, channels) }),
-            ...(lent.postgate && { dpostgate: conv.allocateOutput(batch, channels) }),
-          },
-        });
-        const copies = Object.entries(again).map(([name, a]) => [
-          name,
-          (a as Float32Array).slice(),
-        ]);
-        expectSameBits(Object.fromEntries(copies), gradients);
-      }
-    });
-  });
+  describeBackends(
+    "of arrays that the object lends and of any others",
+    (open) => {
+      test.each(cases)("give the same bits: $mode $plan", async (options) => {
+        using conv = await open(options);
+        const [batch, channels] = [2, 2];
+        for (const gates of gateCombinations(conv.problem)) {
+          const inputs = drawInputs(conv.problem, { batch, channels, ...gates }, 3);
+          const y = await checkForward(conv, inputs);
+          const gradients = await checkBackward(conv, inputs);
+          const lend = (a: ArrayLike<number> | undefined, output: boolean) => {
+            if (!a) return undefined;
+            const array = output
+              ? conv.allocateOutput(batch, channels)
+              : conv.allocateInput(batch, channels);
+            array.set(a as Float32Array);
+            return array;
+          };
+          const lent = {
+            pregate: lend(inputs.options.pregate, false),
+            postgate: lend(inputs.options.postgate, true),
+            skip: inputs.options.skip,
+          };
+          const u = lend(inputs.u, false)!;
+          const out = conv.allocateOutput(batch, channels);
+          expectSameBits(
+            ((await conv.forward(u, inputs.k, { ...lent, out })) as Float32Array).slice(),
+            y,
+          );
+          const dy = lend(inputs.dy, true)!;
+          const again = await conv.backward(dy, u, inputs.k, {
+            ...lent,
+            out: {
+              du: conv.allocateInput(batch, channels),
+              ...(lent.pregate && { dpregate: conv.allocateInput(batch, channels) }),
+              ...(lent.postgate && { dpostgate: conv.allocateOutput(batch, channels) }),
+            },
+          });
+          const copies = Object.entries(again).map(([name, a]) => [
+            name,
+            (a as Float32Array).slice(),
+          ]);
+          expectSameBits(Object.fromEntries(copies), gradients);
+        }
+      });
+    },
+    whereThingsGo,
+  );
 
   test("give the kernel's gradient in an order that does not depend on the threads", async () => {
     const { FlashFFTConv } = await import("../../src/index.ts");

@@ -3,14 +3,14 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import { anyLength, anyProblem, anySeed, anyShape } from "../support/arbitraries.ts";
-import { describeBackends } from "../support/backends.ts";
+import { describeBackends, randomCases } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs } from "../support/cases.ts";
 import { expectClose, norm } from "../support/close.ts";
 import { normal } from "../support/signals.ts";
 
 describe("random problems", () => {
-  describeBackends("agree with the oracle, forward and backward", (open) => {
-    test("60 problems", async () => {
+  describeBackends("agree with the oracle, forward and backward", (open, configuration) => {
+    test("30 problems", async () => {
       await fc.assert(
         fc.asyncProperty(anyProblem, anyShape, anySeed, async (options, shape, seed) => {
           const problem = createProblem(options, "test");
@@ -20,14 +20,14 @@ describe("random problems", () => {
           await checkForward(conv, inputs);
           await checkBackward(conv, inputs);
         }),
-        { numRuns: 60, seed: 20_240_229 },
+        randomCases(configuration, 30, 20_240_229),
       );
     });
   });
 });
 
 describe("laws", () => {
-  describeBackends("of the operation", (open) => {
+  describeBackends("of the operation", (open, configuration) => {
     test("the full convolution commutes", async () => {
       await fc.assert(
         fc.asyncProperty(anyLength(2000), anyLength(2000), anySeed, async (a, b, seed) => {
@@ -42,7 +42,7 @@ describe("laws", () => {
             scale: Float64Array.of(terms),
           });
         }),
-        { numRuns: 20, seed: 1 },
+        randomCases(configuration, 10, 10),
       );
     });
 
@@ -68,7 +68,7 @@ describe("laws", () => {
             );
           }
         }),
-        { numRuns: 15, seed: 2 },
+        randomCases(configuration, 8, 20),
       );
     });
 
@@ -93,7 +93,7 @@ describe("laws", () => {
           });
           expect(y.length).toBe(length);
         }),
-        { numRuns: 15, seed: 3 },
+        randomCases(configuration, 8, 30),
       );
     });
   });

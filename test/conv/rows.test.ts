@@ -12,7 +12,7 @@ import type { FlashFFTConv } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import type { Problem } from "../../src/plan/problem.ts";
 import { oracleBackward, oracleForward } from "../../src/reference/convolution.ts";
-import { describeBackends } from "../support/backends.ts";
+import { describeBackends, whereThingsGo } from "../support/backends.ts";
 import { drawInputs, forwardBar, gradientBar, type Inputs, once } from "../support/cases.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";
 
@@ -173,43 +173,47 @@ const otherModes = (
 });
 
 describe("one row of u", () => {
-  describeBackends("spoilt", (open) => {
-    test.each(table)("%s changes no other row", async (_name, cases) => {
-      for (const spoilt of cases) {
-        using conv = await open({ length: spoilt.problem.length });
-        await checkRows(conv, spoilt);
-      }
-    });
+  describeBackends(
+    "spoilt",
+    (open) => {
+      test.each(table)("%s changes no other row", async (_name, cases) => {
+        for (const spoilt of cases) {
+          using conv = await open({ length: spoilt.problem.length });
+          await checkRows(conv, spoilt);
+        }
+      });
 
-    test("a value near float32's largest, which overflows, changes no other row", async () => {
-      for (const inputs of plain) {
-        const { length } = inputs.problem;
-        using conv = await open({ length });
-        for (const row of victimsOf(inputs)) {
-          const u = spoil(inputs.u, "float32", row, (value, n) => (n === 1 ? 3e38 : value));
-          const y = (await conv.forward(u.stored, inputs.k)) as Float32Array;
-          for (let other = 0; other < rows; other++) {
-            if (other === row) continue;
-            expectClose(rowOf(y, other, length), rowOf(inputs.y(), other, length), {
-              rowLength: length,
-              bound: forwardBar(inputs.problem),
-              name: `row ${other} beside row ${row} of ${length}`,
-            });
+      test("a value near float32's largest, which overflows, changes no other row", async () => {
+        for (const inputs of plain) {
+          const { length } = inputs.problem;
+          using conv = await open({ length });
+          for (const row of victimsOf(inputs)) {
+            const u = spoil(inputs.u, "float32", row, (value, n) => (n === 1 ? 3e38 : value));
+            const y = (await conv.forward(u.stored, inputs.k)) as Float32Array;
+            for (let other = 0; other < rows; other++) {
+              if (other === row) continue;
+              expectClose(rowOf(y, other, length), rowOf(inputs.y(), other, length), {
+                rowLength: length,
+                bound: forwardBar(inputs.problem),
+                name: `row ${other} beside row ${row} of ${length}`,
+              });
+            }
           }
         }
-      }
-    });
+      });
 
-    test.each(halves)("%s, %i times the scale or NaN", async (dtype, _factor, cases) => {
-      using conv = await open({ length: 300, dtype });
-      for (const spoilt of cases) await checkRows(conv, spoilt);
-    });
+      test.each(halves)("%s, %i times the scale or NaN", async (dtype, _factor, cases) => {
+        using conv = await open({ length: 300, dtype });
+        for (const spoilt of cases) await checkRows(conv, spoilt);
+      });
 
-    test.each(otherModes)("%s, %i samples, too", async (mode, length, cases) => {
-      using conv = await open({ length, mode, batch, channels });
-      for (const spoilt of cases) await checkRows(conv, spoilt);
-    });
-  });
+      test.each(otherModes)("%s, %i samples, too", async (mode, length, cases) => {
+        using conv = await open({ length, mode, batch, channels });
+        for (const spoilt of cases) await checkRows(conv, spoilt);
+      });
+    },
+    whereThingsGo,
+  );
 });
 
 describe("one row of something else", () => {
@@ -222,53 +226,57 @@ describe("one row of something else", () => {
   const { problem, exact, u, k, dy, options } = inputs;
   const rule = { dtype: "float32" as const, bound: gradientBar };
 
-  describeBackends("NaN", (open) => {
-    test.each(["pregate", "postgate"] as const)("in %s stays in its row", async (gate) => {
-      using conv = await open({ length });
-      for (const row of victims) {
-        const spoilt = spoil(options[gate]!, "float32", row, () => Number.NaN);
-        const y = await conv.forward(u, k, { ...options, [gate]: spoilt.stored });
-        expectOtherRows(y, inputs.y(), { ...rule, count: rows, bound: 3e-7 }, (r) => r === row);
-      }
-    });
-
-    test("in dy stays in its row of du and its channel of dk and dskip", async () => {
-      using conv = await open({ length });
-      for (const row of victims) {
-        const spoilt = spoil(dy, "float32", row, (value, n) => (n === 3 ? Number.NaN : value));
-        const actual = await conv.backward(spoilt.stored, u, k, options);
-        const expected = oracleBackward(problem, { ...exact, dy: finite(spoilt.exact) });
-        expectOtherRows(actual.du, expected.du, { ...rule, count: rows }, (r) => r === row);
-        const channel = (h: number) => h === row % channels;
-        expectOtherRows(actual.dk, expected.dk, { ...rule, count: channels }, channel);
-        for (let h = 0; h < channels; h++) {
-          expect(Number.isNaN(actual.dskip![h]!)).toBe(channel(h));
+  describeBackends(
+    "NaN",
+    (open) => {
+      test.each(["pregate", "postgate"] as const)("in %s stays in its row", async (gate) => {
+        using conv = await open({ length });
+        for (const row of victims) {
+          const spoilt = spoil(options[gate]!, "float32", row, () => Number.NaN);
+          const y = await conv.forward(u, k, { ...options, [gate]: spoilt.stored });
+          expectOtherRows(y, inputs.y(), { ...rule, count: rows, bound: 3e-7 }, (r) => r === row);
         }
-      }
-    });
+      });
 
-    test("in a kernel stays in its channel, also where the spectrum is kept", async () => {
-      using conv = await open({ length });
-      const taps = k.slice();
-      taps[length + 5] = Number.NaN;
-      const kernel = await conv.prepareKernel(taps);
-      const y = await conv.forward(u, kernel, options);
-      expectOtherRows(
-        y,
-        inputs.y(),
-        { ...rule, count: rows, bound: 3e-7 },
-        (r) => r % channels === 1,
-      );
-      kernel.dispose();
-    });
+      test("in dy stays in its row of du and its channel of dk and dskip", async () => {
+        using conv = await open({ length });
+        for (const row of victims) {
+          const spoilt = spoil(dy, "float32", row, (value, n) => (n === 3 ? Number.NaN : value));
+          const actual = await conv.backward(spoilt.stored, u, k, options);
+          const expected = oracleBackward(problem, { ...exact, dy: finite(spoilt.exact) });
+          expectOtherRows(actual.du, expected.du, { ...rule, count: rows }, (r) => r === row);
+          const channel = (h: number) => h === row % channels;
+          expectOtherRows(actual.dk, expected.dk, { ...rule, count: channels }, channel);
+          for (let h = 0; h < channels; h++) {
+            expect(Number.isNaN(actual.dskip![h]!)).toBe(channel(h));
+          }
+        }
+      });
 
-    test("leaves nothing behind: the next call is clean, whatever was in memory before", async () => {
-      using conv = await open({ length });
-      const before = await conv.forward(u, k, options);
-      const nan = new Float32Array(u.length).fill(Number.NaN);
-      await conv.forward(nan, k, options);
-      await conv.backward(nan, nan, new Float32Array(k.length).fill(Number.NaN), options);
-      expectSameBits(await conv.forward(u, k, options), before);
-    });
-  });
+      test("in a kernel stays in its channel, also where the spectrum is kept", async () => {
+        using conv = await open({ length });
+        const taps = k.slice();
+        taps[length + 5] = Number.NaN;
+        const kernel = await conv.prepareKernel(taps);
+        const y = await conv.forward(u, kernel, options);
+        expectOtherRows(
+          y,
+          inputs.y(),
+          { ...rule, count: rows, bound: 3e-7 },
+          (r) => r % channels === 1,
+        );
+        kernel.dispose();
+      });
+
+      test("leaves nothing behind: the next call is clean, whatever was in memory before", async () => {
+        using conv = await open({ length });
+        const before = await conv.forward(u, k, options);
+        const nan = new Float32Array(u.length).fill(Number.NaN);
+        await conv.forward(nan, k, options);
+        await conv.backward(nan, nan, new Float32Array(k.length).fill(Number.NaN), options);
+        expectSameBits(await conv.forward(u, k, options), before);
+      });
+    },
+    whereThingsGo,
+  );
 });

@@ -14,7 +14,7 @@ import { streamLevels } from "../../src/plan/cpu/stream-levels.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import { defaultCpu } from "../../src/plan/device.ts";
 import type { Problem } from "../../src/plan/problem.ts";
-import { describeBackends, onGpu } from "../support/backends.ts";
+import { describeBackends, onGpu, randomCases } from "../support/backends.ts";
 import { drawInputs, type Inputs } from "../support/cases.ts";
 import { expectSameBits } from "../support/close.ts";
 import { cut, expectRight, joined, streamed } from "../support/streams.ts";
@@ -43,7 +43,8 @@ const anyCase: fc.Arbitrary<Case> = fc
   });
 
 describe("streams", () => {
-  describeBackends("agree with the oracle", (_, { options: setting }) => {
+  describeBackends("agree with the oracle", (_, configuration) => {
+    const setting = configuration.options;
     const open = (inputs: Inputs, options: StreamOptions) => {
       const { batch, channels } = inputs.exact;
       const { skip } = inputs.options;
@@ -73,7 +74,7 @@ describe("streams", () => {
             expectSameBits(await streamed(stream, inputs, sizes), whole);
           },
         ),
-        { numRuns: onGpu ? 15 : 40, seed: 20_240_302 },
+        randomCases(configuration, onGpu ? 15 : 20, 20_240_302),
       );
     });
 
