@@ -29,13 +29,22 @@ describe.skipIf(!onGpu)("documents on WebGPU", { timeout: 300_000 }, () => {
     },
   );
 
+  /** Run the example, on the driver of this process or on another. */
+  const example = (env: NodeJS.ProcessEnv = process.env) =>
+    spawnSync(process.execPath, ["--no-warnings", "examples/webgpu.js"], {
+      ...{ cwd: root, encoding: "utf8", timeout: 150_000, env },
+    });
+
   test("examples/webgpu.js: the right answer", () => {
-    const { status, stdout, stderr } = spawnSync(
-      process.execPath,
-      ["--no-warnings", "examples/webgpu.js"],
-      { cwd: root, encoding: "utf8", timeout: 150_000 },
-    );
+    const { status, stdout, stderr } = example();
     if (status !== 0) throw new Error(`exit code ${status}: ${stderr}`);
     expect(Number(/relative error of the result: (\S+)/.exec(stdout)![1])).toBeLessThan(1e-6);
+  });
+
+  test("examples/webgpu.js says in a sentence that there is no adapter", () => {
+    const { status, stderr } = example({ ...process.env, VK_DRIVER_FILES: "/no/driver" });
+    expect(stderr).toMatch(/FlashFFTConv.create: .*needs a graphics adapter; got none/);
+    expect(stderr).not.toMatch(/^ +at .*\.js:/m);
+    expect(status).toBe(1);
   });
 });
