@@ -301,14 +301,14 @@ const read = kinds.map((kind): Job => ({ ...fields[kind] }));
 export const mostFields: number = Math.max(...names.map((list) => list.length));
 
 /** Write a job's numbers for other threads. */
-export function writeJob(job: Job, to: Float64Array): void {
+export function sendJob(job: Job, to: Float64Array): void {
   names[job.kind]!.forEach((field, i) => {
     to[i] = job[field];
   });
 }
 
 /** The job that was written: valid until the next of its kind. */
-export function readJob(from: Float64Array): Job {
+export function receivedJob(from: Float64Array): Job {
   const kind = from[0]!;
   const job = read[kind]!;
   names[kind]!.forEach((field, i) => {

@@ -3,7 +3,7 @@
  * of float32 are filled from zeros, carried state and samples; the filters run over them, or over the user's own samples
  * where those will do. Positions count from the line's first sample, outputs from its first output.
  */
-import type { DepthwiseBackward, DepthwiseForward } from "../../kernels/cpu/function-names.ts";
+import type { FilterFunctions, FilterGradientFunctions } from "../../kernels/cpu/function-names.ts";
 import type { Jobs } from "./job.ts";
 import { jobKinds } from "./job.ts";
 import type { MakeRecipe, Recipe, RecipeContext } from "./recipe.ts";
@@ -63,10 +63,10 @@ interface JobSamples {
 
 /** Fills windows with positions [from, from + count) of lines, as float32. */
 class Filler {
-  readonly #zero: DepthwiseForward["zero"];
-  readonly #fill: DepthwiseForward["fill"];
+  readonly #zero: FilterFunctions["zero"];
+  readonly #fill: FilterFunctions["fill"];
 
-  constructor({ zero, fill }: Pick<DepthwiseForward, "zero" | "fill">) {
+  constructor({ zero, fill }: Pick<FilterFunctions, "zero" | "fill">) {
     this.#zero = zero;
     this.#fill = fill;
   }
@@ -110,13 +110,13 @@ function widthOf(job: LineJob, tile: number): number {
 }
 
 /** Forward: outputs of a chunk. */
-function depthwiseForward(e: DepthwiseForward): Recipe<ForwardJob> {
+function depthwiseForward(e: FilterFunctions): Recipe<ForwardJob> {
   const filler = new Filler(e);
   const { filter, direct = filter } = e;
 
   /** Outputs [from, from + count) by filters over windows at `s`, `apart` bytes from branch to branch. */
   const apply = (
-    run: DepthwiseForward["filter"],
+    run: FilterFunctions["filter"],
     job: ForwardJob,
     line: Line,
     s: readonly [number, number, number],
@@ -176,7 +176,7 @@ function depthwiseForward(e: DepthwiseForward): Recipe<ForwardJob> {
  * for outputs from − (K−1) … to − 1 and x for all samples that those and their gradients see. It stores dx at the
  * positions from − left … to − left − 1 that exist, and sums dw over its outputs.
  */
-function depthwiseBackward(e: DepthwiseBackward): Recipe<BackwardJob> {
+function depthwiseBackward(e: FilterGradientFunctions): Recipe<BackwardJob> {
   const { zero, fill, upstream, transpose, transposeOnto, sum, fold } = e;
   const xFiller = new Filler(e);
   const dyFiller = new Filler({ zero, fill: e.fillUpstream });

@@ -3,7 +3,7 @@
 import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
 import { commands, generationSlot, sharedTickets, slot, wake } from "./control.ts";
 import { addRecipes, execute } from "./executor.ts";
-import { readJob } from "./job.ts";
+import { receivedJob } from "./job.ts";
 import type { Kernels } from "./recipe.ts";
 import { blockRecipes } from "./recipe-blocks.ts";
 import { depthwiseRecipes } from "./recipe-depthwise.ts";
@@ -48,7 +48,7 @@ function serve({ control: shared, job: numbers, index, memory }: WorkerStart): v
     generation = Atomics.load(control, mine);
     if (Atomics.load(control, slot.command) === commands.messages) return;
     const base = Atomics.load(control, slot.base);
-    const job = readJob(values);
+    const job = receivedJob(values);
     const report = Atomics.load(control, slot.report) !== 0;
     try {
       execute(programs.get(job.program)!, job, index - 1 + base, tickets, clear);

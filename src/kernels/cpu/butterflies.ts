@@ -5,7 +5,7 @@ import { Graph } from "../../math/expr.ts";
 import type { LevelLayout, TransformPlan } from "../../plan/cpu/plan.ts";
 import { layout, product } from "../../plan/cpu/plan.ts";
 import type { Axis } from "./block-loops.ts";
-import { keptRows, nest, sublattice } from "./block-loops.ts";
+import { keptRows, nestedLoops, sublattice } from "./block-loops.ts";
 import type { Int, KernelFunction, Statement } from "./ir.ts";
 import { loop, plus, times } from "./ir.ts";
 import { loadComplex, spread, storeComplex } from "./load-store.ts";
@@ -107,7 +107,7 @@ function stageFunction(
     name,
     parameters: ["z", "table", "block"],
     exported: false,
-    body: nest(
+    body: nestedLoops(
       blocks,
       [
         { name: "q", from: "z", step: level.pitch },

@@ -3,7 +3,7 @@
  * Gates and skip are variants of the ends by name; everything between the ends is shared.
  */
 import type { Dtype } from "../../dtype.ts";
-import type { Part, Run } from "../../plan/geometry.ts";
+import type { Part } from "../../plan/geometry.ts";
 import { apartBySample, gradientPart } from "../../plan/geometry.ts";
 import type { HeadId, TailId } from "./function-names.ts";
 import { batchPlaces, exported, rowName, suffix } from "./function-names.ts";
@@ -12,20 +12,12 @@ import { call } from "./ir.ts";
 import type { RowSink, RowSource } from "./load-store.ts";
 import type { MiddleKind } from "./middle-stage.ts";
 
-/** A row that enters a transform and one that leaves it, as a problem sees them. */
-export interface SourceRuns extends Pick<RowSource, "dtype" | "gated"> {
-  readonly runs: readonly Run[];
-}
-export interface SinkRuns extends Omit<RowSink, "pieces" | "sequence" | "rest"> {
-  readonly runs: readonly Run[];
-}
-
 /** Makes the functions of one transform, or of several that work as one. */
 export interface TransformFunctions {
-  readonly head: (id: HeadId, source: SourceRuns) => KernelFunction[];
-  readonly body: (kind: MiddleKind) => KernelFunction[];
+  head(id: HeadId, source: RowSource): KernelFunction[];
+  body(kind: MiddleKind): KernelFunction[];
   /** `again`: the same transform has gone through its inverse stages for another sink. */
-  readonly tail: (id: TailId, sink: SinkRuns, again?: boolean) => KernelFunction[];
+  tail(id: TailId, sink: RowSink, again?: boolean): KernelFunction[];
   /** Tiles of its ends and units of its bodies. */
   readonly tiles: number;
   readonly bodies: number;
@@ -62,7 +54,7 @@ export const moveFunctions: readonly KernelFunction[] = [
  * A whole row in one call, of what its variants call. From JavaScript the three calls and what stands between them cost
  * 0.3 µs, a tenth of a row of 1,024 samples.
  */
-export function rowFunctions(
+export function wholeRowFunctions(
   body: (pregate: boolean, postgate: boolean, skip: boolean) => readonly Statement[],
 ): KernelFunction[] {
   const parameters = ["u", "pregate", "z", "k", "y", "postgate", "skip", "table"];
@@ -78,23 +70,25 @@ export const rowSink: readonly Int[] = ["y", "postgate", "u", "skip", 0, 0];
 
 /** Functions of a program for spectra, kept by the body `keep`, and forward calls. */
 export function forwardFunctions(
-  { head, body, tail, tiles, bodies }: TransformFunctions,
+  make: TransformFunctions,
   { part, dtype, kernelDtype, adds }: ConvolutionTypes,
   keep: "spectrum" | "compact",
 ): KernelFunction[] {
   const { inputs, taps, outputs } = part;
-  const plain = { runs: outputs, dtype, second: false, accumulate: adds };
+  const plain = { pieces: outputs, dtype, second: false, accumulate: adds };
   return [
-    ...head("k", { runs: taps, dtype: kernelDtype, gated: false }),
-    ...body(keep),
-    ...gateVariants.flatMap((gated) => head(`u${suffix(gated)}`, { runs: inputs, dtype, gated })),
-    ...body("multiply"),
-    ...sinkVariants.flatMap((v) => tail(`y${suffix(v.gated, v.skip)}`, { ...plain, ...v })),
+    ...make.head("k", { pieces: taps, dtype: kernelDtype, gated: false }),
+    ...make.body(keep),
+    ...gateVariants.flatMap((gated) =>
+      make.head(`u${suffix(gated)}`, { pieces: inputs, dtype, gated }),
+    ),
+    ...make.body("multiply"),
+    ...sinkVariants.flatMap((v) => make.tail(`y${suffix(v.gated, v.skip)}`, { ...plain, ...v })),
     ...(part.blocks ? moveFunctions : []),
-    ...rowFunctions((pregate, postgate, skip) => [
-      call(`head_u${suffix(pregate)}`, "u", "pregate", "z", "table", 0, tiles),
-      call("body_multiply", "z", "k", "table", 0, bodies),
-      call(`tail_y${suffix(postgate, skip)}`, "z", ...rowSink, "table", 0, tiles),
+    ...wholeRowFunctions((pregate, postgate, skip) => [
+      call(`head_u${suffix(pregate)}`, "u", "pregate", "z", "table", 0, make.tiles),
+      call("body_multiply", "z", "k", "table", 0, make.bodies),
+      call(`tail_y${suffix(postgate, skip)}`, "z", ...rowSink, "table", 0, make.tiles),
     ]),
   ];
 }
@@ -113,26 +107,31 @@ function gradientKinds({ blocks }: Part): MiddleKind[] {
 
 /** Functions of a program for backward calls. */
 export function backwardFunctions(
-  { head, body, tail }: TransformFunctions,
+  make: TransformFunctions,
   { part, dtype, adds }: ConvolutionTypes,
 ): KernelFunction[] {
   const { inputs, taps, outputs, blocks } = gradientPart(part);
   const plain = { dtype, gated: false, skip: false, second: false, accumulate: adds };
-  const dk = apartBySample(taps).flatMap((runs, i) => {
+  const dk = apartBySample(taps).flatMap((pieces, i) => {
     const accumulate = adds || i > 0;
-    return tail(`dk${i}`, { ...plain, runs, dtype: "float32", accumulate }, i > 0);
+    return make.tail(`dk${i}`, { ...plain, pieces, dtype: "float32", accumulate }, i > 0);
   });
   return [
     ...gateVariants.flatMap((gated) => [
-      ...head(`u${suffix(gated)}`, { runs: inputs, dtype, gated }),
-      ...head(`dy${suffix(gated)}`, { runs: outputs, dtype, gated }),
+      ...make.head(`u${suffix(gated)}`, { pieces: inputs, dtype, gated }),
+      ...make.head(`dy${suffix(gated)}`, { pieces: outputs, dtype, gated }),
     ]),
-    ...gradientKinds(part).flatMap(body),
+    ...gradientKinds(part).flatMap((kind) => make.body(kind)),
     ...(blocks ? moveFunctions : []),
     ...sinkVariants.flatMap((v) =>
-      tail(`du${suffix(v.gated, v.skip)}`, { ...plain, ...v, runs: inputs, second: v.gated }),
+      make.tail(`du${suffix(v.gated, v.skip)}`, {
+        ...plain,
+        ...v,
+        pieces: inputs,
+        second: v.gated,
+      }),
     ),
-    ...(blocks ? [] : tail("dpostgate", { ...plain, runs: outputs, gated: true })),
+    ...(blocks ? [] : make.tail("dpostgate", { ...plain, pieces: outputs, gated: true })),
     ...dk,
   ];
 }

@@ -4,14 +4,11 @@
  */
 import type { TransformPlan } from "../../plan/cpu/plan.ts";
 import { formatTransform } from "../../plan/cpu/plan.ts";
-import type { Run } from "../../plan/geometry.ts";
-import { stageFunctions } from "./butterflies.ts";
-import type { ConvolutionTypes, TransformFunctions } from "./convolution-functions.ts";
+import type { ConvolutionTypes } from "./convolution-functions.ts";
 import { backwardFunctions, forwardFunctions } from "./convolution-functions.ts";
 import type { KernelFunction, KernelModule } from "./ir.ts";
-import type { PlacedPiece } from "./placement.ts";
 import type { ProgramSource } from "./program-source.ts";
-import { bodyCount, bodyFunctions, headFunctions, tailFunctions, tileCount } from "./stages.ts";
+import { TransformCode } from "./stages.ts";
 import { stageTwiddles, writeTwiddles } from "./twiddles.ts";
 
 /** What a program does. */
@@ -24,55 +21,29 @@ export interface ProgramSpec extends ConvolutionTypes {
   readonly lanes: 1 | 4;
 }
 
-/** Where runs lie among 2·points positions. */
-function placed(runs: readonly Run[], points: number): PlacedPiece[] {
-  return runs.map((r) =>
-    r.position < 0
-      ? { ...r, position: 2 * points + r.position, sign: r.sign === 1 ? -1 : 1 }
-      : { ...r },
-  );
-}
-
-/** The functions of one transform, whose round trip has the factor `scale`. */
-function transformFunctions(plan: TransformPlan, scale: number, lanes: 1 | 4): TransformFunctions {
-  const place = <T extends { readonly runs: readonly Run[] }>({ runs, ...rest }: T) => ({
-    ...rest,
-    pieces: placed(runs, plan.points),
-  });
-  return {
-    head: (id, source) => headFunctions(plan, place(source), id, lanes),
-    body: (kind) => bodyFunctions(plan, kind, scale, lanes),
-    tail: (id, sink, again) => tailFunctions(plan, place(sink), id, lanes, !again),
-    ...{ tiles: tileCount(plan), bodies: bodyCount(plan, lanes) },
-  };
-}
-
 /** A level of a stream: spectra of blocks and of taps are kept as they are, and sums of products scaled on their way back. */
-function streamFunctions({ part, plan, lanes }: ProgramSpec): KernelFunction[] {
-  const { head, body, tail } = transformFunctions(plan, part.scale, lanes);
+function streamFunctions(code: TransformCode, { part, plan }: ProgramSpec): KernelFunction[] {
   const row = { dtype: "float32", gated: false } as const;
-  const sink = { ...row, runs: part.outputs, skip: false, second: false, accumulate: false };
+  const sink = { ...row, pieces: part.outputs, skip: false, second: false, accumulate: false };
   return [
-    ...head("k", { ...row, runs: part.taps }),
-    ...head("u", { ...row, runs: part.inputs }),
-    ...bodyFunctions(plan, "spectrum", plan.points, lanes),
-    ...(["product", "accumulate", "back"] as const).flatMap(body),
-    ...tail("y", sink),
+    ...code.head("k", { ...row, pieces: part.taps }),
+    ...code.head("u", { ...row, pieces: part.inputs }),
+    ...code.body("spectrum", plan.points),
+    ...(["product", "accumulate", "back"] as const).flatMap((kind) => code.body(kind)),
+    ...code.tail("y", sink),
   ];
-}
-
-function ownFunctions(spec: ProgramSpec): KernelFunction[] {
-  if (spec.kind === "stream") return streamFunctions(spec);
-  const make = transformFunctions(spec.plan, spec.part.scale, spec.lanes);
-  return spec.kind === "forward"
-    ? forwardFunctions(make, spec, "spectrum")
-    : backwardFunctions(make, spec);
 }
 
 /** All functions of a program, callees first. */
 export function buildProgram(spec: ProgramSpec): KernelModule {
-  const { plan, lanes } = spec;
-  return { lanes, functions: [...stageFunctions(plan, lanes), ...ownFunctions(spec)] };
+  const { kind, plan, part, lanes } = spec;
+  const code = new TransformCode(plan, part.scale, lanes);
+  const own = {
+    forward: () => forwardFunctions(code, spec, "spectrum"),
+    backward: () => backwardFunctions(code, spec),
+    stream: () => streamFunctions(code, spec),
+  };
+  return { lanes, functions: [...code.stages(), ...own[kind]()] };
 }
 
 /** The program of a convolution's part, with the twiddles that all programs of its plan share. */

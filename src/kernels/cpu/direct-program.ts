@@ -13,9 +13,9 @@ import { gradientPart } from "../../plan/geometry.ts";
 import {
   gateVariants,
   moveFunctions,
-  rowFunctions,
   rowSink,
   sinkVariants,
+  wholeRowFunctions,
 } from "./convolution-functions.ts";
 import type { Frame } from "./depthwise/addressing.ts";
 import {
@@ -278,7 +278,7 @@ function tapSinkFunction({ part, lanes }: DirectSpec): KernelFunction {
 /** A block in one call. Samples that are float32 as they are need no head. */
 function blockRows(f: Frame): KernelFunction[] {
   const float = f.spec.problem.dtype === "float32";
-  return rowFunctions((pregate, postgate, skip) => {
+  return wholeRowFunctions((pregate, postgate, skip) => {
     const filter = `filter_y${suffix(postgate, skip)}`;
     if (float && !pregate) return [call(filter, "u", "k", ...rowSink)];
     return [

@@ -107,12 +107,12 @@ interface Windows {
   readonly zero: (...window: Extent) => void;
   readonly fill: (x: number, ...window: Extent) => void;
 }
-export interface DepthwiseForward extends Windows {
+export interface FilterFunctions extends Windows {
   readonly filter: Filter;
   /** From the user's samples, where they do not lie as in a window. */
   readonly direct?: Filter;
 }
-export interface DepthwiseBackward extends Windows {
+export interface FilterGradientFunctions extends Windows {
   readonly fillUpstream: Windows["fill"];
   /** dy → dz, where something stands behind the filter. */
   readonly upstream?: Filter;

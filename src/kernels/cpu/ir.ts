@@ -92,7 +92,7 @@ export function call(name: string, ...args: readonly Int[]): Statement {
   return { op: "call", name, arguments: args };
 }
 
-/** A loop that runs at least once. */
+/** A loop that, as long as nothing else is said, runs at least once. */
 export function loop(
   variable: string,
   from: Int,
@@ -100,8 +100,9 @@ export function loop(
   step: number,
   body: readonly Statement[],
   also: readonly { readonly name: string; readonly from: Int; readonly step: number }[] = [],
+  nonempty = true,
 ): Statement {
-  return { op: "loop", variable, from, end, step, also, body, nonempty: true };
+  return { op: "loop", variable, from, end, step, also, body, nonempty };
 }
 
 /** Nodes below the roots with how often each is used, the roots' own use counted; `held` nodes are not entered. */

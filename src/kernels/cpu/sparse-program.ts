@@ -16,18 +16,20 @@ import { ringMask } from "../../plan/cpu/sparse.ts";
 import { keptRuns } from "../../plan/frequencies.ts";
 import type { Part } from "../../plan/geometry.ts";
 import type { Problem } from "../../plan/problem.ts";
-import { stageFunctions } from "./butterflies.ts";
 import type { TransformFunctions } from "./convolution-functions.ts";
 import { backwardFunctions, forwardFunctions } from "./convolution-functions.ts";
+import type { HeadId, TailId } from "./function-names.ts";
 import { exported } from "./function-names.ts";
 import type { Sequence } from "./gapped-sequence.ts";
 import { sequenceBetween, sequenceBytes } from "./gapped-sequence.ts";
 import type { Int, KernelFunction, KernelModule, Statement } from "./ir.ts";
 import { call, plus } from "./ir.ts";
+import type { RowSink, RowSource } from "./load-store.ts";
 import { sinkParameters } from "./load-store.ts";
+import type { MiddleKind } from "./middle-stage.ts";
 import { middleShape } from "./middle-stage.ts";
 import type { ProgramSource } from "./program-source.ts";
-import { bodyFunctions, headFunctions, tailFunctions, tileCount } from "./stages.ts";
+import { TransformCode } from "./stages.ts";
 import { stageTwiddles, writeTwiddles } from "./twiddles.ts";
 
 /** What determines a program's text. */
@@ -44,7 +46,7 @@ export interface CyclicSpec {
 /** One factor: its transform, its place in work memory and tables, and how its functions are told apart. */
 interface FactorCode {
   readonly part: Part;
-  readonly plan: TransformPlan;
+  readonly code: TransformCode;
   readonly prefix: string;
   /** Bytes from the start of a transform's memory to this one's points. */
   readonly points: number;
@@ -63,7 +65,10 @@ function maskBytes(plan: TransformPlan): number {
   return plan.sparse?.masked ? 4 * pointsLeft(plan) : 0;
 }
 
-function factorsOf({ parts, plans }: Pick<CyclicSpec, "parts" | "plans">): {
+function factorsOf(
+  { parts, plans }: Pick<CyclicSpec, "parts" | "plans">,
+  lanes: 1 | 4,
+): {
   readonly factors: readonly FactorCode[];
   readonly bytes: number;
   readonly spectrumBytes: number;
@@ -77,7 +82,8 @@ function factorsOf({ parts, plans }: Pick<CyclicSpec, "parts" | "plans">): {
     const next = plans[i + 1];
     const sequence = next && { at: fold, ...sequenceBetween(plan, next) };
     const prefix = `f${i}_`;
-    const factor = { part, plan, prefix, points, table, spectrum, fold: sequence };
+    const code = new TransformCode(plan, part.scale, lanes);
+    const factor = { part, code, prefix, points, table, spectrum, fold: sequence };
     points += lines(transformBytes(plan));
     if (sequence) fold += lines(sequenceBytes(sequence, part.positions));
     spectrum += lines(8 * pointsLeft(plan));
@@ -92,7 +98,7 @@ export function cyclicBytes(spec: Pick<CyclicSpec, "parts" | "plans">): {
   readonly bytes: number;
   readonly spectrumBytes: number;
 } {
-  const { bytes, spectrumBytes } = factorsOf(spec);
+  const { bytes, spectrumBytes } = factorsOf(spec, 4);
   return { bytes, spectrumBytes };
 }
 
@@ -115,92 +121,105 @@ class FactorFunctions implements TransformFunctions {
   readonly tiles = 0;
   readonly bodies = 0;
   readonly #factors: readonly FactorCode[];
-  readonly #first: FactorCode;
-  readonly #lanes: 1 | 4;
 
-  constructor(factors: readonly FactorCode[], lanes: 1 | 4) {
+  constructor(factors: readonly FactorCode[]) {
     this.#factors = factors;
-    this.#first = factors[0]!;
-    this.#lanes = lanes;
   }
 
-  /** Stages of all factors, and the ends between them: there go whole float32 sequences, whatever enters and leaves the first one. */
+  /** Stages, and the ends between factors: there go whole float32 sequences, whatever enters and leaves the first one. */
   shared(): KernelFunction[] {
-    const lanes = this.#lanes;
-    const stages = this.#factors.flatMap((f) => within(f, stageFunctions(f.plan, lanes)));
+    const stages = this.#factors.flatMap((f) => within(f, f.code.stages()));
     const chains = this.#factors.slice(1).flatMap((factor, i) => {
-      const { plan, part, fold } = factor;
-      const row = {
-        pieces: part.inputs,
-        dtype: "float32",
-        sequence: this.#factors[i]!.fold!,
-      } as const;
-      const sink = { ...row, gated: false, skip: false, second: false, accumulate: false };
-      return within(factor, [
-        ...headFunctions(plan, { ...row, gated: false, fold }, "chain", lanes),
-        ...tailFunctions(plan, { ...sink, rest: fold }, "chain", lanes),
-      ]);
+      const { code, part, fold } = factor;
+      const sequence = this.#factors[i]!.fold!;
+      const row = { pieces: part.inputs, dtype: "float32", gated: false, sequence } as const;
+      const sink = { ...row, skip: false, second: false, accumulate: false, rest: fold };
+      return within(factor, [...code.head("chain", { ...row, fold }), ...code.tail("chain", sink)]);
     });
     return [...stages, ...chains];
   }
 
-  /** head_{id}(x, gate, z, table, from, to): a row into the transforms of all factors. */
-  readonly head: TransformFunctions["head"] = (id, { runs, ...row }) => {
-    const first = this.#first;
-    const source = { ...row, pieces: runs, fold: first.fold };
-    let x: Int = "x";
-    const calls = this.#factors.map((factor, i): Statement => {
-      const fold = factor.fold ? [plus("z", factor.fold.at)] : [];
-      const from = x;
-      x = fold[0] ?? 0;
-      const rows = [from, "gate", plus("z", factor.points), ...fold];
-      const name = `${factor.prefix}head_${i === 0 ? id : "chain"}`;
-      return call(name, ...rows, plus("table", factor.table), 0, tileCount(factor.plan));
+  /** Calls of each factor's own function: the first factor's is named after `id`. */
+  #calls(
+    name: (id: string) => string,
+    id: string,
+    pointers: (factor: FactorCode, before: FactorCode | undefined) => readonly Int[],
+    tiles: (factor: FactorCode) => number,
+  ): Statement[] {
+    return this.#factors.map((factor, i) => {
+      const own = factor.prefix + name(i === 0 ? id : "chain");
+      const rows = pointers(factor, this.#factors[i - 1]);
+      return call(own, ...rows, plus("table", factor.table), 0, tiles(factor));
     });
+  }
+
+  /** head_{id}(x, gate, z, table, from, to): a row into the transforms of all factors. */
+  head(id: HeadId, source: RowSource): KernelFunction[] {
+    const first = this.#factors[0]!;
+    const pointers = (factor: FactorCode, before: FactorCode | undefined): Int[] => [
+      before ? foldOf(before)[0]! : "x",
+      ...["gate", plus("z", factor.points), ...foldOf(factor)],
+    ];
+    const calls = this.#calls(
+      (n) => `head_${n}`,
+      id,
+      pointers,
+      ({ code }) => code.tiles,
+    );
     return [
-      ...within(first, headFunctions(first.plan, source, id, this.#lanes)),
+      ...within(first, first.code.head(id, { ...source, fold: first.fold })),
       exported(`head_${id}`, ["x", "gate", "z", "table", "from", "to"], calls),
     ];
-  };
+  }
 
   /** body_{kind}(…pointers, table, from, to): the middles of all factors. */
-  readonly body: TransformFunctions["body"] = (kind) => {
+  body(kind: MiddleKind): KernelFunction[] {
     const { pointers } = middleShape(kind);
-    const own = this.#factors.flatMap((factor) =>
-      within(factor, bodyFunctions(factor.plan, kind, factor.part.scale, this.#lanes)),
+    const own = this.#factors.flatMap((factor) => within(factor, factor.code.body(kind)));
+    const places = ({ spectrum, points }: FactorCode): Int[] =>
+      pointers.map((p) => plus(p, p === "k" ? spectrum : points));
+    const calls = this.#calls(
+      () => `body_${kind}`,
+      "",
+      places,
+      () => 0,
     );
-    const calls = this.#factors.map(({ prefix, spectrum, points, table }): Statement => {
-      const places = pointers.map((p) => plus(p, p === "k" ? spectrum : points));
-      return call(`${prefix}body_${kind}`, ...places, plus("table", table), 0, 0);
-    });
     return [...own, exported(`body_${kind}`, [...pointers, "table", "from", "to"], calls)];
-  };
+  }
 
   /** tail_{id}(z, …sinkParameters, table, from, to): the transforms of all factors back to a row. */
-  readonly tail: TransformFunctions["tail"] = (id, { runs, ...row }) => {
-    const first = this.#first;
-    const sink = { ...row, pieces: runs, rest: first.fold };
+  tail(id: TailId, sink: RowSink): KernelFunction[] {
+    const first = this.#factors[0]!;
     const idle = sinkParameters.slice(1).map(() => 0);
-    const calls = this.#factors.map((factor, i): Statement => {
-      const rest = factor.fold ? [plus("z", factor.fold.at)] : [];
-      // A factor's result and all after it make up what the one before it left.
-      const rows = i === 0 ? sinkParameters : [plus("z", this.#factors[i - 1]!.fold!.at), ...idle];
-      const name = `${factor.prefix}tail_${i === 0 ? id : "chain"}`;
-      const pointers = [plus("z", factor.points), ...rows, ...rest];
-      return call(name, ...pointers, plus("table", factor.table), 0, tileCount(factor.plan));
-    });
+    // A factor's result and all after it make up what the one before it left.
+    const pointers = (factor: FactorCode, before: FactorCode | undefined): Int[] => [
+      plus("z", factor.points),
+      ...(before ? [...foldOf(before), ...idle] : sinkParameters),
+      ...foldOf(factor),
+    ];
+    const calls = this.#calls(
+      (n) => `tail_${n}`,
+      id,
+      pointers,
+      ({ code }) => code.tiles,
+    );
     const parameters = ["z", ...sinkParameters, "table", "from", "to"];
     return [
-      ...within(first, tailFunctions(first.plan, sink, id, this.#lanes)),
+      ...within(first, first.code.tail(id, { ...sink, rest: first.fold })),
       exported(`tail_${id}`, parameters, calls.reverse()),
     ];
-  };
+  }
+}
+
+/** Pointer to the sequence that a factor leaves to the next one, if there is one. */
+function foldOf({ fold }: FactorCode): Int[] {
+  return fold ? [plus("z", fold.at)] : [];
 }
 
 /** All functions of a program, callees first. */
 export function buildCyclic(spec: CyclicSpec, lanes: 1 | 4): KernelModule {
   const { kind, problem, parts, kernelDtype } = spec;
-  const make = new FactorFunctions(factorsOf(spec).factors, lanes);
+  const make = new FactorFunctions(factorsOf(spec, lanes).factors);
   const types = { part: parts[0]!, dtype: problem.dtype, kernelDtype, adds: false };
   const own =
     kind === "forward" ? forwardFunctions(make, types, "compact") : backwardFunctions(make, types);
