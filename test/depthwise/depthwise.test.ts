@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type Dtype, dtypes, type SampleArray } from "../../src/dtype.ts";
 import { FlashDepthwiseConv1d, FlashFFTConv } from "../../src/index.ts";
+import { type ActivationName, activations } from "../../src/math/activation.ts";
 import { type Form, layouts, type Padding } from "../../src/plan/depthwise.ts";
 import { describeBackends, onGpu, randomCases, share, whereThingsGo } from "../support/backends.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";
@@ -15,7 +16,8 @@ import {
 } from "../support/depthwise.ts";
 import { normal } from "../support/signals.ts";
 
-const forms: readonly Form[] = ["linear", "silu", "projections"];
+const activationNames = Object.keys(activations) as ActivationName[];
+const forms: readonly Form[] = ["linear", "projections", ...activationNames];
 
 /** Random cases, of which each compiles kernels. */
 const numRuns = onGpu ? 10 : 30;
@@ -89,7 +91,7 @@ const large: readonly Partial<DepthwiseCase>[] = [
   { length: 40_000 },
   { length: 40_000, layout: "BLH" },
   { length: 40_000, dtype: "float16", form: "silu" },
-  { length: 3000, batch: 2, channels: 40 },
+  { length: 3000, batch: 2, channels: 40, form: "relu" },
   { length: 3000, batch: 2, channels: 40, layout: "BLH", padding: "same", kernelLength: 5 },
   { length: 400, channels: 300, layout: "BLH", form: "silu", dtype: "bfloat16" },
   { length: 300, channels: 261, layout: "BLH", dtype: "float16", padding: [9, 2] },
@@ -248,7 +250,9 @@ describeBackends(
   "gradients of the state that a call leaves behind",
   (_, configuration) => {
     const halves = (["float16", "bfloat16"] as const).flatMap((dtype) =>
-      layouts.flatMap((layout) => forms.map((form) => [dtype, layout, form] as const)),
+      layouts.flatMap((layout) =>
+        (["linear", "silu", "projections"] as const).map((form) => [dtype, layout, form] as const),
+      ),
     );
     // x shorter than the state, longer, as long; held taps and taps that advance together; a chunk that ends in the state.
     const all: readonly (readonly [length: number, taps: number])[] = [
