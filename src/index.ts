@@ -49,6 +49,7 @@ export { FlashHyenaProjections } from "./depthwise/projections.ts";
 export type { ShortConvolution } from "./depthwise/short-convolution.ts";
 export type { Dtype, NewArray, SampleArray, StoredArray } from "./dtype.ts";
 export * from "./errors.ts";
+export type { ActivationName } from "./math/activation.ts";
 export type {
   DepthwiseProblem,
   DepthwiseProblemOptions,

@@ -1,6 +1,7 @@
 /** FlashDepthwiseConv1d: the short filter of each channel that models of the Hyena family have before the long one. */
 import { oneOf } from "../checks.ts";
 import type { Dtype } from "../dtype.ts";
+import { activations } from "../math/activation.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
 import type { ResultOf } from "../tensors/result-types.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
@@ -36,8 +37,8 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> extends Short
     const call = "FlashDepthwiseConv1d.create";
     checkShortNames(options, "activation", call);
     const { activation = "none" } = options;
-    oneOf(call, "activation", activation, ["none", "silu"]);
-    const form = activation === "silu" ? "silu" : "linear";
+    oneOf(call, "activation", activation, ["none", ...Object.keys(activations)]);
+    const form = activation === "none" ? "linear" : activation;
     const problem = createDepthwiseProblem(options, form, call);
     return new FlashDepthwiseConv1d(await openShort(problem, options, [0], call));
   }

@@ -2,6 +2,7 @@
 import type { RuntimeOptions } from "../calls/runtime.ts";
 import type { Dtype } from "../dtype.ts";
 import type { GpuCommandEncoder } from "../gpu.ts";
+import type { ActivationName } from "../math/activation.ts";
 import type { DepthwiseProblemOptions } from "../plan/depthwise.ts";
 import type { GivenAs, GivenResult, NewResult, NewWeights } from "../tensors/result-types.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
@@ -16,8 +17,8 @@ export interface DepthwiseOptions<D extends Dtype = Dtype>
 
 /** What a FlashDepthwiseConv1d is made from. */
 export interface FlashDepthwiseConv1dOptions<D extends Dtype = Dtype> extends DepthwiseOptions<D> {
-  /** What follows the filter: nothing (the default), or SiLU, z/(1 + e^−z). */
-  readonly activation?: "none" | "silu";
+  /** What follows the filter: nothing (the default), the SiLU, z/(1 + e^−z), or the ReLU, max(0, z). */
+  readonly activation?: "none" | ActivationName;
 }
 
 /** What a FlashHyenaProjections is made from. */

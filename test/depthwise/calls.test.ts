@@ -38,7 +38,7 @@ describe("options", () => {
     [{ padding: [1.5, 0] }, "padding[0] must be an integer"],
     [{ layout: "LBH" }, "layout must be one of BHL, BLH"],
     [{ dtype: "float64" }, "dtype must be one of"],
-    [{ activation: "gelu" }, "activation must be one of none, silu"],
+    [{ activation: "gelu" }, "activation must be one of none, silu, relu"],
     [{ batch: 0 }, "batch must be an integer"],
     [{ backend: "tpu" }, "backend must be one of"],
     [{ threads: 0 }, "threads must be an integer"],
