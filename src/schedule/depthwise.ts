@@ -1,5 +1,4 @@
 /** Calls of short convolutions as lists of steps: which kernels, on which pieces of which buffers. */
-
 import type { Filter, FilterGradient } from "../kernels/gpu/filter/depthwise.ts";
 import {
   biasShift,

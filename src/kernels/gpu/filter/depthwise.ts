@@ -3,7 +3,6 @@
  * taps meet them. In layout BHL threads stand side by side along a row, in BLH along the channels; the arithmetic on cells
  * is the same.
  */
-
 import type { Kernel } from "../kernel.ts";
 import type { Binding } from "../storage.ts";
 import type { Common } from "./runs.ts";
@@ -28,9 +27,9 @@ export interface Filter extends Common {
 }
 
 /**
- * Sums of dw[j] = Σ x[m]·dz[m + left − j] and of dbias, workgroup by workgroup, for `taps` taps at a time; where that is all of
- * them, dx[m] = Σ_j w[j]·dz[m + left − j] on the way. dz is `upstream`; where it is made on the way, times the
- * activation's slope, or of `gated`, two thirds whose product was taken, times the other one's sums.
+ * dw[j] = Σ x[m]·dz[m + left − j] and dbias = Σ dz, summed workgroup by workgroup, `taps` taps at a time; where that is all of them,
+ * dx[m] = Σ_j w[j]·dz[m + left − j] too. linear: dz = dy; activated: dz = dy·act′(z); gated: dz₁ = dy·z₂ and dz₂ = dy·z₁, of the
+ * two thirds whose filters' outputs z are multiplied.
  */
 export interface FilterGradient extends Common {
   readonly kind: "gradient";
