@@ -5,6 +5,12 @@
  */
 export type { Instructions } from "./backend/cpu/features.ts";
 export { PreparedKernel } from "./calls/prepared.ts";
+export type {
+  BoundRecorder,
+  GpuBufferBinding,
+  GpuRecorder,
+  RecorderOperand,
+} from "./calls/recorder.ts";
 export { FlashFFTConv } from "./conv/conv.ts";
 export type { Convolved, ConvolveOptions, Numbers } from "./conv/convolve.ts";
 export { convolve } from "./conv/convolve.ts";
@@ -12,6 +18,7 @@ export type { Explanation, LeftOut, PlanPrediction, Saved } from "./conv/explain
 export type {
   BackwardOptions,
   ConvolutionWorker,
+  ConvRecorderOptions,
   FlashFFTConvOptions,
   ForwardOptions,
   GpuGradients,
@@ -19,6 +26,7 @@ export type {
   Gradients,
   GradientsOf,
   MemoryUse,
+  RecordedConvCall,
   WarmUp,
 } from "./conv/options.ts";
 export { serveConvolutions } from "./conv/serve.ts";
@@ -31,6 +39,7 @@ export type {
   DepthwiseGradients,
   DepthwiseGradientsOf,
   DepthwiseOptions,
+  DepthwiseRecorderOptions,
   DepthwiseWarmUp,
   FlashDepthwiseConv1dOptions,
   FlashHyenaProjectionsOptions,
@@ -43,6 +52,7 @@ export type {
   ProjectionsForwardOptions,
   ProjectionsOut,
   ProjectionsUpstream,
+  RecordedDepthwiseCall,
 } from "./depthwise/options.ts";
 export { FlashHyenaProjections } from "./depthwise/projections.ts";
 export type { Dtype, NewArray, SampleArray, StoredArray } from "./dtype.ts";

@@ -5,6 +5,8 @@
 import type { Instructions } from "../backend/cpu/features.ts";
 import type { RowField } from "../calls/cpu-staging.ts";
 import { PreparedKernel } from "../calls/prepared.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
+import { refuseRecorder } from "../calls/recorder.ts";
 import { checkEncoder, madeByCreate } from "../calls/runtime.ts";
 import { checkFlags, checkOptions, integer, known } from "../checks.ts";
 import type { Dtype, SampleArray, StoredArray } from "../dtype.ts";
@@ -24,11 +26,13 @@ import type { Explanation } from "./explain.ts";
 import { openRunner } from "./open.ts";
 import type {
   BackwardOptions,
+  ConvRecorderOptions,
   FlashFFTConvOptions,
   ForwardOptions,
   GradientArrays,
   GradientsOf,
   MemoryUse,
+  RecordedConvCall,
   WarmUp,
 } from "./options.ts";
 import { checkedProblem } from "./options.ts";
@@ -491,6 +495,24 @@ export class FlashFFTConv<out D extends Dtype = "float32"> {
   async submitted(): Promise<void> {
     this.#alive("conv.submitted");
     await this.#runner.submitted?.();
+  }
+
+  /**
+   * A call of one shape on the GPU, compiled, to be bound to ranges of your buffers and recorded in the middle of other commands,
+   * without waiting. It stands for the method that it is named after.
+   * @example
+   * ```js
+   * const backward = await conv.recorder("backward", { batch: 8, channels: 768, add: true });
+   * const bound = backward.bind({ dy, u, k, du, dk }, scratch);
+   * bound.encode(pass);
+   * ```
+   * @throws InvalidArgumentError, UnsupportedError on the CPU, BackendError.
+   */
+  async recorder(recorded: RecordedConvCall, options: ConvRecorderOptions): Promise<GpuRecorder> {
+    const call = "conv.recorder";
+    this.#alive(call);
+    const recorder = this.#runner.recorder?.(recorded, options, call, (c) => this.#alive(c));
+    return recorder ?? refuseRecorder(call);
   }
 
   #alive(call: string): void {

@@ -2,12 +2,13 @@
 import type { Instructions } from "../backend/cpu/features.ts";
 import type { RowField } from "../calls/cpu-staging.ts";
 import type { PreparedKernel } from "../calls/prepared.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
 import type { Dtype } from "../dtype.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
 import type { GpuSamples, TensorData } from "../tensors/tensor.ts";
 import type { Gates, Shape } from "./cpu-rows.ts";
 import type { Explanation } from "./explain.ts";
-import type { MemoryUse, WarmUp } from "./options.ts";
+import type { ConvRecorderOptions, MemoryUse, RecordedConvCall, WarmUp } from "./options.ts";
 
 /** One row tensor of a call: rows in the order b·channels + h. */
 export interface RowOperand {
@@ -75,6 +76,13 @@ export interface Runner {
   /** Which plan was chosen, and why. */
   explain(): Explanation;
   memory(): MemoryUse;
+  /** A call to record in the middle of other commands; absent where there are none. */
+  recorder?(
+    way: RecordedConvCall,
+    options: ConvRecorderOptions,
+    call: string,
+    alive: (call: string) => void,
+  ): Promise<GpuRecorder>;
   /** Free what only submitted encoders name; absent where there are none. */
   submitted?(): Promise<void>;
   /** Give everything back once the calls before have ended. */

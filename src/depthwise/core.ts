@@ -1,6 +1,8 @@
 /** What the short convolutions have in common: the choice of a backend, the checks of what they are given, the calls. */
 
 import { loadGpu } from "../calls/load-gpu.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
+import { refuseRecorder } from "../calls/recorder.ts";
 import { checkEncoder, wantsGpu, workspaceOf } from "../calls/runtime.ts";
 import { checkFlags, checkOptions, integer, known } from "../checks.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
@@ -22,7 +24,9 @@ import type {
   DepthwiseForwardOptions,
   DepthwiseGradients,
   DepthwiseOptions,
+  DepthwiseRecorderOptions,
   DepthwiseWarmUp,
+  RecordedDepthwiseCall,
 } from "./options.ts";
 import type { DepthwiseRequest, DepthwiseRunner } from "./runner.ts";
 
@@ -409,6 +413,20 @@ export class DepthwiseCore {
     checkFlags(calls, warmUpFlags, call);
     if (calls.state) this.#streaming(call);
     await this.runner.warmUp({ ...calls, batch }, call);
+  }
+
+  async recorder(
+    recorded: RecordedDepthwiseCall,
+    options: DepthwiseRecorderOptions,
+  ): Promise<GpuRecorder> {
+    const call = this.#name("recorder");
+    this.alive(call);
+    checkOptions(options, call, "options", "Pass { batch: B, length: L }.");
+    const { state, stateOut, dstateOut } = options;
+    if (state || dstateOut || (stateOut ?? "none") !== "none") this.#streaming(call);
+    this.outputLength(options.length, call);
+    const recorder = this.runner.recorder?.(recorded, options, call, (c) => this.alive(c));
+    return recorder ?? refuseRecorder(call);
   }
 
   async submitted(): Promise<void> {

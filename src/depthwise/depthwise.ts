@@ -1,6 +1,7 @@
 /** FlashDepthwiseConv1d: the short filter of each channel that models of the Hyena family have before the long one. */
 import type { CpuBackend } from "../backend/cpu/backend.ts";
 import type { Instructions } from "../backend/cpu/features.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
 import { madeByCreate } from "../calls/runtime.ts";
 import { checkOptions, oneOf } from "../checks.ts";
 import type { Dtype, NewArray, StoredArray } from "../dtype.ts";
@@ -14,8 +15,10 @@ import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
   DepthwiseGradientsOf,
+  DepthwiseRecorderOptions,
   DepthwiseWarmUp,
   FlashDepthwiseConv1dOptions,
+  RecordedDepthwiseCall,
 } from "./options.ts";
 
 /**
@@ -144,6 +147,23 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> {
    */
   async warmUp(calls: DepthwiseWarmUp): Promise<void> {
     await this.#core.warmUp(calls);
+  }
+
+  /**
+   * A call of one shape on the GPU, compiled, to be bound to ranges of your buffers and recorded in the middle of other commands,
+   * without waiting. It stands for the method that it is named after.
+   * @example
+   * ```js
+   * const forward = await conv.recorder("forward", { batch: 8, length: 2048 });
+   * forward.bind({ x, weight, y }, scratch).encode(pass);
+   * ```
+   * @throws InvalidArgumentError, UnsupportedError on the CPU, BackendError.
+   */
+  async recorder(
+    recorded: RecordedDepthwiseCall,
+    options: DepthwiseRecorderOptions,
+  ): Promise<GpuRecorder> {
+    return this.#core.recorder(recorded, options);
   }
 
   /**

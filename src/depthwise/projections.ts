@@ -1,6 +1,7 @@
 /** FlashHyenaProjections: what stands between a Hyena operator's input projection and its long convolution, in one pass. */
 import type { CpuBackend } from "../backend/cpu/backend.ts";
 import type { Instructions } from "../backend/cpu/features.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
 import { madeByCreate } from "../calls/runtime.ts";
 import { checkOptions, known, oneOf } from "../checks.ts";
 import type { Dtype, NewArray, StoredArray } from "../dtype.ts";
@@ -11,6 +12,7 @@ import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 import { checkNames, DepthwiseCore } from "./core.ts";
 import type {
   DepthwiseGradientsOf,
+  DepthwiseRecorderOptions,
   DepthwiseWarmUp,
   FlashHyenaProjectionsOptions,
   HyenaProjections,
@@ -18,6 +20,7 @@ import type {
   ProjectionsBackwardOptions,
   ProjectionsForwardOptions,
   ProjectionsUpstream,
+  RecordedDepthwiseCall,
 } from "./options.ts";
 
 /**
@@ -161,6 +164,23 @@ export class FlashHyenaProjections<out D extends Dtype = "float32"> {
    */
   async warmUp(calls: DepthwiseWarmUp): Promise<void> {
     await this.#core.warmUp(calls);
+  }
+
+  /**
+   * A call of one shape on the GPU, compiled, to be bound to ranges of your buffers and recorded in the middle of other commands,
+   * without waiting. It stands for the method that it is named after.
+   * @example
+   * ```js
+   * const forward = await projections.recorder("forward", { batch: 8, length: 2048 });
+   * forward.bind({ x, weight, gated, postgate }, scratch).encode(pass);
+   * ```
+   * @throws InvalidArgumentError, UnsupportedError on the CPU, BackendError.
+   */
+  async recorder(
+    recorded: RecordedDepthwiseCall,
+    options: DepthwiseRecorderOptions,
+  ): Promise<GpuRecorder> {
+    return this.#core.recorder(recorded, options);
   }
 
   /**

@@ -1,11 +1,16 @@
 /** What short convolutions ask of a backend: calls whose arguments are checked. */
 import type { CpuBackend } from "../backend/cpu/backend.ts";
 import type { Instructions } from "../backend/cpu/features.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
 import type { Dtype } from "../dtype.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
 import type { Named } from "../tensors/check.ts";
 import type { GpuSamples, TensorData } from "../tensors/tensor.ts";
-import type { DepthwiseWarmUp } from "./options.ts";
+import type {
+  DepthwiseRecorderOptions,
+  DepthwiseWarmUp,
+  RecordedDepthwiseCall,
+} from "./options.ts";
 
 /** A call, checked. */
 export interface DepthwiseRequest {
@@ -64,6 +69,13 @@ export interface DepthwiseRunner {
   lend(size: number, call: string): Float32Array | Uint16Array;
   /** A new buffer for a result: asked for only where tensors may be buffers. */
   allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples>;
+  /** A call to record in the middle of other commands; absent where there are none. */
+  recorder?(
+    way: RecordedDepthwiseCall,
+    options: DepthwiseRecorderOptions,
+    call: string,
+    alive: (call: string) => void,
+  ): Promise<GpuRecorder>;
   /** Free what only submitted encoders name; absent where there are none. */
   submitted?(): Promise<void>;
   /** Give everything back once the calls before have ended. */
