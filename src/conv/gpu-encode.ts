@@ -6,7 +6,6 @@ import type { GpuRanges } from "../backend/gpu.ts";
 import type { NamedOperand } from "../calls/recorder.ts";
 import { checkFlags, checkOptions, integer, known, oneOf } from "../checks.ts";
 import { bytesPerSample } from "../dtype.ts";
-import { InvalidArgumentError } from "../errors.ts";
 import type { GpuCandidate, GpuPlans } from "../plan/gpu/choose.ts";
 import type { PassPlan } from "../plan/gpu/passes.ts";
 import type { Problem } from "../plan/problem.ts";
@@ -19,7 +18,7 @@ import type {
   Schedule,
 } from "../schedule/schedule.ts";
 import { Scheduler } from "../schedule/transform.ts";
-import { show } from "../show.ts";
+import { checkSkip } from "./operands.ts";
 import type { ConvRecorderOptions, RecordedConvCall } from "./options.ts";
 
 /** The scheduler of a plan: a transform's, or, where there is none, that of the time domain. */
@@ -102,24 +101,13 @@ export class ConvolutionKernels<B> {
       add = false,
     } = options;
     oneOf(call, "kernel", kernel, ["taps", "spectrum"]);
-    if (skip) this.#refuseSkip(call);
+    if (skip) checkSkip(this.#problem, call, "Leave skip out.");
     return {
       batch: way === "prepareKernel" ? 1 : integer(call, "batch", options.batch, 1, 2 ** 31),
       channels: integer(call, "channels", options.channels, 1, 2 ** 31),
       ...{ pregate, postgate, skip, add, offsets: {} },
       taps: kernel === "taps" ? "float32" : undefined,
     };
-  }
-
-  #refuseSkip(call: string): void {
-    const { length, outputLength, mode } = this.#problem;
-    if (length === outputLength) return;
-    throw new InvalidArgumentError({
-      call,
-      requirement: "skip needs outputs as long as the inputs",
-      value: `mode ${show(mode)} with ${show(outputLength)} outputs for ${show(length)} inputs`,
-      remedy: "Leave skip out.",
-    });
   }
 
   /** What a recorded call binds. */

@@ -8,6 +8,7 @@ import { outputLengthOf, widths } from "../plan/depthwise.ts";
 import { DepthwiseScheduler } from "../schedule/depthwise.ts";
 import type { DepthwiseGpuCall } from "../schedule/pieces.ts";
 import type { BufferName, GpuLimits } from "../schedule/schedule.ts";
+import { checkedOutputLength, checkStreams } from "./operands.ts";
 import type { DepthwiseRecorderOptions, RecordedDepthwiseCall } from "./options.ts";
 
 /** Buffers of results and of their gradients, in the order in which requests have them. */
@@ -33,7 +34,7 @@ export class DepthwiseKernels {
   }
 
   /**
-   * A call to record; carried state needs a causal filter, which its caller checks.
+   * A call to record.
    * @throws InvalidArgumentError for options out of range.
    */
   recorded(
@@ -51,13 +52,16 @@ export class DepthwiseKernels {
     checkFlags(options, flags, call);
     const { stateOut = "none", bias = false, add = false } = options;
     oneOf(call, "stateOut", stateOut, ["none", "apart", "same"]);
+    if (options.state || options.dstateOut || stateOut !== "none")
+      checkStreams(this.#problem, call);
+    checkedOutputLength(this.#problem, options.length, call);
     // A filter of one tap looks at no earlier sample: its state is empty.
     const carries = this.#problem.kernelLength > 1;
     const state = carries && (options.state ?? false);
     return {
       ...{ name: call, bias, add, offsets: {}, state: state || (carries && stateOut === "same") },
       batch: integer(call, "batch", options.batch, 1, 2 ** 31),
-      length: integer(call, "length", options.length, 1, 2 ** 31),
+      length: options.length,
       stateOut: carries ? stateOut : "none",
       dstateOut: carries && (options.dstateOut ?? false),
     };

@@ -9,8 +9,7 @@ import type { GpuRecorder } from "../calls/recorder.ts";
 import type { Dtype } from "../dtype.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import type { DepthwiseGpuCall } from "../schedule/pieces.ts";
-import { destroyBuffers, zeros } from "../tensors/results.ts";
-import type { TensorData } from "../tensors/tensor.ts";
+import { zeros } from "../tensors/results.ts";
 import { GpuSamples } from "../tensors/tensor.ts";
 import { DepthwiseKernels, outputBuffers, upstreamBuffers } from "./gpu-encode.ts";
 import type { DepthwiseRecorderOptions, RecordedDepthwiseCall } from "./options.ts";
@@ -19,7 +18,6 @@ import type {
   DepthwiseForward,
   DepthwiseRequest,
   DepthwiseRunner,
-  DepthwiseSums,
   DepthwiseWarmUpFor,
 } from "./runner.ts";
 
@@ -29,7 +27,6 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
   readonly instructions = "wgsl";
   readonly backend = undefined;
   readonly #backend: WebGpuBackend;
-  readonly #dtype: Dtype;
   readonly #schedules: DepthwiseKernels;
   readonly #calls: GpuCalls;
 
@@ -40,7 +37,6 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     workspaceBytes: number,
   ) {
     this.#backend = gpu;
-    this.#dtype = problem.dtype;
     this.#schedules = new DepthwiseKernels(problem, gpu.limits(workspaceBytes), order);
     this.#calls = new GpuCalls(gpu, workspaceBytes);
   }
@@ -85,8 +81,8 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     return this.#backend.device;
   }
 
-  lend(size: number, call: string): Float32Array | Uint16Array {
-    return zeros(this.#dtype, size, call);
+  lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
+    return zeros(dtype, size, call);
   }
 
   allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples> {
@@ -106,35 +102,18 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     return this.#calls.exclusive(() => this.#run("forward", request, operands, left));
   }
 
-  backward(request: DepthwiseBackward): Promise<DepthwiseSums> {
-    const { name: call, dy, dx, dstate, dstateOut, weight, bias } = request;
+  backward(request: DepthwiseBackward): Promise<void> {
+    const { dy, dstateOut } = request;
     const operands = [
       ...operandsOf(request),
       ...dy.map(({ name, data }, o) => operand(upstreamBuffers[o]!, data, "in", name)),
       ...(dstateOut ? [operand("dstateOut", dstateOut, "in")] : []),
-      operand("dx", dx, "out"),
-      ...(dstate ? [operand("dstate", dstate, "out")] : []),
     ];
-    // Made for this call: where it fails, nobody else knows of them.
-    const made: TensorData[] = [];
-    const running = this.#calls.exclusive(async () => {
-      const onGpu = dx instanceof GpuSamples;
-      const make = async (size: number): Promise<TensorData> => {
-        const sums = onGpu ? await this.allocate(size, "float32", call) : new Float32Array(size);
-        made.push(sums);
-        return sums;
-      };
-      const dweight = await make(weight.length);
-      const dbias = bias && (await make(bias.length));
-      operands.push(operand("dweight", dweight, "out"));
-      if (dbias) operands.push(operand("dbias", dbias, "out"));
-      await this.#run("backward", request, operands, "none");
-      return { dweight, ...(dbias && { dbias }) };
-    });
-    return running.catch((error: unknown) => {
-      destroyBuffers(made);
-      throw error;
-    });
+    for (const name of ["dx", "dstate", "dweight", "dbias"] as const) {
+      const data = request[name];
+      if (data) operands.push(operand(name, data, "out"));
+    }
+    return this.#calls.exclusive(() => this.#run("backward", request, operands, "none"));
   }
 
   /** A call in its turn. */

@@ -370,10 +370,10 @@ describe.skipIf(!onGpu)("refusals", () => {
     const encoder = device.createCommandEncoder();
     for (const late of [() => bound.encode(encoder), () => forward.bind(ranges, scratch)]) {
       expect(late).toThrow(InvalidArgumentError);
-      expect(late).toThrow(/object that has not been disposed/);
+      expect(late).toThrow(/that has not been disposed/);
     }
     const ended = conv.recorder("forward", shape);
-    await expect(ended).rejects.toThrow(/object that has not been disposed/);
+    await expect(ended).rejects.toThrow(/that has not been disposed/);
     device.destroy();
   });
 

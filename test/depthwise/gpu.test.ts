@@ -17,7 +17,7 @@ import {
   type Layout,
   type Tensor,
 } from "../../src/index.ts";
-import { type Form, outputLengthOf } from "../../src/plan/depthwise.ts";
+import { activationOf, type Form, outputLengthOf } from "../../src/plan/depthwise.ts";
 import { DepthwiseScheduler } from "../../src/schedule/depthwise.ts";
 import type { DepthwiseGpuCall } from "../../src/schedule/pieces.ts";
 import type { GpuLimits, Schedule } from "../../src/schedule/schedule.ts";
@@ -78,7 +78,7 @@ async function createFor(c: DepthwiseCase, device?: GPUDevice): Promise<OnGpu> {
         conv.backward({ dgated: dy[0]!, dpostgate: dy[1]! }, x, weight, rest) as never,
     };
   }
-  const activation = c.form === "silu" ? "silu" : "none";
+  const activation = activationOf(c.form) ?? "none";
   const conv = await FlashDepthwiseConv1d.create({ ...options, activation });
   return {
     ...common(conv),
@@ -124,6 +124,7 @@ const placed: readonly (readonly [Layout, Dtype, number, number, Form])[] = [
   ["BHL", "float16", 39, 8, "silu"],
   // Four channels at once and an activation in one kernel take a software driver long.
   ["BLH", "float32", 40, 16, "linear"],
+  ["BHL", "float32", 39, 8, "relu"],
   ["BLH", "bfloat16", 39, 264, "silu"],
   ["BHL", "float16", 40, 16, "projections"],
   ["BLH", "float16", 39, 8, "projections"],

@@ -9,6 +9,8 @@ import type { Axis, Walker } from "./block-loops.ts";
 import { keptRows, nest, sublattice } from "./block-loops.ts";
 import type { Direction } from "./butterflies.ts";
 import { levelStages, stageName, tileColumns } from "./butterflies.ts";
+import type { HeadId, TailId } from "./function-names.ts";
+import { exported } from "./function-names.ts";
 import type { Int, KernelFunction, Statement } from "./ir.ts";
 import { plus, times } from "./ir.ts";
 import type { RowSink, RowSource } from "./load-store.ts";
@@ -298,12 +300,11 @@ export function bodyFunctions(
   const levels = plan.levels.slice(1).map((_, i) => levelFunction(plan, i + 1, kind, scale, lanes));
   return [
     ...levels.reverse(),
-    {
-      name: `body_${kind}`,
-      parameters: [...pointers, "table", "from", "to"],
-      exported: true,
-      body: plan.sparse ? sparse() : dense(),
-    },
+    exported(
+      `body_${kind}`,
+      [...pointers, "table", "from", "to"],
+      plan.sparse ? sparse() : dense(),
+    ),
   ];
 }
 
@@ -361,22 +362,21 @@ function callEnd(
 export function headFunctions(
   plan: TransformPlan,
   source: RowSource,
-  id: string,
+  id: HeadId,
   lanes: 1 | 4,
 ): KernelFunction[] {
   const level = layout(plan)[0]!;
   const fold = source.fold ? ["fold"] : [];
   return [
     firstStage(plan, source, lanes, `first_${id}`),
-    {
-      name: `head_${id}`,
-      parameters: ["x", "gate", "z", ...fold, "table", "from", "to"],
-      exported: true,
-      body: overTiles(level, "from", "to", [
+    exported(
+      `head_${id}`,
+      ["x", "gate", "z", ...fold, "table", "from", "to"],
+      overTiles(level, "from", "to", [
         ...callEnd(plan, `first_${id}`, ["x", "gate"], fold, lanes),
         ...callStages(plan, 0, 1, "forward", plus("z", "tile"), 0),
       ]),
-    },
+    ),
   ];
 }
 
@@ -387,7 +387,7 @@ export function headFunctions(
 export function tailFunctions(
   plan: TransformPlan,
   sink: RowSink,
-  id: string,
+  id: TailId,
   lanes: 1 | 4,
   stages = true,
 ): KernelFunction[] {
@@ -395,14 +395,13 @@ export function tailFunctions(
   const rows = [...sinkParameters, ...(sink.rest ? ["rest"] : [])];
   return [
     lastStage(plan, sink, lanes, `last_${id}`),
-    {
-      name: `tail_${id}`,
-      parameters: ["z", ...rows, "table", "from", "to"],
-      exported: true,
-      body: overTiles(level, "from", "to", [
+    exported(
+      `tail_${id}`,
+      ["z", ...rows, "table", "from", "to"],
+      overTiles(level, "from", "to", [
         ...(stages ? callStages(plan, 0, 1, "inverse", plus("z", "tile"), 0) : []),
         ...callEnd(plan, `last_${id}`, [], rows, lanes),
       ]),
-    },
+    ),
   ];
 }
