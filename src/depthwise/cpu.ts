@@ -2,7 +2,7 @@
 import type { CpuBackend, CpuUser, Program } from "../backend/cpu/backend.ts";
 import { addRecipes } from "../backend/cpu/executor.ts";
 import type { Instructions } from "../backend/cpu/features.ts";
-import type { Job } from "../backend/cpu/job.ts";
+import type { DepthwiseJob as Job } from "../backend/cpu/job.ts";
 import type { Block } from "../backend/cpu/memory.ts";
 import { depthwiseRecipes } from "../backend/cpu/recipe-depthwise.ts";
 import { lendingBackend, openCpuFor } from "../calls/cpu-open.ts";
