@@ -10,7 +10,14 @@ import { createProblem } from "../../src/plan/create-problem.ts";
 import type { Frequencies } from "../../src/plan/frequencies.ts";
 import { modes, type ProblemOptions } from "../../src/plan/problem.ts";
 import { oracleForward } from "../../src/reference/convolution.ts";
-import { describeBackends, type Open, onGpu, share } from "../support/backends.ts";
+import {
+  describeBackends,
+  type Open,
+  onGpu,
+  randomCases,
+  share,
+  whereThingsGo,
+} from "../support/backends.ts";
 import {
   type CallShape,
   checkBackward,
@@ -137,30 +144,29 @@ describe("frequency-sparse convolutions", () => {
             const frequencies = { digits: [16, 8, 16], dropped: [8, 4, 3] };
             const period = mode === "circular" ? { period: 2048 } : {};
             const options = { mode, dtype, length: 700, kernelLength: 500, frequencies, ...period };
-            for (const [i, gates] of share(gateCombinations({ mode }), 8).entries())
+            // Storage changes the ends of a row, where gates are, by other code than float32: some of them each.
+            const all = gateCombinations({ mode });
+            const some = dtype === "float32" ? all : all.filter((_, i) => i % 3 === 1 || i === 7);
+            for (const [i, gates] of share(some, 8).entries())
               await check(open, options, { batch: 2, channels: 2, ...gates }, 10 + i);
           });
         }
       }
     },
-    { spread: true },
+    whereThingsGo,
   );
 
-  describeBackends(
-    "random problems",
-    (open) => {
-      const numRuns = onGpu ? 6 : 60;
-      test(`${numRuns} problems`, async () => {
-        await fc.assert(
-          fc.asyncProperty(anyProblem, anyShape, fc.integer({ min: 0, max: 1e6 }), (o, s, seed) =>
-            check(open, o, s, seed),
-          ),
-          { numRuns, seed: 20_240_229 },
-        );
-      });
-    },
-    { spread: true },
-  );
+  describeBackends("random problems", (open, configuration) => {
+    const numRuns = onGpu ? 6 : 25;
+    test(`${numRuns} problems`, async () => {
+      await fc.assert(
+        fc.asyncProperty(anyProblem, anyShape, fc.integer({ min: 0, max: 1e6 }), (o, s, seed) =>
+          check(open, o, s, seed),
+        ),
+        randomCases(configuration, numRuns, 20_240_229),
+      );
+    });
+  });
 
   describeBackends(
     "rows beyond a cache",
@@ -191,7 +197,7 @@ describe("frequency-sparse convolutions", () => {
         });
       });
     },
-    { instructions: ["relaxed-simd", "simd"] },
+    { instructions: ["simd"] },
   );
 
   test.skipIf(onGpu)(

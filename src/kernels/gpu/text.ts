@@ -162,6 +162,8 @@ function expression(n: Node, value: (n: Node) => string, fuses: boolean): string
       return fuses
         ? `fma(-${value(n.a)}, ${value(n.b)}, ${value(n.c)})`
         : `${value(n.c)} - ${value(n.a)} * ${value(n.b)}`;
+    case "select":
+      return `select(${value(n.c)}, ${value(n.b)}, ${value(n.a)} > 0.0f)`;
     case "div":
       return `${value(n.a)} / ${value(n.b)}`;
     case "min":
