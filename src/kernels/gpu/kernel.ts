@@ -1,7 +1,9 @@
 /** Kernels as data: their text, what must be bound, and the parameters and functions that those of transforms share. */
 import type { Packing } from "../../plan/gpu/passes.ts";
 import type { Binding } from "./dialect/wgsl.ts";
-import { barrier, declared, loopHead, shortFunction, shuffled } from "./dialect/wgsl.ts";
+import { barrier, loopHead, shortFunction, shuffled } from "./dialect/wgsl.ts";
+
+export { declared as declarations, entry } from "./dialect/wgsl.ts";
 
 /** Work memory of transforms between passes. */
 export type WorkBuffer = "work" | "other" | "again";
@@ -64,16 +66,6 @@ export type Parameters = Partial<Record<(typeof parameterNames)[number], number>
 
 /** The same for a kernel with parameters of its own. */
 export type OwnParameters = Readonly<Record<string, number>>;
-
-/** The declarations of a kernel: its uniform parameters, by default those that all transforms have, and its bindings. */
-export function declarations(
-  bindings: readonly Binding[],
-  parameters: readonly string[] = parameterNames,
-): readonly string[] {
-  return declared(bindings, parameters);
-}
-
-export { entry } from "./dialect/wgsl.ts";
 
 /** Adds up the sums of all threads, to `partial[0]`: by shuffles as far as `lanes` reach (see Machine), then in `partial`. */
 export function reduction(threads: number, lanes = 1): readonly string[] {

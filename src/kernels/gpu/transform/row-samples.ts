@@ -1,4 +1,5 @@
 /** Where the user's samples lie: which of them stand at a place of the first stage, and the words of tensors that hold them. */
+import { zero } from "../dialect/wgsl.ts";
 import type { TensorName } from "../storage.ts";
 import type { KernelContext } from "./kernel-context.ts";
 import type { Place, Tile } from "./tile.ts";
@@ -81,8 +82,7 @@ export class RowSamples {
   /** The word that a tensor has for zeros. */
   noWord(tensor: TensorName): string {
     const { dtype, paired } = this.#context.tensors.get(tensor)!;
-    if (dtype !== "float32") return "0u";
-    return paired ? "vec2f()" : "0.0f";
+    return zero(dtype !== "float32" ? "u32" : paired ? "vec2f" : "f32");
   }
 
   /**
