@@ -5,6 +5,8 @@
 import type { CallContext } from "../calls/operation.ts";
 import { Operation } from "../calls/operation.ts";
 import type { PreparedKernel } from "../calls/prepared.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
+import { refuseRecorder } from "../calls/recorder.ts";
 import { checkFlags, checkOptions, integer, known } from "../checks.ts";
 import type { Dtype, SampleArray, StoredArray } from "../dtype.ts";
 import type { Problem } from "../plan/problem.ts";
@@ -19,11 +21,13 @@ import type { Operands } from "./operands.ts";
 import { checkSkip, named, OperandChecks } from "./operands.ts";
 import type {
   BackwardOptions,
+  ConvRecorderOptions,
   FlashFFTConvOptions,
   ForwardOptions,
   GradientArrays,
   GradientsOf,
   MemoryUse,
+  RecordedConvCall,
   WarmUp,
 } from "./options.ts";
 import { checkedProblem } from "./options.ts";
@@ -206,6 +210,24 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
   async submitted(): Promise<void> {
     this.alive("conv.submitted");
     await this.#runner.submitted?.();
+  }
+
+  /**
+   * A call of one shape on the GPU, compiled, to be bound to ranges of your buffers and recorded in the middle of other commands,
+   * without waiting. It stands for the method that it is named after.
+   * @example
+   * ```js
+   * const backward = await conv.recorder("backward", { batch: 8, channels: 768, add: true });
+   * const bound = backward.bind({ dy, u, k, du, dk }, scratch);
+   * bound.encode(pass);
+   * ```
+   * @throws InvalidArgumentError, UnsupportedError on the CPU, BackendError.
+   */
+  async recorder(recorded: RecordedConvCall, options: ConvRecorderOptions): Promise<GpuRecorder> {
+    const call = "conv.recorder";
+    this.alive(call);
+    const recorder = this.#runner.recorder?.(recorded, options, call, (c) => this.alive(c));
+    return recorder ?? refuseRecorder(call);
   }
 }
 

@@ -167,3 +167,30 @@ export interface WarmUp {
   /** With a skip weight. */
   readonly skip?: boolean;
 }
+
+/** Calls that `recorder` records, by the methods that they stand for. */
+export type RecordedConvCall = "prepareKernel" | "forward" | "backward";
+
+/** The shape of a recorded call, and the operands it has. */
+export interface ConvRecorderOptions {
+  /** B; not for `prepareKernel`. */
+  readonly batch?: number;
+  /** H. */
+  readonly channels: number;
+  /**
+   * Whether calls read taps `k`, (H, K) in float32, and transform them each time, or a `spectrum` that a recorded `prepareKernel` of
+   * this object wrote; taps by default.
+   */
+  readonly kernel?: "taps" | "spectrum";
+  /** Whether there is a pregate, (B, H, L). */
+  readonly pregate?: boolean;
+  /** Whether there is a postgate, (B, H, Lout). */
+  readonly postgate?: boolean;
+  /** Whether there is a skip weight, (H) in float32. */
+  readonly skip?: boolean;
+  /**
+   * Backward: whether dk and dskip are added to what their ranges hold, as for weights of several calls, or gradients over several
+   * batches. Gradients of rows are always written.
+   */
+  readonly add?: boolean;
+}

@@ -159,3 +159,27 @@ export interface ProjectionsUpstream<R = Tensor<"float32">> {
 
 /** The same in GPU buffers. */
 export type GpuProjectionsUpstream = ProjectionsUpstream<GpuTensor>;
+
+/** Calls that `recorder` records, by the methods that they stand for. */
+export type RecordedDepthwiseCall = "forward" | "backward";
+
+/** The shape of a recorded call, and the operands it has. */
+export interface DepthwiseRecorderOptions {
+  /** B. */
+  readonly batch: number;
+  /** L. */
+  readonly length: number;
+  /** Whether there is a bias, float32. */
+  readonly bias?: boolean;
+  /** Whether there is a state, the K − 1 samples before the first; causal padding only. */
+  readonly state?: boolean;
+  /** Forward: whether the state that the call leaves behind goes to a range of its own, or to that of `state`. */
+  readonly stateOut?: "none" | "apart" | "same";
+  /** Backward: whether there is a gradient of the state that the call left behind. */
+  readonly dstateOut?: boolean;
+  /**
+   * Backward: whether dweight and dbias are added to what their ranges hold, as for weights of several calls, or gradients over
+   * several batches. Gradients of samples are always written.
+   */
+  readonly add?: boolean;
+}
