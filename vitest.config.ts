@@ -1,8 +1,9 @@
 import { existsSync, statfsSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 // Node 20 and 21 have relaxed SIMD behind this flag, later versions without one and refuse it. With it, the tests
 // cover every instruction set on every version.
@@ -16,6 +17,23 @@ function scratch(): string {
   const { type, bavail, bsize } = statfsSync(memory);
   const isMemory = type === 0x1021994;
   return isMemory && bavail * bsize >= 2 ** 32 ? memory : tmpdir();
+}
+
+/** Files that take longest, longest first: begun last, one of them would keep a worker busy when all others are done. */
+const longest = [
+  ...["bundlers/bundlers", "conv/accuracy", "cli/address-space", "kernels/gpu/transform"],
+  ...["conv/frequencies", "depthwise/depthwise", "conv/same-bits", "cli/commands", "calls/memory"],
+  ...["conv/plans", "cli/process", "cli/headers", "calls/workers", "browser/browser", "tune/tune"],
+];
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const place = ({ moduleId }: TestSpecification): number => {
+      const found = longest.findIndex((name) => moduleId.endsWith(`/test/${name}.test.ts`));
+      return found < 0 ? longest.length : found;
+    };
+    return (await super.sort(files)).toSorted((a, b) => place(a) - place(b));
+  }
 }
 
 export default defineConfig({
@@ -41,8 +59,9 @@ export default defineConfig({
       FLASHFFTCONV_CACHE: join(tmpdir(), `flashfftconv-tests-${process.pid}`),
       TMPDIR: scratch(),
     },
-    // All cores: by default one is left for a user who waits for nothing else here.
-    maxWorkers: "100%",
+    // One more than there are cores, since some wait for a browser, a process, the end of a thread; a GPU that is played uses all.
+    maxWorkers: availableParallelism() + (process.env.TEST_BACKENDS === "webgpu" ? 0 : 1),
+    sequence: { sequencer: LongestFirst },
     execArgv: ["--expose-gc", ...relaxedSimd],
     // A processor that plays a GPU compiles a kernel for seconds: 181 s for 16 problems on lavapipe, two files at a time.
     testTimeout: process.env.TEST_BACKENDS === "webgpu" ? 480_000 : 120_000,

@@ -102,11 +102,6 @@ export function userFolder(others: readonly string[] = []): string {
   return folder;
 }
 
-/** What a browser has and Node takes from the package webgpu. */
-const browserGpu = `import { create, globals } from "webgpu";
-Object.assign(globalThis, globals);
-Object.defineProperty(globalThis, "navigator", { value: { gpu: create([]) }, configurable: true });`;
-
 /** Run programs in a folder, one after the other in one process of Node; what each prints. */
 export function runPrograms(folder: string, programs: readonly string[], gpu: boolean): string[] {
   const end = "\n--- end of a program ---\n";
@@ -119,7 +114,9 @@ export function runPrograms(folder: string, programs: readonly string[], gpu: bo
   const imports = files.map(
     (file) => `await import("./${file}"); console.log(${JSON.stringify(end)});`,
   );
-  writeFileSync(join(folder, "all.mjs"), `${gpu ? browserGpu : ""}\n${imports.join("\n")}\n`);
+  // What docs/gpu.md puts before programs for browsers.
+  const before = gpu ? snippetOf("gpu.md", "node") : "";
+  writeFileSync(join(folder, "all.mjs"), `${before}\n${imports.join("\n")}\n`);
   const { status, stdout, stderr } = spawnSync(process.execPath, ["--no-warnings", "all.mjs"], {
     ...{ cwd: folder, encoding: "utf8", timeout: 300_000 },
   });

@@ -1,6 +1,8 @@
 /** The user's end of passes whose points hold neighbours of one row: sample 2n in the real part, 2n + 1 in the imaginary one. */
+import { choice, floats, zero } from "../dialect/wgsl.ts";
 import type { TensorName } from "../storage.ts";
 import type { Value } from "../text.ts";
+import { valueIn, vectorOf } from "../text.ts";
 import type { KernelContext, UserEnd } from "./kernel-context.ts";
 import type { Share } from "./row-samples.ts";
 import { RowSamples } from "./row-samples.ts";
@@ -19,21 +21,33 @@ export class NeighbourRows implements UserEnd {
   }
 
   load(source: PassSource & { kind: "samples" | "taps" }): Value[][] {
-    return this.#context.places("first").map((row) =>
-      row.map((place, q) => {
-        if (source.kind === "taps") return this.#tapsAt(source, place, q);
-        const { width } = source;
-        const share = this.#share(place, q, width);
-        if (share === "none") return { re: 0, im: 0 };
-        const both = source.factors.map((f) => this.#pair(f, place, width, share)).join(" * ");
-        const inside = this.#inside(place, width, share);
-        const x = this.#context.text.hold(
-          "s",
-          inside ? `select(vec2f(), ${both}, ${inside})` : both,
-        );
-        return { re: `${x}.x`, im: `${x}.y` };
-      }),
-    );
+    return this.#context.points("first", (place, _, q) => {
+      if (source.kind === "taps") return this.#tapsAt(source, place, q);
+      const { factors, width } = source;
+      const share = this.#share(place, q, width);
+      if (share === "none") return { re: 0, im: 0 };
+      return width % 2 === 0
+        ? this.#loadWord(factors, place, width, share)
+        : this.#loadSingly(factors, place, width, share);
+    });
+  }
+
+  #loadWord(factors: readonly TensorName[], place: Place, width: number, share: Share): Value {
+    const { text, tile } = this.#context;
+    const both = factors.map((f) => this.#pair(f, place, width, share)).join(" * ");
+    const inside = share === "some" && tile.held("l", `${sum(place)} < ${width / 2}u`);
+    const x = text.hold("s", inside ? choice(inside, both, zero("vec2f")) : both);
+    return valueIn(x);
+  }
+
+  #loadSingly(factors: readonly TensorName[], place: Place, width: number, share: Share): Value {
+    const first = this.#first(place);
+    const one = (n: string): string => {
+      const read = factors.map((f) => this.#one(f, n, width, share)).join(" * ");
+      const inside = share === "some" && `${n} < ${width}u`;
+      return this.#context.text.hold("s", inside ? choice(inside, read, "0.0f") : read);
+    };
+    return { re: one(first), im: one(`${first} + 1u`) };
   }
 
   #tapsAt(source: PassSource & { kind: "taps" }, place: Place, q: number): Value {
@@ -46,14 +60,6 @@ export class NeighbourRows implements UserEnd {
 
   #share(place: Place, q: number, width: number): Share {
     return this.#samples.at(place, q, 0, width).row;
-  }
-
-  /** Whether each sample of a place lies in the row; undefined where that is known. */
-  #inside(place: Place, width: number, share: Share): string | undefined {
-    if (share === "all") return undefined;
-    if (width % 2 === 0) return this.#context.tile.held("l", `${sum(place)} < ${width / 2}u`);
-    const first = this.#first(place);
-    return `vec2(${first} < ${width}u, ${first} + 1u < ${width}u)`;
   }
 
   /** The first sample of a place, in its row. */
@@ -82,20 +88,22 @@ export class NeighbourRows implements UserEnd {
       return `${tensor}_pair(${this.#context.tile.held("r", `${tensor}[${index}]`)})`;
     }
     const first = this.#first(place);
-    const one = (n: string): string =>
-      `${tensor}_get(${row} + ${share === "all" ? n : `min(${n}, ${width - 1}u)`})`;
-    return `vec2f(${one(first)}, ${one(`${first} + 1u`)})`;
+    return floats([first, `${first} + 1u`].map((n) => this.#one(tensor, n, width, share)));
+  }
+
+  /** Sample n of a row of an odd number of samples. */
+  #one(tensor: TensorName, n: string, width: number, share: Share): string {
+    const inside = share === "all" ? n : `min(${n}, ${width - 1}u)`;
+    return `${tensor}_get(${this.#rowStart(tensor, width)} + ${inside})`;
   }
 
   gatesAhead({ outputs, width }: PassSink & { kind: "samples" }): void {
     for (const { gates, skipped } of outputs) {
       for (const name of [...gates, ...(skipped ? [skipped] : [])]) {
-        for (const row of this.#context.places("first")) {
-          row.forEach((place, q) => {
-            const share = this.#share(place, q, width);
-            if (share === "all") this.#pair(name, place, width, share);
-          });
-        }
+        this.#context.points("first", (place, _, q) => {
+          const share = this.#share(place, q, width);
+          if (share === "all") this.#pair(name, place, width, share);
+        });
       }
     }
   }
@@ -103,16 +111,13 @@ export class NeighbourRows implements UserEnd {
   store({ outputs, width }: PassSink & { kind: "samples" }, values: readonly Value[][]): void {
     for (const { tensor, gates, skipped } of outputs) {
       if (skipped) this.#context.bind({ name: "skip", access: "read", element: "f32" });
-      this.#context.places("first").forEach((row, i) => {
-        row.forEach((place, q) => {
-          const share = this.#share(place, q, width);
-          if (share === "none") return;
-          const { re, im } = values[i]![q]!;
-          const read = (name: TensorName): string => this.#pair(name, place, width, share);
-          const gated = [`vec2f(${re || "0.0f"}, ${im || "0.0f"})`, ...gates.map(read)].join(" * ");
-          const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
-          this.#put(tensor, place, width, share, whole);
-        });
+      this.#context.points("first", (place, i, q) => {
+        const share = this.#share(place, q, width);
+        if (share === "none") return;
+        const read = (name: TensorName): string => this.#pair(name, place, width, share);
+        const gated = [vectorOf(values[i]![q]!), ...gates.map(read)].join(" * ");
+        const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
+        this.#put(tensor, place, width, share, whole);
       });
     }
   }
