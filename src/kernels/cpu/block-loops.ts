@@ -11,7 +11,7 @@ export interface BlockAxis {
 }
 
 /** Where the first `stages` stages of a level leave sub-blocks, outermost first: each stage packs its outputs to the front. */
-export function keptBlocks(
+export function blockAxes(
   plan: TransformPlan,
   index: number,
   level: LevelLayout,

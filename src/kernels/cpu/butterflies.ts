@@ -5,7 +5,7 @@ import { Graph } from "../../math/expr.ts";
 import type { LevelLayout, TransformPlan } from "../../plan/cpu/plan.ts";
 import { layout, product } from "../../plan/cpu/plan.ts";
 import type { BlockAxis } from "./block-loops.ts";
-import { keptBlocks, keptRows, nestedLoops } from "./block-loops.ts";
+import { blockAxes, keptRows, nestedLoops } from "./block-loops.ts";
 import type { Int, KernelFunction, Statement } from "./ir.ts";
 import { loop, plus, times } from "./ir.ts";
 import { keptInputs, loadComplex, storeComplex } from "./load-store.ts";
@@ -35,7 +35,7 @@ export function levelStages(plan: TransformPlan, index: number): CpuStage[] {
     level,
     radix,
     kept: stages[before + i]!.kept,
-    blocks: keptBlocks(plan, index, level, i),
+    blocks: blockAxes(plan, index, level, i),
     slotRows: level.rows / product(level.radices.slice(0, i + 1)),
     table: stages[before + i]!.offset,
   }));

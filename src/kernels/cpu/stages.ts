@@ -6,7 +6,7 @@
 import type { LevelLayout, TransformPlan } from "../../plan/cpu/plan.ts";
 import { lastOutputs, layout, pointsLeft } from "../../plan/cpu/plan.ts";
 import type { BlockAxis, LoopPointer } from "./block-loops.ts";
-import { keptBlocks, keptRows, nestedLoops } from "./block-loops.ts";
+import { blockAxes, keptRows, nestedLoops } from "./block-loops.ts";
 import type { Direction } from "./butterflies.ts";
 import { levelStages, stageFunctions, stageName, tileColumns } from "./butterflies.ts";
 import type { TransformFunctions } from "./convolution-functions.ts";
@@ -194,7 +194,7 @@ export class TransformCode implements TransformFunctions {
   /** Calls of the next level for all sub-blocks of block number `block`. */
   #blocks(index: number, kind: MiddleKind, block: Int): Statement[] {
     const level = this.#levels[index]!;
-    const axes = keptBlocks(this.plan, index, level);
+    const axes = blockAxes(this.plan, index, level);
     const left = this.plan.sparse ? 8 * pointsLeft(this.plan, index + 1) : level.pitch;
     const pointers: LoopPointer[] = [
       ...sparsePointers(kind, "s", level.pitch, left),
@@ -232,7 +232,7 @@ export class TransformCode implements TransformFunctions {
     const { plan } = this;
     const lanes = this.#lanes;
     const { stages, bytes } = stageTwiddles(plan);
-    const axes = keptBlocks(plan, index, this.#levels[index]!);
+    const axes = blockAxes(plan, index, this.#levels[index]!);
     const kept = lastOutputs(plan);
     const rows = keptRows(axes);
     const masked = plan.sparse!.masked && isMasked(kind);
