@@ -23,6 +23,7 @@ import { foldFunction, sumFunction } from "./depthwise/gradients.ts";
 import type { Cells, Moving } from "./depthwise/loops.ts";
 import { walk } from "./depthwise/loops.ts";
 import { exported, suffix } from "./function-names.ts";
+import { wholeLines } from "./gapped-sequence.ts";
 import type { Int, KernelFunction, KernelModule, Statement, Store } from "./ir.ts";
 import { call, plus } from "./ir.ts";
 import { sinkParameters } from "./load-store.ts";
@@ -45,8 +46,6 @@ function tapCount({ blocks }: Part): number {
   return blocks!.behind + blocks!.ahead + 1;
 }
 
-const line = (bytes: number): number => 64 * Math.ceil(bytes / 64);
-
 /** Bytes of the sums of products for a channel's taps, before the lanes of a vector are added up. */
 function sumBytes(part: Part): number {
   return 64 * Math.ceil(tapCount(part) / 4);
@@ -54,12 +53,12 @@ function sumBytes(part: Part): number {
 
 /** Bytes of a window of float32 that vectors may run over by three samples. */
 function windowBytes(part: Part): number {
-  return line(4 * (part.positions + 4));
+  return wholeLines(4 * (part.positions + 4));
 }
 
 /** Bytes of work memory: a window with the sums of its own behind it; and of a channel's taps. */
 export function directBytes(part: Part): { readonly work: number; readonly taps: number } {
-  return { work: windowBytes(part) + sumBytes(part), taps: line(4 * tapCount(part)) };
+  return { work: windowBytes(part) + sumBytes(part), taps: wholeLines(4 * tapCount(part)) };
 }
 
 /** A pointer along rows of a storage type. */
