@@ -78,10 +78,14 @@ export { FlashFFTConvStream } from "./stream/stream.ts";
 export type {
   GivenAs,
   GivenResult,
+  KnownOptions,
   NewResult,
   NewWeights,
+  NoOthers,
+  OutOf,
   ResultOf,
   Shaped,
+  WithGradientsOf,
 } from "./tensors/result-types.ts";
 export type { GpuTensor, Tensor } from "./tensors/tensor.ts";
 export type { TimedPlan, TunedPlan, TuneProblem } from "./tune/plans.ts";

@@ -10,11 +10,12 @@ import { refuseRecorder } from "../calls/recorder.ts";
 import { checkFlags, checkOptions, integer, known } from "../checks.ts";
 import type { Dtype, SampleArray, StoredArray } from "../dtype.ts";
 import type { Problem } from "../plan/problem.ts";
-import type { ResultOf } from "../tensors/result-types.ts";
+import type { KnownOptions, ResultOf } from "../tensors/result-types.ts";
 import type { ResultPlace } from "../tensors/results.ts";
 import { collect } from "../tensors/results.ts";
 import type { GpuTensor, Tensor, TensorData } from "../tensors/tensor.ts";
 import type { Explanation } from "./explain.ts";
+import { frozen } from "./explain.ts";
 import { openRunner } from "./open.ts";
 import type { Operands } from "./operands.ts";
 import { checkSkip, named, OperandChecks } from "./operands.ts";
@@ -75,9 +76,9 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     return this.problem.outputLength;
   }
 
-  /** Which plan was chosen, what it is predicted to cost, and what the others would. */
+  /** Which plan was chosen, what it is predicted to cost, and what the others would. It can't be written to. */
   explain(): Explanation {
-    return this.#runner.explain();
+    return frozen(this.#runner.explain());
   }
 
   /** Bytes held in the backend. */
@@ -162,13 +163,13 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
    */
   async backward<
     U extends Tensor<D> | GpuTensor,
-    O extends GradientArrays<D> | undefined = undefined,
+    P extends BackwardOptions<D> = Record<never, never>,
   >(
     dy: Tensor<D> | GpuTensor,
     u: U,
     k: Tensor<D | "float32"> | GpuTensor | PreparedKernel,
-    options: BackwardOptions<D, O> = {},
-  ): Promise<GradientsOf<U, O>> {
+    options: KnownOptions<P, BackwardOptions, GradientArrays> = {} as never,
+  ): Promise<GradientsOf<U, P>> {
     const call = "conv.backward";
     const checks = this.#checks(call);
     const operands = checks.operands(u, k, options);
@@ -184,7 +185,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
       const request = requestOf(operands, [upstream, ...operands.rows, ...outputs], context);
       return this.#runner.backward(request, { dk: dk!, dskip });
     });
-    return gradients as unknown as GradientsOf<U, O>;
+    return gradients as unknown as GradientsOf<U, P>;
   }
 
   /**

@@ -6,7 +6,13 @@ import type { GpuCommandEncoder } from "../gpu.ts";
 import { createProblem } from "../plan/create-problem.ts";
 import type { Problem, ProblemOptions } from "../plan/problem.ts";
 import { problemNames } from "../plan/problem.ts";
-import type { GivenAs, NewResult, NewWeights } from "../tensors/result-types.ts";
+import type {
+  GivenAs,
+  NewResult,
+  NewWeights,
+  OutOf,
+  WithGradientsOf,
+} from "../tensors/result-types.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 
 /** A worker: a page's `Worker`, or one of `node:worker_threads`. */
@@ -88,12 +94,10 @@ export interface ForwardOptions<
 }
 
 /** Optional operands of a backward call: those of the forward call that it belongs to. */
-export interface BackwardOptions<
-  D extends Dtype = "float32",
-  O extends GradientArrays<D> | undefined = GradientArrays<D> | undefined,
-> extends Omit<ForwardOptions<D>, "out"> {
+export interface BackwardOptions<D extends Dtype = "float32">
+  extends Omit<ForwardOptions<D>, "out"> {
   /** Where the gradients go, instead of new arrays; each by itself, and there once the promise has resolved. */
-  readonly out?: O | undefined;
+  readonly out?: GradientArrays<D> | undefined;
 }
 
 /** Arrays for gradients, of the shapes and kinds of `Gradients`. */
@@ -127,10 +131,14 @@ export interface Gradients<R = Float32Array, W = Float32Array> {
 /** Gradients of a call whose tensors are in GPU buffers; buffers that the caller did not give are the caller's to destroy. */
 export type GpuGradients = Gradients<GpuTensor, GpuTensor>;
 
-/** Gradients of a call whose u is `U` and whose `out` is `O`: of rows in arrays of u's kind, of weights in float32. */
-export type GradientsOf<U, O> = Gradients<
-  NewResult<U> | GivenAs<O, "du" | "dpregate" | "dpostgate">,
-  NewWeights<U> | GivenAs<O, "dk">
+/** Gradients of a call whose u is `U` and whose options are `P`: of rows in arrays of u's kind, of weights in float32. */
+export type GradientsOf<U, P = unknown> = WithGradientsOf<
+  P,
+  "pregate" | "postgate" | "skip",
+  Gradients<
+    NewResult<U> | GivenAs<OutOf<P>, "du" | "dpregate" | "dpostgate">,
+    NewWeights<U> | GivenAs<OutOf<P>, "dk" | "dskip">
+  >
 >;
 
 /** Bytes that an object holds in its backend. */

@@ -3,7 +3,7 @@ import { oneOf } from "../checks.ts";
 import type { Dtype } from "../dtype.ts";
 import { activations } from "../math/activation.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
-import type { ResultOf } from "../tensors/result-types.ts";
+import type { KnownOptions, ResultOf } from "../tensors/result-types.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 import type { OpenedShort } from "./open.ts";
 import { checkShortNames, openShort } from "./open.ts";
@@ -71,15 +71,15 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> extends Short
    */
   async backward<
     X extends Tensor<D> | GpuTensor,
-    O extends DepthwiseGradientArrays<D> | undefined = undefined,
+    P extends DepthwiseBackwardOptions<D> = Record<never, never>,
   >(
     dy: Tensor<D> | GpuTensor,
     x: X,
     weight: Tensor<D | "float32"> | GpuTensor,
-    options: DepthwiseBackwardOptions<D, O> = {},
-  ): Promise<DepthwiseGradientsOf<X, O>> {
+    options: KnownOptions<P, DepthwiseBackwardOptions, DepthwiseGradientArrays> = {} as never,
+  ): Promise<DepthwiseGradientsOf<X, P>> {
     const call = this.call("backward");
     const gradients = await this.differentiate(call, { dy }, x, weight, options);
-    return gradients as DepthwiseGradientsOf<X, O>;
+    return gradients as DepthwiseGradientsOf<X, P>;
   }
 }

@@ -2,6 +2,7 @@
 import { checkOptions, known, oneOf } from "../checks.ts";
 import type { Dtype } from "../dtype.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
+import type { KnownOptions } from "../tensors/result-types.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 import type { OpenedShort } from "./open.ts";
 import { checkShortNames, openShort } from "./open.ts";
@@ -78,19 +79,19 @@ export class FlashHyenaProjections<out D extends Dtype = "float32"> extends Shor
    */
   async backward<
     X extends Tensor<D> | GpuTensor,
-    O extends DepthwiseGradientArrays<D> | undefined = undefined,
+    P extends DepthwiseBackwardOptions<D> = Record<never, never>,
   >(
     upstream: ProjectionsUpstream<Tensor<D> | GpuTensor>,
     x: X,
     weight: Tensor<D | "float32"> | GpuTensor,
-    options: DepthwiseBackwardOptions<D, O> = {},
-  ): Promise<DepthwiseGradientsOf<X, O>> {
+    options: KnownOptions<P, DepthwiseBackwardOptions, DepthwiseGradientArrays> = {} as never,
+  ): Promise<DepthwiseGradientsOf<X, P>> {
     const call = this.call("backward");
     const remedy =
       "Pass { dgated, dpostgate }: zeros for a result that the loss does not depend on.";
     checkOptions(upstream, call, "the upstream gradients", remedy);
     const { dgated, dpostgate } = upstream;
     const gradients = await this.differentiate(call, { dgated, dpostgate }, x, weight, options);
-    return gradients as DepthwiseGradientsOf<X, O>;
+    return gradients as DepthwiseGradientsOf<X, P>;
   }
 }
