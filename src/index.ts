@@ -42,6 +42,7 @@ export type {
   DepthwiseGradients,
   DepthwiseGradientsOf,
   DepthwiseOptions,
+  DepthwiseRecorderOptions,
   DepthwiseWarmUp,
   FlashDepthwiseConv1dOptions,
   FlashHyenaProjectionsOptions,
