@@ -47,6 +47,22 @@ export interface WeightGradients {
   readonly dskip?: TensorData | undefined;
 }
 
+/** Runs a forward call again, with the samples that its arrays hold now; whether it could: nothing it needs has moved. */
+export type Repeat = () => boolean;
+
+/** Calls that are answered when they return. */
+export interface RunnerNow {
+  /** @returns How to run the call again, where that is quicker than another one. */
+  forwardNow(request: Request): Repeat | undefined;
+  backwardNow(request: Request, weights: WeightGradients): void;
+  prepareNow(
+    taps: TensorData,
+    dtype: Dtype,
+    channels: number,
+    request: Pick<Request, "name" | "alive">,
+  ): PreparedKernel;
+}
+
 /** A backend's way to run one convolution. */
 export interface Runner {
   readonly threads: number;
@@ -54,6 +70,8 @@ export interface Runner {
   readonly instructions: Instructions | "wgsl";
   /** The device whose buffers tensors may be; undefined where they must be arrays. */
   readonly device: GpuDevice | undefined;
+  /** The same without promises, where the backend can. */
+  readonly now?: RunnerNow;
   forward(request: Request): void | Promise<void>;
   /** Gradients, of rows and of weights. */
   backward(request: Request, weights: WeightGradients): Promise<void>;
