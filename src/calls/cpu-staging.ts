@@ -135,7 +135,17 @@ export class StagedRows {
       if (staged.tensor.direction === "in") this.#copy(staged, base, count, rowAt);
     }
     const running = work();
-    if (running) return running.then(() => this.#bringOut(base, count, rowAt));
+    if (running) return this.#bringOutAfter(running, base, count, rowAt);
+    this.#bringOut(base, count, rowAt);
+  }
+
+  async #bringOutAfter(
+    running: Promise<void>,
+    base: number,
+    count: number,
+    rowAt: (i: number) => number,
+  ): Promise<void> {
+    await running;
     this.#bringOut(base, count, rowAt);
   }
 
@@ -148,7 +158,8 @@ export class StagedRows {
   #copy(staged: StagedTensor, base: number, count: number, rowAt: (i: number) => number): void {
     const { tensor, offset } = staged;
     const { data, width } = tensor;
-    const [arena, address] = [this.#arena, base + offset];
+    const arena = this.#arena;
+    const address = base + offset;
     if (count > 1 || data.length !== width || tensor.staged !== undefined || !isRaw(data)) {
       copyRows(arena, tensor, address, count, rowAt, this.#call);
       return;

@@ -16,7 +16,7 @@ type Kind = "forward" | "backward";
 export class ConvolutionResidency extends CpuResidency {
   readonly engine: Engine;
   readonly #makeEngine: (threads: number) => Engine;
-  #alone: Engine | undefined;
+  readonly #alone: Engine[] = [];
   readonly #kernels = new Map<PreparedKernel, Block>();
 
   constructor(choice: Choice, transforms: Transforms, backend: CpuBackend, threads: number) {
@@ -25,10 +25,10 @@ export class ConvolutionResidency extends CpuResidency {
     this.engine = this.#makeEngine(threads);
   }
 
-  /** The engine of calls that return no promise: on one thread, with jobs that no call under way has in hand. */
-  get alone(): Engine {
-    this.#alone ??= this.#makeEngine(1);
-    return this.#alone;
+  /** An engine of calls that return no promise: on one thread, with jobs that no other call has in hand. */
+  alone(index: number): Engine {
+    this.#alone[index] ??= this.#makeEngine(1);
+    return this.#alone[index];
   }
 
   #sources(kind: Kind, kernelDtype: Dtype): () => ProgramSource[] {

@@ -220,7 +220,7 @@ function runPart(
   return engine.backend.run(programs[i]!, job, crew.threads, crew.blocking);
 }
 
-/** Run the jobs of all parts, one after the other. */
+/** Run the jobs of all parts, one after the other. A function that makes a closure allocates at once: for one part there is none. */
 export function runParts(
   engine: Engine,
   programs: readonly Program[],
@@ -228,7 +228,18 @@ export function runParts(
   units: number,
   factor: number,
 ): Running {
-  if (jobs.length === 1) return runPart(engine, programs, jobs, 0, units, factor);
+  return jobs.length === 1
+    ? runPart(engine, programs, jobs, 0, units, factor)
+    : runSeveral(engine, programs, jobs, units, factor);
+}
+
+function runSeveral(
+  engine: Engine,
+  programs: readonly Program[],
+  jobs: readonly Job[],
+  units: number,
+  factor: number,
+): Running {
   return inSteps(0, jobs.length, 1, (i) => runPart(engine, programs, jobs, i, units, factor));
 }
 

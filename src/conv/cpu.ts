@@ -28,6 +28,7 @@ import type {
   RunnerNow,
   WeightGradients,
 } from "./runner.ts";
+import { boundCalls } from "./runner.ts";
 
 /** Thrown inside prepare when the object has moved meanwhile. */
 class Moved extends Error {}
@@ -51,8 +52,9 @@ export class CpuRunner implements Runner, RunnerNow {
   readonly #choice: Choice;
   readonly #code: PlanCode;
   readonly #notes: readonly string[];
-  /** The forward call that returned no promise last, bound to its memory; none when something has moved since. */
-  #bound: BoundRows | undefined;
+  /** The last forward calls that returned no promise, bound to their memory; none when something has moved since. */
+  readonly #bound: BoundRows[] = [];
+  #next = 0;
 
   private constructor({ backend, threads, notes }: OpenedCpu, choice: Choice, code: PlanCode) {
     this.#seat = new ConvolutionResidency(choice, code.transforms, backend, threads);
@@ -103,7 +105,7 @@ export class CpuRunner implements Runner, RunnerNow {
   lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
     const old = this.#seat;
     this.#seat = lender(old, call, (backend) => this.#moved(old, backend, call));
-    if (this.#seat !== old) this.#bound = undefined;
+    if (this.#seat !== old) this.#bound.length = 0;
     return this.#seat.lend(size, dtype, call);
   }
 
@@ -156,7 +158,14 @@ export class CpuRunner implements Runner, RunnerNow {
     const seat = this.#seat;
     return seat.backend.now(() => {
       const programs = seat.forwardNow(dtype, request.name);
-      return this.#prepare(seat, seat.alone, programs, taps, channels, request) as PreparedKernel;
+      return this.#prepare(
+        seat,
+        seat.alone(boundCalls),
+        programs,
+        taps,
+        channels,
+        request,
+      ) as PreparedKernel;
     }, request.name);
   }
 
@@ -199,7 +208,7 @@ export class CpuRunner implements Runner, RunnerNow {
   }
 
   #freeKernel(kernel: PreparedKernel): void {
-    this.#bound = undefined;
+    this.#bound.length = 0;
     this.#seat.drop(kernel);
   }
 
@@ -239,11 +248,14 @@ export class CpuRunner implements Runner, RunnerNow {
     const seat = this.#seat;
     const { backend } = seat;
     const { spectra, dtype } = this.#spectra(request.kernel);
+    // Each of the last calls has the jobs of an engine of its own.
+    const place = this.#next;
+    this.#next = (place + 1) % boundCalls;
+    delete this.#bound[place];
     let last: BoundRows | undefined;
-    this.#bound = undefined;
     backend.now(() => {
       const programs = seat.forwardNow(dtype, request.name);
-      return this.#forward(seat.alone, programs, spectra, request, (bound) => {
+      return this.#forward(seat.alone(place), programs, spectra, request, (bound) => {
         last = bound;
         return bound();
       });
@@ -251,9 +263,9 @@ export class CpuRunner implements Runner, RunnerNow {
     this.#note(seat);
     if (!last || !("kept" in spectra)) return undefined;
     const bound = last;
-    this.#bound = bound;
+    this.#bound[place] = bound;
     return () => {
-      if (this.#bound !== bound) return false;
+      if (this.#bound[place] !== bound) return false;
       backend.now(bound, request.name);
       return true;
     };
@@ -286,11 +298,9 @@ export class CpuRunner implements Runner, RunnerNow {
   backwardNow(request: Request, weights: WeightGradients): void {
     const seat = this.#seat;
     const { spectra, dtype } = this.#spectra(request.kernel);
-    // Gradients of gates run forward jobs.
-    this.#bound = undefined;
     seat.backend.now(() => {
       const programs = seat.backwardNow(dtype, request.name);
-      return this.#backward(seat.alone, programs, spectra, request, weights);
+      return this.#backward(seat.alone(boundCalls), programs, spectra, request, weights);
     }, request.name);
     this.#note(seat);
   }
@@ -322,7 +332,7 @@ export class CpuRunner implements Runner, RunnerNow {
   }
 
   leave(): void {
-    this.#bound = undefined;
+    this.#bound.length = 0;
     this.#seat.leave();
   }
 }

@@ -50,6 +50,9 @@ export interface WeightGradients {
 /** Runs a forward call again, with the samples that its arrays hold now; whether it could: nothing it needs has moved. */
 export type Repeat = () => boolean;
 
+/** Calls that stay ready to run again: rows and results in turns, as those of a stream or of a few layers. */
+export const boundCalls = 8;
+
 /** Calls that are answered when they return. */
 export interface RunnerNow {
   /** @returns How to run the call again, where that is quicker than another one. */

@@ -9,7 +9,7 @@ import type { ConstantTable, ProgramSource } from "../../kernels/cpu/program-sou
 import type { KernelFactory } from "./compile.ts";
 import { compileJavaScript, compileWasm, compileWasmNow, loadPrinter } from "./compile.ts";
 import type { WorkerProgram } from "./control.ts";
-import { execute, soloItems, soloTickets } from "./executor.ts";
+import { execute, SoloTickets, soloItems } from "./executor.ts";
 import type { Instructions } from "./features.ts";
 import { features } from "./features.ts";
 import type { Job } from "./job.ts";
@@ -392,7 +392,13 @@ export class CpuBackend {
       program.kernels = program.factory(program.buffer);
     }
     const running = this.#start(program, job, threads, blocking);
-    return running ? running.then(() => this.#work.check()) : this.#work.check();
+    if (running) return this.#checkAfter(running);
+    this.#work.check();
+  }
+
+  async #checkAfter(running: Promise<void>): Promise<void> {
+    await running;
+    this.#work.check();
   }
 
   #start(program: Program, job: Job, threads: number, blocking: boolean): void | Promise<void> {
@@ -421,10 +427,12 @@ export class CpuBackend {
   }
 
   #runHere({ kernels }: Program, job: Job, blocking: boolean): void | Promise<void> {
-    if (blocking) return execute(kernels, job, 0, soloTickets(), this.#clear);
+    if (blocking) return execute(kernels, job, 0, this.#tickets.restart(), this.#clear);
     const items = soloItems(kernels, job, this.#clear);
     if (!advance(items)) return finish(items);
   }
+
+  readonly #tickets = new SoloTickets();
 
   readonly #clear = (from: number, to: number): void => {
     new Uint8Array(this.arena.memory.buffer, from, to - from).fill(0);
