@@ -8,8 +8,9 @@
  * every radix of which twice is a multiple of the matrices' sides, eight included.
  */
 
+import { literal } from "../src/kernels/gpu/dialect/wgsl.ts";
 import type { Value } from "../src/kernels/gpu/text.ts";
-import { literal, nodes, Text } from "../src/kernels/gpu/text.ts";
+import { nodes, Text } from "../src/kernels/gpu/text.ts";
 import type { Place, Stage } from "../src/kernels/gpu/transform/tile.ts";
 import { stagesOf, sum, Tile } from "../src/kernels/gpu/transform/tile.ts";
 import { expandPowers, keptPowers, stageTables } from "../src/kernels/gpu/transform/twiddles.ts";

@@ -155,8 +155,8 @@ async function openShort(w: ShortWorkload, options: OursOptions): Promise<Conten
       const [d, e] = outputs;
       const gradients =
         conv instanceof FlashHyenaProjections
-          ? await conv.backward({ dgated: d, dpostgate: e }, x, weight, { bias, out: dx })
-          : await conv.backward(d, x, weight, { bias, out: dx });
+          ? await conv.backward({ dgated: d, dpostgate: e }, x, weight, { bias, out: { dx } })
+          : await conv.backward(d, x, weight, { bias, out: { dx } });
       dweight = gradients.dweight as Float32Array<ArrayBuffer>;
       return;
     }

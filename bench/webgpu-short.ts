@@ -85,9 +85,10 @@ async function openShort(c: GpuShortCase, device: GPUDevice, batch: number): Pro
       problem: conv.problem,
       forward: (x, [gated, postgate], { weight, ...rest }) =>
         conv.forward(x, weight, { ...rest, out: { gated: gated!, postgate: postgate! } }),
-      async backward(x, [dgated, dpostgate], { weight, ...rest }) {
+      async backward(x, [dgated, dpostgate], { weight, out, ...rest }) {
         const upstream = { dgated: dgated!, dpostgate: dpostgate! };
-        const { dweight, dbias } = await conv.backward(upstream, x, weight, rest);
+        const options = { ...rest, out: { dx: out! } };
+        const { dweight, dbias } = await conv.backward(upstream, x, weight, options);
         return [dweight, dbias!];
       },
       dispose: () => conv.dispose(),
@@ -97,8 +98,9 @@ async function openShort(c: GpuShortCase, device: GPUDevice, batch: number): Pro
   return {
     problem: conv.problem,
     forward: (x, [out], { weight, ...rest }) => conv.forward(x, weight, { ...rest, out }),
-    async backward(x, [dy], { weight, ...rest }) {
-      const { dweight, dbias } = await conv.backward(dy!, x, weight, rest);
+    async backward(x, [dy], { weight, out, ...rest }) {
+      const options = { ...rest, out: { dx: out! } };
+      const { dweight, dbias } = await conv.backward(dy!, x, weight, options);
       return [dweight, dbias!];
     },
     dispose: () => conv.dispose(),

@@ -61,28 +61,25 @@ export function bytesPerSample(dtype: Dtype): 2 | 4 {
 
 const word = new Uint32Array(1);
 const real = new Float32Array(word.buffer);
+const wide = new Float64Array(1);
+const wideWords = new Uint32Array(wide.buffer);
+const highWord = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1 ? 1 : 0;
 
-/** float16 bits → number. */
+/** float16 bits → number: read as a float32 of the same exponent bits, whose bias is larger by 112. */
 export function fromFloat16(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+  word[0] = (bits & 0x7fff) << 13;
+  const magnitude = real[0]! * 2 ** 112;
+  if (magnitude >= 65536) return (bits & 1023) !== 0 ? Number.NaN : signed(bits, 1 / 0);
+  return signed(bits, magnitude);
 }
+
+const signed = (bits: number, magnitude: number): number =>
+  (bits & 0x8000) !== 0 ? -magnitude : magnitude;
 
 /** number → float16 bits, rounded once, to nearest, ties to even. */
 export function toFloat16(value: number): number {
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
-  const magnitude = Math.abs(value);
   if (Number.isNaN(value)) return 0x7e00;
-  if (magnitude >= 65520) return sign | 0x7c00;
-  const exponent = Math.max(-14, Math.floor(Math.log2(magnitude)));
-  // Log2 may land one off at a power of two: the rounded integer below carries into the exponent by itself.
-  const scaled = magnitude === 0 ? 0 : roundToEven(magnitude * 2 ** (10 - exponent));
-  if (magnitude < 2 ** -14) return sign | roundToEven(magnitude * 2 ** 24);
-  return sign | (((exponent + 15) << 10) + (scaled - 1024));
+  return round(value, -14, 10, 0x7c00);
 }
 
 /** bfloat16 bits → number. */
@@ -94,26 +91,31 @@ export function fromBfloat16(bits: number): number {
 /** number → bfloat16 bits, rounded once from float64, to nearest, ties to even. */
 export function toBfloat16(value: number): number {
   if (Number.isNaN(value)) return 0x7fc0;
-  const magnitude = Math.abs(value);
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
-  if (magnitude === Number.POSITIVE_INFINITY) return sign | 0x7f80;
-  const exponent = magnitude === 0 ? -126 : Math.max(-126, Math.floor(Math.log2(magnitude)));
-  const scaled = roundToEven(magnitude * 2 ** (7 - exponent));
-  if (magnitude < 2 ** -126) return sign | roundToEven(magnitude * 2 ** 133);
-  return sign | Math.min(0x7f80, ((exponent + 127) << 7) + (scaled - 128));
+  return round(value, -126, 7, 0x7f80);
 }
 
-function roundToEven(x: number): number {
-  const floor = Math.floor(x);
-  const rest = x - floor;
-  if (rest > 0.5 || (rest === 0.5 && floor % 2 === 1)) return floor + 1;
-  return floor;
+/**
+ * Bits of a format with so many of a fraction and, of normal numbers, this least exponent. A float64 of 2^52 and more has no
+ * fraction: adding 2^52 rounds to an integer, ties to even. One that rounds up to 2^(bits + 1) carries into the exponent.
+ */
+function round(value: number, least: number, bits: number, infinity: number): number {
+  wide[0] = value;
+  const sign = (wideWords[highWord]! >>> 16) & 0x8000;
+  const exponent = Math.max(least, ((wideWords[highWord]! >>> 20) & 0x7ff) - 1023);
+  if (exponent > 127) return sign | infinity;
+  wide[0] = 0;
+  wideWords[highWord] = (1023 + bits - exponent) << 20;
+  const fraction = Math.abs(value) * wide[0]! + 2 ** 52 - 2 ** 52;
+  return sign | Math.min(infinity, ((exponent - least) << bits) + fraction);
 }
 
 /** Widen stored samples to float64. Float16Array and Float32Array elements are numbers already. */
 export function decode(samples: SampleArray, dtype: Dtype): Float64Array {
-  if (!(samples instanceof Uint16Array)) return Float64Array.from(samples as Float32Array);
-  return Float64Array.from(samples, dtype === "float16" ? fromFloat16 : fromBfloat16);
+  const values = new Float64Array(samples as Float32Array);
+  if (!(samples instanceof Uint16Array)) return values;
+  const widen = dtype === "float16" ? fromFloat16 : fromBfloat16;
+  for (let n = 0; n < values.length; n++) values[n] = widen(samples[n]!);
+  return values;
 }
 
 /** Round float64 values once to the storage type; half precision comes as bits. */
@@ -122,6 +124,9 @@ export function encode<D extends Dtype>(
   dtype: D,
 ): NewArray<StoredArray<D>>;
 export function encode(values: ArrayLike<number>, dtype: Dtype): NewArray<StoredArray> {
-  if (dtype === "float32") return Float32Array.from(values);
-  return Uint16Array.from(values, dtype === "float16" ? toFloat16 : toBfloat16);
+  if (dtype === "float32") return new Float32Array(values);
+  const bits = new Uint16Array(values.length);
+  const narrow = dtype === "float16" ? toFloat16 : toBfloat16;
+  for (let n = 0; n < bits.length; n++) bits[n] = narrow(values[n]!);
+  return bits;
 }

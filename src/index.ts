@@ -4,7 +4,9 @@
  * @packageDocumentation
  */
 export type { Instructions } from "./backend/cpu/features.ts";
+export type { Operation } from "./calls/operation.ts";
 export { PreparedKernel } from "./calls/prepared.ts";
+export type { RuntimeOptions } from "./calls/runtime.ts";
 export { FlashFFTConv } from "./conv/conv.ts";
 export type { Convolved, ConvolveOptions, Numbers } from "./conv/convolve.ts";
 export { convolve } from "./conv/convolve.ts";
@@ -28,6 +30,7 @@ export { FlashDepthwiseConv1d } from "./depthwise/depthwise.ts";
 export type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
+  DepthwiseGradientArrays,
   DepthwiseGradients,
   DepthwiseGradientsOf,
   DepthwiseOptions,
@@ -39,14 +42,14 @@ export type {
   GpuProjectionsUpstream,
   HyenaProjections,
   HyenaProjectionsOf,
-  ProjectionsBackwardOptions,
   ProjectionsForwardOptions,
-  ProjectionsOut,
   ProjectionsUpstream,
 } from "./depthwise/options.ts";
 export { FlashHyenaProjections } from "./depthwise/projections.ts";
+export type { ShortConvolution } from "./depthwise/short-convolution.ts";
 export type { Dtype, NewArray, SampleArray, StoredArray } from "./dtype.ts";
 export * from "./errors.ts";
+export type { ActivationName } from "./math/activation.ts";
 export type {
   DepthwiseProblem,
   DepthwiseProblemOptions,

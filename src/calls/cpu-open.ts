@@ -3,16 +3,9 @@ import type { CpuBackend } from "../backend/cpu/backend.ts";
 import { mostThreads, openCpu } from "../backend/cpu/backend.ts";
 import type { Instructions } from "../backend/cpu/features.ts";
 import { features } from "../backend/cpu/features.ts";
-import { integer, oneOf } from "../checks.ts";
-import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
-import { show } from "../show.ts";
-
-/** Options of objects on the CPU. */
-export interface CpuOptions {
-  readonly threads?: number | undefined;
-  readonly instructions?: "auto" | Instructions | undefined;
-  readonly workerUrl?: string | URL | undefined;
-}
+import { UnsupportedError } from "../errors.ts";
+import type { RuntimeOptions } from "./runtime.ts";
+import { allInstructions } from "./runtime.ts";
 
 /** A backend, and what is not as asked for. */
 export interface OpenedCpu {
@@ -23,15 +16,13 @@ export interface OpenedCpu {
   readonly notes: readonly string[];
 }
 
-const allInstructions: readonly Instructions[] = ["relaxed-simd", "simd", "javascript"];
-
 /**
- * The backend that options ask for. Where `auto` finds no memory for WebAssembly it takes plain JavaScript.
- * @throws InvalidArgumentError, UnsupportedError.
+ * The backend that checked options ask for. Where `auto` finds no memory for WebAssembly it takes plain JavaScript.
+ * @throws UnsupportedError.
  */
-export function openCpuFor(options: CpuOptions, call: string): OpenedCpu {
+export function openCpuFor(options: RuntimeOptions, call: string): OpenedCpu {
   const { instructions: wanted = "auto" } = options;
-  const workerUrl = workerUrlOf(options.workerUrl, call);
+  const workerUrl = options.workerUrl && String(options.workerUrl);
   const instructions = pickInstructions(wanted, call);
   const { threads, notes } = pickThreads(options.threads, instructions, call);
   try {
@@ -62,7 +53,6 @@ export function lendingBackend(backend: CpuBackend, call: string): CpuBackend {
 
 /** The instruction set asked for, or the best there is. */
 function pickInstructions(wanted: "auto" | Instructions, call: string): Instructions {
-  oneOf(call, "instructions", wanted, ["auto", ...allInstructions]);
   const { simd, relaxedSimd } = features();
   const offers: Record<Instructions, boolean> = {
     "relaxed-simd": relaxedSimd,
@@ -103,31 +93,19 @@ function pickThreads(
   const { sharedMemory, cores } = features();
   const possible = sharedMemory && instructions !== "javascript";
   if (wanted === undefined) return granted(possible ? cores : 1);
-  const threads = integer(call, "threads", wanted, 1, 1024);
-  if (threads === 1 || possible) return granted(threads);
+  if (wanted === 1 || possible) return granted(wanted);
   if (instructions === "javascript") {
     throw new UnsupportedError({
       call,
       requirement: "threads need kernels in WebAssembly",
-      value: `threads ${threads} with instructions 'javascript'`,
+      value: `threads ${wanted} with instructions 'javascript'`,
       remedy: "Set threads: 1, or leave instructions at 'auto'.",
     });
   }
   throw new UnsupportedError({
     call,
     requirement: "threads need memory that they can share (in pages: cross-origin isolation)",
-    value: `threads ${threads}`,
+    value: `threads ${wanted}`,
     remedy: "Serve the page with COOP: same-origin and COEP: require-corp, or set threads: 1.",
-  });
-}
-
-function workerUrlOf(url: string | URL | undefined, call: string): string | undefined {
-  if (url === undefined || typeof url === "string") return url;
-  if (url instanceof URL) return url.href;
-  throw new InvalidArgumentError({
-    call,
-    requirement: "workerUrl must be the address of a copy of flashfftconv/worker",
-    value: show(url),
-    remedy: "Pass a string or a URL, or leave workerUrl out.",
   });
 }

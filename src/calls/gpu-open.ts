@@ -1,6 +1,5 @@
 /** Opening GPUs: one backend a device, for all objects that compute there. */
 import { WebGpuBackend } from "../backend/webgpu/device.ts";
-import { checkDevice } from "../tensors/check.ts";
 
 /** Backends that are open, by device; one that the library opened is shared by all objects. */
 const backends = new WeakMap<GPUDevice, Promise<WebGpuBackend>>();
@@ -12,7 +11,6 @@ export async function backendFor(
   call: string,
 ): Promise<WebGpuBackend> {
   if (device !== undefined) {
-    checkDevice(device, call);
     const opening = backends.get(device) ?? WebGpuBackend.open(device, call);
     backends.set(device, opening);
     opening.catch(() => backends.delete(device));

@@ -2,7 +2,7 @@
 
 import { openCpuFor } from "../calls/cpu-open.ts";
 import { loadGpu } from "../calls/load-gpu.ts";
-import { usualRows, wantsGpu, workspaceOf } from "../calls/runtime.ts";
+import { checkRuntime, usualRows } from "../calls/runtime.ts";
 import { integer } from "../checks.ts";
 import type { Problem } from "../plan/problem.ts";
 import { CpuRunner } from "./cpu.ts";
@@ -34,12 +34,11 @@ export async function openRunner(
     const error = firstError(options.worker);
     return (await import("./remote.ts")).RemoteRunner.open(options, error, call);
   }
-  const gpu = wantsGpu(options, call);
+  const { gpu, workspaceBytes } = checkRuntime(options, call);
   const usual = gpu ? usualRows.gpu : usualRows.cpu;
   const { batch = usual.batch, channels = usual.channels } = options;
   integer(call, "batch", batch, 1, 2 ** 31);
   integer(call, "channels", channels, 1, 2 ** 31);
-  const workspaceBytes = workspaceOf(options, call);
   if (gpu) {
     const { openGpuRunner } = await loadGpu(options.device, call, () => import("./gpu.ts"));
     return openGpuRunner(problem, { ...options, batch, channels, workspaceBytes }, call);

@@ -1,8 +1,8 @@
 /** What objects are made from, and what calls take and give. */
-import type { Instructions } from "../backend/cpu/features.ts";
-import { checkOptions, known } from "../checks.ts";
+import type { RuntimeOptions } from "../calls/runtime.ts";
+import { checkNames, runtimeNames } from "../calls/runtime.ts";
 import type { Dtype } from "../dtype.ts";
-import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
+import type { GpuCommandEncoder } from "../gpu.ts";
 import { createProblem } from "../plan/create-problem.ts";
 import type { Problem, ProblemOptions } from "../plan/problem.ts";
 import { problemNames } from "../plan/problem.ts";
@@ -23,28 +23,9 @@ export interface ConvolutionWorker {
 }
 
 /** What a FlashFFTConv is made from. */
-export interface FlashFFTConvOptions<D extends Dtype = Dtype> extends ProblemOptions<D> {
-  /** Where to compute: `auto` takes WebGPU where you pass a `device` and the CPU elsewhere. */
-  readonly backend?: "auto" | "cpu" | "webgpu";
-  /** A WebGPU device of yours, for tensors in its buffers; by default the library opens one. */
-  readonly device?: GpuDevice;
-  /**
-   * Bytes of GPU memory that a call may take above its tensors and kept spectra; 256 MiB by default. One row at a time is
-   * always computed, where its transforms (one forward, with the kernel's two; up to five in gradients) take more than that.
-   */
-  readonly workspaceBytes?: number;
-  /**
-   * Threads of the CPU, the caller's included: all cores by default, one where memory cannot be shared or workers do not start,
-   * four a core at most. WebGPU ignores them.
-   */
-  readonly threads?: number;
-  /**
-   * Where worker threads start from: the address of a copy of `flashfftconv/worker`. For pages that import the library from
-   * another origin, and for bundlers that do not follow `new Worker(new URL(…))` (docs/browser.md).
-   */
-  readonly workerUrl?: string | URL;
-  /** Instruction set of the CPU's kernels; by default the best that the runtime has. WebGPU ignores it. */
-  readonly instructions?: "auto" | Instructions;
+export interface FlashFFTConvOptions<D extends Dtype = Dtype>
+  extends ProblemOptions<D>,
+    RuntimeOptions {
   /**
    * A worker of yours that computes instead of this thread, which then never waits: its script calls `serveConvolutions()`. Arrays
    * are copied there and back. For pages that are not cross-origin isolated, whose calls hold the page (docs/workers.md).
@@ -63,33 +44,23 @@ export interface FlashFFTConvOptions<D extends Dtype = Dtype> extends ProblemOpt
 }
 
 /** Options that say where and how to compute, not what. */
-export const howNames: readonly (keyof FlashFFTConvOptions)[] = [
-  "backend",
-  "device",
-  "workspaceBytes",
-  "threads",
-  "workerUrl",
-  "worker",
-  "instructions",
-  "plan",
-];
+export const howNames: readonly (keyof FlashFFTConvOptions)[] = [...runtimeNames, "worker", "plan"];
+
+/** Options of a FlashFFTConv besides those that every class takes. */
+const ownNames = [...problemNames, "batch", "channels", "worker", "plan"];
 
 /** Options that a FlashFFTConv is made from. */
-export const convOptionNames: readonly string[] = [
-  ...[...problemNames, "batch", "channels"],
-  ...howNames,
-];
+export const convOptionNames: readonly string[] = [...ownNames, ...runtimeNames];
 
 /**
- * The problem of an object's options. A name that there is not is refused first: what it was to say may be what is missing.
+ * The problem of an object's options.
  * @throws InvalidArgumentError naming `call`.
  */
 export function checkedProblem<D extends Dtype>(
   options: FlashFFTConvOptions<D>,
   call: string,
 ): Problem<D> {
-  checkOptions(options, call, "options", "Pass { length: L }.");
-  known(options, convOptionNames, call);
+  checkNames(options, ownNames, call, "Pass { length: L }.");
   return createProblem(options, call);
 }
 

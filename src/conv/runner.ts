@@ -1,10 +1,9 @@
 /** What FlashFFTConv asks of a backend: calls whose arguments are checked. */
-import type { Instructions } from "../backend/cpu/features.ts";
 import type { RowField } from "../calls/cpu-staging.ts";
+import type { CallContext, ConvolutionRunner } from "../calls/operation.ts";
 import type { PreparedKernel } from "../calls/prepared.ts";
 import type { Dtype } from "../dtype.ts";
-import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
-import type { GpuSamples, TensorData } from "../tensors/tensor.ts";
+import type { TensorData } from "../tensors/tensor.ts";
 import type { Gates, Shape } from "./cpu-rows.ts";
 import type { Explanation } from "./explain.ts";
 import type { MemoryUse, WarmUp } from "./options.ts";
@@ -24,19 +23,13 @@ export type KernelArgument =
   | { readonly taps: TensorData; readonly dtype: Dtype };
 
 /** A call, checked. */
-export interface Request {
+export interface Request extends CallContext {
   readonly kernel: KernelArgument;
   readonly shape: Shape;
   readonly rows: readonly RowOperand[];
   readonly gates: Gates;
   /** (H) float32. */
   readonly skip: TensorData | undefined;
-  /** The call's name, for errors. */
-  readonly name: string;
-  /** Where the caller records commands; the backend submits its own where there is none. */
-  readonly encoder: GpuCommandEncoder | undefined;
-  /** Throws where the object has been disposed of while the call waited. */
-  readonly alive: () => void;
 }
 
 /** Where the gradients of what all rows share go, float32. */
@@ -67,19 +60,12 @@ export interface RunnerNow {
 }
 
 /** A backend's way to run one convolution. */
-export interface Runner {
-  readonly threads: number;
-  /** In what its kernels are written. */
-  readonly instructions: Instructions | "wgsl";
-  /** The device whose buffers tensors may be; undefined where they must be arrays. */
-  readonly device: GpuDevice | undefined;
+export interface Runner extends ConvolutionRunner<WarmUp> {
   /** The same without promises, where the backend can. */
   readonly now?: RunnerNow;
   forward(request: Request): void | Promise<void>;
   /** Gradients, of rows and of weights. */
   backward(request: Request, weights: WeightGradients): Promise<void>;
-  /** Compile what calls with these operands need. */
-  warmUp(calls: WarmUp, call: string): Promise<void>;
   /** Compute and keep the spectra of taps (H, K). */
   prepare(
     taps: TensorData,
@@ -89,15 +75,7 @@ export interface Runner {
   ): Promise<PreparedKernel>;
   /** Whether it keeps the spectra of a kernel. */
   holds(kernel: PreparedKernel): boolean;
-  /** A zeroed array that calls use without copying, where the backend can lend one. */
-  lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array;
-  /** A new buffer for a result: asked for only where tensors may be buffers. */
-  allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples>;
   /** Which plan was chosen, and why. */
   explain(): Explanation;
   memory(): MemoryUse;
-  /** Free what only submitted encoders name; absent where there are none. */
-  submitted?(): Promise<void>;
-  /** Give everything back once the calls before have ended. */
-  leave(): void;
 }

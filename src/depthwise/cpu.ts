@@ -5,16 +5,16 @@ import type { Instructions } from "../backend/cpu/features.ts";
 import type { Job } from "../backend/cpu/job.ts";
 import type { Block } from "../backend/cpu/memory.ts";
 import { depthwiseRecipes } from "../backend/cpu/recipe-depthwise.ts";
-import type { CpuOptions } from "../calls/cpu-open.ts";
 import { lendingBackend, openCpuFor } from "../calls/cpu-open.ts";
 import { deviceFor } from "../calls/measured.ts";
+import type { RuntimeOptions } from "../calls/runtime.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
 import { depthwiseSource } from "../kernels/cpu/depthwise/program.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { intact, refuseBuffer } from "../tensors/check.ts";
 import { zeros } from "../tensors/results.ts";
-import type { GpuSamples } from "../tensors/tensor.ts";
+import type { GpuSamples, TensorData } from "../tensors/tensor.ts";
 import type { DepthwiseCall, DepthwiseEngine, LineTensor, StateTensor } from "./cpu-run.ts";
 import { runDepthwiseBackward, runDepthwiseForward } from "./cpu-run.ts";
 import { carryState } from "./cpu-state.ts";
@@ -23,7 +23,6 @@ import type {
   DepthwiseForward,
   DepthwiseRequest,
   DepthwiseRunner,
-  DepthwiseSums,
   DepthwiseWarmUpFor,
 } from "./runner.ts";
 
@@ -101,7 +100,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   /** Compile; `order` as in DepthwiseEngine. */
   static async open(
     problem: DepthwiseProblem,
-    options: CpuOptions,
+    options: RuntimeOptions,
     order: readonly number[],
     call: string,
   ): Promise<DepthwiseCpuRunner> {
@@ -130,8 +129,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
     return this.backend.settings.instructions;
   }
 
-  lend(size: number, call: string): Float32Array | Uint16Array {
-    const { dtype } = this.#problem;
+  lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
     const { backend, lent } = this.#lender(call);
     if (!backend.settings.shared) return zeros(dtype, size, call);
     const block = backend.lend(size * bytesPerSample(dtype), call);
@@ -227,8 +225,8 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
     });
   }
 
-  async backward(request: DepthwiseBackward): Promise<DepthwiseSums> {
-    const { name: call, alive } = request;
+  async backward(request: DepthwiseBackward): Promise<void> {
+    const { name: call, alive, dweight, dbias } = request;
     const problem = this.#problem;
     const [x, dx] = [request.x, request.dx] as [SampleArray, SampleArray];
     const [state, dstate, dstateOut] = [request.state, request.dstate, request.dstateOut] as [
@@ -258,21 +256,25 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
     ].flatMap(([data, tensor]) => (data ? [{ ...tensor, data }] : []));
     const work = this.#call(request, lines, states);
     const seat = this.#seat;
-    const sums = await seat.backend.exclusive(async () => {
+    await seat.backend.exclusive(async () => {
       alive();
       const program =
         seat.programs.get("backward") ?? (await programOf(seat, "backward", problem, call));
-      const all = await runDepthwiseBackward(seat.engine, program, work);
+      const sums = await runDepthwiseBackward(seat.engine, program, work);
       seat.workspaceBytes = seat.backend.workspaceBytes;
-      return all;
+      setSums("dweight", dweight, sums.weight, call);
+      if (dbias) setSums("dbias", dbias, sums.bias, call);
     });
-    return {
-      dweight: Float32Array.from(sums.weight),
-      ...(request.bias && { dbias: Float32Array.from(sums.bias) }),
-    };
   }
 
   leave(): void {
     leaveSeat(this.#seat);
   }
+}
+
+/** Sums of a weight's gradient, in float64, to where they go. */
+function setSums(name: string, to: TensorData, sums: Float64Array, call: string): void {
+  const array = to as Float32Array;
+  intact(name, array, sums.length, call);
+  array.set(sums);
 }

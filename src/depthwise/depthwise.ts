@@ -1,22 +1,20 @@
 /** FlashDepthwiseConv1d: the short filter of each channel that models of the Hyena family have before the long one. */
-import type { CpuBackend } from "../backend/cpu/backend.ts";
-import type { Instructions } from "../backend/cpu/features.ts";
-import { madeByCreate } from "../calls/runtime.ts";
-import { checkOptions, oneOf } from "../checks.ts";
-import type { Dtype, NewArray, StoredArray } from "../dtype.ts";
-import type { GpuDevice } from "../gpu.ts";
-import type { DepthwiseProblem } from "../plan/depthwise.ts";
+import { oneOf } from "../checks.ts";
+import type { Dtype } from "../dtype.ts";
+import { activations } from "../math/activation.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
 import type { ResultOf } from "../tensors/result-types.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
-import { checkNames, DepthwiseCore } from "./core.ts";
+import type { OpenedShort } from "./open.ts";
+import { checkShortNames, openShort } from "./open.ts";
 import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
+  DepthwiseGradientArrays,
   DepthwiseGradientsOf,
-  DepthwiseWarmUp,
   FlashDepthwiseConv1dOptions,
 } from "./options.ts";
+import { ShortConvolution } from "./short-convolution.ts";
 
 /**
  * A short depthwise convolution: y[n] = act(bias + Σ_j weight[j]·x[n + j − left]), zeros outside x, for each channel by
@@ -24,13 +22,9 @@ import type {
  * A causal one may be fed block by block: whatever the cuts, the outputs are the same bits. Make it with
  * `FlashDepthwiseConv1d.create`, free it with `dispose`.
  */
-export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> {
-  readonly #core: DepthwiseCore;
-
-  private constructor(core: DepthwiseCore) {
-    madeByCreate(core instanceof DepthwiseCore, "FlashDepthwiseConv1d");
-    this.#core = core;
-    Object.freeze(this);
+export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> extends ShortConvolution<D> {
+  private constructor(opened: OpenedShort) {
+    super(opened, "FlashDepthwiseConv1d", "depthwise");
   }
 
   /**
@@ -40,62 +34,13 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> {
   static async create<D extends Dtype = "float32">(
     options: FlashDepthwiseConv1dOptions<D>,
   ): Promise<FlashDepthwiseConv1d<D>> {
-    const names = { type: "FlashDepthwiseConv1d", object: "conv", option: "activation" };
-    const call = checkNames(options, names);
+    const call = "FlashDepthwiseConv1d.create";
+    checkShortNames(options, "activation", call);
     const { activation = "none" } = options;
-    oneOf(call, "activation", activation, ["none", "silu"]);
-    const form = activation === "silu" ? "silu" : "linear";
+    oneOf(call, "activation", activation, ["none", ...Object.keys(activations)]);
+    const form = activation === "none" ? "linear" : activation;
     const problem = createDepthwiseProblem(options, form, call);
-    const core = await DepthwiseCore.create(problem, options, names, [0]);
-    return new FlashDepthwiseConv1d(core);
-  }
-
-  /** Channels, taps, padding, layout, activation and dtype. */
-  get problem(): DepthwiseProblem {
-    return this.#core.problem;
-  }
-
-  /** Threads in use, the caller's included. */
-  get threads(): number {
-    return this.#core.runner.threads;
-  }
-
-  /** In what the kernels are written: an instruction set of the CPU, or WebGPU's language. */
-  get instructions(): Instructions | "wgsl" {
-    return this.#core.runner.instructions;
-  }
-
-  /** The GPU device in use, for buffers and commands of your own; undefined on the CPU. */
-  get device(): GpuDevice | undefined {
-    return this.#core.runner.device;
-  }
-
-  /** @internal For tests: the CPU's memory and threads. */
-  get backend(): CpuBackend | undefined {
-    return this.#core.runner.backend;
-  }
-
-  /** Samples of an output row for `length` samples of an input row. */
-  outputLength(length: number): number {
-    return this.#core.outputLength(length);
-  }
-
-  /** A zeroed array (B, H, L) or (B, L, H) that calls on the CPU use without copying; it lives until `dispose`. */
-  allocateInput(batch: number, length: number): StoredArray<D> {
-    const { channels } = this.problem;
-    return this.#core.lend(channels, batch, length, "allocateInput") as StoredArray<D>;
-  }
-
-  /** The same for the outputs of rows of `length` samples: (B, H, Lout) or (B, Lout, H). */
-  allocateOutput(batch: number, length: number): StoredArray<D> {
-    const positions = this.#core.outputLength(length, "conv.allocateOutput");
-    const { channels } = this.problem;
-    return this.#core.lend(channels, batch, positions, "allocateOutput") as StoredArray<D>;
-  }
-
-  /** A zeroed state (B, H, K − 1) or (B, K − 1, H), for the first block of a stream. */
-  createState(batch: number): NewArray<StoredArray<D>> {
-    return this.#core.createState(batch) as NewArray<StoredArray<D>>;
+    return new FlashDepthwiseConv1d(await openShort(problem, options, [0], call));
   }
 
   /**
@@ -114,10 +59,9 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> {
     weight: Tensor<D | "float32"> | GpuTensor,
     options: DepthwiseForwardOptions<D, O> = {},
   ): Promise<ResultOf<X, O>> {
-    checkOptions(options, "conv.forward");
-    const results = [{ name: "out", array: options.out }];
-    const [y] = await this.#core.forward(x, weight, options, results);
-    return y as ResultOf<X, O>;
+    const call = this.call("forward");
+    const { out } = await this.run(call, x, weight, options, { out: options?.out });
+    return out as ResultOf<X, O>;
   }
 
   /**
@@ -127,45 +71,15 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> {
    */
   async backward<
     X extends Tensor<D> | GpuTensor,
-    O extends Tensor<D> | GpuTensor | undefined = undefined,
+    O extends DepthwiseGradientArrays<D> | undefined = undefined,
   >(
     dy: Tensor<D> | GpuTensor,
     x: X,
     weight: Tensor<D | "float32"> | GpuTensor,
     options: DepthwiseBackwardOptions<D, O> = {},
   ): Promise<DepthwiseGradientsOf<X, O>> {
-    const gradients = await this.#core.backward([{ name: "dy", tensor: dy }], x, weight, options);
+    const call = this.call("backward");
+    const gradients = await this.differentiate(call, { dy }, x, weight, options);
     return gradients as DepthwiseGradientsOf<X, O>;
-  }
-
-  /**
-   * Compile what calls of such rows need, so that the first has nothing left to compile: kernels on a GPU depend on the rows, which
-   * `create` does not know. On the CPU `create` has compiled forward calls of any rows, and gradients are left.
-   */
-  async warmUp(calls: DepthwiseWarmUp): Promise<void> {
-    await this.#core.warmUp(calls);
-  }
-
-  /**
-   * Say that you have submitted every encoder that calls were given so far. What only their commands name is freed, such as
-   * outgrown work memory; without this it stays until `dispose`.
-   */
-  async submitted(): Promise<void> {
-    await this.#core.submitted();
-  }
-
-  /** Free lent arrays and programs. Calls under way finish first; lent arrays must not be used after. */
-  dispose(): void {
-    this.#core.dispose();
-  }
-
-  /** The same as `dispose`, for `using`. */
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-
-  /** The same as `dispose`, for `await using`. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.dispose();
   }
 }

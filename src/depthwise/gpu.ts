@@ -9,7 +9,7 @@ import { DepthwiseScheduler } from "../schedule/depthwise.ts";
 import type { DepthwiseGpuCall } from "../schedule/pieces.ts";
 import type { BufferName, Schedule } from "../schedule/schedule.ts";
 import { intact } from "../tensors/check.ts";
-import { destroyBuffers, zeros } from "../tensors/results.ts";
+import { zeros } from "../tensors/results.ts";
 import type { TensorData } from "../tensors/tensor.ts";
 import { GpuSamples } from "../tensors/tensor.ts";
 import type {
@@ -17,7 +17,6 @@ import type {
   DepthwiseForward,
   DepthwiseRequest,
   DepthwiseRunner,
-  DepthwiseSums,
   DepthwiseWarmUpFor,
 } from "./runner.ts";
 
@@ -44,7 +43,6 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
   readonly instructions = "wgsl";
   readonly backend = undefined;
   readonly #gpu: WebGpuBackend;
-  readonly #dtype: Dtype;
   readonly #scheduler: DepthwiseScheduler;
   readonly #calls: GpuCalls;
   readonly #workspaceBytes: number;
@@ -56,7 +54,6 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     workspaceBytes: number,
   ) {
     this.#gpu = gpu;
-    this.#dtype = problem.dtype;
     this.#workspaceBytes = workspaceBytes;
     this.#scheduler = new DepthwiseScheduler(problem, gpu.limits(workspaceBytes), order);
     this.#calls = new GpuCalls(gpu);
@@ -92,8 +89,8 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     return this.#gpu.device;
   }
 
-  lend(size: number, call: string): Float32Array | Uint16Array {
-    return zeros(this.#dtype, size, call);
+  lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
+    return zeros(dtype, size, call);
   }
 
   allocate(size: number, dtype: Dtype, call: string): Promise<GpuSamples> {
@@ -116,36 +113,21 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     );
   }
 
-  backward(request: DepthwiseBackward): Promise<DepthwiseSums> {
-    const { name: call, dy, dx, dstate, dstateOut, weight, bias } = request;
+  backward(request: DepthwiseBackward): Promise<void> {
+    const { dy, dstateOut } = request;
     const operands = operandsOf(request);
     for (const [o, { name, data }] of dy.entries())
       operands.push({ buffer: upstreamBuffers[o]!, name, data, use: "in" });
     if (dstateOut)
       operands.push({ buffer: "dstateOut", name: "dstateOut", data: dstateOut, use: "in" });
-    operands.push({ buffer: "dx", name: "dx", data: dx, use: "out" });
-    if (dstate) operands.push({ buffer: "dstate", name: "dstate", data: dstate, use: "out" });
-    // Made for this call: where it fails, nobody else knows of them.
-    const made: TensorData[] = [];
-    const running = this.#calls.exclusive(async () => {
-      const onGpu = dx instanceof GpuSamples;
-      const make = async (size: number): Promise<TensorData> => {
-        const sums = onGpu ? await this.allocate(size, "float32", call) : new Float32Array(size);
-        made.push(sums);
-        return sums;
-      };
-      const dweight = await make(weight.length);
-      const dbias = bias && (await make(bias.length));
-      operands.push({ buffer: "dweight", name: "dweight", data: dweight, use: "out" });
-      if (dbias) operands.push({ buffer: "dbias", name: "dbias", data: dbias, use: "out" });
-      const scheduled = callOf(request, operands);
-      await this.#run("backward", request, operands, scheduled, (c) => this.#scheduler.backward(c));
-      return { dweight, ...(dbias && { dbias }) };
-    });
-    return running.catch((error: unknown) => {
-      destroyBuffers(made);
-      throw error;
-    });
+    for (const name of ["dx", "dstate", "dweight", "dbias"] as const) {
+      const data = request[name];
+      if (data) operands.push({ buffer: name, name, data, use: "out" });
+    }
+    const call = callOf(request, operands);
+    return this.#calls.exclusive(() =>
+      this.#run("backward", request, operands, call, (c) => this.#scheduler.backward(c)),
+    );
   }
 
   /** Schedule, fill buffers, submit or record, fetch what goes to arrays. */

@@ -1,33 +1,24 @@
 /** What calls of short depthwise convolutions take and give. */
-import type { Instructions } from "../backend/cpu/features.ts";
+import type { RuntimeOptions } from "../calls/runtime.ts";
 import type { Dtype } from "../dtype.ts";
-import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
+import type { GpuCommandEncoder } from "../gpu.ts";
+import type { ActivationName } from "../math/activation.ts";
 import type { DepthwiseProblemOptions } from "../plan/depthwise.ts";
-import type { GivenResult, NewResult, NewWeights, ResultOf } from "../tensors/result-types.ts";
+import type { GivenAs, GivenResult, NewResult, NewWeights } from "../tensors/result-types.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 
 /** What every short convolution is made from. */
-export interface DepthwiseOptions<D extends Dtype = Dtype> extends DepthwiseProblemOptions<D> {
+export interface DepthwiseOptions<D extends Dtype = Dtype>
+  extends DepthwiseProblemOptions<D>,
+    RuntimeOptions {
   /** B of tensors that come as flat arrays; 1 by default. Tensors with a shape may have any. */
   readonly batch?: number;
-  /** Where to compute: `auto` takes WebGPU where you pass a `device` and the CPU elsewhere. */
-  readonly backend?: "auto" | "cpu" | "webgpu";
-  /** A WebGPU device of yours, for tensors in its buffers; by default the library opens one. */
-  readonly device?: GpuDevice;
-  /** Bytes of GPU memory that a call may take above its tensors; 256 MiB by default. The CPU ignores it. */
-  readonly workspaceBytes?: number;
-  /** Threads, the caller's included; all cores by default, one where memory cannot be shared. */
-  readonly threads?: number;
-  /** Where worker threads start from, as in FlashFFTConv. */
-  readonly workerUrl?: string | URL;
-  /** Instruction set of the kernels; by default the best that the runtime has. */
-  readonly instructions?: "auto" | Instructions;
 }
 
 /** What a FlashDepthwiseConv1d is made from. */
 export interface FlashDepthwiseConv1dOptions<D extends Dtype = Dtype> extends DepthwiseOptions<D> {
-  /** What follows the filter: nothing (the default), or SiLU, z/(1 + e^−z). */
-  readonly activation?: "none" | "silu";
+  /** What follows the filter: nothing (the default), the SiLU, z/(1 + e^−z), or the ReLU, max(0, z). */
+  readonly activation?: "none" | ActivationName;
 }
 
 /** What a FlashHyenaProjections is made from. */
@@ -79,12 +70,24 @@ export interface DepthwiseForwardOptions<
  */
 export interface DepthwiseBackwardOptions<
   D extends Dtype = "float32",
-  O extends Tensor<D> | GpuTensor | undefined = Tensor<D> | GpuTensor | undefined,
+  O extends DepthwiseGradientArrays<D> | undefined = DepthwiseGradientArrays<D> | undefined,
 > extends Pick<DepthwiseForwardOptions<D>, "bias" | "state" | "encoder"> {
   /** ∂loss/∂stateOut, where the loss depends on it: what `dstate` was in the call that went on from there. */
   readonly dstateOut?: Tensor<D> | GpuTensor | undefined;
-  /** Where dx goes, instead of a new array or buffer; it is there once the promise has resolved. */
+  /** Where the gradients go, instead of new arrays or buffers; each by itself, and there once the promise has resolved. */
   readonly out?: O | undefined;
+}
+
+/** Memory for gradients, of the shapes and kinds of `DepthwiseGradients`. */
+export interface DepthwiseGradientArrays<D extends Dtype = "float32"> {
+  /** As x. */
+  readonly dx?: Tensor<D> | GpuTensor | undefined;
+  /** (H, K), float32; (3H, K) of the fused projections. */
+  readonly dweight?: Tensor<"float32"> | GpuTensor | undefined;
+  /** (H), float32; (3H) of the fused projections. */
+  readonly dbias?: Tensor<"float32"> | GpuTensor | undefined;
+  /** As the state. */
+  readonly dstate?: Tensor<D> | GpuTensor | undefined;
 }
 
 /** Gradients of a loss, given dy = ∂loss/∂y: of x in `X`, of weights in `W`, of the state in `S`. */
@@ -104,9 +107,9 @@ export type GpuDepthwiseGradients = DepthwiseGradients<GpuTensor, GpuTensor>;
 
 /** Gradients of a call whose x is `X` and whose `out` is `O`. */
 export type DepthwiseGradientsOf<X, O> = DepthwiseGradients<
-  ResultOf<X, O>,
-  NewWeights<X>,
-  NewResult<X>
+  NewResult<X> | GivenAs<O, "dx">,
+  NewWeights<X> | GivenAs<O, "dweight" | "dbias">,
+  NewResult<X> | GivenAs<O, "dstate">
 >;
 
 /** What the fused projections return: in `R`. */
@@ -126,45 +129,14 @@ export type HyenaProjectionsOf<X, O> =
     ? HyenaProjections<GivenResult<R>>
     : HyenaProjections<NewResult<X>>;
 
-/** Where the results of the fused projections go. */
-export interface ProjectionsOut {
-  /** (B, H, Lout) or (B, Lout, H). */
-  readonly gated: Tensor | GpuTensor;
-  /** The same. */
-  readonly postgate: Tensor | GpuTensor;
-}
-
-/** Optional operands of a call of the fused projections; x and state have 3H channels. */
-interface ProjectionsOperands<D extends Dtype> {
-  /** (3H), float32 or the dtype, in a GPU buffer float32. */
-  readonly bias?: Tensor<D | "float32"> | GpuTensor | undefined;
-  /** The K − 1 samples before the first, as in `DepthwiseForwardOptions`. */
-  readonly state?: Tensor<D> | GpuTensor | undefined;
-  /** Record the work here instead of submitting it; for samples and states that are all in GPU buffers. */
-  readonly encoder?: GpuCommandEncoder | undefined;
-}
-
-/** Optional operands of a forward call of the fused projections; `O` is what `out` may be. */
+/** Optional operands of a forward call of the fused projections; bias, x and state have 3H channels. `O` is what `out` may be. */
 export interface ProjectionsForwardOptions<
   D extends Dtype = "float32",
   O extends HyenaProjections<Tensor<D> | GpuTensor> | undefined =
     | HyenaProjections<Tensor<D> | GpuTensor>
     | undefined,
-> extends ProjectionsOperands<D> {
-  /** Takes the last K − 1 samples of state and x; may be `state` itself. */
-  readonly stateOut?: Tensor<D> | GpuTensor | undefined;
+> extends Omit<DepthwiseForwardOptions<D>, "out"> {
   /** Where the results go, instead of new arrays or buffers; they are there once the promise has resolved. */
-  readonly out?: O | undefined;
-}
-
-/** Optional operands of a backward call of the fused projections; `O` is what `out` may be. */
-export interface ProjectionsBackwardOptions<
-  D extends Dtype = "float32",
-  O extends Tensor<D> | GpuTensor | undefined = Tensor<D> | GpuTensor | undefined,
-> extends ProjectionsOperands<D> {
-  /** ∂loss/∂stateOut, where the loss depends on it. */
-  readonly dstateOut?: Tensor<D> | GpuTensor | undefined;
-  /** Where dx goes, instead of a new array or buffer; it is there once the promise has resolved. */
   readonly out?: O | undefined;
 }
 

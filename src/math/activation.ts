@@ -1,4 +1,4 @@
-/** The SiLU over the expression graph: z·σ(z) with σ(z) = 1/(1 + e^−z), and its derivative. */
+/** Activations behind short filters, over the expression graph: the one list that options, kernels and error texts follow. */
 import type { Graph, Node } from "./expr.ts";
 
 /** ln 2 in two parts: the first has nine bits, so that its products with |n| < 128 are exact in float32. */
@@ -25,15 +25,37 @@ function factorial(n: number): number {
   return n < 2 ? 1 : n * factorial(n - 1);
 }
 
-/** z·σ(z). */
-export function silu(g: Graph, z: Node): Node {
+/** z·σ(z) with σ(z) = 1/(1 + e^−z). */
+function silu(g: Graph, z: Node): Node {
   return g.div(z, g.add(g.constant(1), exp(g, g.neg(z))));
 }
 
 /** d(z·σ(z))/dz = σ(z)·(1 + z·(1 − σ(z))), where 1 − σ = e^−z·σ without cancellation. */
-export function siluSlope(g: Graph, z: Node): Node {
+function siluSlope(g: Graph, z: Node): Node {
   const one = g.constant(1);
   const e = exp(g, g.neg(z));
   const sigma = g.div(one, g.add(one, e));
   return g.mul(sigma, g.fma(z, g.mul(e, sigma), one));
 }
+
+/** A function that every output of a filter goes through. */
+export interface Activation {
+  readonly value: (g: Graph, z: Node) => Node;
+  /** Its derivative. */
+  readonly slope: (g: Graph, z: Node) => Node;
+}
+
+/** An activation's name, as options have it. */
+export type ActivationName = "silu" | "relu";
+
+/**
+ * All of them. To add one, name it above and write it here; `reference/depthwise.ts` says what it is in float64. Options, error
+ * texts and the kernels of every backend follow.
+ */
+export const activations: Readonly<Record<ActivationName, Activation>> = {
+  silu: { value: silu, slope: siluSlope },
+  relu: {
+    value: (g, z) => g.max(z, g.constant(0)),
+    slope: (g, z) => g.select(z, g.constant(1), g.constant(0)),
+  },
+};

@@ -25,7 +25,15 @@ export type Binary = "add" | "sub" | "mul" | "div" | "min" | "max";
 /** `nearest` rounds to an integer (ties as the target likes); `pow2` is 2^a for an integral a from −126 to 127. */
 export type Unary = "neg" | "nearest" | "pow2";
 
-/** One value of the graph. `fma` is a·b + c, `fnma` is c − a·b. */
+interface Ternary<Op extends string> {
+  readonly op: Op;
+  readonly id: number;
+  readonly a: Node;
+  readonly b: Node;
+  readonly c: Node;
+}
+
+/** One value of the graph. `fma` is a·b + c, `fnma` is c − a·b, `select` is b where a > 0 and c elsewhere. */
 export type Node =
   | { readonly op: "const"; readonly id: number; readonly value: number }
   | {
@@ -39,13 +47,9 @@ export type Node =
     }
   | { readonly op: Binary; readonly id: number; readonly a: Node; readonly b: Node }
   | { readonly op: Unary; readonly id: number; readonly a: Node }
-  | {
-      readonly op: "fma" | "fnma";
-      readonly id: number;
-      readonly a: Node;
-      readonly b: Node;
-      readonly c: Node;
-    }
+  | Ternary<"fma">
+  | Ternary<"fnma">
+  | Ternary<"select">
   | { readonly op: Shuffle; readonly id: number; readonly a: Node; readonly b: Node };
 
 /** A complex value in split form. */
@@ -167,6 +171,11 @@ export class Graph {
     }));
   }
 
+  /** b where a > 0, and c elsewhere. */
+  select(a: Node, b: Node, c: Node): Node {
+    return this.#intern(`select ${a.id} ${b.id} ${c.id}`, (id) => ({ op: "select", id, a, b, c }));
+  }
+
   shuffle(op: Shuffle, a: Node, b: Node): Node {
     if (isZero(a) && isZero(b)) return a;
     return this.#intern(`${op} ${a.id} ${b.id}`, (id) => ({ op, id, a, b }));
@@ -232,6 +241,7 @@ export function operands(n: Node): readonly Node[] {
       return [n.a];
     case "fma":
     case "fnma":
+    case "select":
       return [n.a, n.b, n.c];
     default:
       return [n.a, n.b];
@@ -254,6 +264,7 @@ export function countOps(roots: readonly Node[]): Readonly<Record<Node["op"], nu
     pow2: 0,
     fma: 0,
     fnma: 0,
+    select: 0,
     low32: 0,
     high32: 0,
     low64: 0,

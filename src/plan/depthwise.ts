@@ -6,6 +6,7 @@ import { checkOptions, integer, oneOf } from "../checks.ts";
 import type { Dtype } from "../dtype.ts";
 import { bytesPerSample, dtypes } from "../dtype.ts";
 import { InvalidArgumentError } from "../errors.ts";
+import type { ActivationName } from "../math/activation.ts";
 import { show } from "../show.ts";
 
 /** How tensors lie in memory: (B, H, L), rows of samples, or (B, L, H), rows of channels. */
@@ -15,10 +16,10 @@ export type Layout = "BHL" | "BLH";
 export const layouts: readonly Layout[] = ["BHL", "BLH"];
 
 /**
- * What becomes of the filters' outputs: nothing, the SiLU, or, with three filters side by side, the product of two and
+ * What becomes of the filters' outputs: nothing, an activation, or, with three filters side by side, the product of two and
  * the third as it is (the projections of a Hyena operator).
  */
-export type Form = "linear" | "silu" | "projections";
+export type Form = "linear" | "projections" | ActivationName;
 
 /**
  * Zeros before and after each row: `causal` is [K − 1, 0]; `same` is [(K−1) div 2, K div 2], as torch.nn.Conv1d puts
@@ -122,6 +123,10 @@ export function streams({ kernelLength, left, right }: DepthwiseProblem): boolea
 export function widths(form: Form): { readonly branches: number; readonly outputs: number } {
   return form === "projections" ? { branches: 3, outputs: 2 } : { branches: 1, outputs: 1 };
 }
+
+/** What a filter's outputs go through, if anything. */
+export const activationOf = (form: Form): ActivationName | undefined =>
+  form === "linear" || form === "projections" ? undefined : form;
 
 /** How a call is cut; none of it depends on the number of threads, so neither do the sums that it decides about. */
 export interface Cutting {

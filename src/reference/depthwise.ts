@@ -1,5 +1,7 @@
 /** Short depthwise convolutions in float64, by their definition: the reference that tests and benchmarks compare with. */
 
+import type { ActivationName } from "../math/activation.ts";
+
 /** What a short convolution is; plan/depthwise.ts makes it from options. */
 export interface DepthwiseShape {
   readonly channels: number;
@@ -7,7 +9,7 @@ export interface DepthwiseShape {
   readonly left: number;
   readonly right: number;
   readonly layout: "BHL" | "BLH";
-  readonly form: "linear" | "silu" | "projections";
+  readonly form: "linear" | "projections" | ActivationName;
 }
 
 /** What goes into a call, as float64; x, dy and the state in the shape's layout. */
@@ -84,6 +86,20 @@ class DepthwiseRows {
 
 const sigmoid = (z: number): number => 1 / (1 + Math.exp(-z));
 
+/** Functions of a filter's output, and their derivatives. */
+const activations64: Readonly<
+  Record<
+    ActivationName,
+    { readonly value: (z: number) => number; readonly slope: (z: number) => number }
+  >
+> = {
+  silu: {
+    value: (z) => z * sigmoid(z),
+    slope: (z) => sigmoid(z) * (1 + z * (1 - sigmoid(z))),
+  },
+  relu: { value: (z) => Math.max(0, z), slope: (z) => (z > 0 ? 1 : 0) },
+};
+
 /** The outputs: y, or gated and postgate. */
 export function depthwiseOracleForward(
   shape: DepthwiseShape,
@@ -104,7 +120,7 @@ export function depthwiseOracleForward(
         if (form === "projections") {
           outputs[0]![place] = z(pre) * z(2);
           outputs[1]![place] = z(1 - pre);
-        } else outputs[0]![place] = form === "silu" ? z(0) * sigmoid(z(0)) : z(0);
+        } else outputs[0]![place] = form === "linear" ? z(0) : activations64[form].value(z(0));
       }
     }
   }
@@ -147,13 +163,8 @@ export function depthwiseOracleBackward(
           spread(b, (1 - pre) * channels + h, n, d[1]!);
           continue;
         }
-        if (form === "linear") {
-          spread(b, h, n, d[0]!);
-          continue;
-        }
-        const z = rows.z(b, h, n);
-        const s = sigmoid(z);
-        spread(b, h, n, d[0]! * s * (1 + z * (1 - s)));
+        const slope = form === "linear" ? 1 : activations64[form].slope(rows.z(b, h, n));
+        spread(b, h, n, d[0]! * slope);
       }
     }
   }

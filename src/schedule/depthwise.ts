@@ -13,8 +13,9 @@ import type { RunSpread } from "../kernels/gpu/filter/runs.ts";
 import { depthwiseThreads } from "../kernels/gpu/filter/runs.ts";
 import type { Lines } from "../kernels/gpu/filter/samples.ts";
 import type { Kernel, OwnParameters } from "../kernels/gpu/kernel.ts";
-import type { DepthwiseProblem, Form } from "../plan/depthwise.ts";
-import { widths } from "../plan/depthwise.ts";
+import type { ActivationName } from "../math/activation.ts";
+import type { DepthwiseProblem } from "../plan/depthwise.ts";
+import { activationOf, widths } from "../plan/depthwise.ts";
 import type {
   Bound,
   CallPiece,
@@ -53,7 +54,7 @@ interface Branch {
   /** The third of packed channels that it filters. */
   readonly part: PackedThird | undefined;
   readonly upstream: "dy" | "dpostgate";
-  /** What dz is: the upstream gradient itself, times the SiLU's slope, or times the output of another third's filter. */
+  /** What dz is: the upstream gradient itself, times the activation's slope, or times the output of another third's filter. */
   readonly dz: "upstream" | "slope" | { readonly times: PackedThird };
 }
 
@@ -105,6 +106,10 @@ class DepthwiseScheduleBuilder {
     return this.#places.problem.form === "projections";
   }
 
+  get #activation(): ActivationName | undefined {
+    return activationOf(this.#places.problem.form);
+  }
+
   /** Which thirds of packed channels a step takes by itself where it cannot take all; without packed channels, what there is. */
   get #parts(): readonly (PackedThird | undefined)[] {
     return this.#packs ? [0, 1, 2] : [undefined];
@@ -142,10 +147,12 @@ class DepthwiseScheduleBuilder {
   }
 
   #outputs(piece: CallPiece, span: Span): void {
-    const { form } = this.#places.problem;
     const y = this.#output("y", "y");
     if (!this.#packs) {
-      this.#filter(piece, span, { ...this.#forwards(undefined, y), result: resultOf(form) });
+      this.#filter(piece, span, {
+        ...this.#forwards(undefined, y),
+        result: this.#activation ? "value" : "sum",
+      });
       return;
     }
     if (this.#places.together) {
@@ -215,9 +222,8 @@ class DepthwiseScheduleBuilder {
   }
 
   get #branches(): readonly Branch[] {
-    const { form } = this.#places.problem;
-    if (form === "linear") return [{ part: undefined, upstream: "dy", dz: "upstream" }];
-    if (form === "silu") return [{ part: undefined, upstream: "dy", dz: "slope" }];
+    const dz = this.#activation ? "slope" : "upstream";
+    if (!this.#packs) return [{ part: undefined, upstream: "dy", dz }];
     const [pre, post, v] = this.#scheduler.order as [PackedThird, PackedThird, PackedThird];
     return [
       { part: pre, upstream: "dy", dz: { times: v } },
@@ -259,7 +265,7 @@ class DepthwiseScheduleBuilder {
           dz === "upstream" || inKernel
             ? this.#upstream(upstream)
             : { ...this.#dz(piece, branch, this.#reached(piece)), name: "dy" };
-        if (dz === "upstream" || !this.#paired) sums(part, inKernel ? "silu" : "linear", d);
+        if (dz === "upstream" || !this.#paired) sums(part, inKernel ? "activated" : "linear", d);
         // The piece with position 0 has what the state's gradient is made of.
         if (state && piece.from <= 0 && piece.to > 0)
           this.#stateGradient(piece, branch, inKernel ? undefined : d);
@@ -342,6 +348,7 @@ class DepthwiseScheduleBuilder {
     const kernel = this.#scheduler.remembered<Filter>(
       {
         ...{ kind: "filter", ...rest, kernelLength, spread, machine: this.#machine },
+        activation: this.#activation,
         ...{ source: this.#lines(source), target: this.#lines(target) },
         ...(history && { history: this.#lines(history) }),
         ...(upstream && { upstream: this.#lines(upstream) }),
@@ -439,6 +446,7 @@ class DepthwiseScheduleBuilder {
         ...(target && { target: this.#lines(target) }),
         ...(tail && { tail: this.#lines(tail) }),
         ...(form === "gated" && { thirds: [pre!, v!] }),
+        activation: this.#activation,
         bias: form !== "linear" && this.#places.call.bias,
         wideTaps: this.#wideTaps && kernelLength <= fusedTaps,
         whole: (x.size - begin) % spread.run === 0,
@@ -466,10 +474,10 @@ class DepthwiseScheduleBuilder {
   /** Sums of a piece's workgroups, added up; later pieces of the same channels add theirs. */
   #totals(piece: CallPiece): void {
     const { kernelLength, channels } = this.#places.problem;
-    const { bias } = this.#places.call;
+    const { bias, add = false } = this.#places.call;
     const parts = this.#workgroups(piece);
     const items = (kernelLength + 1) * piece.channels;
-    const clear = piece.batchFrom === 0 && piece.from === this.#begin ? 1 : 0;
+    const clear = !add && piece.batchFrom === 0 && piece.from === this.#begin ? 1 : 0;
     const tiles = Math.ceil(items / sumsBeside);
     const together = this.#packs && this.#places.together;
     const thirds = together ? 3 : 1;
@@ -591,9 +599,6 @@ type FilterOptions = Pick<Filter, "taps" | "left" | "bias" | "result"> & {
   readonly tail?: PieceOperand | undefined;
   readonly tailShift?: number;
 };
-
-/** What a lone filter's outputs go through. */
-const resultOf = (form: Form): "silu" | "sum" => (form === "silu" ? "silu" : "sum");
 
 /** Bytes of work memory for positions of a piece. */
 const bytesOf = ({ batch, channels }: CallPiece, from: number, to: number): number =>

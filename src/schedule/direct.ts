@@ -376,7 +376,7 @@ class DirectScheduleBuilder {
   #totals(piece: CallPiece): void {
     const { problem, part, taps } = this.#scheduler;
     const { kernelLength } = problem;
-    const { skip } = this.#call;
+    const { skip, add = false } = this.#call;
     const { channelFrom, channels, batchFrom, from } = piece;
     const parts = this.#parts(piece);
     const items = sumsEach(kernelLength, skip) * channels;
@@ -389,7 +389,7 @@ class DirectScheduleBuilder {
       ),
       tiles: Math.ceil(items / sumsBeside),
       parameters: {
-        ...{ parts, items, span: channels, clear: batchFrom === 0 && from === 0 ? 1 : 0 },
+        ...{ parts, items, span: channels, clear: !add && batchFrom === 0 && from === 0 ? 1 : 0 },
         ...{ dk: dk.first, dskip: dskip.first },
       },
       ranges: { sums: this.#sumsRange(piece), dk: dk.range, ...(skip && { dskip: dskip.range }) },

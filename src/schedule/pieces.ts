@@ -21,6 +21,8 @@ export interface DepthwiseGpuCall {
   /** Whether a state is left behind, and whether it is the buffer of the one before. */
   readonly stateOut: "none" | "apart" | "same";
   readonly dstateOut: boolean;
+  /** Backward: whether dweight and dbias, sums in float32, join what is in their buffers; by default they replace it. */
+  readonly add?: boolean;
   /** Byte offsets of the tensors in their buffers. */
   readonly offsets: Readonly<Partial<Record<BufferName, number>>>;
 }

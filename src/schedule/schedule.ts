@@ -76,6 +76,8 @@ export interface GpuCall {
   readonly pregate: boolean;
   readonly postgate: boolean;
   readonly skip: boolean;
+  /** Backward: whether dk and dskip, sums in float32, join what is in their buffers; by default they replace it. */
+  readonly add?: boolean;
   /** Storage of the taps, or undefined where their spectra are kept. */
   readonly taps: Dtype | undefined;
   /** Byte offsets of the tensors in their buffers. */

@@ -1,6 +1,5 @@
 /** What a stream asks of a backend: blocks of samples in, blocks of outputs out. */
-import type { Instructions } from "../backend/cpu/features.ts";
-import type { GpuDevice } from "../gpu.ts";
+import type { OperationRunner } from "../calls/operation.ts";
 
 /** Rows of a stream. */
 export interface StreamRows {
@@ -15,16 +14,11 @@ export type StreamTaps = readonly Float32Array[];
  * A causal convolution of blocks of one length, which remembers what it needs of the blocks before. Gates, skip, lags below 0
  * and pieces of other lengths are the stream's affair. Call `take`, `run`, `output` and `reset` inside `exclusive`.
  */
-export interface StreamEngine {
+export interface StreamEngine extends OperationRunner {
   /** Samples of a block. */
   readonly blockLength: number;
   /** How blocks are computed, on one line. */
   readonly plan: string;
-  readonly threads: number;
-  /** In what its kernels are written. */
-  readonly instructions: Instructions | "wgsl";
-  /** The GPU device in use; undefined on the CPU. */
-  readonly device: GpuDevice | undefined;
   /** Bytes held in the backend. */
   readonly bytes: number;
   /** Run `work` when no other call is running. */
@@ -42,6 +36,4 @@ export interface StreamEngine {
   output(block: number, row: number, from: number, out: Float32Array): void;
   /** Forget the input. */
   reset(): void;
-  /** Give everything back once the calls before have ended. */
-  leave(): void;
 }

@@ -72,11 +72,12 @@ export class GpuStream implements StreamEngine {
     const count = taps[0]!.length;
     if (count > mostWindowTaps) refuseTaps(count, call);
     const backend = await backendFor(options.device, call);
-    const limits = backend.limits(usualWorkspace);
+    const { workspaceBytes = usualWorkspace } = options;
+    const limits = backend.limits(workspaceBytes);
     const hop = options.blockLength ?? windowHop(count, rows, gpuDeviceFor(backend), limits);
     const problem = windowProblem(count, hop);
     const outputs = zeros("float32", rows.batch * rows.channels * hop, call) as Float32Array;
-    const choice = { ...rows, workspaceBytes: usualWorkspace };
+    const choice = { ...rows, workspaceBytes };
     const runner = await openGpuRunnerOn(backend, problem, choice, call);
     const stream = new GpuStream(backend, runner, problem, rows, outputs);
     try {

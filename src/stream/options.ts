@@ -1,17 +1,17 @@
 /** What streams are made from and fed with, checked. */
-import type { Instructions } from "../backend/cpu/features.ts";
-import { checkOptions, integer, known, oneOf } from "../checks.ts";
+import type { RuntimeOptions } from "../calls/runtime.ts";
+import { checkNames } from "../calls/runtime.ts";
+import { checkOptions, integer, oneOf } from "../checks.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode, dtypes } from "../dtype.ts";
 import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
-import type { GpuDevice } from "../gpu.ts";
 import { streamable } from "../plan/cpu/stream-levels.ts";
 import { createProblem } from "../plan/create-problem.ts";
 import type { Mode } from "../plan/problem.ts";
 import { maxLength } from "../plan/problem.ts";
 import { show } from "../show.ts";
 import type { Expected } from "../tensors/check.ts";
-import { checkSizes, exactly, samplesOf } from "../tensors/check.ts";
+import { samplesOf, sized } from "../tensors/check.ts";
 import type { Tensor } from "../tensors/tensor.ts";
 import { isGpuTensor } from "../tensors/tensor.ts";
 import type { StreamRows, StreamTaps } from "./engine.ts";
@@ -21,8 +21,11 @@ export type StreamMode = Exclude<Mode, "circular">;
 
 const streamModes: readonly StreamMode[] = ["causal", "full", "same", "bidirectional"];
 
-/** What a stream is made from, besides its kernel. */
-export interface StreamOptions<D extends Dtype = Dtype> {
+/**
+ * What a stream is made from, besides its kernel. A GPU is for long kernels and many samples at a time; live audio belongs on the
+ * CPU, which answers a block within its time. Pieces and outputs are arrays on both. On the CPU a row goes to one thread.
+ */
+export interface StreamOptions<D extends Dtype = Dtype> extends RuntimeOptions {
   /** `causal` by default; as in FlashFFTConv, for an L that is known when the input ends. */
   readonly mode?: StreamMode;
   /** K: taps of one kernel row, by default all of k's samples by `channels`; on a GPU at most 16,777,216. */
@@ -42,20 +45,6 @@ export interface StreamOptions<D extends Dtype = Dtype> {
    * default may be millions.
    */
   readonly blockLength?: number;
-  /**
-   * Where to compute: `auto` (default) takes WebGPU where you pass a `device` and the CPU elsewhere. A GPU is for long kernels
-   * and many samples at a time; live audio belongs on the CPU, which answers a block within its time, and so a stream stays
-   * there unless you say otherwise.
-   */
-  readonly backend?: "auto" | "cpu" | "webgpu";
-  /** A WebGPU device of yours; by default the library opens one. Pieces and outputs are arrays all the same. */
-  readonly device?: GpuDevice;
-  /** Threads of the CPU, the caller's included; all cores by default. A row goes to one thread. WebGPU ignores them. */
-  readonly threads?: number;
-  /** Where worker threads start from, as in FlashFFTConv. */
-  readonly workerUrl?: string | URL;
-  /** Instruction set of the CPU's kernels; by default the best that the runtime has. WebGPU ignores it. */
-  readonly instructions?: "auto" | Instructions;
 }
 
 /** A piece of the input of dtype `D`, with the pieces of the gates that belong to the same samples. */
@@ -71,7 +60,6 @@ export interface StreamPiece<D extends Dtype = "float32"> {
 /** Options of a stream. */
 const optionNames = [
   ...["mode", "kernelLength", "batch", "channels", "dtype", "skip", "blockLength"],
-  ...["backend", "device", "threads", "workerUrl", "instructions"],
 ] as const;
 
 /** What a piece has. */
@@ -101,7 +89,7 @@ export function checkStream(k: Tensor, options: StreamOptions, call: string): Ch
   checkOptions(options, call, "options", "Pass { channels: H }.");
   const { mode = "causal", dtype = "float32", blockLength } = options;
   refuseFrequencies(options, call);
-  known(options, optionNames, call);
+  checkNames(options, optionNames, call, "Pass { channels: H }.");
   oneOf(call, "mode", mode, streamModes);
   const { channels = 1, batch = 1 } = options;
   integer(call, "channels", channels, 1, 2 ** 31);
@@ -114,9 +102,7 @@ export function checkStream(k: Tensor, options: StreamOptions, call: string): Ch
     checkBlock(integer(call, "blockLength", blockLength, 16, maxBlock), call);
   refuseStreamBuffer(k, "k", call);
   const expected: Expected = { call, name: "k", dtype, orFloat32: true, dimensions: ["H", "K"] };
-  const { data, shape } = samplesOf(k, expected);
-  exactly(data, channels * kernelLength, expected);
-  checkSizes(shape, [channels, kernelLength], expected);
+  const data = sized(k, [channels, kernelLength], expected);
   const skip = checkSkip(options.skip, channels, mode, call);
   const { rows: taps, ahead } = tapsInOrder(data, dtype, mode, kernelLength);
   const settings = { ...options, kernelLength };
@@ -211,8 +197,7 @@ function checkSkip(
   if (skip === undefined) return undefined;
   refuseStreamBuffer(skip, "skip", call);
   const expected: Expected = { call, name: "skip", dtype: "float32", dimensions: ["H"] };
-  const { data } = samplesOf(skip, expected);
-  exactly(data, channels, expected);
+  const data = sized(skip, [channels], expected);
   if (mode !== "full") return data as Float32Array;
   throw new InvalidArgumentError({
     call,

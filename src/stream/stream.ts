@@ -2,14 +2,13 @@
  * FlashFFTConvStream: y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u of a sequence that comes in pieces, of any length,
  * in memory that depends on the kernel alone.
  */
-import type { Instructions } from "../backend/cpu/features.ts";
 import { loadGpu } from "../calls/load-gpu.ts";
-import { madeByCreate, wantsGpu } from "../calls/runtime.ts";
+import { Operation } from "../calls/operation.ts";
+import { checkRuntime } from "../calls/runtime.ts";
 import { checkOptions, known } from "../checks.ts";
 import type { Dtype, NewArray, SampleArray, StoredArray } from "../dtype.ts";
 import { decode, encode } from "../dtype.ts";
 import { BackendError, InvalidArgumentError } from "../errors.ts";
-import type { GpuDevice } from "../gpu.ts";
 import { show } from "../show.ts";
 import type { Expected } from "../tensors/check.ts";
 import { checkSizes, emptyOf, exactly, intact, samplesOf } from "../tensors/check.ts";
@@ -27,7 +26,7 @@ import { webStream } from "./web-stream.ts";
  * A long convolution with samples of dtype `D` that is fed piece by piece. Make it with `FlashFFTConvStream.create`, free it
  * with `dispose`. Outputs are new arrays: Float32Array, or for half precision Uint16Array, the bits.
  */
-export class FlashFFTConvStream<out D extends Dtype = "float32"> {
+export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operation {
   /** Outputs come for every so many inputs. */
   readonly blockLength: number;
   /**
@@ -57,7 +56,6 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
   #calls = 0;
   /** Whether a call has lost some of the sequence. */
   #broken = false;
-  #disposed = false;
 
   private constructor(
     engine: StreamEngine,
@@ -65,7 +63,7 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
     shape: StreamRows,
     checked: Pick<CheckedStream, "ahead" | "skip">,
   ) {
-    madeByCreate(checked !== undefined, "FlashFFTConvStream");
+    super(engine, "FlashFFTConvStream");
     const { mode = "causal", dtype = "float32", kernelLength } = options;
     this.#engine = engine;
     this.#options = { mode, dtype, kernelLength };
@@ -101,26 +99,11 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
   ): Promise<FlashFFTConvStream<D>> {
     const checked = checkStream(k, options, call);
     const { taps, rows, settings } = checked;
-    const { open } = wantsGpu(options, call)
+    const { open } = checkRuntime(options, call).gpu
       ? (await loadGpu(options.device, call, () => import("./gpu.ts"))).GpuStream
       : CpuStream;
     const engine = await open(taps, rows, settings, call);
     return new FlashFFTConvStream(engine, settings, rows, checked);
-  }
-
-  /** Threads in use at most, the caller's included. */
-  get threads(): number {
-    return this.#engine.threads;
-  }
-
-  /** In what the kernels are written: an instruction set of the CPU, or WebGPU's language. */
-  get instructions(): Instructions | "wgsl" {
-    return this.#engine.instructions;
-  }
-
-  /** The GPU device in use; undefined on the CPU. */
-  get device(): GpuDevice | undefined {
-    return this.#engine.device;
   }
 
   /** Bytes held in the backend: spectra of the taps, what blocks to come need of those before, and blocks under way. */
@@ -136,7 +119,7 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
    */
   async process(piece: Tensor<D> | StreamPiece<D>): Promise<NewArray<StoredArray<D>>> {
     const call = "stream.process";
-    this.#alive(call);
+    this.alive(call);
     if (Array.isArray(piece)) {
       throw new InvalidArgumentError({
         call,
@@ -208,7 +191,7 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
    */
   render(inputs: readonly Float32Array[], outputs: readonly Float32Array[]): void {
     const call = "stream.render";
-    this.#alive(call);
+    this.alive(call);
     const { dtype } = this.#options;
     const [ahead, pending, busy] = [this.#ahead, this.#pending, this.#calls > 0];
     const run = renderer(this.#engine, { dtype, ahead, pending, busy });
@@ -250,7 +233,7 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
    */
   async flush(): Promise<NewArray<StoredArray<D>>> {
     const call = "stream.flush";
-    this.#alive(call);
+    this.alive(call);
     return await this.#turn(async () => {
       this.#whole(call);
       this.#broken = true;
@@ -277,14 +260,14 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
 
   /** Forget the input and begin anew. */
   async reset(): Promise<void> {
-    this.#alive("stream.reset");
+    this.alive("stream.reset");
     await this.#turn(() => this.#reset());
   }
 
   /** A sequence that is given up leaves nothing to the next one. */
   async #abandon(): Promise<void> {
     await this.#turn(() => {
-      if (!this.#disposed) this.#reset();
+      if (!this.disposed) this.#reset();
     });
   }
 
@@ -417,16 +400,6 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
     }
   }
 
-  #alive(call: string): void {
-    if (!this.#disposed) return;
-    throw new InvalidArgumentError({
-      call,
-      requirement: "it needs a stream that has not been disposed",
-      value: "a disposed one",
-      remedy: "Create a new stream, or dispose later.",
-    });
-  }
-
   /** Refuse to go on with a sequence that has lost samples. */
   #whole(call: string): void {
     if (!this.#broken) return;
@@ -436,18 +409,6 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> {
       value: "one in which a call failed",
       remedy: "Call reset() and feed the sequence from its beginning, or create a new stream.",
     });
-  }
-
-  /** Free what the stream holds. Calls that were made before finish first. */
-  dispose(): void {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    this.#engine.leave();
-  }
-
-  /** The same as `dispose`, for `using`. */
-  [Symbol.dispose](): void {
-    this.dispose();
   }
 }
 

@@ -223,6 +223,25 @@ export function checkSizes(
   );
 }
 
+/** The samples of a tensor argument that must have exactly this shape. */
+export function sized(tensor: Tensor, shape: readonly number[], e: Expected): SampleArray;
+export function sized(
+  tensor: Tensor | GpuTensor,
+  shape: readonly number[],
+  e: Expected,
+): TensorData;
+export function sized(
+  tensor: Tensor | GpuTensor,
+  shape: readonly number[],
+  e: Expected,
+): TensorData {
+  const { data, shape: given } = samplesOf(tensor, e);
+  const size = shape.reduce((a, b) => a * b);
+  exactly(data, size, e);
+  checkSizes(given, shape, e);
+  return data;
+}
+
 /**
  * The array of a tensor argument that holds no samples at all, flat or with its shape; undefined for every other argument,
  * arrays among them whose buffer was transferred away: those have lost theirs.
@@ -302,16 +321,4 @@ export function apart(out: Named, others: readonly Named[], call: string): void 
       remedy: `Give ${out.name} memory of its own.`,
     });
   }
-}
-
-/** Refuse what is no device: its first use would fail far from here. */
-export function checkDevice(device: unknown, call: string): void {
-  const { createBuffer, queue, features } = (device ?? {}) as Partial<GPUDevice>;
-  if (typeof createBuffer === "function" && queue && features) return;
-  throw new InvalidArgumentError({
-    call,
-    requirement: "device must be a GPUDevice",
-    value: show(device),
-    remedy: "Pass what adapter.requestDevice() resolves to, or leave device out.",
-  });
 }

@@ -10,7 +10,7 @@ import {
   plannedOn,
   wisdomPath,
 } from "../calls/measured.ts";
-import { usualRows, usualWorkspace, wantsGpu } from "../calls/runtime.ts";
+import { checkRuntime, type RuntimeOptions, usualRows, usualWorkspace } from "../calls/runtime.ts";
 import { checkOptions, integer, known } from "../checks.ts";
 import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
@@ -18,16 +18,11 @@ import { createProblem } from "../plan/create-problem.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { problemNames } from "../plan/problem.ts";
 import { show } from "../show.ts";
-import { checkDevice } from "../tensors/check.ts";
 import { bestInstructions, cpuMeasurements, measureCpu } from "./cpu.ts";
 import { type Task, type TunedPlan, type TuneProblem, timePlans } from "./plans.ts";
 
 /** What tuning may be told and may tell. */
-export interface TuneOptions {
-  /** What to measure: `cpu`, `webgpu`, or `auto`, which is WebGPU where you pass a `device` and the CPU elsewhere. */
-  readonly backend?: "auto" | "cpu" | "webgpu";
-  /** A WebGPU device of yours, whose adapter is measured; by default the library opens one. */
-  readonly device?: GpuDevice;
+export interface TuneOptions extends Pick<RuntimeOptions, "backend" | "device"> {
   /**
    * Problems whose best plans are timed one beside the other, at least one: `create` takes the fastest wherever it is asked for the
    * same problem, rows and threads. Without, the numbers that all plans are priced with are measured.
@@ -76,8 +71,7 @@ export async function tune(options: TuneOptions = {}): Promise<Tuned> {
   checkOptions(options, call);
   known(options, optionNames, call);
   const { device, problems, signal } = options;
-  const onGpu = wantsGpu(options, call);
-  if (device !== undefined) checkDevice(device, call);
+  const { gpu: onGpu } = checkRuntime(options, call);
   checkWatchers(options);
   const tasks =
     problems === undefined ? undefined : tasksOf(problems, onGpu ? "webgpu" : "cpu", device);

@@ -158,7 +158,7 @@ describe("above inputs and outputs: the spectrum of k and four transforms a thre
         expect(conv.memory().backendBytes).toBeLessThanOrEqual(backendBytes - 3 * transformBytes);
       });
     },
-    { instructions: ["simd", "javascript"] },
+    { threads: "any", instructions: ["simd", "javascript"] },
   );
 });
 
@@ -247,6 +247,6 @@ describe("nothing is lost", () => {
         expect(after.rss - before.rss).toBeLessThan(160 * megabyte);
       });
     },
-    { spread: true, instructions: ["simd", "javascript"] },
+    { instructions: ["simd", "javascript"] },
   );
 });

@@ -3,7 +3,7 @@ import { describe, test } from "vitest";
 import { type Dtype, dtypes } from "../../src/dtype.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import { type Mode, modes, type ProblemOptions } from "../../src/plan/problem.ts";
-import { describeBackends, share } from "../support/backends.ts";
+import { describeBackends, share, whereThingsGo } from "../support/backends.ts";
 import {
   type CallShape,
   checkBackward,
@@ -58,32 +58,25 @@ describeBackends("float32 at unit scale", (open) => {
   });
 });
 
-describeBackends(
-  "float32 at unit scale, longer, in every mode",
-  (open) => {
-    test.each(share(medium))("$length samples, row by row", async (options, inputs) => {
-      using conv = await open(options);
-      await checkForward(conv, inputs, "rows");
-      await checkBackward(conv, inputs, "rows");
-    });
+describeBackends("float32 at unit scale, longer, in every mode", (open) => {
+  test.each(share(medium))("$length samples, row by row", async (options, inputs) => {
+    using conv = await open(options);
+    await checkForward(conv, inputs, "rows");
+    await checkBackward(conv, inputs, "rows");
+  });
 
-    test.each(share(everyMode))(
-      "%s, %i samples, gates and skip",
-      async (_m, _n, options, inputs) => {
-        using conv = await open({ ...options, batch: 2 });
-        await checkForward(conv, inputs, "rows");
-        await checkBackward(conv, inputs, "rows");
-      },
-    );
+  test.each(share(everyMode))("%s, %i samples, gates and skip", async (_m, _n, options, inputs) => {
+    using conv = await open({ ...options, batch: 2 });
+    await checkForward(conv, inputs, "rows");
+    await checkBackward(conv, inputs, "rows");
+  });
 
-    test("dk of 1024 rows keeps to its law", async () => {
-      const [options, inputs] = manyRows;
-      using conv = await open(options);
-      await checkBackward(conv, inputs, "rows");
-    });
-  },
-  { spread: true },
-);
+  test("dk of 1024 rows keeps to its law", async () => {
+    const [options, inputs] = manyRows;
+    using conv = await open(options);
+    await checkBackward(conv, inputs, "rows");
+  });
+});
 
 const large = [262_144, 1_000_003, 1_048_576].map((length) =>
   prepare({ length }, { pregate: true, postgate: true }, length),
@@ -142,20 +135,16 @@ const halves = (["float16", "bfloat16"] as const).flatMap((dtype) =>
   ),
 );
 
-describeBackends(
-  "half precision errs at most 1.1 × what rounding once errs",
-  (open) => {
-    test.each(share(halves))(
-      "%s, %i samples, %s",
-      async (_dtype, _length, _gates, options, inputs) => {
-        using conv = await open(options);
-        await checkForward(conv, inputs, "rows");
-        await checkBackward(conv, inputs, "rows");
-      },
-    );
-  },
-  { spread: true },
-);
+describeBackends("half precision errs at most 1.1 × what rounding once errs", (open) => {
+  test.each(share(halves))(
+    "%s, %i samples, %s",
+    async (_dtype, _length, _gates, options, inputs) => {
+      using conv = await open(options);
+      await checkForward(conv, inputs, "rows");
+      await checkBackward(conv, inputs, "rows");
+    },
+  );
+});
 
 /** Awkward lengths: one, primes, powers of small primes, kernels shorter and longer than the input by little or much. */
 const shapes: readonly (readonly [length: number, kernelLength: number])[] = [
@@ -217,6 +206,6 @@ describe("every mode, storage, gate and awkward shape", () => {
         }
       });
     },
-    { spread: true },
+    whereThingsGo,
   );
 });

@@ -8,7 +8,7 @@ import { blockOverlap } from "../../src/plan/geometry.ts";
 import { passPlans } from "../../src/plan/gpu/candidates.ts";
 import { formatPasses } from "../../src/plan/gpu/passes.ts";
 import { modes, type ProblemOptions } from "../../src/plan/problem.ts";
-import { describeBackends, onGpu } from "../support/backends.ts";
+import { describeBackends, onGpu, randomCases, whereThingsGo } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs, gateCombinations } from "../support/cases.ts";
 import { expectSameBits } from "../support/close.ts";
 
@@ -78,32 +78,28 @@ const anyShape = fc.record({
 });
 
 describe("random block plans", () => {
-  describeBackends(
-    "agree with the oracle, forward and backward",
-    (open) => {
-      const numRuns = onGpu ? 16 : 60;
-      test(`${numRuns} problems`, async () => {
-        await fc.assert(
-          fc.asyncProperty(
-            anyCut,
-            anyShape,
-            fc.nat(1_000_000),
-            async ({ options, plan }, shape, seed) => {
-              const problem = createProblem(options, "test");
-              const skip = shape.skip && problem.outputLength === problem.length;
-              const inputs = drawInputs(problem, { ...shape, skip }, seed);
-              using conv = await open({ ...options, plan });
-              expect(conv.explain().chosen.plan).toBe(plan);
-              await checkForward(conv, inputs);
-              await checkBackward(conv, inputs);
-            },
-          ),
-          { numRuns, seed: 20_240_301 },
-        );
-      });
-    },
-    { spread: true },
-  );
+  describeBackends("agree with the oracle, forward and backward", (open, configuration) => {
+    const numRuns = onGpu ? 16 : 25;
+    test(`${numRuns} problems`, async () => {
+      await fc.assert(
+        fc.asyncProperty(
+          anyCut,
+          anyShape,
+          fc.nat(1_000_000),
+          async ({ options, plan }, shape, seed) => {
+            const problem = createProblem(options, "test");
+            const skip = shape.skip && problem.outputLength === problem.length;
+            const inputs = drawInputs(problem, { ...shape, skip }, seed);
+            using conv = await open({ ...options, plan });
+            expect(conv.explain().chosen.plan).toBe(plan);
+            await checkForward(conv, inputs);
+            await checkBackward(conv, inputs);
+          },
+        ),
+        randomCases(configuration, numRuns, 20_240_301),
+      );
+    });
+  });
 });
 
 const cases: readonly FlashFFTConvOptions[] = [
@@ -134,7 +130,7 @@ describe("blocks", () => {
         }
       });
     },
-    { spread: true },
+    whereThingsGo,
   );
 });
 
@@ -185,7 +181,7 @@ describe.skipIf(onGpu)("blocks", () => {
         }
       });
     },
-    { spread: true },
+    whereThingsGo,
   );
 
   test("give the kernel's gradient in an order that does not depend on the threads", async () => {

@@ -6,7 +6,7 @@ import { InvalidArgumentError } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import { modes, type ProblemOptions } from "../../src/plan/problem.ts";
 import { oracleBackward, oracleForward } from "../../src/reference/convolution.ts";
-import { describeBackends, onGpu } from "../support/backends.ts";
+import { describeBackends, onGpu, randomCases, whereThingsGo } from "../support/backends.ts";
 import { checkBackward, checkForward, drawInputs, gateCombinations } from "../support/cases.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";
 import { normal } from "../support/signals.ts";
@@ -46,27 +46,23 @@ const anyShape = fc.record({
 });
 
 describe("random plans in the time domain", () => {
-  describeBackends(
-    "agree with the oracle, forward and backward",
-    (open) => {
-      const numRuns = onGpu ? 40 : 100;
-      test(`${numRuns} problems`, async () => {
-        await fc.assert(
-          fc.asyncProperty(anyDirect, anyShape, fc.nat(1_000_000), async (options, shape, seed) => {
-            const problem = createProblem(options, "test");
-            const skip = shape.skip && problem.outputLength === problem.length;
-            const inputs = drawInputs(problem, { ...shape, skip }, seed);
-            using conv = await open(options);
-            expect(conv.explain().chosen.plan).toBe(options.plan);
-            await checkForward(conv, inputs);
-            await checkBackward(conv, inputs);
-          }),
-          { numRuns, seed: 20_261_122 },
-        );
-      });
-    },
-    { spread: true },
-  );
+  describeBackends("agree with the oracle, forward and backward", (open, configuration) => {
+    const numRuns = 40;
+    test(`${numRuns} problems`, async () => {
+      await fc.assert(
+        fc.asyncProperty(anyDirect, anyShape, fc.nat(1_000_000), async (options, shape, seed) => {
+          const problem = createProblem(options, "test");
+          const skip = shape.skip && problem.outputLength === problem.length;
+          const inputs = drawInputs(problem, { ...shape, skip }, seed);
+          using conv = await open(options);
+          expect(conv.explain().chosen.plan).toBe(options.plan);
+          await checkForward(conv, inputs);
+          await checkBackward(conv, inputs);
+        }),
+        randomCases(configuration, numRuns, 20_261_122),
+      );
+    });
+  });
 });
 
 describe("a plan in the time domain", () => {
@@ -239,6 +235,6 @@ describe("a plan in the time domain", () => {
           );
       });
     },
-    { spread: true },
+    whereThingsGo,
   );
 });

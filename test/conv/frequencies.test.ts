@@ -10,7 +10,14 @@ import { createProblem } from "../../src/plan/create-problem.ts";
 import type { Frequencies } from "../../src/plan/frequencies.ts";
 import { modes, type ProblemOptions } from "../../src/plan/problem.ts";
 import { oracleForward } from "../../src/reference/convolution.ts";
-import { describeBackends, type Open, onGpu, share } from "../support/backends.ts";
+import {
+  describeBackends,
+  type Open,
+  onGpu,
+  randomCases,
+  share,
+  whereThingsGo,
+} from "../support/backends.ts";
 import {
   type CallShape,
   checkBackward,
@@ -143,24 +150,20 @@ describe("frequency-sparse convolutions", () => {
         }
       }
     },
-    { spread: true },
+    whereThingsGo,
   );
 
-  describeBackends(
-    "random problems",
-    (open) => {
-      const numRuns = onGpu ? 6 : 60;
-      test(`${numRuns} problems`, async () => {
-        await fc.assert(
-          fc.asyncProperty(anyProblem, anyShape, fc.integer({ min: 0, max: 1e6 }), (o, s, seed) =>
-            check(open, o, s, seed),
-          ),
-          { numRuns, seed: 20_240_229 },
-        );
-      });
-    },
-    { spread: true },
-  );
+  describeBackends("random problems", (open, configuration) => {
+    const numRuns = onGpu ? 6 : 25;
+    test(`${numRuns} problems`, async () => {
+      await fc.assert(
+        fc.asyncProperty(anyProblem, anyShape, fc.integer({ min: 0, max: 1e6 }), (o, s, seed) =>
+          check(open, o, s, seed),
+        ),
+        randomCases(configuration, numRuns, 20_240_229),
+      );
+    });
+  });
 
   describeBackends(
     "rows beyond a cache",

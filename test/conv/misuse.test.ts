@@ -14,7 +14,7 @@ import {
   sparsifyKernel,
   tune,
 } from "../../src/index.ts";
-import { describeBackends, onGpu } from "../support/backends.ts";
+import { describeBackends } from "../support/backends.ts";
 import { expectSameBits } from "../support/close.ts";
 
 /** Anything at all, where the types would not let it pass. */
@@ -82,12 +82,10 @@ const badRuntime: Readonly<Record<string, readonly unknown[]>> = {
   workspaceBytes: [...integers, 1024],
   batch: integers,
   channels: integers,
-  // A GPU has no use for these.
-  ...(!onGpu && {
-    threads: integers,
-    instructions: [null, "avx", 0, ""],
-    workerUrl: [null, 3, {}],
-  }),
+  // Those too that a GPU has no use for.
+  threads: integers,
+  instructions: [null, "avx", 0, ""],
+  workerUrl: [null, 3, {}],
 };
 
 const badProblem: Readonly<Record<string, readonly unknown[]>> = {
@@ -302,24 +300,25 @@ describeBackends(
       expectSameBits(await conv.forward(u, taps, gates), before);
     });
 
-    test("conv.forward and conv.backward of a short convolution", async () => {
+    test("depthwise.forward and depthwise.backward", async () => {
       using conv = await FlashDepthwiseConv1d.create(short);
       const [x, weight, dy] = [samples(16), samples(6), samples(16)];
       const operands = { bias: samples(2), state: samples(4) };
       const before = await conv.forward(x, weight, operands);
       const forward = {
-        call: "conv.forward",
+        call: "depthwise.forward",
         arguments: { x, weight },
         foreign: ["dstateOut", "skip"],
       };
       const results = { stateOut: marked(4), out: marked(16) };
       await misuse(conv, { ...forward, options: { ...operands, ...results } });
       const backward = {
-        call: "conv.backward",
+        call: "depthwise.backward",
         arguments: { dy, x, weight },
         foreign: ["stateOut", "skip"],
       };
-      const behind = { dstateOut: samples(4), out: marked(16) };
+      const gradients = { dx: marked(16), dweight: marked(6), dbias: marked(2), dstate: marked(4) };
+      const behind = { dstateOut: samples(4), out: gradients };
       await misuse(conv, { ...backward, options: { ...operands, ...behind } });
       expectSameBits(await conv.forward(x, weight, operands), before);
     });
@@ -341,7 +340,10 @@ describeBackends(
           arguments: { upstream, x, weight },
           foreign: ["stateOut"],
         },
-        options: { ...operands, dstateOut: samples(12), out: marked(48) },
+        options: {
+          ...{ ...operands, dstateOut: samples(12) },
+          out: { dx: marked(48), dweight: marked(18), dbias: marked(6), dstate: marked(12) },
+        },
       });
       for (const name of ["dgated", "dpostgate"]) {
         for (const [what, value] of notSamples) {
@@ -358,9 +360,9 @@ describeBackends(
       for (const [what, value] of notSamples.filter(([name]) => name !== "no samples")) {
         const state = any(value);
         for (const options of [{ state }, { stateOut: state }])
-          await refused(() => conv.forward(x, weight, options), "conv.forward", what);
+          await refused(() => conv.forward(x, weight, options), "depthwise.forward", what);
         for (const options of [{ state }, { dstateOut: state }])
-          await refused(() => conv.backward(x, x, weight, options), "conv.backward", what);
+          await refused(() => conv.backward(x, x, weight, options), "depthwise.backward", what);
       }
       const state = conv.createState(1);
       const shaped = { data: state, shape: [1, 2, 0] };
@@ -377,7 +379,7 @@ describeBackends(
         for (const name of ["allocateInput", "allocateOutput"] as const) {
           for (const [object, of] of [
             ["conv", conv],
-            ["conv", filter],
+            ["depthwise", filter],
             ["projections", projections],
           ] as const) {
             await refused(() => of[name](any(value), 1), `${object}.${name}`, String(value));
@@ -385,7 +387,7 @@ describeBackends(
           }
         }
         for (const [object, of] of [
-          ["conv", filter],
+          ["depthwise", filter],
           ["projections", projections],
         ] as const) {
           await refused(() => of.createState(any(value)), `${object}.createState`, String(value));
@@ -451,7 +453,7 @@ describeBackends(
         ["conv.submitted", () => conv.submitted()],
         ...(
           [
-            ["conv", filter],
+            ["depthwise", filter],
             ["projections", projections],
           ] as const
         ).flatMap(([name, object]): [string, () => unknown][] => [

@@ -61,6 +61,6 @@ describe("every candidate of the planner", () => {
         }
       });
     },
-    { spread: true, instructions: ["simd", "javascript"] },
+    { instructions: ["simd", "javascript"] },
   );
 });

@@ -12,7 +12,7 @@ import type { FlashFFTConv } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import type { Problem } from "../../src/plan/problem.ts";
 import { oracleBackward, oracleForward } from "../../src/reference/convolution.ts";
-import { describeBackends } from "../support/backends.ts";
+import { describeBackends, whereThingsGo } from "../support/backends.ts";
 import { drawInputs, forwardBar, gradientBar, type Inputs, once } from "../support/cases.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";
 
@@ -212,7 +212,7 @@ describe("one row of u", () => {
         for (const spoilt of cases) await checkRows(conv, spoilt);
       });
     },
-    { spread: true },
+    whereThingsGo,
   );
 });
 
@@ -226,53 +226,57 @@ describe("one row of something else", () => {
   const { problem, exact, u, k, dy, options } = inputs;
   const rule = { dtype: "float32" as const, bound: gradientBar };
 
-  describeBackends("NaN", (open) => {
-    test.each(["pregate", "postgate"] as const)("in %s stays in its row", async (gate) => {
-      using conv = await open({ length });
-      for (const row of victims) {
-        const spoilt = spoil(options[gate]!, "float32", row, () => Number.NaN);
-        const y = await conv.forward(u, k, { ...options, [gate]: spoilt.stored });
-        expectOtherRows(y, inputs.y(), { ...rule, count: rows, bound: 3e-7 }, (r) => r === row);
-      }
-    });
-
-    test("in dy stays in its row of du and its channel of dk and dskip", async () => {
-      using conv = await open({ length });
-      for (const row of victims) {
-        const spoilt = spoil(dy, "float32", row, (value, n) => (n === 3 ? Number.NaN : value));
-        const actual = await conv.backward(spoilt.stored, u, k, options);
-        const expected = oracleBackward(problem, { ...exact, dy: finite(spoilt.exact) });
-        expectOtherRows(actual.du, expected.du, { ...rule, count: rows }, (r) => r === row);
-        const channel = (h: number) => h === row % channels;
-        expectOtherRows(actual.dk, expected.dk, { ...rule, count: channels }, channel);
-        for (let h = 0; h < channels; h++) {
-          expect(Number.isNaN(actual.dskip![h]!)).toBe(channel(h));
+  describeBackends(
+    "NaN",
+    (open) => {
+      test.each(["pregate", "postgate"] as const)("in %s stays in its row", async (gate) => {
+        using conv = await open({ length });
+        for (const row of victims) {
+          const spoilt = spoil(options[gate]!, "float32", row, () => Number.NaN);
+          const y = await conv.forward(u, k, { ...options, [gate]: spoilt.stored });
+          expectOtherRows(y, inputs.y(), { ...rule, count: rows, bound: 3e-7 }, (r) => r === row);
         }
-      }
-    });
+      });
 
-    test("in a kernel stays in its channel, also where the spectrum is kept", async () => {
-      using conv = await open({ length });
-      const taps = k.slice();
-      taps[length + 5] = Number.NaN;
-      const kernel = await conv.prepareKernel(taps);
-      const y = await conv.forward(u, kernel, options);
-      expectOtherRows(
-        y,
-        inputs.y(),
-        { ...rule, count: rows, bound: 3e-7 },
-        (r) => r % channels === 1,
-      );
-      kernel.dispose();
-    });
+      test("in dy stays in its row of du and its channel of dk and dskip", async () => {
+        using conv = await open({ length });
+        for (const row of victims) {
+          const spoilt = spoil(dy, "float32", row, (value, n) => (n === 3 ? Number.NaN : value));
+          const actual = await conv.backward(spoilt.stored, u, k, options);
+          const expected = oracleBackward(problem, { ...exact, dy: finite(spoilt.exact) });
+          expectOtherRows(actual.du, expected.du, { ...rule, count: rows }, (r) => r === row);
+          const channel = (h: number) => h === row % channels;
+          expectOtherRows(actual.dk, expected.dk, { ...rule, count: channels }, channel);
+          for (let h = 0; h < channels; h++) {
+            expect(Number.isNaN(actual.dskip![h]!)).toBe(channel(h));
+          }
+        }
+      });
 
-    test("leaves nothing behind: the next call is clean, whatever was in memory before", async () => {
-      using conv = await open({ length });
-      const before = await conv.forward(u, k, options);
-      const nan = new Float32Array(u.length).fill(Number.NaN);
-      await conv.forward(nan, k, options);
-      await conv.backward(nan, nan, new Float32Array(k.length).fill(Number.NaN), options);
-      expectSameBits(await conv.forward(u, k, options), before);
-    });
-  });
+      test("in a kernel stays in its channel, also where the spectrum is kept", async () => {
+        using conv = await open({ length });
+        const taps = k.slice();
+        taps[length + 5] = Number.NaN;
+        const kernel = await conv.prepareKernel(taps);
+        const y = await conv.forward(u, kernel, options);
+        expectOtherRows(
+          y,
+          inputs.y(),
+          { ...rule, count: rows, bound: 3e-7 },
+          (r) => r % channels === 1,
+        );
+        kernel.dispose();
+      });
+
+      test("leaves nothing behind: the next call is clean, whatever was in memory before", async () => {
+        using conv = await open({ length });
+        const before = await conv.forward(u, k, options);
+        const nan = new Float32Array(u.length).fill(Number.NaN);
+        await conv.forward(nan, k, options);
+        await conv.backward(nan, nan, new Float32Array(k.length).fill(Number.NaN), options);
+        expectSameBits(await conv.forward(u, k, options), before);
+      });
+    },
+    whereThingsGo,
+  );
 });

@@ -38,14 +38,14 @@ describe("options", () => {
     [{ padding: [1.5, 0] }, "padding[0] must be an integer"],
     [{ layout: "LBH" }, "layout must be one of BHL, BLH"],
     [{ dtype: "float64" }, "dtype must be one of"],
-    [{ activation: "gelu" }, "activation must be one of none, silu"],
+    [{ activation: "gelu" }, "activation must be one of none, silu, relu"],
     [{ batch: 0 }, "batch must be an integer"],
     [{ backend: "tpu" }, "backend must be one of"],
     [{ threads: 0 }, "threads must be an integer"],
     [{ chanels: 2 }, "options may have channels"],
     [
       { pregate: "first" },
-      "batch, backend, device, workspaceBytes, threads, workerUrl, instructions, activation; got",
+      "batch, activation, backend, device, workspaceBytes, threads, workerUrl, instructions; got",
     ],
   ];
   test.each(refused)("%o", async (options, requirement) => {
@@ -96,7 +96,7 @@ describe("operands", () => {
   ])("%s", async (_, operands, requirement) => {
     using conv = await create({});
     const message = await refusal(() => conv.forward(...(operands as [never, never, never])));
-    expect(message).toContain("conv.forward");
+    expect(message).toContain("depthwise.forward");
     expect(message).toContain(requirement);
   });
 
@@ -119,7 +119,7 @@ describe("operands", () => {
   test("dy of another length", async () => {
     using conv = await create({});
     const message = await refusal(() => conv.backward(new Float32Array(18), x, weight));
-    expect(message).toContain("conv.backward: dy must hold 20 samples");
+    expect(message).toContain("depthwise.backward: dy must hold 20 samples");
   });
 
   test.each([
@@ -141,7 +141,7 @@ describe("operands", () => {
     const message = await refusal(() =>
       conv.backward(given.dy, given.x, given.weight, { state: given.state }),
     );
-    expect(message).toContain(`conv.backward: ${requirement}`);
+    expect(message).toContain(`depthwise.backward: ${requirement}`);
   });
 
   test("sizes that are differences stand in parentheses", async () => {
@@ -174,7 +174,7 @@ describe("operands", () => {
     }
     using conv = await create({});
     const refused = await refusal(() => conv.forward(x, weight, null as never));
-    expect(refused).toContain("conv.forward: options must be an object");
+    expect(refused).toContain("depthwise.forward: options must be an object");
   });
 
   test("anything after dispose", async () => {
@@ -234,7 +234,7 @@ describe("arrays", () => {
       expect([...stateOut.data].every((v) => v === 0)).toBe(false);
       const behind = { ...operands, dstateOut: given(2, 3) };
       const gradients = await conv.backward(dy, x, weight, behind);
-      const written = await conv.backward(dy, x, weight, { ...behind, out: dx });
+      const written = await conv.backward(dy, x, weight, { ...behind, out: { dx } });
       expect(written.dx).toBe(dx.data);
       expectSameBits(written, gradients);
       const settings = { channels: 1, kernelLength: 4, layout, ...simd };

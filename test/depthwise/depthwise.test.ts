@@ -3,8 +3,9 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type Dtype, dtypes, type SampleArray } from "../../src/dtype.ts";
 import { FlashDepthwiseConv1d, FlashFFTConv } from "../../src/index.ts";
+import { type ActivationName, activations } from "../../src/math/activation.ts";
 import { type Form, layouts, type Padding } from "../../src/plan/depthwise.ts";
-import { describeBackends, onGpu, share } from "../support/backends.ts";
+import { describeBackends, onGpu, randomCases, share, whereThingsGo } from "../support/backends.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";
 import {
   checkGradients,
@@ -15,10 +16,11 @@ import {
 } from "../support/depthwise.ts";
 import { normal } from "../support/signals.ts";
 
-const forms: readonly Form[] = ["linear", "silu", "projections"];
+const activationNames = Object.keys(activations) as ActivationName[];
+const forms: readonly Form[] = ["linear", "projections", ...activationNames];
 
 /** Random cases, of which each compiles kernels. */
-const numRuns = onGpu ? 10 : 60;
+const numRuns = onGpu ? 10 : 30;
 
 const anyPadding: fc.Arbitrary<Padding> = fc.oneof(
   fc.constantFrom<Padding>("causal", "same"),
@@ -72,7 +74,7 @@ describe("random short convolutions", () => {
           checkOutputs(inputs, await conv.forward(inputs));
           checkGradients(inputs, await conv.backward(inputs));
         }),
-        { numRuns, seed: 31 },
+        randomCases(configuration, numRuns, 31),
       );
     });
   });
@@ -89,7 +91,7 @@ const large: readonly Partial<DepthwiseCase>[] = [
   { length: 40_000 },
   { length: 40_000, layout: "BLH" },
   { length: 40_000, dtype: "float16", form: "silu" },
-  { length: 3000, batch: 2, channels: 40 },
+  { length: 3000, batch: 2, channels: 40, form: "relu" },
   { length: 3000, batch: 2, channels: 40, layout: "BLH", padding: "same", kernelLength: 5 },
   { length: 400, channels: 300, layout: "BLH", form: "silu", dtype: "bfloat16" },
   { length: 300, channels: 261, layout: "BLH", dtype: "float16", padding: [9, 2] },
@@ -100,23 +102,27 @@ const large: readonly Partial<DepthwiseCase>[] = [
   { length: 1500, channels: 5, kernelLength: 256, layout: "BLH", state: true },
 ];
 
-describeBackends("larger than one piece", (_, configuration) => {
-  const { options } = configuration;
-  test.each(share(large, 2))("%o", async (part) => {
-    const c = { ...base, ...part };
-    const inputs = drawCase(c, 7);
-    using conv = await openCase(c, options);
-    const outputs = await conv.forward(inputs);
-    checkOutputs(inputs, outputs);
-    checkGradients(inputs, await conv.backward(inputs));
-    // Arrays of the backend's memory, used where they are, give the same bits.
-    const x = conv.allocateInput(c.batch, c.length);
-    (x as Float32Array).set(inputs.x as Float32Array);
-    const out = outputs.map(() => conv.allocateOutput(c.batch, c.length));
-    expectSameBits(await conv.forward({ ...inputs, x }, out), outputs);
-    expectSameBits(await conv.backward({ ...inputs, x }), await conv.backward(inputs));
-  });
-});
+describeBackends(
+  "larger than one piece",
+  (_, configuration) => {
+    const { options } = configuration;
+    test.each(share(large, 2))("%o", async (part) => {
+      const c = { ...base, ...part };
+      const inputs = drawCase(c, 7);
+      using conv = await openCase(c, options);
+      const outputs = await conv.forward(inputs);
+      checkOutputs(inputs, outputs);
+      checkGradients(inputs, await conv.backward(inputs));
+      // Arrays of the backend's memory, used where they are, give the same bits.
+      const x = conv.allocateInput(c.batch, c.length);
+      (x as Float32Array).set(inputs.x as Float32Array);
+      const out = outputs.map(() => conv.allocateOutput(c.batch, c.length));
+      expectSameBits(await conv.forward({ ...inputs, x }, out), outputs);
+      expectSameBits(await conv.backward({ ...inputs, x }), await conv.backward(inputs));
+    });
+  },
+  whereThingsGo,
+);
 
 /** Positions [from, to) of a tensor of a case. */
 function cut(
@@ -144,39 +150,43 @@ describe("streams", () => {
       blocks,
     }));
 
-  describeBackends("cut anywhere", (_, configuration) => {
-    const { options } = configuration;
-    test(`${numRuns / 2} cuttings give the bits of the whole`, async () => {
-      await fc.assert(
-        fc.asyncProperty(anyStream, anySeed, async ({ c, blocks }, seed) => {
-          const inputs = drawCase(c, seed);
-          const packed = c.channels * (c.form === "projections" ? 3 : 1);
-          using conv = await openCase(c, options);
-          const history = packed * (c.kernelLength - 1) * c.batch;
-          const Kind = inputs.x.constructor as new (n: number) => SampleArray;
-          const end = new Kind(history);
-          const whole = await conv.forward({
-            ...inputs,
-            options: { ...inputs.options, stateOut: end } as never,
-          });
-          const state = new Kind(history);
-          if (inputs.options.state)
-            (state as Float32Array).set(inputs.options.state as Float32Array);
-          let at = 0;
-          for (const block of blocks) {
-            const x = cut(inputs.x, c, packed, [at, at + block]);
-            const carried = { ...inputs.options, state, stateOut: state };
-            const y = await conv.forward({ ...inputs, x, options: carried as never });
-            const same = whole.map((w) => cut(w, c, c.channels, [at, at + block]));
-            expectSameBits(y, same, `block of ${block} at ${at}`);
-            at += block;
-          }
-          if (history > 0) expectSameBits(state, end, "state");
-        }),
-        { numRuns: numRuns / 2, seed: 5 },
-      );
-    });
-  });
+  describeBackends(
+    "cut anywhere",
+    (_, configuration) => {
+      const { options } = configuration;
+      test(`${numRuns / 2} cuttings give the bits of the whole`, async () => {
+        await fc.assert(
+          fc.asyncProperty(anyStream, anySeed, async ({ c, blocks }, seed) => {
+            const inputs = drawCase(c, seed);
+            const packed = c.channels * (c.form === "projections" ? 3 : 1);
+            using conv = await openCase(c, options);
+            const history = packed * (c.kernelLength - 1) * c.batch;
+            const Kind = inputs.x.constructor as new (n: number) => SampleArray;
+            const end = new Kind(history);
+            const whole = await conv.forward({
+              ...inputs,
+              options: { ...inputs.options, stateOut: end } as never,
+            });
+            const state = new Kind(history);
+            if (inputs.options.state)
+              (state as Float32Array).set(inputs.options.state as Float32Array);
+            let at = 0;
+            for (const block of blocks) {
+              const x = cut(inputs.x, c, packed, [at, at + block]);
+              const carried = { ...inputs.options, state, stateOut: state };
+              const y = await conv.forward({ ...inputs, x, options: carried as never });
+              const same = whole.map((w) => cut(w, c, c.channels, [at, at + block]));
+              expectSameBits(y, same, `block of ${block} at ${at}`);
+              at += block;
+            }
+            if (history > 0) expectSameBits(state, end, "state");
+          }),
+          randomCases(configuration, numRuns / 2, 5),
+        );
+      });
+    },
+    whereThingsGo,
+  );
 
   describeBackends(
     "gradients through the state",
@@ -232,7 +242,7 @@ describe("streams", () => {
         },
       );
     },
-    { spread: true },
+    whereThingsGo,
   );
 });
 
@@ -240,7 +250,9 @@ describeBackends(
   "gradients of the state that a call leaves behind",
   (_, configuration) => {
     const halves = (["float16", "bfloat16"] as const).flatMap((dtype) =>
-      layouts.flatMap((layout) => forms.map((form) => [dtype, layout, form] as const)),
+      layouts.flatMap((layout) =>
+        (["linear", "silu", "projections"] as const).map((form) => [dtype, layout, form] as const),
+      ),
     );
     // x shorter than the state, longer, as long; held taps and taps that advance together; a chunk that ends in the state.
     const all: readonly (readonly [length: number, taps: number])[] = [
@@ -279,7 +291,7 @@ describeBackends(
       }
     });
   },
-  { spread: true },
+  whereThingsGo,
 );
 
 describeBackends(
@@ -336,7 +348,7 @@ describeBackends(
       });
     });
   },
-  { spread: true },
+  whereThingsGo,
 );
 
 describeBackends(
@@ -369,7 +381,7 @@ describeBackends(
       expect(noisy.dweight[12]).toBeNaN();
     });
   },
-  { spread: true },
+  whereThingsGo,
 );
 
 describe("sums of the gradients", () => {

@@ -17,7 +17,7 @@ import {
   type Layout,
   type Tensor,
 } from "../../src/index.ts";
-import { type Form, outputLengthOf } from "../../src/plan/depthwise.ts";
+import { activationOf, type Form, outputLengthOf } from "../../src/plan/depthwise.ts";
 import { DepthwiseScheduler } from "../../src/schedule/depthwise.ts";
 import type { DepthwiseGpuCall } from "../../src/schedule/pieces.ts";
 import type { GpuLimits, Schedule } from "../../src/schedule/schedule.ts";
@@ -78,7 +78,7 @@ async function createFor(c: DepthwiseCase, device?: GPUDevice): Promise<OnGpu> {
         conv.backward({ dgated: dy[0]!, dpostgate: dy[1]! }, x, weight, rest) as never,
     };
   }
-  const activation = c.form === "silu" ? "silu" : "none";
+  const activation = activationOf(c.form) ?? "none";
   const conv = await FlashDepthwiseConv1d.create({ ...options, activation });
   return {
     ...common(conv),
@@ -124,6 +124,7 @@ const placed: readonly (readonly [Layout, Dtype, number, number, Form])[] = [
   ["BHL", "float16", 39, 8, "silu"],
   // Four channels at once and an activation in one kernel take a software driver long.
   ["BLH", "float32", 40, 16, "linear"],
+  ["BHL", "float32", 39, 8, "relu"],
   ["BLH", "bfloat16", 39, 264, "silu"],
   ["BHL", "float16", 40, 16, "projections"],
   ["BLH", "float16", 39, 8, "projections"],
@@ -418,6 +419,11 @@ async function checkWith(c: DepthwiseCase, override: Partial<GpuLimits>): Promis
     ...(state && { dstate: new (typed(inputs.x))(inputs.options.state!.length) }),
   });
   checkGradients(inputs, gradients);
+  // Once more onto what is there: sums of float32 double, all else is written as before.
+  const added = await run(scheduler.backward({ ...call, add: true }), gradients);
+  const half = (sums: Float32Array): Float32Array => sums.map((v) => v / 2);
+  const { dweight, dbias, ...samples } = added;
+  checkGradients(inputs, { ...samples, dweight: half(dweight), dbias: half(dbias) });
   device.destroy();
   return forward.steps.length;
 }

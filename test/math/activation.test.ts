@@ -1,6 +1,6 @@
-/** The SiLU's arithmetic, evaluated with float32 rounding after every operation, against float64. */
+/** The activations' arithmetic, evaluated with float32 rounding after every operation, against float64. */
 import { describe, expect, test } from "vitest";
-import { exp, silu, siluSlope } from "../../src/math/activation.ts";
+import { activations, exp } from "../../src/math/activation.ts";
 import { Graph, type Node } from "../../src/math/expr.ts";
 
 /** Value of a graph at `x` as WebAssembly without fused multiply-add computes it. */
@@ -37,6 +37,8 @@ function evaluate(root: Node, x: number): number {
         return Math.round(value(n.a));
       case "pow2":
         return 2 ** value(n.a);
+      case "select":
+        return value(n.a) > 0 ? value(n.b) : value(n.c);
       case "fma":
         return Math.fround(value(n.a) * value(n.b)) + value(n.c);
       case "fnma":
@@ -48,6 +50,7 @@ function evaluate(root: Node, x: number): number {
   return value(root);
 }
 
+const { silu, relu } = activations;
 const sigmoid = (z: number): number => 1 / (1 + Math.exp(-z));
 
 /** Points from −range to range, 0 and both ends among them, as float32. */
@@ -75,22 +78,29 @@ describe("in float32", () => {
   });
 
   test("silu", () => {
-    expect(largestError(silu, (z) => z * sigmoid(z), 80)).toBeLessThan(3e-7);
+    expect(largestError(silu.value, (z) => z * sigmoid(z), 80)).toBeLessThan(3e-7);
   });
 
   test("its derivative, relative to no less than a hundredth", () => {
     const slope = (z: number): number => sigmoid(z) * (1 + z * (1 - sigmoid(z)));
-    expect(largestError(siluSlope, slope, 80, 0.01)).toBeLessThan(1e-5);
-    expect(largestError(siluSlope, slope, 80, 1)).toBeLessThan(3e-7);
+    expect(largestError(silu.slope, slope, 80, 0.01)).toBeLessThan(1e-5);
+    expect(largestError(silu.slope, slope, 80, 1)).toBeLessThan(3e-7);
+  });
+
+  test("relu and its derivative, 0 where z is", () => {
+    expect(largestError(relu.value, (z) => Math.max(0, z), 80)).toBe(0);
+    expect(largestError(relu.slope, (z) => (z > 0 ? 1 : 0), 80)).toBe(0);
   });
 
   test("large arguments saturate, and NaN stays NaN", () => {
     const g = new Graph();
     const x = g.load({ pointer: "x", offset: 0 }, "float32");
-    expect(evaluate(silu(g, x), 1e30)).toBe(Math.fround(1e30));
-    expect(evaluate(silu(g, x), Number.POSITIVE_INFINITY)).toBe(Number.POSITIVE_INFINITY);
-    expect(Math.abs(evaluate(silu(g, x), -200))).toBeLessThan(1e-35);
-    expect(evaluate(silu(g, x), Number.NaN)).toBeNaN();
-    expect(evaluate(siluSlope(g, x), 500)).toBe(1);
+    expect(evaluate(silu.value(g, x), 1e30)).toBe(Math.fround(1e30));
+    expect(evaluate(silu.value(g, x), Number.POSITIVE_INFINITY)).toBe(Number.POSITIVE_INFINITY);
+    expect(Math.abs(evaluate(silu.value(g, x), -200))).toBeLessThan(1e-35);
+    expect(evaluate(silu.value(g, x), Number.NaN)).toBeNaN();
+    expect(evaluate(silu.slope(g, x), 500)).toBe(1);
+    expect(evaluate(relu.value(g, x), Number.POSITIVE_INFINITY)).toBe(Number.POSITIVE_INFINITY);
+    expect(evaluate(relu.value(g, x), Number.NaN)).toBeNaN();
   });
 });

@@ -1,7 +1,8 @@
 /**
  * The same test bodies on every backend configuration. One that this runtime cannot open is reported as skipped, or
  * fails where the environment variable REQUIRE_BACKENDS names it: `REQUIRE_BACKENDS=cpu:simd,cpu:javascript`. The bodies
- * run on the CPU's configurations; with `TEST_BACKENDS=webgpu`, in a process with a Vulkan driver to itself, on WebGPU's.
+ * run on the CPU's configurations; with `TEST_BACKENDS=webgpu`, in a process with a Vulkan driver to itself, on WebGPU's; with
+ * `TEST_BACKENDS=cpu:relaxed-simd`, all of them on that instruction set.
  */
 import { describe, test } from "vitest";
 import type { Dtype } from "../../src/dtype.ts";
@@ -38,6 +39,9 @@ export function onCpu({ name, options }: BackendConfiguration): CpuOptions {
 
 /** Whether this process tests WebGPU instead of the CPU. */
 export const onGpu: boolean = process.env.TEST_BACKENDS === "webgpu";
+
+/** The one instruction set that this process tests; undefined for each in its turn. */
+const alone = /^cpu:(.+)$/.exec(process.env.TEST_BACKENDS ?? "")?.[1];
 
 /**
  * Some of the cases where all would take too long: a driver that emulates a GPU compiles for seconds what a GPU's does in
@@ -79,15 +83,46 @@ export const configurations: readonly BackendConfiguration[] = onGpu
 /** What a configuration's test body gets: `FlashFFTConv.create` with the configuration filled in. */
 export type Open = (options: FlashFFTConvOptions<Dtype>) => Promise<FlashFFTConv<Dtype>>;
 
-/** Which configurations a group of bodies runs on. */
+/**
+ * Which configurations a group of bodies runs on. Without `threads`, every instruction set once, one of them on two threads:
+ * how exact results are depends on the instructions, and that threads change no bit has tests of its own.
+ */
 export interface Selection {
-  readonly threads?: number;
+  readonly threads?: number | "any";
   readonly instructions?: readonly string[];
-  /** Every instruction set once, with one thread or two: for bodies that take long. */
-  readonly spread?: boolean;
 }
 
+/**
+ * For bodies about what goes where, and not about how exact it is: WebAssembly and JavaScript. With relaxed SIMD products are
+ * added otherwise; all else is the same. Where it is tested alone, these bodies run on it too.
+ */
+export const whereThingsGo: Selection = { instructions: ["simd", "javascript"] };
+
 const spreadNames = ["cpu:relaxed-simd × 1", "cpu:simd × 2", "cpu:javascript × 1"];
+
+/** Whether a group of bodies runs on a configuration of the CPU. */
+function selects(
+  { threads, instructions = [] }: Selection,
+  { name, options }: BackendConfiguration,
+): boolean {
+  if (threads !== undefined && threads !== "any" && threads !== options.threads) return false;
+  if (alone)
+    return options.instructions === alone && (threads !== undefined || options.threads === 2);
+  return (
+    (threads !== undefined || spreadNames.includes(name)) &&
+    (instructions.length === 0 || instructions.includes(options.instructions))
+  );
+}
+
+/** Random cases that a group tries on a configuration: on each instruction set others. */
+export function randomCases(
+  { options }: BackendConfiguration,
+  numRuns: number,
+  seed: number,
+): { readonly numRuns: number; readonly seed: number } {
+  const turn = ["relaxed-simd", "simd", "javascript"].indexOf(options.instructions);
+  return { numRuns, seed: seed + Math.max(0, turn) };
+}
 
 /** The names that REQUIRE_BACKENDS lists. */
 export function requirementsIn(variable: string | undefined): string[] {
@@ -125,13 +160,7 @@ export function describeBackends(
   define: (open: Open, configuration: BackendConfiguration) => void,
   selection: Selection = {},
 ): void {
-  const chosen = configurations.filter(
-    ({ name, options }) =>
-      onGpu ||
-      ((!selection.spread || spreadNames.includes(name)) &&
-        (selection.threads ?? options.threads) === options.threads &&
-        (selection.instructions ?? [options.instructions]).includes(options.instructions)),
-  );
+  const chosen = configurations.filter((each) => onGpu || selects(selection, each));
   if (chosen.length === 0) throw new Error(`${title}: no configuration fits the selection`);
   for (const configuration of chosen) {
     const { name, requirement, options: selected } = configuration;

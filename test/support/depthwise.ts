@@ -8,6 +8,7 @@ import {
   type Padding,
 } from "../../src/index.ts";
 import {
+  activationOf,
   createDepthwiseProblem,
   type DepthwiseProblem,
   type Form,
@@ -73,7 +74,7 @@ export async function openCase(
         conv.backward({ dgated: dy[0]!, dpostgate: dy[1]! }, x, weight, { ...options, ...behind }),
     };
   }
-  const activation = form === "silu" ? "silu" : "none";
+  const activation = activationOf(form) ?? "none";
   const conv = await FlashDepthwiseConv1d.create({ ...settings, activation });
   return {
     ...wrap(conv),
@@ -278,7 +279,7 @@ function upstreamScale(inputs: DrawnCase): Float64Array {
   const { z, terms } = filtered(inputs);
   const gated = (i: number): Float64Array =>
     d!.map((v, n) => v * Math.hypot(z[i]![n]!, terms[i]![n]!));
-  if (problem.form === "silu") return d!.map((v, n) => v * Math.hypot(1, terms[0]![n]!));
+  if (problem.form !== "projections") return d!.map((v, n) => v * Math.hypot(1, terms[0]![n]!));
   const pre = exact.pregate!;
   const parts = pre === 0 ? [gated(2), e!, gated(0)] : [e!, gated(2), gated(1)];
   return packed(parts, inputs);

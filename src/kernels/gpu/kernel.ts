@@ -4,7 +4,8 @@
  * paths. Whatever a kernel is for, its text is put together from the same pieces.
  */
 import type { Packing } from "../../plan/gpu/passes.ts";
-import type { Binding } from "./storage.ts";
+import type { Binding } from "./dialect/wgsl.ts";
+import { barrier, declared, loopHead, shortFunction, shuffled } from "./dialect/wgsl.ts";
 
 /** Work memory of transforms between passes. */
 export type WorkBuffer = "work" | "other" | "again";
@@ -72,51 +73,47 @@ export type OwnParameters = Readonly<Record<string, number>>;
 export function declarations(
   bindings: readonly Binding[],
   parameters: readonly string[] = parameterNames,
-): string[] {
-  return [
-    `struct Parameters {\n${parameters.map((n) => `  ${n}: u32,`).join("\n")}\n}`,
-    "@group(0) @binding(0) var<uniform> p: Parameters;",
-    ...bindings.map(
-      (b, i) =>
-        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
-    ),
-  ];
+): readonly string[] {
+  return declared(bindings, parameters);
 }
 
-/** The first line of every kernel's entry. */
-export const entry =
-  "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {";
+export { entry } from "./dialect/wgsl.ts";
 
 /** Adds up the sums of all threads, to `partial[0]`: by shuffles as far as `lanes` reach (see Machine), then in `partial`. */
 export function reduction(threads: number, lanes = 1): readonly string[] {
   const shuffles: string[] = [];
-  for (let d = 1; d < lanes; d *= 2) shuffles.push(`sum += subgroupShuffleXor(sum, ${d}u);`);
+  for (let d = 1; d < lanes; d *= 2) shuffles.push(`sum += ${shuffled("sum", d)};`);
   return [
     ...shuffles,
     lanes === 1
       ? "partial[lane] = sum;"
       : `if (lane % ${lanes}u == 0u) { partial[lane / ${lanes}u] = sum; }`,
-    "workgroupBarrier();",
-    `for (var half = ${threads / lanes / 2}u; half > 0u; half /= 2u) {`,
+    barrier,
+    loopHead("half", `${threads / lanes / 2}u`, "half > 0u", "half /= 2u"),
     "if (lane < half) { partial[lane] += partial[lane + half]; }",
-    "workgroupBarrier();",
+    barrier,
     "}",
   ];
 }
 
 /** The user's rows of a unit: units of a channel stand one after the other; a pair may lack its second row. */
 export function rowFunctions(packing: Packing, blocks = 1): readonly string[] {
+  const ofUnit = (name: string, value: string): string =>
+    shortFunction(name, "unit: u32", "u32", value);
   if (packing !== "rows") {
     const row = blocks === 1 ? "(p.first + unit)" : `((p.first + unit) / ${blocks}u)`;
     return [
-      `fn channel_of(unit: u32) -> u32 { return ${row} / p.batch; }`,
-      `fn row_of(unit: u32) -> u32 { return ${row} % p.batch * p.channels + channel_of(unit); }`,
+      ofUnit("channel_of", `${row} / p.batch`),
+      ofUnit("row_of", `${row} % p.batch * p.channels + channel_of(unit)`),
     ];
   }
   return [
-    "fn pairs() -> u32 { return (p.batch + 1u) / 2u; }",
-    "fn channel_of(unit: u32) -> u32 { return (p.first + unit) / pairs(); }",
-    "fn row_of(unit: u32) -> u32 { return (p.first + unit) % pairs() * 2u * p.channels + channel_of(unit); }",
-    "fn partner_of(unit: u32) -> u32 { return min((p.first + unit) % pairs() * 2u + 1u, p.batch - 1u) * p.channels + channel_of(unit); }",
+    shortFunction("pairs", "", "u32", "(p.batch + 1u) / 2u"),
+    ofUnit("channel_of", "(p.first + unit) / pairs()"),
+    ofUnit("row_of", "(p.first + unit) % pairs() * 2u * p.channels + channel_of(unit)"),
+    ofUnit(
+      "partner_of",
+      "min((p.first + unit) % pairs() * 2u + 1u, p.batch - 1u) * p.channels + channel_of(unit)",
+    ),
   ];
 }

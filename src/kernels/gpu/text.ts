@@ -1,6 +1,7 @@
-/** Expression graph → WGSL: one `let` for each node, in the order of creation, which keeps few values alive at a time. */
+/** Kernels under construction: statements in order, and expression graphs as statements, one for each node. */
 import type { Complex, Graph, Node } from "../../math/expr.ts";
 import { operands } from "../../math/expr.ts";
+import { barrier, constant, floatOf, literal, loopHead, variable } from "./dialect/wgsl.ts";
 
 /** A complex value in a kernel's text: names of its parts, or 0 where a part is known to be zero. */
 export interface Value {
@@ -8,19 +9,21 @@ export interface Value {
   readonly im: string | 0;
 }
 
-/** Lines of a function body, and names that occur once. */
+/** Statements of a kernel, and names that occur once. */
 export class Text {
   readonly lines: string[] = [];
   /** Whether multiply-adds are asked for as one operation, or left to the compiler. */
   readonly fuses: boolean;
   #names = 0;
+  /** Where statements go while those of a condition are collected. */
+  #guarded: string[] | undefined;
 
   constructor(fuses: boolean) {
     this.fuses = fuses;
   }
 
-  line(text: string): void {
-    this.lines.push(text);
+  line(...texts: readonly string[]): void {
+    (this.#guarded ?? this.lines).push(...texts);
   }
 
   /** A name that nothing else has, the types f32, i32 and the like included. */
@@ -30,11 +33,60 @@ export class Text {
     return /^[fiu](16|32|64)$/.test(name) ? this.fresh(prefix) : name;
   }
 
-  /** `let name = text`, under a fresh name. */
-  hold(prefix: string, text: string): string {
+  /** A fresh name for a value. */
+  hold(prefix: string, value: string): string {
     const name = this.fresh(prefix);
-    this.line(`let ${name} = ${text};`);
+    this.lines.push(constant(name, value));
     return name;
+  }
+
+  /** A name of the caller's for a value. */
+  constant(name: string, value: string): void {
+    this.line(constant(name, value));
+  }
+
+  /** A fresh name, or the caller's, for a value that changes. */
+  variable(name: string, value: string): string {
+    this.line(variable(name, value));
+    return name;
+  }
+
+  /** Statements under a condition, and others where it does not hold. */
+  when(condition: string, then: () => void, otherwise?: () => void): void {
+    this.line(`if (${condition}) {`);
+    then();
+    if (otherwise) {
+      this.line("} else {");
+      otherwise();
+    }
+    this.line("}");
+  }
+
+  /** Statements under a condition, but what they hold before it, so that later code sees the names. */
+  guarded(condition: string, body: () => void): void {
+    const statements: string[] = [];
+    this.#guarded = statements;
+    body();
+    this.#guarded = undefined;
+    this.when(condition, () => this.lines.push(...statements));
+  }
+
+  /** Statements that repeat, `index` counting from `from` on. */
+  loop(index: string, from: string, condition: string, step: string, body: () => void): void {
+    this.line(loopHead(index, from, condition, step));
+    body();
+    this.line("}");
+  }
+
+  barrier(): void {
+    this.line(barrier);
+  }
+
+  /** The statements that `body` writes, taken out of the text. */
+  taken(body: () => void): string[] {
+    const from = this.lines.length;
+    body();
+    return this.lines.splice(from);
   }
 }
 
@@ -46,13 +98,6 @@ export function nameNode(g: Graph, name: string | 0): Node {
 /** A value of the text as nodes. */
 export function nodes(g: Graph, value: Value): Complex {
   return { re: nameNode(g, value.re), im: nameNode(g, value.im) };
-}
-
-/** A float32 literal. */
-export function literal(value: number): string {
-  const rounded = Math.fround(value);
-  const text = String(rounded);
-  return `${/[.e]/.test(text) ? text : `${text}.0`}f`.replace(/^-.*$/, "($&)");
 }
 
 function expression(n: Node, value: (n: Node) => string, fuses: boolean): string {
@@ -77,6 +122,8 @@ function expression(n: Node, value: (n: Node) => string, fuses: boolean): string
       return fuses
         ? `fma(-${value(n.a)}, ${value(n.b)}, ${value(n.c)})`
         : `${value(n.c)} - ${value(n.a)} * ${value(n.b)}`;
+    case "select":
+      return `select(${value(n.c)}, ${value(n.b)}, ${value(n.a)} > 0.0f)`;
     case "div":
       return `${value(n.a)} / ${value(n.b)}`;
     case "min":
@@ -85,13 +132,13 @@ function expression(n: Node, value: (n: Node) => string, fuses: boolean): string
     case "nearest":
       return `round(${value(n.a)})`;
     case "pow2":
-      return `bitcast<f32>(u32(i32(${value(n.a)}) + 127) << 23u)`;
+      return floatOf(`u32(i32(${value(n.a)}) + 127) << 23u`);
     default:
       throw new Error(`a thread holds one lane: no ${n.op} here`);
   }
 }
 
-/** Print what the values need and return their names. */
+/** Print what the values need and return their names: in the order of creation, which keeps few of them alive at a time. */
 export function printValues(text: Text, values: readonly Complex[]): Value[] {
   const names = new Map<Node, string>();
   const needed = new Set<Node>();

@@ -4,6 +4,7 @@
  */
 import { describe, expect, test } from "vitest";
 import { dtypes } from "../../../src/dtype.ts";
+import type { ActivationName } from "../../../src/math/activation.ts";
 import {
   createDepthwiseProblem,
   type DepthwiseProblemOptions,
@@ -23,7 +24,7 @@ import {
 
 /** Few taps and many, odd rows, one row and many, in either layout and every storage type. */
 const problems: readonly (DepthwiseProblemOptions & {
-  readonly activation?: "silu";
+  readonly activation?: ActivationName;
   readonly form?: "projections";
   readonly length: number;
   readonly batch: number;
@@ -32,6 +33,7 @@ const problems: readonly (DepthwiseProblemOptions & {
     ...{ layout, dtype, channels: 768, kernelLength: 3, length: 4096, batch: 16 },
   })),
   { layout, channels: 768, kernelLength: 5, length: 1024, batch: 16, activation: "silu" },
+  { layout, channels: 768, kernelLength: 5, length: 1024, batch: 16, activation: "relu" },
   { layout, channels: 8192, kernelLength: 5, length: 8192, batch: 16, dtype: "float16" },
   { layout, channels: 5, kernelLength: 4, length: 37, batch: 3, dtype: "bfloat16" },
   { layout, channels: 6, kernelLength: 1, length: 1, batch: 1 },

@@ -145,5 +145,8 @@ describe("calls in pieces", () => {
     const channels = begun.reduce((n, s) => n + (s.parameters as { span: number }).span, 0);
     expect(channels).toBe(300);
     expect(begun.length).toBeLessThan(totals.length);
+    const adding = scheduler.backward({ ...call, add: true }).steps;
+    expect(adding.map(({ kernel }) => kernel)).toEqual(steps.map(({ kernel }) => kernel));
+    expect(adding.some(({ parameters: p }) => (p as { clear?: number }).clear === 1)).toBe(false);
   });
 });

@@ -1,5 +1,6 @@
 /** What stands behind the filters of a short convolution, forward and backward, as arithmetic on their outputs z. */
-import { silu, siluSlope } from "../../../math/activation.ts";
+import type { Activation } from "../../../math/activation.ts";
+import { activations } from "../../../math/activation.ts";
 import type { Graph, Node } from "../../../math/expr.ts";
 import type { Form } from "../../../plan/depthwise.ts";
 
@@ -17,15 +18,20 @@ export interface FormCode {
   readonly backward?: (g: Graph, z: FormOutputs, d: readonly Node[]) => (Node | undefined)[];
 }
 
-/** Branches of the projections: what multiplies v, what gates the long convolution, v. */
-export const forms: Readonly<Record<Form, FormCode>> = {
+const activated = ({ value, slope }: Activation): FormCode => ({
+  forward: (g, z) => [value(g, z(0))],
+  backward: (g, z, d) => [g.mul(d[0]!, slope(g, z(0)))],
+});
+
+/** The projections' branches: what multiplies v, what gates the long convolution, v. */
+const others: Readonly<Record<Exclude<Form, keyof typeof activations>, FormCode>> = {
   linear: { forward: (_, z) => [z(0)] },
-  silu: {
-    forward: (g, z) => [silu(g, z(0))],
-    backward: (g, z, d) => [g.mul(d[0]!, siluSlope(g, z(0)))],
-  },
   projections: {
     forward: (g, z) => [g.mul(z(0), z(2)), z(1)],
     backward: (g, z, d) => [g.mul(d[0]!, z(2)), undefined, g.mul(d[0]!, z(0))],
   },
 };
+
+/** The arithmetic of a form. */
+export const formCode = (form: Form): FormCode =>
+  form === "linear" || form === "projections" ? others[form] : activated(activations[form]);

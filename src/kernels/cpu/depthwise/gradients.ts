@@ -20,7 +20,7 @@ import {
   sampleNode,
   storeCell,
 } from "./addressing.ts";
-import { forms } from "./forms.ts";
+import { formCode } from "./forms.ts";
 import type { Cells } from "./loops.ts";
 import { walk } from "./loops.ts";
 
@@ -33,7 +33,7 @@ export function gradientFunctions(f: Frame): KernelFunction[] {
 /** upstream(windows of x…, taps…, biases…, windows of dy…, count, width): dy → dz, in place. */
 function upstreamFunctions(f: Frame): KernelFunction[] {
   const { problem, lanes } = f.spec;
-  const { backward } = forms[problem.form];
+  const { backward } = formCode(problem.form);
   if (!backward) return [];
   const branches = Array.from({ length: f.branches }, (_, b) => b);
   const filters = { window: f.window, branches };

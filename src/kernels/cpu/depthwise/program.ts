@@ -20,7 +20,7 @@ import {
   rows,
   storeCell,
 } from "./addressing.ts";
-import { forms } from "./forms.ts";
+import { formCode } from "./forms.ts";
 import { gradientFunctions } from "./gradients.ts";
 import type { Cells } from "./loops.ts";
 import { walk } from "./loops.ts";
@@ -37,7 +37,7 @@ function filterFunction(f: Frame, name: string, window: number): KernelFunction 
     const cells = cellsOf(shape);
     const sums = filterNodes(f, g, filters, cells);
     const stores = cells.flatMap((cell, i) =>
-      forms[problem.form]
+      formCode(problem.form)
         .forward(g, (b) => sums.get(b)![i]!)
         .map((y, o) => storeCell(f, outputs[o]!, f.output, problem.dtype, cell, y, shape.stored)),
     );

@@ -89,6 +89,8 @@ function expression(n: Node, value: (n: Node) => string): string {
       return `(${value(n.a)} * ${value(n.b)} + ${value(n.c)})`;
     case "fnma":
       return `(${value(n.c)} - ${value(n.a)} * ${value(n.b)})`;
+    case "select":
+      return `(${value(n.a)} > 0 ? ${value(n.b)} : ${value(n.c)})`;
     default:
       throw new Error(`the one-lane target has no ${n.op}: generate the module with lanes = 1`);
   }

@@ -271,6 +271,11 @@ class FunctionPrinter implements FunctionText {
       case "fma":
       case "fnma":
         return this.#fused(n, value);
+      case "select":
+        value(n.b);
+        value(n.c);
+        value(n.a);
+        return this.emit(...splatFloat(0), ...simd(v128.f32x4Gt), ...simd(v128.bitselect));
       default:
         value(n.a);
         value(n.b);

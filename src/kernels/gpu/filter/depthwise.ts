@@ -8,7 +8,13 @@ import type { Kernel } from "../kernel.ts";
 import { declarations, entry } from "../kernel.ts";
 import type { Binding } from "../storage.ts";
 import type { Common, RunSpread, RunWriter } from "./runs.ts";
-import { activation, depthwiseThreads, FilterText, filterOperands, tensorTexts } from "./runs.ts";
+import {
+  activationFunctions,
+  depthwiseThreads,
+  FilterText,
+  filterOperands,
+  tensorTexts,
+} from "./runs.ts";
 import type { Lines, Width } from "./samples.ts";
 import { cellType, window } from "./samples.ts";
 
@@ -17,10 +23,10 @@ export interface Filter extends Common {
   readonly kind: "filter";
   readonly taps: "forward" | "reversed" | "none";
   /**
-   * What becomes of a sum: itself, its SiLU, the SiLU's slope there times dy, or the sum times dy. `gated` is the product of
-   * the sums of the first two thirds, with those of the last as they are in `postgate`.
+   * What becomes of a sum: itself, its activation, the activation's slope there times dy, or the sum times dy. `gated` is the
+   * product of the sums of the first two thirds, with those of the last as they are in `postgate`.
    */
-  readonly result: "sum" | "silu" | "slope" | "product" | "gated";
+  readonly result: "sum" | "value" | "slope" | "product" | "gated";
   readonly upstream?: Lines | undefined;
   readonly target: Lines;
   readonly postgate?: Lines | undefined;
@@ -28,13 +34,13 @@ export interface Filter extends Common {
 
 /**
  * Sums of dw[j] = Σ x[m]·dz[m + left − j] and of dbias, workgroup by workgroup, for `taps` taps at a time; where that is all of
- * them, dx[m] = Σ_j w[j]·dz[m + left − j] on the way. dz is `upstream`, of a `silu` times its slope; of `gated`, two thirds
- * whose product was taken, times the other one's sums.
+ * them, dx[m] = Σ_j w[j]·dz[m + left − j] on the way. dz is `upstream`; where it is made on the way, times the
+ * activation's slope, or of `gated`, two thirds whose product was taken, times the other one's sums.
  */
 export interface FilterGradient extends Common {
   readonly kind: "gradient";
   readonly taps: number;
-  readonly form: "linear" | "silu" | "gated";
+  readonly form: "linear" | "activated" | "gated";
   readonly upstream: Lines;
   readonly target?: Lines | undefined;
 }
@@ -95,7 +101,8 @@ const tapsOf = ({ taps, kernelLength }: Filter, count: number): number[] =>
 
 /** The text of a filter. */
 export function filterKernel(filter: Filter): Kernel {
-  const { kernelLength, taps, result, upstream, target, postgate, spread, thirds } = filter;
+  const { kernelLength, taps, result, upstream, target, postgate, spread, thirds, activation } =
+    filter;
   const w = new FilterText(filter);
   const { text } = w;
   const { run, cell } = spread;
@@ -117,7 +124,7 @@ export function filterKernel(filter: Filter): Kernel {
     },
     () => {
       let sums = filtered(w, filter, branches[0]!);
-      if (result === "silu") sums = sums.map((s) => text.hold("y", `silu(${s})`));
+      if (result === "value") sums = sums.map((s) => text.hold("y", `${activation}(${s})`));
       if (result === "gated") {
         const gates = filtered(w, filter, branches[1]!);
         sums = sums.map((s, r) => text.hold("y", `${s} * ${gates[r]}`));
@@ -132,11 +139,14 @@ export function filterKernel(filter: Filter): Kernel {
     },
   );
   const tensors = tensorTexts(filter, [upstream], [target, postgate]);
-  const activated = result === "silu" || result === "slope";
+  const functions =
+    activation && (result === "value" || result === "slope")
+      ? activationFunctions(activation, result, cell, text.fuses)
+      : [];
   return w.kernel(
     [...tensors.parameters, "weight", "bias"],
     [...tensors.bindings, ...filterOperands(filter, taps !== "none")],
-    [...tensors.functions, ...(activated ? activation(result, cell, text.fuses) : [])],
+    [...tensors.functions, ...functions],
   );
 }
 
@@ -145,7 +155,8 @@ const sharedBytes = 16_384;
 
 /** The text of a gradient. */
 export function gradientKernel(gradient: FilterGradient): Kernel {
-  const { kernelLength, left, taps, form, source, upstream, target, spread, thirds } = gradient;
+  const { kernelLength, left, taps, form, source, upstream, target, spread, thirds, activation } =
+    gradient;
   const w = new FilterText(gradient);
   const { text, type } = w;
   const { run, cell } = spread;
@@ -195,7 +206,7 @@ export function gradientKernel(gradient: FilterGradient): Kernel {
       branches.forEach(({ held, dxAt, third }, b) => {
         const d = dy.map((upstream, i) => {
           if (form === "linear") return upstream;
-          const factor = form === "silu" ? `slope(${z(b, i)})` : `(${z(1 - b, i)})`;
+          const factor = form === "activated" ? `slope(${z(b, i)})` : `(${z(1 - b, i)})`;
           return text.hold("d", `${upstream} * ${factor}`);
         });
         const x = form === "linear" ? around[b]! : around[b]!.slice(taps - 1, taps - 1 + run);
@@ -238,7 +249,12 @@ export function gradientKernel(gradient: FilterGradient): Kernel {
   return w.kernel(
     [...tensors.parameters, "weight", "bias", ...(thirds ? ["sums_third"] : [])],
     bindings,
-    [...tensors.functions, ...(form === "silu" ? activation("slope", cell, text.fuses) : [])],
+    [
+      ...tensors.functions,
+      ...(activation && form === "activated"
+        ? activationFunctions(activation, "slope", cell, text.fuses)
+        : []),
+    ],
     sharedTotals(spread, count),
   );
 }

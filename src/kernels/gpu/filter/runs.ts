@@ -1,7 +1,8 @@
 /**
  * What kernels of short convolutions have in common: how positions and channels go to threads, taps and biases, the tensors.
  */
-import { silu, siluSlope } from "../../../math/activation.ts";
+import type { Activation, ActivationName } from "../../../math/activation.ts";
+import { activations } from "../../../math/activation.ts";
 import { Graph } from "../../../math/expr.ts";
 import type { Layout } from "../../../plan/depthwise.ts";
 import type { Kernel, Machine } from "../kernel.ts";
@@ -53,6 +54,8 @@ export interface Common extends Walked {
   /** The carried state before the source. */
   readonly history?: Lines | undefined;
   readonly bias: boolean;
+  /** What the filters' outputs go through. */
+  readonly activation?: ActivationName | undefined;
   /** Whether four taps of neighbouring channels come in one access: layout BLH. */
   readonly wideTaps: boolean;
   /** Added to what is stored: the gradient of the state that the call left behind. */
@@ -235,11 +238,16 @@ export class FilterText extends RunWriter {
   }
 }
 
-/** A function of one float32, and of a cell of several. */
-export function activation(name: "silu" | "slope", cell: Width, fuses: boolean): string[] {
+/** An activation, by its name, or its derivative, `slope`: functions of one float32 and of a cell of several. */
+export function activationFunctions(
+  activation: ActivationName,
+  part: keyof Activation,
+  cell: Width,
+  fuses: boolean,
+): string[] {
   const g = new Graph();
-  const z = nameNode(g, "z");
-  const result = name === "silu" ? silu(g, z) : siluSlope(g, z);
+  const name = part === "value" ? activation : part;
+  const result = activations[activation][part](g, nameNode(g, "z"));
   const text = new Text(fuses);
   const [value] = printValues(text, [{ re: result, im: g.constant(0) }]);
   const one = `fn ${name}_one(z: f32) -> f32 {\n${text.lines.join("\n")}\nreturn ${value!.re};\n}`;

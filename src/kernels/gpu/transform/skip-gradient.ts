@@ -1,7 +1,8 @@
 /** Gradient of the skip weights: dskip[h] = Σ_b Σ_n dy[b,h,n]·u[b,h,n]. */
 import type { Dtype } from "../../../dtype.ts";
+import { constant, kernelText, loopHead, variable, workgroup } from "../dialect/wgsl.ts";
 import type { Kernel } from "../kernel.ts";
-import { declarations, entry, reduction } from "../kernel.ts";
+import { parameterNames, reduction } from "../kernel.ts";
 import { tensorBinding, tensorFunctions } from "../storage.ts";
 
 /** Threads that share a channel. */
@@ -19,33 +20,31 @@ export function skipGradientKernel(length: number, dtype: Dtype): Kernel {
     ...tensors.map(tensorBinding),
     { name: "y", access: "read_write", element: "f32" } as const,
   ];
-  const code = [
-    ...declarations(bindings),
-    `var<workgroup> partial: array<f32, ${threads}>;`,
-    ...tensors.flatMap(tensorFunctions),
-    `@compute @workgroup_size(${threads})`,
-    entry,
-    "let h = group.y * groups.x + group.x;",
-    "var sum = 0.0f;",
-    "var lost = 0.0f;",
-    "if (h < p.tiles) {",
-    "for (var b = p.begin; b < p.end; b++) {",
-    `let row = (b * p.channels + h) * ${length}u;`,
-    `for (var n = lane; n < ${length}u; n += ${threads}u) {`,
-    "let term = dy_get(row + n + p.dy) * u_get(row + n + p.u) - lost;",
-    "let next = sum + term;",
-    "lost = (next - sum) - term;",
-    "sum = next;",
-    "}",
-    "}",
-    "}",
-    ...reduction(threads),
-    "if (lane == 0u && h < p.tiles) {",
-    "let at = p.y + h;",
-    "if (p.clear == 1u) { y[at] = partial[0]; } else { y[at] += partial[0]; }",
-    "}",
-    "}",
-    "",
-  ].join("\n");
+  const code = kernelText({
+    ...{ bindings, parameters: parameterNames, threads },
+    shared: [{ name: "partial", element: "f32", count: threads }],
+    functions: tensors.flatMap(tensorFunctions),
+    body: [
+      constant("h", workgroup),
+      variable("sum", "0.0f"),
+      variable("lost", "0.0f"),
+      "if (h < p.tiles) {",
+      loopHead("b", "p.begin", "b < p.end", "b++"),
+      constant("row", `(b * p.channels + h) * ${length}u`),
+      loopHead("n", "lane", `n < ${length}u`, `n += ${threads}u`),
+      constant("term", "dy_get(row + n + p.dy) * u_get(row + n + p.u) - lost"),
+      constant("next", "sum + term"),
+      "lost = (next - sum) - term;",
+      "sum = next;",
+      "}",
+      "}",
+      "}",
+      ...reduction(threads),
+      "if (lane == 0u && h < p.tiles) {",
+      constant("at", "p.y + h"),
+      "if (p.clear == 1u) { y[at] = partial[0]; } else { y[at] += partial[0]; }",
+      "}",
+    ],
+  });
   return { code, bindings, tiles: 1, tilesPerUnit: 1 };
 }

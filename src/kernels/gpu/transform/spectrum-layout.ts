@@ -23,16 +23,6 @@ export function spectrumStride(plan: PassPlan, format: SpectrumFormat): number {
   return spectrumBytes(plan, format) / elementBytes[format];
 }
 
-/**
- * The function `fit_to`: the powers of two that a spectrum in float16 is written and read with. No bin is larger than the sum of
- * the sizes of the taps, which comes to 2^14 … 2^15, so that nothing overflows; a bin 2^28 times smaller still has all its bits.
- * Where the sum is infinite or NaN, so are bins.
- */
-export const fitFunction = `fn fit_to(size: f32) -> vec2f {
-  let exponent = min(268u - ((bitcast<u32>(size) >> 23u) & 0xffu), 253u);
-  return vec2f(bitcast<f32>(exponent << 23u), bitcast<f32>((254u - exponent) << 23u));
-}`;
-
 const mostRows = 32;
 const mostColumns = 16;
 

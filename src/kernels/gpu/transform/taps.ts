@@ -1,8 +1,9 @@
 /** Between a kernel's taps and the positions of its transform: where they stand, and collecting their gradients. */
 import type { Part, Run } from "../../../plan/geometry.ts";
 import type { Packing, PassPlan } from "../../../plan/gpu/passes.ts";
+import { choice, constant, constants, kernelText, variable, workgroup } from "../dialect/wgsl.ts";
 import type { Kernel } from "../kernel.ts";
-import { declarations, entry } from "../kernel.ts";
+import { parameterNames } from "../kernel.ts";
 import type { PassSource } from "./spec.ts";
 import type { Tile } from "./tile.ts";
 
@@ -35,7 +36,7 @@ export function tapsAt(
     // Below the position, the difference is a huge number.
     const inside = `${at} < ${count}u`;
     const read = `u_get(${base} + ${index}u + min(${at}, ${count - 1}u))`;
-    return [`select(0.0f, ${sign > 0 ? "" : "-"}${read}, ${inside})`];
+    return [choice(inside, `${sign > 0 ? "" : "-"}${read}`, "0.0f")];
   });
   return terms.length > 0 ? tile.text.hold("s", terms.join(" + ")) : 0;
 }
@@ -45,17 +46,14 @@ export function inverseScale({ packing, points }: PassPlan): number {
   return 1 / (packing === "neighbours" ? 4 * points : points);
 }
 
-const main = [
-  `@compute @workgroup_size(${threads})`,
-  entry,
-  `let index = (group.y * groups.x + group.x) * ${threads}u + lane;`,
-  "if (index >= p.tiles) { return; }",
-];
-
 /** Where a position of the transform lies in `work`: in points, or, of neighbours, in rows of samples. */
 const positionIn: Record<Packing, (at: string, points: number) => string> = {
   halves: (at, points) =>
-    `select(work[base + ${at} % ${points}u].x, work[base + ${at} % ${points}u].y, ${at} >= ${points}u)`,
+    choice(
+      `${at} >= ${points}u`,
+      `work[base + ${at} % ${points}u].y`,
+      `work[base + ${at} % ${points}u].x`,
+    ),
   rows: (at) => `work[base + ${at}].x`,
   neighbours: (at) => `work[base + ${at}]`,
 };
@@ -75,18 +73,21 @@ export function collectTaps(plan: PassPlan, part: Part, taps: number): Kernel {
     const { index, count, position, sign } = wrapped(r, plan);
     return `if (tap >= ${index}u && tap < ${index + count}u) { let at = tap - ${index}u + ${position}u; x ${sign > 0 ? "+" : "-"}= ${value("at")}; }`;
   });
-  const code = [
-    ...declarations(bindings),
-    ...main,
-    `let row = index / ${taps}u;`,
-    `let tap = index % ${taps}u;`,
-    `let base = row * ${plan.points}u;`,
-    "var x = 0.0f;",
-    ...sums,
-    // The spectrum carries its factor; sums of gradients do not.
-    `y[p.y + index] = x * ${inverseScale(plan)}f;`,
-    "}",
-    "",
-  ].join("\n");
+  const code = kernelText({
+    ...{ bindings, parameters: parameterNames, threads },
+    body: [
+      constant("index", `(${workgroup}) * ${threads}u + lane`),
+      "if (index >= p.tiles) { return; }",
+      ...constants({
+        row: `index / ${taps}u`,
+        tap: `index % ${taps}u`,
+        base: `row * ${plan.points}u`,
+      }),
+      variable("x", "0.0f"),
+      ...sums,
+      // The spectrum carries its factor; sums of gradients do not.
+      `y[p.y + index] = x * ${inverseScale(plan)}f;`,
+    ],
+  });
   return { code, bindings, tiles: threads, tilesPerUnit: taps };
 }

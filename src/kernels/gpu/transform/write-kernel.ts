@@ -1,16 +1,24 @@
 /** The text of a kernel, put together for one pass of a plan: loads, stages, product, stages, stores. */
 import { Graph } from "../../../math/expr.ts";
+import { kernelText, workgroup } from "../dialect/wgsl.ts";
+import { fitFunction, roundingFunctions, scaleFunctions } from "../dialect/wgsl-functions.ts";
 import type { Kernel } from "../kernel.ts";
-import { declarations, entry, rowFunctions } from "../kernel.ts";
-import { roundingFunctions, tensorFunctions } from "../storage.ts";
+import { parameterNames, rowFunctions } from "../kernel.ts";
+import { tensorFunctions } from "../storage.ts";
 import type { Value } from "../text.ts";
 import { nodes, printValues } from "../text.ts";
-import { Ends } from "./load-store.ts";
+import type { Scales, UserEnd } from "./kernel-context.ts";
+import { KernelContext } from "./kernel-context.ts";
+import { NeighbourRows } from "./neighbour-rows.ts";
+import { PlainRows } from "./plain-rows.ts";
 import { pointFunctions } from "./point-formats.ts";
-import { accumulators, scaleFunctions, squares } from "./row-scales.ts";
-import type { Gradient, KernelSpec, PassSource, Path, Scaling } from "./spec.ts";
-import { fitFunction } from "./spectrum-layout.ts";
-import type { Scales } from "./user-rows.ts";
+import { RealColumns } from "./real-columns.ts";
+import { RowSamples } from "./row-samples.ts";
+import { accumulators, prescales, squares } from "./row-scales.ts";
+import type { Gradient, KernelSpec, PassSink, PassSource, Path, Scaling } from "./spec.ts";
+import { SpectrumEnd } from "./spectrum-end.ts";
+import type { WorkEnd } from "./work-points.ts";
+import { WorkPoints } from "./work-points.ts";
 
 /**
  * Loops of gradients over a chunk of the batch rows of a channel, or of the blocks of its rows. All threads of a workgroup
@@ -39,42 +47,72 @@ const pairLoop = [
   "let slot = channel_unit * units_each + pair;",
 ];
 
-/** Builds the text of one kernel. */
-class Writer extends Ends {
+/** Builds the text of one kernel from what stands at the ends of its tile. */
+class KernelWriter {
+  readonly #context: KernelContext;
+  readonly #user: UserEnd;
+  readonly #work: WorkEnd;
+  readonly #spectrum: SpectrumEnd;
+
+  constructor(spec: KernelSpec) {
+    const context = new KernelContext(spec);
+    this.#context = context;
+    this.#user = context.splits ? new NeighbourRows(context) : new PlainRows(context);
+    this.#work = context.splits ? new RealColumns(context) : new WorkPoints(context);
+    this.#spectrum = new SpectrumEnd(context);
+  }
+
+  #load(source: PassSource, end: "first" | "last"): Value[][] {
+    if (source.kind !== "work") return this.#user.load(source);
+    return source.buffer === "sums"
+      ? this.#spectrum.loadSums()
+      : this.#work.load(source.buffer, end);
+  }
+
+  /** Stores values, for live tiles alone. */
+  #store(sink: PassSink, values: readonly Value[][], end: "first" | "last", scales?: Scales): void {
+    this.#context.text.guarded("live", () => {
+      if (sink.kind === "spectrum") this.#spectrum.store(values);
+      else if (sink.kind === "work") this.#work.store(sink.buffer, values, end);
+      else this.#user.store(sink, values, scales);
+    });
+  }
+
   #path(path: Path): void {
     const { source, product, sink } = path;
-    const fetch = this.fetchAhead(source);
-    let v = this.load(source, path.forward);
+    const { tile, fitted, cut } = this.#context;
+    const spectrum = this.#spectrum;
+    const fetch = this.#user.fetchAhead?.(source);
+    let v = this.#load(source, path.forward ? "first" : "last");
     const scales = this.#scales(path, v);
     if (scales && source.kind === "samples") v = this.#scaled(v, scales);
-    if (this.fitted) this.fitTaps(v);
-    if (path.forward) v = this.tile.forward(v, () => product !== "none" && this.spectrumAhead());
-    if (product !== "none") v = this.multiply(v, product);
+    if (fitted) spectrum.fitTo(v);
+    if (path.forward) v = tile.forward(v, () => product !== "none" && spectrum.loadAhead());
+    if (product !== "none") v = spectrum.multiply(v, product);
     if (path.inverse)
-      v = this.tile.inverse(v, () => {
+      v = tile.inverse(v, () => {
         // A branch between gates and their use would make them wait for all that is fetched in it.
-        if (this.cut) fetch();
-        if (sink.kind === "samples") this.gatesAhead(sink);
-        if (!this.cut) fetch();
+        if (cut) fetch?.();
+        if (sink.kind === "samples") this.#user.gatesAhead(sink);
+        if (!cut) fetch?.();
       });
-    this.store(sink, v, path.inverse, scales);
+    this.#store(sink, v, path.inverse ? "first" : "last", scales);
   }
 
   #scales({ source, scaling }: Path, values: readonly Value[][]): Scales | undefined {
     if (scaling) return this.#kept(scaling);
-    return this.paired && source.kind === "samples" ? this.#measured(values) : undefined;
+    return this.#context.twoRows && source.kind === "samples" ? this.#measured(values) : undefined;
   }
 
   /** Scales of the rows that these values hold, each by its own norm. */
   #measured(values: readonly Value[][]): Scales {
-    const { text } = this;
-    const { dtype } = this.spec;
+    const { text, spec } = this.#context;
     const samples = values.flat();
     const partial = ([(v: Value) => v.re, (v: Value) => v.im] as const).map((part) =>
-      squares(dtype, text, samples.map(part)),
+      squares(spec.dtype, text, samples.map(part)),
     );
-    const sums = this.addUp(partial.flat());
-    const each = accumulators(dtype);
+    const sums = this.#context.addUp(partial.flat());
+    const each = accumulators(spec.dtype);
     const own = (which: number): string =>
       `vec2f(${sums[which * each]}, ${each === 2 ? sums[which * each + 1] : "0.0f"})`;
     const scales = text.hold("c", `scales_of(${own(0)}, ${own(1)})`);
@@ -84,18 +122,17 @@ class Writer extends Ends {
 
   /** Scales that are kept for several passes. */
   #kept({ buffer, inverse }: Scaling): Scales {
-    this.bind({ name: buffer, access: "read", element: "vec2f" });
+    this.#context.bind({ name: buffer, access: "read", element: "vec2f" });
     const scale = (which: 0 | 1): string =>
-      this.text.hold("c", `${buffer}[2u * slot + ${which}u]${inverse ? ".yx" : ""}`);
+      this.#context.text.hold("c", `${buffer}[2u * slot + ${which}u]${inverse ? ".yx" : ""}`);
     return [scale(0), scale(1)];
   }
 
   /** Values times their rows' scales; a scale of 0 stands for a row that must not touch the other one. */
   #scaled(values: readonly Value[][], scales: Scales): Value[][] {
+    const { text } = this.#context;
     const part = (x: string | 0, scale: string): string | 0 =>
-      x === 0
-        ? 0
-        : this.text.hold("s", `select(0.0f, ${x} * ${scale}.x, bitcast<u32>(${scale}.x) != 0u)`);
+      x && text.hold("s", `select(0.0f, ${x} * ${scale}.x, bitcast<u32>(${scale}.x) != 0u)`);
     return values.map((row) =>
       row.map(({ re, im }) => ({ re: part(re, scales[0]), im: part(im, scales[1]) })),
     );
@@ -103,32 +140,23 @@ class Writer extends Ends {
 
   /** A source's transform, and the scales of its rows where these begin here: the given ones, or their own. */
   #transformed(source: PassSource, given?: Scales): [Value[][], Scales | undefined] {
-    const raw = this.load(source, true);
-    if (!this.paired || source.kind !== "samples") return [this.tile.forward(raw), undefined];
+    const { tile, twoRows } = this.#context;
+    const raw = this.#load(source, "first");
+    if (!twoRows || source.kind !== "samples") return [tile.forward(raw), undefined];
     const scales = given ?? this.#measured(raw);
-    return [this.tile.forward(this.#scaled(raw, scales)), scales];
+    return [tile.forward(this.#scaled(raw, scales)), scales];
   }
 
   #gradient(work: Gradient): void {
-    const { text, tile } = this;
-    this.bind({ name: "sums", access: "read_write", element: "vec2f" });
-    const last = tile.stages.at(-1)!;
-    const slots = Array.from({ length: last.each }, (_, i) =>
-      Array.from({ length: last.radix }, (_, q) => this.spectrumIndex("unit", i, q)),
-    );
-    const sums = slots.map((row) =>
-      row.map((index) => {
-        const name = text.fresh("sum");
-        text.line(`var ${name} = vec2f();`);
-        text.line(`if (p.clear == 0u) { ${name} = sums[${index}]; }`);
-        return name;
-      }),
-    );
-    for (const line of this.paired ? pairLoop : rowLoop(this.spec.blocks)) text.line(line);
-    if (this.cut) text.line(`let start = ${this.startOf("item")};`);
+    const { text, tile, twoRows, spec, cut } = this.#context;
+    const sums = this.#spectrum.sums();
+    text.line(...(twoRows ? pairLoop : rowLoop(spec.blocks)));
+    if (cut) text.constant("start", this.#blockStart("item"));
     tile.enterLoop();
     const [u, scales] = this.#transformed(work.u);
-    if (work.y) this.store(work.y, tile.inverse(this.multiply(u, "kernel")), true, scales);
+    const back = (v: Value[][], product: "kernel" | "conjugate"): Value[][] =>
+      tile.inverse(this.#spectrum.multiply(v, product));
+    if (work.y) this.#store(work.y, back(u, "kernel"), "first", scales);
     const inverse = scales?.map((s) => text.hold("c", `${s}.yx`)) as Scales | undefined;
     const again = work.again && this.#transformed(work.again, inverse);
     const early = again ? undefined : this.#transformed(work.dy);
@@ -137,51 +165,49 @@ class Writer extends Ends {
       const products = row.map((v, q) => g.cmulConj(nodes(g, v), nodes(g, u[i]![q]!)));
       printValues(text, products).forEach((v, q) => {
         const product = `vec2f(${v.re || "0.0f"}, ${v.im || "0.0f"})`;
-        text.line(`${sums[i]![q]} += select(vec2f(), ${product}, live);`);
+        text.line(`${sums.names[i]![q]} += select(vec2f(), ${product}, live);`);
       });
     });
     if (work.du) {
       const [dy, own] = early ?? this.#transformed(work.dy);
-      this.store(work.du, tile.inverse(this.multiply(dy, "conjugate")), true, own);
+      this.#store(work.du, back(dy, "conjugate"), "first", own);
     }
     text.line("}");
-    text.line("if (live) {");
-    sums.forEach((row, i) => {
-      row.forEach((name, q) => {
-        text.line(`sums[${slots[i]![q]}] = ${name};`);
-      });
-    });
-    text.line("}");
+    sums.store();
+  }
+
+  #blockStart(unit: string): string {
+    return new RowSamples(this.#context).blockStart(unit);
   }
 
   /** Blocks of a transform that the pass works on. */
-  get #blocksLeft(): number {
-    const { pattern, pass } = this.spec;
-    return pattern ? pattern.sections[pass]!.count : this.pass.blocks;
+  get #blocksKept(): number {
+    const { pattern, pass } = this.#context.spec;
+    return pattern ? pattern.sections[pass]!.count : this.#context.pass.blocks;
   }
 
   /** The number of the pass's block that comes as the `index`-th. */
   #blockNumber(index: string): string {
-    const { pattern, pass } = this.spec;
+    const { pattern, pass } = this.#context.spec;
     if (!pattern || pass === 0) return index;
     return `pattern[${pattern.sections[pass]!.list}u + ${index}]`;
   }
 
   #prologue(): string[] {
-    const { pass, spec } = this;
-    const perUnit = this.#blocksLeft * pass.tilesPerBlock;
-    const turns = this.turns;
+    const { pass, spec, turns, twoRows, cut, bindings, sums, before } = this.#context;
+    const perUnit = this.#blocksKept * pass.tilesPerBlock;
+    const alone = pass.tiles === 1;
     const lines = [
-      `let t = ${pass.tiles === 1 ? "lane" : `lane % ${pass.threads}u`};`,
-      `let sub = ${pass.tiles === 1 ? "0u" : `lane / ${pass.threads}u`};`,
-      `let shared_base = ${pass.tiles === 1 ? "0u" : `sub * ${this.norms.elements}u`};`,
+      `let t = ${alone ? "lane" : `lane % ${pass.threads}u`};`,
+      `let sub = ${alone ? "0u" : `lane / ${pass.threads}u`};`,
+      `let shared_base = ${alone ? "0u" : `sub * ${sums.elements}u`};`,
       ...(turns > 1
         ? [
-            ...this.before,
+            ...before,
             `for (var turn = 0u; turn < ${turns}u; turn++) {`,
-            `let wanted = ((group.y * groups.x + group.x) * ${turns}u + turn) * ${pass.tiles}u + sub;`,
+            `let wanted = ((${workgroup}) * ${turns}u + turn) * ${pass.tiles}u + sub;`,
           ]
-        : [`let wanted = (group.y * groups.x + group.x) * ${pass.tiles}u + sub;`]),
+        : [`let wanted = (${workgroup}) * ${pass.tiles}u + sub;`]),
       "let live = wanted < p.tiles;",
       "let tile = min(wanted, p.tiles - 1u);",
       `let unit = tile / ${perUnit}u;`,
@@ -199,57 +225,52 @@ class Writer extends Ends {
         "let h = channel_of(unit);",
         "let row = row_of(unit);",
         "let slot = unit;",
-        ...(this.paired
-          ? ["let partner = partner_of(unit);", "let partnered = partner != row;"]
-          : []),
-        ...(this.cut ? [`let start = ${this.startOf("(p.first + unit)")};`] : []),
+        ...(twoRows ? ["let partner = partner_of(unit);", "let partnered = partner != row;"] : []),
+        ...(cut ? [`let start = ${this.#blockStart("(p.first + unit)")};`] : []),
       );
     }
-    if (this.bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
+    if (bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
     return lines;
   }
 
   finish(): Kernel {
-    const { pass, spec } = this;
-    const { work } = spec;
-    if (this.turns > 1) this.tile.enterLoop();
+    const { pass, spec, turns, tile, tensors, text, sums, twoRows, fitted } = this.#context;
+    const { work, dtype, machine } = spec;
+    if (turns > 1) tile.enterLoop();
     if (work.kind === "path") this.#path(work);
     else this.#gradient(work);
-    const bindings = [...this.bindings.values()];
+    const bindings = [...this.#context.bindings.values()];
+    const works = bindings.some(({ name }) => ["work", "other", "again"].includes(name));
+    const writes = [...tensors.values()].some((t) => t.writes);
     const element = pass.exchange === "whole" ? "vec2f" : "f32";
-    const shared = this.norms.elements
-      ? [`var<workgroup> shared_x: array<${element}, ${this.norms.elements * pass.tiles}>;`]
-      : [];
-    const works = ["work", "other", "again"].some((name) => this.bindings.has(name));
-    const writes = [...this.tensors.values()].some((t) => t.writes);
-    const code = [
-      ...(this.meets || this.shuffles ? ["enable subgroups;"] : []),
-      ...declarations(bindings),
-      ...shared,
-      ...rowFunctions(spec.plan.packing, spec.blocks),
-      ...(this.paired ? scaleFunctions(spec.dtype) : []),
-      ...(works ? pointFunctions(spec.format) : []),
-      ...(writes ? roundingFunctions(spec.dtype, spec.machine.packs) : []),
-      ...(this.fitted ? [fitFunction, ...roundingFunctions("float16", spec.machine.packs)] : []),
-      ...[...this.tensors.values()].flatMap(tensorFunctions),
-      `@compute @workgroup_size(${pass.threads * pass.tiles})`,
-      entry,
-      ...this.#prologue(),
-      ...this.text.lines,
-      ...(this.turns > 1 ? ["}"] : []),
-      "}",
-      "",
-    ].join("\n");
+    const code = kernelText({
+      bindings,
+      parameters: parameterNames,
+      shared: sums.elements
+        ? [{ name: "shared_x", element, count: sums.elements * pass.tiles }]
+        : [],
+      functions: [
+        ...rowFunctions(spec.plan.packing, spec.blocks),
+        ...(twoRows ? scaleFunctions(prescales[dtype]) : []),
+        ...(works ? pointFunctions(spec.format) : []),
+        ...(writes ? roundingFunctions(dtype, machine.packs) : []),
+        ...(fitted ? [fitFunction, ...roundingFunctions("float16", machine.packs)] : []),
+        ...[...tensors.values()].flatMap(tensorFunctions),
+      ],
+      threads: pass.threads * pass.tiles,
+      shuffles: this.#context.shuffles,
+      body: [...this.#prologue(), ...text.lines, ...(turns > 1 ? ["}"] : [])],
+    });
     return {
       code,
       bindings,
-      tiles: pass.tiles * this.turns,
-      tilesPerUnit: this.#blocksLeft * pass.tilesPerBlock,
+      tiles: pass.tiles * turns,
+      tilesPerUnit: this.#blocksKept * pass.tilesPerBlock,
     };
   }
 }
 
 /** Generate a kernel. */
 export function generateKernel(spec: KernelSpec): Kernel {
-  return new Writer(spec).finish();
+  return new KernelWriter(spec).finish();
 }

@@ -1,0 +1,136 @@
+/** The user's end of passes whose points hold neighbours of one row: sample 2n in the real part, 2n + 1 in the imaginary one. */
+import type { TensorName } from "../storage.ts";
+import type { Value } from "../text.ts";
+import type { KernelContext, UserEnd } from "./kernel-context.ts";
+import type { Share } from "./row-samples.ts";
+import { RowSamples } from "./row-samples.ts";
+import type { PassSink, PassSource } from "./spec.ts";
+import { tapsAt } from "./taps.ts";
+import type { Place } from "./tile.ts";
+import { sum } from "./tile.ts";
+
+export class NeighbourRows implements UserEnd {
+  readonly #context: KernelContext;
+  readonly #samples: RowSamples;
+
+  constructor(context: KernelContext) {
+    this.#context = context;
+    this.#samples = new RowSamples(context);
+  }
+
+  load(source: PassSource & { kind: "samples" | "taps" }): Value[][] {
+    return this.#context.places("first").map((row) =>
+      row.map((place, q) => {
+        if (source.kind === "taps") return this.#tapsAt(source, place, q);
+        const { width } = source;
+        const share = this.#share(place, q, width);
+        if (share === "none") return { re: 0, im: 0 };
+        const both = source.factors.map((f) => this.#pair(f, place, width, share)).join(" * ");
+        const inside = this.#inside(place, width, share);
+        const x = this.#context.text.hold(
+          "s",
+          inside ? `select(vec2f(), ${both}, ${inside})` : both,
+        );
+        return { re: `${x}.x`, im: `${x}.y` };
+      }),
+    );
+  }
+
+  #tapsAt(source: PassSource & { kind: "taps" }, place: Place, q: number): Value {
+    const { spec, tile } = this.#context;
+    const first = this.#first(place);
+    const run = spec.plan.points / tile.stages[0]!.radix;
+    const tap = (n: string): string | 0 => tapsAt(tile, source, n, { first: q * run, run });
+    return { re: tap(first), im: tap(`${first} + 1u`) };
+  }
+
+  #share(place: Place, q: number, width: number): Share {
+    return this.#samples.at(place, q, 0, width).row;
+  }
+
+  /** Whether each sample of a place lies in the row; undefined where that is known. */
+  #inside(place: Place, width: number, share: Share): string | undefined {
+    if (share === "all") return undefined;
+    if (width % 2 === 0) return this.#context.tile.held("l", `${sum(place)} < ${width / 2}u`);
+    const first = this.#first(place);
+    return `vec2(${first} < ${width}u, ${first} + 1u < ${width}u)`;
+  }
+
+  /** The first sample of a place, in its row. */
+  #first(place: Place): string {
+    return this.#context.tile.held("n", `2u * (${sum(place)})`);
+  }
+
+  /** Where a row begins: its first word where rows have an even number of samples, else its first sample. */
+  #rowStart(tensor: TensorName, width: number): string {
+    const row = `row * ${width}u + p.${tensor}`;
+    return this.#context.tile.held("i", width % 2 === 0 ? `(${row}) >> 1u` : row);
+  }
+
+  /** Index of a place's word in a row of an even number of samples. */
+  #word(place: Place, rowStart: string): string {
+    const base = this.#context.tile.held("i", `${rowStart} + ${place.base}`);
+    return sum({ base, offset: place.offset });
+  }
+
+  /** Both samples of a place; anything of the row where they lie beyond it. */
+  #pair(tensor: TensorName, place: Place, width: number, share: Share): string {
+    const row = this.#rowStart(tensor, width);
+    if (width % 2 === 0) {
+      const word = this.#word(place, row);
+      const index = share === "all" ? word : `${row} + min(${sum(place)}, ${width / 2 - 1}u)`;
+      return `${tensor}_pair(${this.#context.tile.held("r", `${tensor}[${index}]`)})`;
+    }
+    const first = this.#first(place);
+    const one = (n: string): string =>
+      `${tensor}_get(${row} + ${share === "all" ? n : `min(${n}, ${width - 1}u)`})`;
+    return `vec2f(${one(first)}, ${one(`${first} + 1u`)})`;
+  }
+
+  gatesAhead({ outputs, width }: PassSink & { kind: "samples" }): void {
+    for (const { gates, skipped } of outputs) {
+      for (const name of [...gates, ...(skipped ? [skipped] : [])]) {
+        for (const row of this.#context.places("first")) {
+          row.forEach((place, q) => {
+            const share = this.#share(place, q, width);
+            if (share === "all") this.#pair(name, place, width, share);
+          });
+        }
+      }
+    }
+  }
+
+  store({ outputs, width }: PassSink & { kind: "samples" }, values: readonly Value[][]): void {
+    for (const { tensor, gates, skipped } of outputs) {
+      if (skipped) this.#context.bind({ name: "skip", access: "read", element: "f32" });
+      this.#context.places("first").forEach((row, i) => {
+        row.forEach((place, q) => {
+          const share = this.#share(place, q, width);
+          if (share === "none") return;
+          const { re, im } = values[i]![q]!;
+          const read = (name: TensorName): string => this.#pair(name, place, width, share);
+          const gated = [`vec2f(${re || "0.0f"}, ${im || "0.0f"})`, ...gates.map(read)].join(" * ");
+          const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
+          this.#put(tensor, place, width, share, whole);
+        });
+      });
+    }
+  }
+
+  #put(tensor: TensorName, place: Place, width: number, share: Share, value: string): void {
+    const { text } = this.#context;
+    const row = this.#rowStart(tensor, width);
+    const guard = (condition: string, store: string): void =>
+      text.line(share === "all" ? store : `if (${condition}) { ${store} }`);
+    if (width % 2 === 0) {
+      const word = this.#word(place, row);
+      const rounded = this.#samples.rounded(tensor, value);
+      guard(`${sum(place)} < ${width / 2}u`, `${tensor}[${word}] = ${rounded};`);
+      return;
+    }
+    const both = text.hold("y", value);
+    const first = this.#first(place);
+    guard(`${first} < ${width}u`, `${tensor}_put(${row} + ${first}, ${both}.x);`);
+    guard(`${first} + 1u < ${width}u`, `${tensor}_put(${row} + ${first} + 1u, ${both}.y);`);
+  }
+}
