@@ -8,15 +8,15 @@ import type { Running } from "../calls/cpu-threads.ts";
 import { after } from "../calls/cpu-threads.ts";
 import { PreparedKernel } from "../calls/prepared.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
-import type { Candidate } from "../plan/cpu/planner.ts";
 import { refuseBuffer } from "../tensors/check.ts";
 import type { GpuSamples } from "../tensors/tensor.ts";
 import { ConvolutionResidency } from "./cpu-kernels.ts";
-import type { Engine, Transforms } from "./cpu-parts.ts";
-import type { BoundRows, Programs, RowCall, RowRuns, Spectra } from "./cpu-rows.ts";
-import { makeSpectra, overChannels, wholeRuns } from "./cpu-rows.ts";
+import type { Engine } from "./cpu-parts.ts";
+import type { BoundRows, Programs, RowCall, Spectra } from "./cpu-rows.ts";
+import { makeSpectra, overChannels } from "./cpu-rows.ts";
 import { sumSkipGradient } from "./cpu-skip-gradient.ts";
-import { transformsOf } from "./cpu-transforms.ts";
+import type { OtherPlans, PlanCode } from "./cpu-transforms.ts";
+import { planCode, planCodeOf } from "./cpu-transforms.ts";
 import type { Choice, Explanation } from "./explain.ts";
 import { withNotes } from "./explain.ts";
 import type { MemoryUse, WarmUp } from "./options.ts";
@@ -32,17 +32,6 @@ import { boundCalls } from "./runner.ts";
 
 /** Thrown inside prepare when the object has moved meanwhile. */
 class Moved extends Error {}
-
-/** How a plan's rows run: code for blocks is loaded where there are some. */
-async function runsOf({ geometry }: Candidate): Promise<RowRuns> {
-  return geometry[0]!.blocks ? (await import("./cpu-other.ts")).blockRuns() : wholeRuns;
-}
-
-/** How a plan's transforms and rows run, loaded. */
-interface PlanCode {
-  readonly transforms: Transforms;
-  readonly runs: RowRuns;
-}
 
 /** One convolution on the CPU. Its tensors are arrays: the caller refuses others. */
 export class CpuRunner implements Runner, RunnerNow {
@@ -65,11 +54,21 @@ export class CpuRunner implements Runner, RunnerNow {
 
   /** Compile the plan's forward programs. Threads start with the first call that they are worth it for. */
   static async open(opened: OpenedCpu, choice: Choice, call: string): Promise<CpuRunner> {
-    const { candidate } = choice;
-    const code = { transforms: await transformsOf(candidate), runs: await runsOf(candidate) };
-    const runner = new CpuRunner(opened, choice, code);
+    const runner = new CpuRunner(opened, choice, await planCode(choice.candidate));
     try {
       await opened.backend.exclusive(() => runner.#seat.forward("float32", call));
+    } catch (error) {
+      runner.leave();
+      throw error;
+    }
+    return runner;
+  }
+
+  /** The same at once, with the code that the plan may need. */
+  static openNow(opened: OpenedCpu, choice: Choice, other: OtherPlans, call: string): CpuRunner {
+    const runner = new CpuRunner(opened, choice, planCodeOf(choice.candidate, other));
+    try {
+      opened.backend.now(() => runner.#seat.forwardNow("float32", call), call);
     } catch (error) {
       runner.leave();
       throw error;

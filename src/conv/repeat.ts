@@ -2,13 +2,18 @@
 import type { Repeat } from "./runner.ts";
 import { boundCalls } from "./runner.ts";
 
-type Options = Readonly<Record<string, unknown>>;
+/** Options that decide whether a call is the same; `encoder` is none of them. */
+interface Options {
+  readonly out?: unknown;
+  readonly pregate?: unknown;
+  readonly postgate?: unknown;
+  readonly skip?: unknown;
+}
 
 /** A call that may run again. */
 interface RepeatedCall {
   readonly u: unknown;
   readonly k: unknown;
-  /** Those that a call may have, without `encoder`. */
   readonly options: Options;
   /** The arrays that it was given, and how long they were. */
   readonly arrays: readonly { readonly length: number }[];
@@ -40,9 +45,9 @@ export class RepeatedCalls {
   }
 
   /** Run a call again, if it is one of these; whether it was. */
-  run(u: unknown, k: unknown, options: object): boolean {
+  run(u: unknown, k: unknown, options: Options): boolean {
     for (const call of this.#calls) {
-      if (call.u === u && call.k === k && isSame(call, options as Options)) return call.repeat();
+      if (call.u === u && call.k === k && isSame(call, options)) return call.repeat();
     }
     return false;
   }

@@ -421,12 +421,13 @@ export function runDepthwiseForward(
   return new DepthwiseCallOnCpu(engine, call, jobKinds.depthwiseForward).start(program, () => {});
 }
 
-/** dx, and the sums that dweight and dbias are, added up in the order of lines and chunks. */
-export async function runDepthwiseBackward(
+/** dx; `done` gets the sums that dweight and dbias are, added up in the order of lines and chunks. */
+export function runDepthwiseBackward(
   engine: DepthwiseEngine,
   program: Program,
   call: DepthwiseCall,
-): Promise<TapSums> {
+  done: (sums: TapSums) => void,
+): Running {
   const { kernelLength, channels } = engine.problem;
   const filters = engine.order.length * channels;
   const run = new DepthwiseCallOnCpu(engine, call, jobKinds.depthwiseBackward);
@@ -434,8 +435,8 @@ export async function runDepthwiseBackward(
     weight: new Float64Array(filters * kernelLength),
     bias: new Float64Array(filters),
   };
-  await run.start(program, (slab) => addPartials(engine, run.job, slab, sums));
-  return sums;
+  const running = run.start(program, (slab) => addPartials(engine, run.job, slab, sums));
+  return behind(running, () => done(sums));
 }
 
 /** Add the partial sums of a slab's units. */

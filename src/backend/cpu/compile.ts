@@ -63,6 +63,11 @@ export async function loadPrinter(): Promise<void> {
   printer ??= await import("../../kernels/cpu/print/javascript.ts");
 }
 
+/** Hand over what it needs, for who cannot wait. */
+export function usePrinter(loaded: Printer): void {
+  printer = loaded;
+}
+
 /**
  * Functions of text.
  * @throws UnsupportedError where a policy forbids them, or the printer is not loaded.
