@@ -103,6 +103,8 @@ export class CpuBackend {
   #closing: ReturnType<typeof setTimeout> | undefined;
   /** The end of the last call in the queue. */
   #last: Promise<unknown> | undefined;
+  /** Whether one is between two of its steps. */
+  #isBusy = false;
 
   /** @throws UnsupportedError where there is no memory for it, naming `call`. */
   constructor(settings: CpuSettings, call: string, onClose: () => void) {
@@ -137,15 +139,13 @@ export class CpuBackend {
   }
 
   /** End what nobody uses: threads, programs with their tables, and the backend. */
-  async #close(): Promise<void> {
+  #close(): void | Promise<void> {
     const users = [...this.#users];
     if (users.length === 0) this.#onClose();
-    if (!users.some((u) => u.threads > 1)) {
-      const pool = this.#pool;
-      this.#pool = undefined;
-      await pool?.close();
-    }
-    this.#dropIdlePrograms();
+    const pool = this.#pool;
+    if (!pool || users.some((u) => u.threads > 1)) return this.#dropIdlePrograms();
+    this.#pool = undefined;
+    return pool.close().then(() => this.#dropIdlePrograms());
   }
 
   /** After the grace, end what nobody uses. */
@@ -164,7 +164,15 @@ export class CpuBackend {
     const start = (): T | Promise<T> => {
       begin();
       this.#turnWork.taken = 0;
-      return work();
+      const working = work();
+      if (working instanceof Promise) {
+        this.#isBusy = true;
+        const over = (): void => {
+          this.#isBusy = false;
+        };
+        working.then(over, over);
+      }
+      return working;
     };
     const turn = this.#last ? this.#last.then(start) : start();
     if (!(turn instanceof Promise)) return turn;
@@ -184,7 +192,7 @@ export class CpuBackend {
    * @throws UnsupportedError in plain JavaScript while a call is under way: memory that grows would leave its kernels behind.
    */
   now<T>(work: () => T, call: string): T {
-    if (!this.#last) {
+    if (!this.#isBusy) {
       this.#turnWork.taken = 0;
       return withoutPauses(work);
     }
