@@ -1,4 +1,4 @@
-/** What records of `bench webgpu` show: README's table, and the figure of time and memory against length. */
+/** What records of `bench webgpu` show: docs/speed.md's table, and the figure of time and memory against length. */
 import type { Series } from "./plot.ts";
 import { figure, panel, panelWidth, rangeOf } from "./plot.ts";
 import { lengthName, markdown } from "./table.ts";
@@ -187,7 +187,7 @@ function worstErrors(records: readonly GpuRecord[]): string {
   return [...worst].map(([key, error]) => `${key} ${error.toExponential(1)}`).join(", ");
 }
 
-/** README's tables: a row for each transform length, and one for each kernel that asks for less. */
+/** docs/speed.md's tables: a row for each transform length, and one for each kernel that asks for less. */
 export function gpuTable(all: readonly GpuRecord[]): string {
   const [first] = all;
   if (!first) return "No records.";

@@ -9,7 +9,7 @@
  *   sparse        frequency-sparse convolutions against dense ones
  *   forms         one stage of a transform on a GPU: butterflies, subgroup matrices, both by turns
  *   partial       kernels shorter than the input: time over K, work memory over L
- *   table FILE    README's table from a file of records
+ *   table FILE    the tables of docs/speed.md from a file of records
  *   plot FILE…    the figure from a file of records; of kernels shorter than the input, a GPU's may follow the CPU's
  *
  * Options: --json FILE (append one record a line), --svg FILE, --quick, --only PATTERN, --threads 1,2, --markdown.
@@ -185,7 +185,7 @@ function ofGpu(records: readonly object[]): GpuRecord[] | undefined {
   return first && "floor_ms" in first ? (records as GpuRecord[]) : undefined;
 }
 
-/** The CPU's records as tables, for README. */
+/** The CPU's records as tables, for docs/speed.md. */
 function cpuTable(records: readonly BenchRecord[], verdicts: readonly Verdict[]): string {
   return (isPartial(records) ? partialTable : markdownTable)(records, verdicts);
 }

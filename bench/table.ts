@@ -1,4 +1,4 @@
-/** Records and verdicts as text: lines for a terminal, tables for README. */
+/** Records and verdicts as text: lines for a terminal, tables for docs/speed.md. */
 import type { Verdict } from "./bars.ts";
 import type { BenchRecord } from "./records.ts";
 
@@ -117,7 +117,7 @@ function tableColumns(most: number): Column[] {
   return columns;
 }
 
-/** README's table: a row for each causal shape, how many times faster ours is than each peer; then the bars. */
+/** docs/speed.md's table: a row for each causal shape, how many times faster ours is than each peer; then the bars. */
 export function markdownTable(
   records: readonly BenchRecord[],
   verdicts: readonly Verdict[],

@@ -4,20 +4,24 @@
  *
  *     node examples/webgpu.js
  */
-import { FlashFFTConv } from "flashfftconv";
-import { globals } from "webgpu";
+import { FlashFFTConv, UnsupportedError } from "flashfftconv";
 // The float64 reference is inside the package, not part of its public names.
 import { oracleForward, relativeError } from "../dist/reference/convolution.js";
 import { noiseSource } from "./demo/random.js";
-
-// What a browser has by itself: GPUBufferUsage and the like.
-Object.assign(globalThis, globals);
 
 const [batch, channels, length] = [2, 4, 4096];
 const shape = [batch, channels, length];
 
 // The library opens the adapter; a program with a GPUDevice of its own passes it as `device`.
-const conv = await FlashFFTConv.create({ length, batch, channels, backend: "webgpu" });
+const options = /** @type {const} */ ({ length, batch, channels, backend: "webgpu" });
+const conv = await FlashFFTConv.create(options).catch((error) => {
+  if (!(error instanceof UnsupportedError)) throw error;
+  // Without an adapter, or without the package webgpu, the error says what is missing.
+  console.error(error.message);
+  process.exit(1);
+});
+// What a browser has by itself: GPUBufferUsage and other names.
+Object.assign(globalThis, (await import("webgpu")).globals);
 const device = conv.device;
 if (!device) throw new Error("an object on WebGPU has a device");
 console.log(String(conv.explain()).split("\n").slice(0, 2).join("\n"));

@@ -1,79 +1,154 @@
-/** What README shows of the CPU, run as written, with two batch items. Needs `npm run build`. */
-import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+/** README and the guides: what they show runs as written, in the packed package; and what they name is there. */
+import {
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { npy, pcm, wav } from "./cli/support.ts";
+import {
+  documents,
+  expectAsPromised,
+  keeps,
+  programsIn,
+  promised,
+  runPrograms,
+  runShell,
+  snippetsIn,
+  userFolder,
+} from "./support/guides.ts";
+import { normal } from "./support/signals.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const readme = readFileSync(`${root}/README.md`, "utf8");
-const snippets = [...readme.matchAll(/```js\n(.*?)```/gs)].map(([, code]) => code!);
+const read = (path: string): string => readFileSync(join(root, path), "utf8");
 
-/** The snippet that holds a text, between what README leaves to the reader and what is to be found: what it prints. */
-function run(holds: string, before: string, after: string): string {
-  const snippet = snippets.find((code) => code.includes(holds));
-  const numbers = "(n) => Float32Array.from({ length: n }, (_, i) => Math.sin(i * i) / 2)";
-  const script = `const [B, H] = [2, 3]; const numbers = ${numbers};\n${before}\n${snippet}\n${after}`;
-  const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    ["--no-warnings", "--input-type=module", "-e", script],
-    { cwd: root, encoding: "utf8", timeout: 100_000 },
+describe("what documents show happens", () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = userFolder();
+    const worker = join(folder, "node_modules/flashfftconv/dist/worker.js");
+    copyFileSync(worker, join(folder, "flashfftconv-worker.js"));
+    const sound = (samples: number) =>
+      pcm(
+        [...normal(samples, 1)].map((x) => Math.round(x * 500)),
+        16,
+      );
+    writeFileSync(join(folder, "voice.wav"), wav({ channels: 1, bits: 16, data: sound(4000) }));
+    writeFileSync(join(folder, "hall.wav"), wav({ channels: 2, bits: 16, data: sound(600) }));
+    writeFileSync(
+      join(folder, "u.npy"),
+      npy("<f4", [2, 3, 500], Float32Array.from(normal(3000, 2))),
+    );
+    writeFileSync(join(folder, "k.npy"), npy("<f4", [3, 500], Float32Array.from(normal(1500, 3))));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  test.each(documents.filter((document) => programsIn(document, false).length > 0))(
+    "programs of %s",
+    (document) => {
+      const programs = programsIn(document, false);
+      expectAsPromised(programs, runPrograms(folder, programs, false));
+    },
   );
-  if (status !== 0) throw new Error(`exit code ${status}: ${stderr}`);
-  return stdout.trim();
-}
 
-describe("README", { timeout: 120_000 }, () => {
-  test("use", () => {
-    const before = `
-      const [signal, taps, k] = [numbers(100), numbers(9), numbers(H * 4096)];
-      const [u, dy, pregate, postgate] = [1, 2, 3, 4].map(() => numbers(B * H * 4096));
-      const skip = numbers(H);`;
-    const after = "console.log(filtered.length, y.length, gradients.dk.length, input.length);";
-    expect(run("convolve(signal, taps)", before, after)).toMatch(/108 24576 12288 24576$/);
+  const shell = documents.flatMap((document) =>
+    snippetsIn(document)
+      .filter(({ language }) => language === "sh")
+      .map(({ code, output }) => ({ document, code, output })),
+  );
+  test.each(shell.filter(({ code }) => code.includes("npx flashfftconv")))(
+    "commands of $document: $code",
+    ({ code, output }) => {
+      const printed = runShell(folder, code);
+      if (output !== undefined && !keeps(output, printed)) expect(printed).toBe(output);
+    },
+  );
+
+  test("scripts that they name are there", () => {
+    const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
+    const named = documents.flatMap((document) =>
+      [...read(document).matchAll(/npm (?:run (\w+)|(start|test)\b)/g)].map(([, a, b]) => a ?? b!),
+    );
+    expect(new Set(named).size).toBeGreaterThan(3);
+    expect(named.filter((name) => !(name in scripts))).toEqual([]);
   });
 
-  test("streams", () => {
-    const before = `
-      const k = numbers(2 * 661_500);
-      const pieces = [numbers(2 * 30_000), numbers(0), numbers(2 * 7)];
-      const block = numbers(2 * 128);
-      let played = 0;
-      const play = (y) => { played += y.length; };`;
-    const after = "console.log(played, wet.length); stream.dispose(); live.dispose();";
-    expect(run("stream.convolve(pieces)", before, after)).toBe("60014 256");
+  test("every program prints what is compared, or names the test that runs it", () => {
+    const all = documents.flatMap((document) => snippetsIn(document));
+    const programs = all.filter(({ language }) => language !== "sh");
+    expect(programs.length).toBeGreaterThan(15);
+    const silent = programs.filter(({ code, elsewhere }) => !elsewhere && promised(code) === "");
+    expect(silent.map(({ code }) => code)).toEqual([]);
+    const elsewhere = programs.flatMap((snippet) => snippet.elsewhere?.test ?? []);
+    expect(elsewhere.filter((path) => !existsSync(join(root, path)))).toEqual([]);
   });
 
-  test("short filters", () => {
-    const before = `
-      import { FlashFFTConv } from "flashfftconv";
-      const L = 50;
-      const [x, dy] = [numbers(B * H * L), numbers(B * H * L).reverse()];
-      const [weight, bias, weights] = [numbers(H * 4), numbers(H), numbers(3 * H * 3)];
-      const blocks = [7, 43].map((n) => numbers(B * H * n));
-      const packed = numbers(B * 3 * H * L);
-      const conv = await FlashFFTConv.create({ length: L });
-      const kernel = await conv.prepareKernel(numbers(H * L));`;
-    // The same with the shape of every tensor: nothing may depend on how it was told.
-    const after = `
-      const shape = [B, H, L];
-      const given = { data: x, shape };
-      const want = await short.forward(given, weight, { bias });
-      const grads = await short.backward({ data: dy, shape }, given, weight, { bias });
-      const whole = { data: packed, shape: [B, 3 * H, L] };
-      const parts = await projections.forward(whole, weights);
-      const pairs = [[y, want], [dx, grads.dx], [dweight, grads.dweight], [dbias, grads.dbias],
-        [gated, parts.gated], [postgate, parts.postgate]];
-      const same = pairs.map(([a, b]) => a.length === b.length && a.every((v, i) => v === b[i]));
-      console.log(same.join(), out.length, state.length);`;
-    const printed = "true,true,true,true,true,true 300 18";
-    expect(run("FlashHyenaProjections.create", before, after)).toBe(printed);
+  test("the check itself sees what differs", () => {
+    expect(
+      promised("console.log(f(2)); // 4 … 8\nconst a = 1; // no\nconsole.log(g()); // ok"),
+    ).toBe("4 … 8\nok");
+    expect(keeps("4 … 8\nok", "4\n6\n8\nok\n")).toBe(true);
+    expect(keeps("[ 1 ]", "[ 1 ]")).toBe(true);
+    for (const printed of ["4 6 8", "5 6 8\nok", "4 6 8\nok\nmore", ""])
+      expect(keeps("4 … 8\nok", printed)).toBe(false);
+  });
+});
+
+describe("what documents name is there", () => {
+  test("README has 180 lines at most", () => {
+    expect(read("README.md").trimEnd().split("\n").length).toBeLessThanOrEqual(180);
   });
 
-  test("fewer frequencies", () => {
-    const before = "const k = numbers(524_288);";
-    const after = `
-      const u = numbers(B * 524_288);
-      console.log((await sparse.forward(u, k)).length, dropped.length, dropped[0] > 0.1);`;
-    expect(run("sparsifyKernel(k", before, after)).toMatch(/1048576 1 true$/);
+  const texts = [...documents, "CHANGELOG.md", "examples/data/README.md"];
+  test.each(texts)("links of %s", (document) => {
+    const links = [...read(document).matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) => target!);
+    const broken = links.filter(
+      (target) => !/^https?:/.test(target) && !resolves(target, document),
+    );
+    expect(broken).toEqual([]);
+  });
+
+  /** Whether a link leads to a file, and its fragment to a heading. */
+  function resolves(target: string, document: string): boolean {
+    const [path, fragment] = target.split("#");
+    const file = path ? join(dirname(document), path) : document;
+    if (!existsSync(join(root, file))) return false;
+    if (fragment === undefined) return true;
+    const headings = [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, text]) => text!);
+    // As GitHub and TypeDoc name them.
+    const anchors = headings.map((text) =>
+      text
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N} _-]/gu, "")
+        .replaceAll(" ", "-"),
+    );
+    return anchors.includes(fragment);
+  }
+
+  const folders = ["src", "test", "bench", "examples", "scripts", "docs"];
+  const files = folders.flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).map((path) =>
+      join(folder, path),
+    ),
+  );
+  const names = new Set(files.map((path) => basename(path)));
+  const tops = [...folders, ...readdirSync(join(root, "src"))];
+  test.each(texts)("files that %s names", (document) => {
+    // A path from the root or from src, or a file's name where the text has said its folder.
+    const paths = [...read(document).matchAll(/`([\w.-]+(?:\/[\w.*-]+)*\/?)`/g)].map(
+      ([, path]) => path!,
+    );
+    const missing = paths.filter((path) =>
+      path.includes("/")
+        ? tops.includes(path.split("/")[0]!) &&
+          !["", "src"].some((from) => existsSync(join(root, from, path)))
+        : path.endsWith(".ts") && !names.has(path),
+    );
+    expect(missing).toEqual([]);
   });
 });

@@ -1,5 +1,5 @@
 /** The package as npm would publish it: what is in it, and that what it promises is there. Needs `npm run build`. */
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -175,40 +175,6 @@ describe("the package", () => {
     expect(readFileSync(file, "utf8")).toMatch(/^#!\/usr\/bin\/env node\n/);
     const output = execFileSync(process.execPath, [file, "--version"], { encoding: "utf8" });
     expect(output).toContain((manifest as unknown as { version: string }).version);
-  });
-
-  test("does what README shows", () => {
-    const readme = readFileSync(join(root, "README.md"), "utf8");
-    const example = /^```js\n(import [^`]+)```/m.exec(readme)![1]!;
-    // What the example leaves to the reader: two rows of two channels.
-    const before = `
-      const [B, H, L] = [2, 2, 4096];
-      const row = (n) => Float32Array.from({ length: n }, (_, i) => Math.sin(i * i));
-      const [signal, taps] = [row(1000), row(100)];
-      const [u, dy, pregate, postgate] = [1, 2, 3, 4].map(() => row(B * H * L));
-      const [k, skip] = [row(H * L), row(H)];`;
-    const after = `
-      const shapes = { filtered, y, output, ...gradients };
-      for (const [name, values] of Object.entries(shapes)) {
-        if (!values.some((x) => x !== 0)) throw new Error(\`\${name} is empty\`);
-        console.error(name, values.length);
-      }`;
-    const script = (before + example)
-      .replace("// to be filled", "input.set(u);")
-      .replace("conv.dispose();", `${after}\nconv.dispose();`);
-    const module = ["--no-warnings", "--input-type=module", "-e", script];
-    const { status, stderr } = spawnSync(process.execPath, module, { cwd: root, encoding: "utf8" });
-    expect(stderr.trim().split("\n")).toEqual([
-      "filtered 1099",
-      "y 16384",
-      "output 16384",
-      "du 16384",
-      "dk 8192",
-      "dpregate 16384",
-      "dpostgate 16384",
-      "dskip 2",
-    ]);
-    expect(status).toBe(0);
   });
 
   test("needs no other package, and takes two where they are there", () => {

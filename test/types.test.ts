@@ -2,73 +2,33 @@
  * What a user's TypeScript makes of the package: every snippet of README and the guides, and .ci/types.ts, under `strict`, with
  * and without exact optional properties, as every module resolution finds them. Needs `npm run build`.
  */
-import {
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import ts from "typescript";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { documents, snippetsIn } from "./support/guides.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** What snippets leave to their reader. */
-const left = `
-  signal taps k skip weight bias weights packed block: Float32Array
-  u dy x pregate postgate: Rows
-  pieces blocks: Float32Array[]
-  B H L: number
-  play: (y: Float32Array) => void
-  source: ReadableStream<Float32Array>
-  buffer: GPUBuffer
-  conv: import("flashfftconv").FlashFFTConv
-  kernel: import("flashfftconv").PreparedKernel`;
-
-/** Names of a list like the one above, and their types. */
-const types = new Map(
-  left
-    .trim()
-    .split("\n")
-    .flatMap((line) => {
-      const [names, type] = line.trim().split(/: (.*)/s);
-      return names!.split(" ").map((name): [string, string] => [name, type!]);
-    }),
-);
-
-/** A snippet as a program: what it does not declare itself is declared before it. */
-function program(snippet: string): string {
-  const own = new Set(
-    [...snippet.matchAll(/(?:const|let) (?:\{([^}]*)\}|\[([^\]]*)\]|(\w+))/g)].flatMap(
-      ([, fields, items, name]) => (fields ?? items ?? name)!.split(/\W+/),
-    ),
-  );
-  const needed = [...types].filter(
-    ([name]) => !own.has(name) && new RegExp(`\\b${name}\\b`).test(snippet),
-  );
-  const declared = needed.map(([name, type]) => `declare const ${name}: ${type};`);
-  const rows = snippet.includes('dtype: "float16"') ? "Uint16Array" : "Float32Array";
-  return `type Rows = ${rows};\n${declared.join("\n")}\n${snippet}\nexport {};\n`;
-}
+/** What is there before a snippet: arrays of the reader's on docs/workers.md's page, names of a browser that TypeScript lacks. */
+const left = "declare const u: Float32Array, k: Float32Array;";
+const gpuNames =
+  "declare const GPUBufferUsage: Record<string, number>, GPUMapMode: { READ: number };";
 
 /** The files of a user's project, by name. */
 function sources(): Map<string, string> {
-  // What docs/audio.md shows are JavaScript files of a page and of a worklet, whose globals TypeScript does not know: a test of the
-  // browser runs them as they are.
-  const guides = readdirSync(join(root, "docs")).filter(
-    (file) => file.endsWith(".md") && file !== "audio.md",
-  );
   const files = new Map([["types.ts", readFileSync(join(root, ".ci/types.ts"), "utf8")]]);
-  for (const file of ["README.md", ...guides.map((name) => join("docs", name))]) {
-    const text = readFileSync(join(root, file), "utf8");
-    for (const [i, [, code]] of [...text.matchAll(/```(?:js|ts)\n(.*?)```/gs)].entries())
-      files.set(`${basename(file, ".md")}-${i + 1}.ts`, program(code!));
+  // What docs/audio.md shows are JavaScript files of a page and of a worklet, whose globals TypeScript does not know; nor has a
+  // user whose types are a browser's those of the package webgpu.
+  for (const document of documents.filter((path) => path !== "docs/audio.md")) {
+    const programs = snippetsIn(document).filter(({ language }) => language !== "sh");
+    for (const [i, { code, elsewhere }] of programs.entries()) {
+      if (/from "webgpu"/.test(code)) continue;
+      const before = elsewhere?.mark === "page" ? left : /\bGPU/.test(code) ? gpuNames : "";
+      files.set(`${basename(document, ".md")}-${i + 1}.ts`, `${before}\n${code}\nexport {};\n`);
+    }
   }
   return files;
 }
@@ -82,7 +42,7 @@ beforeAll(() => {
   symlinkSync(root, join(folder, "node_modules/flashfftconv"), "dir");
   writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
   const all = sources();
-  expect([...all.keys()].filter((name) => name.startsWith("README")).length).toBeGreaterThan(5);
+  expect(all.size).toBeGreaterThan(15);
   for (const [name, text] of all) writeFileSync(join(folder, name), text);
   files = [...all.keys()].map((name) => join(folder, name));
 });
@@ -111,7 +71,7 @@ function complaints(programs: readonly string[], options: ts.CompilerOptions): s
 
 const { ModuleKind, ModuleResolutionKind: Resolution, ScriptTarget } = ts;
 const nodeNext = { module: ModuleKind.NodeNext, moduleResolution: Resolution.NodeNext };
-const exact = { exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true };
+const exact = { exactOptionalPropertyTypes: true };
 const projects: readonly [string, ts.CompilerOptions][] = [
   ["bundler", { module: ModuleKind.ESNext, moduleResolution: Resolution.Bundler, ...exact }],
   ["node16", { module: ModuleKind.Node16, moduleResolution: Resolution.Node16, ...exact }],

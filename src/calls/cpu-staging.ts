@@ -3,7 +3,7 @@
  * pass through a staging area a few rows at a time, so that a call never holds a second copy of its inputs.
  */
 
-import type { Job } from "../backend/cpu/job.ts";
+import type { ConvolutionJob } from "../backend/cpu/job.ts";
 import type { Arena } from "../backend/cpu/memory.ts";
 import { aligned } from "../backend/cpu/memory.ts";
 import type { SampleArray } from "../dtype.ts";
@@ -124,7 +124,7 @@ export class StagedRows {
 
   /** Run `work` with `count` rows in staging at `base`: copy in, work, copy out. `rowAt` as in copyRows. */
   around(
-    jobs: readonly Job[],
+    jobs: readonly ConvolutionJob[],
     base: number,
     count: number,
     rowAt: (i: number) => number,

@@ -75,7 +75,7 @@ export function checkNames(
 }
 
 /** Where to compute, checked. */
-export interface CheckedRuntime {
+interface CheckedRuntime {
   /** Whether the options ask for a GPU: by its name, or by a device. */
   readonly gpu: boolean;
   readonly workspaceBytes: number;

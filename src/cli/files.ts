@@ -148,7 +148,7 @@ export interface OutputContext {
 }
 
 /** A place where a file may be written: checked before the work, so that an hour of it is not lost. */
-export interface OutputPath {
+interface OutputPath {
   /** What the user wrote. */
   readonly shown: string;
   /** Where the bytes go: links resolved, so that a link stays a link. */

@@ -12,7 +12,7 @@ import type { InputFile } from "./files.ts";
 export type StoredType = Dtype | "float64" | "bits16";
 
 /** What the header of a .npy file says. */
-export interface NpyHeader {
+interface NpyHeader {
   readonly stored: StoredType;
   /** One to three dimensions, each at least 1. */
   readonly shape: readonly number[];

@@ -11,7 +11,7 @@ import type { OutputContext } from "./files.ts";
 import type { Progress, TextOutput } from "./report.ts";
 
 /** One option of a command. */
-export interface Option {
+interface Option {
   /** Without the dashes. */
   readonly name: string;
   /** One letter that stands for it after one dash. */
@@ -115,7 +115,7 @@ export const shared: Readonly<
 export const backends = ["auto", "cpu", "webgpu"] as const;
 
 /** Instruction sets that a user can ask for. */
-export const instructionSets = ["auto", "relaxed-simd", "simd", "javascript"] as const;
+const instructionSets = ["auto", "relaxed-simd", "simd", "javascript"] as const;
 
 /** `options` without those that are undefined: an option left out is not an option set to undefined. */
 export function defined<T extends object>(options: T): Defined<T> {

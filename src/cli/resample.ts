@@ -32,7 +32,7 @@ const [highestRate, largestRatio] = [192_000, 256];
 const pieceSamples = 2 ** 16;
 
 /** What a kernel of `frames` samples becomes at another rate. */
-export function resamplingOf(from: number, to: number, frames: number, call: string): Resampling {
+function resamplingOf(from: number, to: number, frames: number, call: string): Resampling {
   const [a, b] = reduced(from, to);
   const ratio = Math.max(a / b, b / a);
   if (Math.max(a, b) > highestRate || ratio > largestRatio) {

@@ -201,7 +201,7 @@ function identity(value: number): number {
 }
 
 /** Rows of samples as (B, H, L). */
-export interface FileRows {
+interface FileRows {
   readonly batch: number;
   readonly channels: number;
   readonly length: number;

@@ -16,7 +16,7 @@ import {
 const maxFileBytes = 2 ** 32;
 
 /** How loud samples are. */
-export interface SoundLevel {
+interface SoundLevel {
   /** Largest and smallest finite sample; full scale is 1. */
   readonly highest: number;
   readonly lowest: number;

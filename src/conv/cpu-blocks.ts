@@ -5,7 +5,7 @@
 
 import type { Program } from "../backend/cpu/backend.ts";
 import { addRecipes } from "../backend/cpu/executor.ts";
-import type { Job } from "../backend/cpu/job.ts";
+import type { ConvolutionJob as Job } from "../backend/cpu/job.ts";
 import { jobKinds } from "../backend/cpu/job.ts";
 import { aligned } from "../backend/cpu/memory.ts";
 import { blockRecipes, shareOf } from "../backend/cpu/recipe-blocks.ts";

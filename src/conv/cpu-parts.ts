@@ -1,7 +1,7 @@
 /** Everything about a convolution that is fixed when it is made: its parts, their programs, and the jobs that run them. */
 import type { CpuBackend } from "../backend/cpu/backend.ts";
-import type { Job } from "../backend/cpu/job.ts";
-import { emptyJob, jobKinds } from "../backend/cpu/job.ts";
+import type { ConvolutionJob as Job } from "../backend/cpu/job.ts";
+import { convolutionJob, jobKinds } from "../backend/cpu/job.ts";
 import type { Dtype } from "../dtype.ts";
 import type { ProgramSource } from "../kernels/cpu/program-source.ts";
 import type { Candidate } from "../plan/cpu/planner.ts";
@@ -54,7 +54,6 @@ const denseKinds = [
   jobKinds.blockForward,
   jobKinds.blockBackward,
   jobKinds.blockTaps,
-  jobKinds.stream,
   jobKinds.compactSpectra,
 ];
 
@@ -96,7 +95,7 @@ export function createEngine(
     const sinks = apartBySample(part.taps).length;
     const gaps = covered(part.taps, problem.kernelLength) < problem.kernelLength;
     const template: Job = {
-      ...emptyJob(),
+      ...convolutionJob,
       ...{ length: problem.length, outputLength: problem.outputLength, sampleBytes: bytes },
       ...{ inputBytes: problem.length * bytes, outputBytes: problem.outputLength * bytes },
       ...{ spectrumBytes: own.spectrumBytes, transformBytes: transform },

@@ -3,7 +3,7 @@
  * staging where the user's arrays lie elsewhere.
  */
 import type { Program } from "../backend/cpu/backend.ts";
-import type { Job } from "../backend/cpu/job.ts";
+import type { ConvolutionJob as Job } from "../backend/cpu/job.ts";
 import { jobKinds } from "../backend/cpu/job.ts";
 import type { Block } from "../backend/cpu/memory.ts";
 import { aligned, WorkLayout } from "../backend/cpu/memory.ts";

@@ -20,7 +20,7 @@ function rowTotals(plan: PassPlan, work: RowWork, device: DeviceSpec): RowTotals
 }
 
 /** Why a GPU's plans were chosen. */
-export interface GpuReasons {
+interface GpuReasons {
   readonly rows: number;
   /** The numbers that they were priced with. */
   readonly device: DeviceSpec;

@@ -25,7 +25,7 @@ const gradientNames = ["du", "dk", "dpregate", "dpostgate", "dskip"] as const;
 const outputFields: ReadonlySet<string> = new Set(["y", "out", "dy", "postgate", "dpostgate"]);
 
 /** Taps (H, K) and their storage type. */
-export interface Taps {
+interface Taps {
   readonly data: TensorData;
   readonly dtype: Dtype;
   readonly channels: number;

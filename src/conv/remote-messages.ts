@@ -38,7 +38,7 @@ export interface WireRequest extends Pick<Request, "shape" | "gates" | "name"> {
 }
 
 /** Taps (H, K). */
-export interface WireTaps {
+interface WireTaps {
   readonly taps: Wire;
   readonly dtype: Dtype;
 }
@@ -81,7 +81,7 @@ export type Answer = { readonly id: number; readonly state?: State } & (
 );
 
 /** An error on its way. */
-export interface WireError {
+interface WireError {
   readonly name: string;
   readonly message: string;
   readonly parts: ErrorParts | undefined;

@@ -9,7 +9,7 @@ import type { Shape } from "./cpu-rows.ts";
  * B·H·Lout·K up to which a convolution is summed: 0.4 ms, where planning and compiling take 13 to 23 (two cores of an EPYC,
  * Node 20). Sums of integers are whole as long as float64 and the dtype hold them: to 2^24 in float32.
  */
-export const mostProducts = 262_144;
+const mostProducts = 262_144;
 
 /** Operands of a convolution, as stored. */
 export interface SumOperands {

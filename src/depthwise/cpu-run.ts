@@ -3,8 +3,8 @@
  * arrays lie elsewhere, and adds up what the units have summed.
  */
 import type { CpuBackend, Program } from "../backend/cpu/backend.ts";
-import type { Job } from "../backend/cpu/job.ts";
-import { emptyJob, jobKinds } from "../backend/cpu/job.ts";
+import type { DepthwiseJob as Job } from "../backend/cpu/job.ts";
+import { depthwiseJob, jobKinds } from "../backend/cpu/job.ts";
 import { aligned, WorkLayout } from "../backend/cpu/memory.ts";
 import { copyRows } from "../calls/cpu-staging.ts";
 import type { Running } from "../calls/cpu-threads.ts";
@@ -110,7 +110,7 @@ function newJob({ problem, backend }: DepthwiseEngine, call: DepthwiseCall, kind
   const branchPartialBytes = 4 * (across ? (kernelLength + 1) * channels : sumCount(kernelLength));
   const windows = windowBytes * f.branches;
   return {
-    ...emptyJob(),
+    ...depthwiseJob,
     ...{ kind, batch: call.batch, channels, kernelLength, left, length: call.length },
     ...{ outputLength, branches: f.branches, outputs: f.outputs },
     ...{ chunks: Math.ceil(span / chunk), chunk, tile: cut.forwardTile },

@@ -1,5 +1,5 @@
 /** How a call of a short convolution is cut where arrays pass through staging, and what of each array a piece touches. */
-import type { Job } from "../backend/cpu/job.ts";
+import type { DepthwiseJob as Job } from "../backend/cpu/job.ts";
 import { jobKinds } from "../backend/cpu/job.ts";
 
 /** Tensors with a sample for each position of a line, by how they lie: in steps of inputs or of outputs. */

@@ -2,7 +2,7 @@
 import type { CpuBackend, Program } from "../backend/cpu/backend.ts";
 import { addRecipes } from "../backend/cpu/executor.ts";
 import type { Instructions } from "../backend/cpu/features.ts";
-import type { Job } from "../backend/cpu/job.ts";
+import type { DepthwiseJob as Job } from "../backend/cpu/job.ts";
 import { depthwiseRecipes } from "../backend/cpu/recipe-depthwise.ts";
 import { openCpuFor } from "../calls/cpu-open.ts";
 import { CpuResidency, lender } from "../calls/cpu-residency.ts";

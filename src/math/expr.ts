@@ -20,10 +20,10 @@ export type Format = "float32" | "float16" | "bfloat16" | "splat";
 export type Shuffle = "low32" | "high32" | "low64" | "high64";
 
 /** `min` and `max` pass a NaN of either side on. */
-export type Binary = "add" | "sub" | "mul" | "div" | "min" | "max";
+type Binary = "add" | "sub" | "mul" | "div" | "min" | "max";
 
 /** `nearest` rounds to an integer (ties as the target likes); `pow2` is 2^a for an integral a from −126 to 127. */
-export type Unary = "neg" | "nearest" | "pow2";
+type Unary = "neg" | "nearest" | "pow2";
 
 interface Ternary<Op extends string> {
   readonly op: Op;
@@ -221,7 +221,7 @@ export class Graph {
   }
 }
 
-export function isZero(n: Node): boolean {
+function isZero(n: Node): boolean {
   return n.op === "const" && n.value === 0;
 }
 

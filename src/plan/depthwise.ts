@@ -28,7 +28,7 @@ export type Form = "linear" | "projections" | ActivationName;
 export type Padding = "causal" | "same" | readonly [left: number, right: number];
 
 /** Most taps of a short filter. */
-export const maxKernelLength = 256;
+const maxKernelLength = 256;
 /**
  * Taps that stay in registers, or beside them, while cells of results are computed one after the other: of one filter, and
  * of all of several side by side. With more, the sums of some cells advance together, each tap loaded once for all of
@@ -129,7 +129,7 @@ export const activationOf = (form: Form): ActivationName | undefined =>
   form === "linear" || form === "projections" ? undefined : form;
 
 /** How a call is cut; none of it depends on the number of threads, so neither do the sums that it decides about. */
-export interface Cutting {
+interface Cutting {
   /** Channels that are widened to float32 together in layout BLH (a multiple of 4), 1 in BHL. */
   readonly tileChannels: number;
   /** Outputs that a thread takes at a time, forward. */

@@ -50,7 +50,7 @@ export type KeptFrequencies = Frequencies & {
 };
 
 /** What a pattern's N must suit. */
-export interface FrequencyNeeds {
+interface FrequencyNeeds {
   /** N of the circular mode; 0 elsewhere. */
   readonly period: number;
   /** Positions in which nothing wraps around onto an output. */

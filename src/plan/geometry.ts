@@ -171,7 +171,7 @@ export function blockPart(problem: Problem, positions: number, hop: number): Par
 }
 
 /** Positions around a block's outputs that its taps reach. */
-export interface Margins {
+interface Margins {
   /** Before the first output. */
   readonly behind: number;
   /** After the last one. */

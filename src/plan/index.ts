@@ -1,11 +1,23 @@
-/** The planner alone: problems, geometry, plans, cost model. Pure functions, no device. */
-export * from "./cpu/cost.ts";
-export * from "./cpu/plan.ts";
-export * from "./cpu/planner.ts";
-export * from "./cpu/stream-levels.ts";
-export * from "./create-problem.ts";
-export * from "./device.ts";
-export * from "./frequencies.ts";
-export * from "./geometry.ts";
+/** The planner of the CPU alone: problems, plans, what they cost. Pure functions, no device. */
+export type { Cost } from "./cpu/cost.ts";
+export { planCost } from "./cpu/cost.ts";
+export type { Level, Plan, PlanText, Sparse, TransformPlan } from "./cpu/plan.ts";
+export { formatPlan, parsePlan } from "./cpu/plan.ts";
+export type { Candidate, Workload } from "./cpu/planner.ts";
+export { candidates, namedCandidate } from "./cpu/planner.ts";
+export type { StreamLevel } from "./cpu/stream-levels.ts";
+export { formatStream, levelSeconds, streamLevels } from "./cpu/stream-levels.ts";
+export { createProblem } from "./create-problem.ts";
+export type { DeviceSpec, DirectSeconds, MemoryLevel } from "./device.ts";
+export { defaultCpu } from "./device.ts";
+export type {
+  Frequencies,
+  FrequencyBand,
+  FrequencyBlocks,
+  KeptFrequencies,
+} from "./frequencies.ts";
+export { keptBins } from "./frequencies.ts";
+export type { Blocks, Geometry, Part, Ring, Run } from "./geometry.ts";
 export type { Intervals } from "./intervals.ts";
-export * from "./problem.ts";
+export type { Mode, Problem, ProblemOptions } from "./problem.ts";
+export { maxLength, modes } from "./problem.ts";

@@ -73,7 +73,7 @@ export function planBound(
 }
 
 /** What is compared with what. */
-export interface Comparand {
+interface Comparand {
   readonly quantity: Quantity;
   readonly actual: SampleArray;
   readonly exact: Float64Array;

@@ -9,7 +9,7 @@ import { show } from "../show.ts";
 import { correlation, Fft64, type Spectrum64, spectrumProduct } from "./fft64.ts";
 
 /** How the oracle computes: by its definition, by FFT, or by whichever is quicker. */
-export type OracleMethod = "auto" | "direct" | "fft";
+type OracleMethod = "auto" | "direct" | "fft";
 
 /** What goes into y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u, as float64. */
 export interface OracleInputs {

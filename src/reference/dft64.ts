@@ -6,7 +6,7 @@ import { primeFactors } from "../math/factor.ts";
 import { root } from "../math/roots.ts";
 
 /** Complex numbers as two arrays. */
-export interface Complex64 {
+interface Complex64 {
   readonly re: Float64Array;
   readonly im: Float64Array;
 }

@@ -1,8 +1,8 @@
 /** One level of a stream on a backend: its program, the spectra of its taps, and what it remembers of the input. */
 
 import type { CpuBackend, Program } from "../backend/cpu/backend.ts";
-import type { Job } from "../backend/cpu/job.ts";
-import { emptyJob, jobKinds } from "../backend/cpu/job.ts";
+import type { Jobs } from "../backend/cpu/job.ts";
+import { jobKinds, streamJob } from "../backend/cpu/job.ts";
 import type { Block } from "../backend/cpu/memory.ts";
 import { aligned } from "../backend/cpu/memory.ts";
 import { programSource } from "../kernels/cpu/dense-program.ts";
@@ -71,7 +71,7 @@ export class LevelState {
   readonly #rows: StreamRows;
   readonly #places: LevelPlaces;
   readonly #block: Block;
-  readonly #job: Job;
+  readonly #job: Jobs["stream"];
   readonly #threads: number;
   readonly #blocking: boolean;
   /** Samples in the newest block so far. */
@@ -96,9 +96,9 @@ export class LevelState {
     const transform = transformBytes(plan);
     const at = block.address;
     this.#job = {
-      ...emptyJob(),
+      ...streamJob,
       ...{ kind: jobKinds.stream, program: program.id, table: program.table!.address },
-      ...{ batch: rows.batch, channels: rows.channels, units: rows.batch * rows.channels },
+      ...{ channels: rows.channels, units: rows.batch * rows.channels },
       ...{ tiles: tileCount(plan), bodies: bodyCount(plan, backend.lanes) },
       ...{ transformBytes: transform, spectrumBytes: partitions * transform, partitions },
       ...{ inputBytes: 2 * plan.points * floatBytes, outputBytes: hop * floatBytes },
@@ -161,7 +161,7 @@ export class LevelState {
         const at = staging.address / floatBytes;
         memory.fill(0, at, at + level.partitions * level.taps);
         memory.set(row.subarray(level.first, level.first + level.partitions * level.taps), at);
-        const job: Job = {
+        const job: Jobs["spectra"] = {
           ...this.#job,
           ...{ kind: jobKinds.spectra, units: level.partitions, threads: 1 },
           ...{ k: staging.address, kernelBytes: bytes, spectrumBytes: this.#job.transformBytes },
@@ -180,7 +180,14 @@ export class LevelState {
    */
   #warm(): void | Promise<void> {
     const all = { analyse: 1, termFrom: 0, termTo: this.#job.partitions, synthesise: 1 };
-    const job: Job = { ...this.#job, ...all, slot: 0, y: this.#outputs(0), units: 1, threads: 1 };
+    const job: Jobs["stream"] = {
+      ...this.#job,
+      ...all,
+      slot: 0,
+      y: this.#outputs(0),
+      units: 1,
+      threads: 1,
+    };
     return this.#backend.run(this.#program, job, 1, true);
   }
 

@@ -7,7 +7,7 @@ import type { StreamEngine } from "./engine.ts";
 const call = "stream.render";
 
 /** Where a stream stands. */
-export interface StreamState {
+interface StreamState {
   readonly dtype: Dtype;
   /** Samples by which the first tap looks ahead. */
   readonly ahead: number;

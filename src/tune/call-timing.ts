@@ -9,7 +9,7 @@ import type { GpuTensor } from "../tensors/tensor.ts";
 import type { GpuTiming } from "./gpu-timing.ts";
 
 /** Rows of the calls, and whether they have both gates. */
-export interface CallShape {
+interface CallShape {
   readonly batch: number;
   readonly channels: number;
   readonly gates: boolean;

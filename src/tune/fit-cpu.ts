@@ -29,7 +29,7 @@ function sweepPlan(bits: number): string {
 }
 
 /** A row to time. */
-export interface TimedRow {
+interface TimedRow {
   readonly plan: string;
   readonly what: string;
 }

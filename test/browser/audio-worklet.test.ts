@@ -3,13 +3,13 @@
  * the built one-file module.
  */
 import { fileURLToPath } from "node:url";
-import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { expect, test } from "vitest";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import { oracleForward, relativeError } from "../../src/reference/convolution.ts";
-import { chromiumIsAbsent, launchChromium, tellIfAbsent } from "../support/chromium.ts";
+import { describeInChromium, samplesIn } from "../support/chromium.ts";
 import { snippetOf } from "../support/guides.ts";
-import { isolation, type SiteServer, serveSite } from "./server.ts";
+import { isolation, serveSite } from "./server.ts";
 
 const dist = fileURLToPath(new URL("../../dist", import.meta.url));
 const snippet = (mark: string): string => snippetOf("audio.md", mark);
@@ -110,8 +110,7 @@ function exact({ length, taps, inputs }: Rendering): Float64Array[] {
 function expectExact({ channels }: Rendered, rendering: Rendering): number[] {
   const want = exact(rendering);
   return channels.map((text, c) => {
-    const bytes = Uint8Array.from(Buffer.from(text, "base64"));
-    const got = new Float32Array(bytes.buffer);
+    const got = samplesIn(text);
     const error = relativeError(got, want[c]!);
     expect(error).toBeLessThan(1e-6);
     const quantum = 128;
@@ -123,39 +122,18 @@ function expectExact({ channels }: Rendered, rendering: Rendering): number[] {
   });
 }
 
-tellIfAbsent();
-
-describe.skipIf(chromiumIsAbsent)("in an AudioWorklet", () => {
-  let browser: Browser;
-  const servers: SiteServer[] = [];
-  const complaints: string[] = [];
-
-  beforeAll(async () => {
-    browser = await launchChromium();
-    const processor = snippet("processor");
-    const pages = {
-      "/index.html": '<!doctype html><title>audio</title><link rel="icon" href="data:,">',
-      "/convolver.js": processor,
-      "/modules.js": processor.replace("./audio-worklet.js", "./index.js"),
-    };
-    for (const headers of [{}, isolation])
-      servers.push(await serveSite({ folder: dist, pages, headers: () => headers }));
-  });
-
-  afterAll(async () => {
-    await browser?.close();
-    for (const server of servers) await server.close();
-  });
+describeInChromium("in an AudioWorklet", (chromium) => {
+  const processor = snippet("processor");
+  const pages = {
+    "/index.html": '<!doctype html><title>audio</title><link rel="icon" href="data:,">',
+    "/convolver.js": processor,
+    "/modules.js": processor.replace("./audio-worklet.js", "./index.js"),
+  };
 
   async function open(isolated = false): Promise<Page> {
-    const page = await browser.newPage();
-    page.on("pageerror", (error) => complaints.push(String(error)));
-    page.on("console", (message) => {
-      if (message.type() === "error" || message.type() === "warning")
-        complaints.push(message.text());
-    });
-    await page.goto(servers[Number(isolated)]!.address);
-    return page;
+    const headers = isolated ? isolation : {};
+    const site = serveSite({ folder: dist, pages, headers: () => headers });
+    return (await chromium.open((await chromium.serve(site)).address)).page;
   }
 
   test("15 s of stereo response over ten seconds: exact, no quantum late", async () => {
@@ -194,7 +172,6 @@ describe.skipIf(chromiumIsAbsent)("in an AudioWorklet", () => {
   });
 
   test("nothing was missing and nothing complained", () => {
-    expect(servers.flatMap((server) => server.missing)).toEqual([]);
-    expect(complaints).toEqual([]);
+    expect([chromium.missing, chromium.complaints]).toEqual([[], []]);
   });
 });

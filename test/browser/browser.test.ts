@@ -2,53 +2,18 @@
  * The built package in a real browser, Chromium without a window: on a cross-origin isolated page with threads, on any
  * other page with one, and on WebGPU, which a software adapter plays. Skipped where there is no Chromium, but not in continuous integration (CI=true).
  */
-import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { expect, test } from "vitest";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import { drawInputs, forwardBar } from "../support/cases.ts";
-import {
-  checkInPage,
-  chromiumIsAbsent,
-  type LibraryPage,
-  launchChromium,
-  tellIfAbsent,
-} from "../support/chromium.ts";
+import { checkInPage, describeInChromium, type LibraryPage } from "../support/chromium.ts";
 import { expectClose } from "../support/close.ts";
-import { type SiteServer, servePackage } from "./server.ts";
+import { servePackage } from "./server.ts";
 
-const built = fileURLToPath(new URL("../../dist/index.js", import.meta.url));
-
-tellIfAbsent();
-
-describe.skipIf(chromiumIsAbsent)("in Chromium", () => {
-  let browser: Browser;
-  const servers: SiteServer[] = [];
-  const complaints: string[] = [];
-
-  beforeAll(async () => {
-    if (!existsSync(built)) throw new Error("dist/ is missing: run `npm run build` first");
-    browser = await launchChromium();
-  });
-
-  afterAll(async () => {
-    await browser?.close();
-    for (const server of servers) await server.close();
-  });
-
+describeInChromium("in Chromium", (chromium) => {
   async function open(isolated: boolean): Promise<Page> {
-    const server = await servePackage(isolated);
-    servers.push(server);
-    const page = await browser.newPage();
-    page.on("pageerror", (error) => complaints.push(String(error)));
-    page.on("console", (message) => {
-      if (message.type() === "error" || message.type() === "warning")
-        complaints.push(message.text());
-    });
-    await page.goto(server.address);
-    await page.waitForFunction(() => "library" in globalThis);
-    return page;
+    const { address } = await chromium.serve(servePackage(isolated));
+    return (await chromium.openLibrary(address)).page;
   }
 
   test("a cross-origin isolated page has threads and the right answers", async () => {
@@ -123,8 +88,6 @@ describe.skipIf(chromiumIsAbsent)("in Chromium", () => {
   });
 
   test("nothing was missing and nothing complained", () => {
-    expect(servers.length).toBeGreaterThan(0);
-    expect(servers.flatMap((server) => server.missing)).toEqual([]);
-    expect(complaints).toEqual([]);
+    expect([chromium.missing, chromium.complaints]).toEqual([[], []]);
   });
 });

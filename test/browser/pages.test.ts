@@ -1,43 +1,19 @@
 /** Pages that lack something: a policy that lets code compile, a secure origin, WebGPU. Each is told what it lacks. */
-import type { Browser, Page } from "playwright-core";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { expect, test } from "vitest";
 import type { FlashFFTConvOptions } from "../../src/index.ts";
-import {
-  checkInPage,
-  chromiumIsAbsent,
-  type LibraryPage,
-  launchChromium,
-  tellIfAbsent,
-} from "../support/chromium.ts";
+import { checkInPage, describeInChromium, type LibraryPage } from "../support/chromium.ts";
 import { type SiteServer, servePackage } from "./server.ts";
 
-tellIfAbsent();
-
-describe.skipIf(chromiumIsAbsent)("in Chromium", () => {
-  let browser: Browser;
-  const servers: SiteServer[] = [];
-
-  beforeAll(async () => {
-    browser = await launchChromium();
-  });
-
-  afterAll(async () => {
-    await browser?.close();
-    for (const server of servers) await server.close();
-  });
-
+describeInChromium("in Chromium", (chromium) => {
   /** Open a page; `before` runs in it first. */
   async function open(
     headers: Readonly<Record<string, string>>,
-    before: () => void = () => {},
+    before?: () => void,
     isolated = false,
   ): Promise<{ page: Page; server: SiteServer }> {
-    const server = await servePackage(isolated, headers);
-    servers.push(server);
-    const page = await browser.newPage();
-    await page.addInitScript(before);
-    await page.goto(server.address);
-    await page.waitForFunction(() => "library" in globalThis);
+    const server = await chromium.serve(servePackage(isolated, headers));
+    const { page } = await chromium.openLibrary(server.address, before);
     return { page, server };
   }
 

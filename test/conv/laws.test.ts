@@ -111,7 +111,7 @@ describe("a million samples, not a power of two", () => {
         },
       );
     },
-    { threads: 2, instructions: ["relaxed-simd", "simd"] },
+    { threads: 2, instructions: ["simd"] },
   );
 });
 

@@ -1,7 +1,7 @@
 /** stream.render: blocks convolved at once, without a promise, with the bits of process. */
 import { describe, expect, test, vi } from "vitest";
 import { CpuBackend } from "../../src/backend/cpu/backend.ts";
-import { jobKinds } from "../../src/backend/cpu/job.ts";
+import { type Jobs, jobKinds } from "../../src/backend/cpu/job.ts";
 import { BackendError, FlashFFTConvStream, InvalidArgumentError } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import { cpuConfigurations, describeBackends, onGpu } from "../support/backends.ts";
@@ -78,7 +78,8 @@ if (!onGpu) {
       run.mockRestore();
       expect(jobs).toHaveLength(stream.plan.split(" ; ").length);
       expect(new Set(jobs.map(([program]) => program.id)).size).toBe(jobs.length);
-      for (const [, { analyse, termFrom, termTo, partitions, synthesise }] of jobs) {
+      for (const [, job] of jobs) {
+        const { analyse, termFrom, termTo, partitions, synthesise } = job as Jobs["stream"];
         expect([analyse, termFrom, termTo, synthesise]).toEqual([1, 0, partitions, 1]);
       }
     });

@@ -1,10 +1,11 @@
 /** A real browser, Chromium without a window, and convolutions in its pages that are held to the bars of Node. */
 import { existsSync } from "node:fs";
 import { type Browser, chromium, type Page } from "playwright-core";
-import { test } from "vitest";
+import { afterAll, beforeAll, describe, test } from "vitest";
 import type { FlashFFTConvOptions } from "../../src/index.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import type { ProblemOptions } from "../../src/plan/problem.ts";
+import type { SiteServer } from "../browser/server.ts";
 import { drawInputs, forwardBar, gradientBar, type Inputs } from "./cases.ts";
 import { expectClose } from "./close.ts";
 
@@ -15,7 +16,7 @@ const executable = [
   "/usr/bin/google-chrome",
 ].find((path) => path !== undefined && existsSync(path));
 /** Whether browser tests are skipped: where there is no Chromium, but not in continuous integration. */
-export const chromiumIsAbsent: boolean = executable === undefined && process.env.CI !== "true";
+const chromiumIsAbsent = executable === undefined && process.env.CI !== "true";
 const flags = [
   "--no-sandbox",
   "--disable-gpu",
@@ -28,19 +29,83 @@ const flags = [
   "--use-webgpu-adapter=swiftshader",
 ];
 
-/** Start the browser. */
-export async function launchChromium(): Promise<Browser> {
-  if (executable === undefined)
-    throw new Error("CI=true requires the browser tests: install Chromium or set CHROMIUM_PATH");
-  return chromium.launch({ executablePath: executable, args: flags });
+/** A page, and what its console has said. */
+export interface OpenPage {
+  readonly page: Page;
+  readonly errors: string[];
+  readonly warnings: string[];
 }
 
-/** Where there is no browser, a skipped test that says so. */
-export function tellIfAbsent(): void {
-  if (!chromiumIsAbsent) return;
-  const remedy = "install Chromium (apt-get install chromium), or set CHROMIUM_PATH";
-  console.warn(`The browser tests are skipped: ${remedy}.`);
-  test("Chromium is on this machine", (context) => context.skip(remedy));
+/** A browser, and what is opened in it, until the tests of a group are over. */
+export class Chromium {
+  readonly #servers: SiteServer[] = [];
+  readonly #pages: OpenPage[] = [];
+  #browser: Browser | undefined;
+
+  async launch(): Promise<void> {
+    if (executable === undefined)
+      throw new Error("CI=true requires the browser tests: install Chromium or set CHROMIUM_PATH");
+    this.#browser = await chromium.launch({ executablePath: executable, args: flags });
+  }
+
+  async close(): Promise<void> {
+    await this.#browser?.close();
+    for (const server of this.#servers) await server.close();
+  }
+
+  /** A server that ends with the browser. */
+  async serve(site: Promise<SiteServer>): Promise<SiteServer> {
+    const server = await site;
+    this.#servers.push(server);
+    return server;
+  }
+
+  /** Open a page, in which `before` runs first. */
+  async open(address: string, before: () => void = () => {}): Promise<OpenPage> {
+    const page = await this.#browser!.newPage();
+    const opened: OpenPage = { page, errors: [], warnings: [] };
+    page.on("pageerror", (error) => opened.errors.push(String(error)));
+    page.on("console", (message) => {
+      if (message.type() === "error") opened.errors.push(message.text());
+      if (message.type() === "warning") opened.warnings.push(message.text());
+    });
+    await page.addInitScript(before);
+    await page.goto(address);
+    this.#pages.push(opened);
+    return opened;
+  }
+
+  /** Open a page that puts the library in its global scope. */
+  async openLibrary(address: string, before?: () => void): Promise<OpenPage> {
+    const opened = await this.open(address, before);
+    await opened.page.waitForFunction(() => "library" in globalThis);
+    return opened;
+  }
+
+  /** What no server had. */
+  get missing(): string[] {
+    return this.#servers.flatMap((server) => server.missing);
+  }
+
+  /** What any page has said. */
+  get complaints(): string[] {
+    return this.#pages.flatMap(({ errors, warnings }) => [...errors, ...warnings]);
+  }
+}
+
+/** Tests in a browser that they share. Where there is none, a skipped test says so. */
+export function describeInChromium(title: string, define: (chromium: Chromium) => void): void {
+  if (chromiumIsAbsent) {
+    const remedy = "install Chromium (apt-get install chromium), or set CHROMIUM_PATH";
+    console.warn(`The browser tests are skipped: ${remedy}.`);
+    test("Chromium is on this machine", (context) => context.skip(remedy));
+  }
+  describe.skipIf(chromiumIsAbsent)(title, () => {
+    const browser = new Chromium();
+    beforeAll(() => browser.launch());
+    afterAll(() => browser.close());
+    define(browser);
+  });
 }
 
 /** The page's global scope. */
@@ -48,34 +113,45 @@ export interface LibraryPage {
   readonly library: typeof import("../../src/index.ts");
 }
 
-/** What a page hands back: arrays as lists of numbers. */
+/** What a page hands back: arrays as base64, since numbers one by one would take longer than all else. */
 export interface PageAnswer {
   readonly isolated: boolean;
   readonly threads: number;
   readonly instructions: string;
   readonly explanation: string;
-  readonly y: number[];
-  readonly du: number[];
-  readonly dk: number[];
+  readonly y: string;
+  readonly du: string;
+  readonly dk: string;
 }
 
-/** Run forward and backward in the page, from data given as lists. */
+const base64 = ({ buffer, byteOffset, byteLength }: ArrayBufferView): string =>
+  Buffer.from(buffer, byteOffset, byteLength).toString("base64");
+
+/** Samples that a page hands back. */
+export function samplesIn(text: string): Float32Array {
+  return new Float32Array(Uint8Array.from(Buffer.from(text, "base64")).buffer);
+}
+
+/** Run forward and backward in the page, from data given as base64. */
 async function runInPage(
   page: Page,
   options: FlashFFTConvOptions,
   inputs: Inputs,
 ): Promise<PageAnswer> {
-  const list = (values: ArrayLike<number>): number[] => Array.from(values);
   return await page.evaluate(
     async ({ options, u, k, dy, pregate }) => {
       const { library } = globalThis as unknown as LibraryPage;
       const conv = await library.FlashFFTConv.create(options);
-      const gates = { pregate: Float32Array.from(pregate) };
-      const arrays = {
-        u: Float32Array.from(u),
-        k: Float32Array.from(k),
-        dy: Float32Array.from(dy),
+      const samples = (text: string) =>
+        new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+      const base64 = (samples: Float32Array) => {
+        let text = "";
+        const bytes = new Uint8Array(samples.buffer, samples.byteOffset, samples.byteLength);
+        for (const byte of bytes) text += String.fromCharCode(byte);
+        return btoa(text);
       };
+      const gates = { pregate: samples(pregate) };
+      const arrays = { u: samples(u), k: samples(k), dy: samples(dy) };
       const kernel = await conv.prepareKernel(arrays.k);
       const y = await conv.forward(arrays.u, kernel, gates);
       const { du, dk } = await conv.backward(arrays.dy, arrays.u, kernel, gates);
@@ -84,19 +160,19 @@ async function runInPage(
         threads: conv.threads,
         instructions: conv.instructions,
         explanation: String(conv.explain()),
-        y: Array.from(y),
-        du: Array.from(du),
-        dk: Array.from(dk),
+        y: base64(y),
+        du: base64(du),
+        dk: base64(dk),
       };
       await conv.dispose();
       return answer;
     },
     {
       options,
-      u: list(inputs.u),
-      k: list(inputs.k),
-      dy: list(inputs.dy),
-      pregate: list(inputs.options.pregate ?? []),
+      u: base64(inputs.u),
+      k: base64(inputs.k),
+      dy: base64(inputs.dy),
+      pregate: base64(inputs.options.pregate!),
     },
   );
 }
@@ -120,7 +196,7 @@ export async function checkInPage(page: Page, options: FlashFFTConvOptions): Pro
   const answer = await runInPage(page, options, inputs);
   const exact = inputs.gradients();
   const check = (name: "y" | "du" | "dk", want: Float64Array, rowLength: number, bound: number) =>
-    expectClose(Float32Array.from(answer[name]), want, { name, rowLength, bound });
+    expectClose(samplesIn(answer[name]), want, { name, rowLength, bound });
   check("y", inputs.y(), problem.outputLength, forwardBar(problem));
   check("du", exact.du, problem.length, gradientBar);
   check("dk", exact.dk, problem.kernelLength, gradientBar);

@@ -16,7 +16,7 @@ import {
 } from "./control.ts";
 import { execute } from "./executor.ts";
 import type { Job } from "./job.ts";
-import { jobFields, mostFields } from "./job.ts";
+import { mostFields, sendJob } from "./job.ts";
 import type { Kernels } from "./recipe.ts";
 import type { WorkerHandle } from "./worker-handle.ts";
 import { openWorker } from "./worker-handle.ts";
@@ -216,9 +216,7 @@ export class Pool {
   /** Publish a job: `workers` of the pool take part, their thread numbers start at `base`. */
   #open(job: Job, workers: number, base: number, report: number): void {
     this.#check();
-    jobFields(job.kind).forEach((f, i) => {
-      this.#job[i] = job[f];
-    });
+    sendJob(job, this.#job);
     const c = this.#control;
     Atomics.store(c, slot.next, 0);
     Atomics.store(c, slot.done, 0);

@@ -3,21 +3,27 @@
  * shares are summed. A block within its row is read and written in place; one that reaches over an end passes through
  * the thread's scratch areas, where zeros, or the periods of a circular row, surround it.
  */
+import type { BlockBackward, BlockForward } from "../../kernels/cpu/function-names.ts";
 import { rowName, suffix } from "../../kernels/cpu/function-names.ts";
 import { extension } from "../../plan/geometry.ts";
-import type { Job } from "./job.ts";
+import type { Jobs } from "./job.ts";
 import { jobKinds } from "./job.ts";
-import type { Kernels, MakeRecipe, Recipe, RecipeContext } from "./recipe.ts";
-import { tapTails } from "./recipe.ts";
+import type { MakeRecipe, Recipe, RecipeContext } from "./recipe.ts";
+import { fusedInto, tapTails, wholeUnits } from "./recipe.ts";
+
+type ForwardJob = Jobs["blockForward"];
+type BackwardJob = Jobs["blockBackward"];
+type BlockJob = ForwardJob | BackwardJob;
+type Functions = BlockForward | BlockBackward;
 
 /** Row b·channels + h of unit `row` of a job, whose units go through the batch of one channel after the other. */
-function rowOf(job: Job, row: number): number {
+function rowOf(job: ForwardJob, row: number): number {
   return (row % job.batch) * job.channels + Math.floor(row / job.batch);
 }
 
 /** Brings a block of a row into scratch at `to`: samples from `first` on, `length` of which the row has. */
 type Gather = (
-  job: Job,
+  job: BlockJob,
   to: number,
   row: number,
   first: number,
@@ -25,8 +31,7 @@ type Gather = (
   period: number,
 ) => void;
 
-function gatherWith(e: Kernels): Gather {
-  const [copy, clear] = [e.copy!, e.clear!];
+function gatherWith({ copy, clear }: Functions): Gather {
   return ({ span, sampleBytes: bytes }, to, row, first, length, period) => {
     let done = 0;
     for (const { at, from, count } of extension(first, span, length, period)) {
@@ -42,17 +47,15 @@ function gatherWith(e: Kernels): Gather {
 const joinedBytes = 64;
 
 /** Where one tap acts and there are no gates, the tap joined with the skip weight (see kernels/cpu/direct-program.ts); none elsewhere. */
-function joinOf(
-  e: Kernels,
-  { hasPregate, hasPostgate, hasSkip }: Job,
-): Kernels[string] | undefined {
-  return hasSkip && !hasPregate && !hasPostgate ? e.join : undefined;
+function joinOf(e: Functions, flags: BlockJob): Functions["join"] {
+  const { pre, post, skip } = fusedInto(flags);
+  return skip && !pre && !post ? e.join : undefined;
 }
 
 /** The tap of a channel that calls filter with. */
 function joined(
-  { job, work }: RecipeContext,
-  join: Kernels[string],
+  { job, work }: RecipeContext<BlockJob>,
+  join: Functions["join"] & {},
   k: number,
   skip: number,
 ): number {
@@ -61,19 +64,18 @@ function joined(
   return at;
 }
 
-function blockForwardRecipe(e: Kernels, flags: Job): Recipe {
-  const pre = flags.hasPregate !== 0;
-  const post = flags.hasPostgate !== 0;
+function blockForwardRecipe(e: BlockForward, flags: ForwardJob): Recipe<ForwardJob> {
+  const { pre, post, skip } = fusedInto(flags);
   const join = joinOf(e, flags);
-  const skips = flags.hasSkip !== 0 && !join;
-  const whole = e[rowName(pre, post, skips)]!;
-  const head = e[`head_u${suffix(pre)}`]!;
-  const body = e.body_multiply!;
-  const [gather, copy] = [gatherWith(e), e.copy!];
-  const tail = e[`tail_y${suffix(post, skips)}`]!;
+  const skips = skip && !join;
+  const whole = e[rowName(pre, post, skips)];
+  const head = e[`head_u${suffix(pre)}`];
+  const body = e.body_multiply;
+  const [gather, copy] = [gatherWith(e), e.copy];
+  const tail = e[`tail_y${suffix(post, skips)}`];
   /** In place: `input` and `output` are where the block's first sample would lie, from the start of u and of y. */
   const run = (
-    { job, work }: RecipeContext,
+    { job, work }: RecipeContext<ForwardJob>,
     input: number,
     output: number,
     k: number,
@@ -84,7 +86,13 @@ function blockForwardRecipe(e: Kernels, flags: Job): Recipe {
       ...([job.y + output, job.postgate + output, skip, job.table] as const),
     );
   /** Through scratch: u, then y in the same place; the pregate, then the postgate in another. */
-  const runEdge = (c: RecipeContext, row: number, block: number, k: number, skip: number): void => {
+  const runEdge = (
+    c: RecipeContext<ForwardJob>,
+    row: number,
+    block: number,
+    k: number,
+    skip: number,
+  ): void => {
     const { job, work } = c;
     const { table, tiles, length, outputLength, hop, lead, sampleBytes, period } = job;
     const first = block * hop - lead;
@@ -100,7 +108,7 @@ function blockForwardRecipe(e: Kernels, flags: Job): Recipe {
     const count = Math.min(hop, outputLength - block * hop) * sampleBytes;
     copy(job.y + output + block * hop * sampleBytes, a + lead * sampleBytes, count);
   };
-  const unit = (c: RecipeContext, unit: number): void => {
+  return wholeUnits((c, unit) => {
     const { job } = c;
     const { blocks, hop, lead, span, sampleBytes } = job;
     const index = Math.floor(unit / blocks);
@@ -120,13 +128,12 @@ function blockForwardRecipe(e: Kernels, flags: Job): Recipe {
     }
     const input = row * job.inputBytes + first * sampleBytes;
     run(c, input, row * job.outputBytes + first * sampleBytes, k, skip);
-  };
-  return { row: [], after: [], unit };
+  });
 }
 
 /** Blocks of share `share` of a channel, of all its batch × blocks, in the order in which they are summed. */
 export function shareOf(
-  job: Pick<Job, "batch" | "blocks" | "shares">,
+  job: Pick<BackwardJob, "batch" | "blocks" | "shares">,
   share: number,
 ): [number, number] {
   const terms = job.batch * job.blocks;
@@ -137,15 +144,15 @@ export function shareOf(
  * du of the blocks of a share, and their part in the sum that is dk. Each block reads dy at all its positions and u at
  * its own `hop`.
  */
-function blockBackwardRecipe(e: Kernels, flags: Job): Recipe {
-  const pre = flags.hasPregate !== 0;
-  const post = flags.hasPostgate !== 0;
-  const headU = e[`head_u${suffix(pre)}`]!;
-  const headDy = e[`head_dy${suffix(post)}`]!;
+function blockBackwardRecipe(e: BlockBackward, flags: BackwardJob): Recipe<BackwardJob> {
+  const { pre, post, skip } = fusedInto(flags);
+  const headU = e[`head_u${suffix(pre)}`];
+  const headDy = e[`head_dy${suffix(post)}`];
   const join = joinOf(e, flags);
-  const tailDu = e[`tail_du${suffix(pre, flags.hasSkip !== 0 && !join)}`]!;
-  const [gather, copy] = [gatherWith(e), e.copy!];
-  const [start, add] = [e.body_gradients_first!, e.body_gradients_inner!];
+  const tailDu = e[`tail_du${suffix(pre, skip && !join)}`];
+  const [gather, copy] = [gatherWith(e), e.copy];
+  const [start, add] = [e.body_gradients_first, e.body_gradients_inner];
+  type Context = RecipeContext<BackwardJob>;
   /** dy and du may share a place, u and dpregate too. */
   interface Rows {
     readonly dy: number;
@@ -155,18 +162,18 @@ function blockBackwardRecipe(e: Kernels, flags: Job): Recipe {
     readonly du: number;
     readonly dpregate: number;
   }
-  const body = (c: RecipeContext, isFirst: boolean, k: number, sum: number): void => {
+  const body = (c: Context, isFirst: boolean, k: number, sum: number): void => {
     const w = c.work + c.job.transformBytes;
     (isFirst ? start : add)(c.work, w, k, sum, c.job.table, 0, c.job.bodies);
   };
-  const headsOf = ({ job, work }: RecipeContext, r: Rows): void => {
+  const headsOf = ({ job, work }: Context, r: Rows): void => {
     headDy(r.dy, r.postgate, work, job.table, 0, job.tiles);
     headU(r.u, r.pregate, work + job.transformBytes, job.table, 0, job.tiles);
   };
-  const tailOf = ({ job, work }: RecipeContext, r: Rows, skip: number): void =>
+  const tailOf = ({ job, work }: Context, r: Rows, skip: number): void =>
     tailDu(work, r.du, r.pregate, r.dy, skip, r.dpregate, r.u, job.table, 0, job.tiles);
   const runEdge = (
-    c: RecipeContext,
+    c: Context,
     at: { row: number; block: number; skip: number },
     products: () => void,
   ): void => {
@@ -190,7 +197,7 @@ function blockBackwardRecipe(e: Kernels, flags: Job): Recipe {
     if (pre) copy(job.dpregate + to, b + lead * sampleBytes, count);
   };
   const runBlock = (
-    c: RecipeContext,
+    c: Context,
     channel: number,
     term: number,
     slot: number,
@@ -220,7 +227,7 @@ function blockBackwardRecipe(e: Kernels, flags: Job): Recipe {
     products();
     tailOf(c, rows, skip);
   };
-  const unit = (c: RecipeContext, unit: number): void => {
+  return wholeUnits((c, unit) => {
     const { job } = c;
     const channel = Math.floor(unit / job.shares);
     const kept = job.spectra + channel * job.spectrumBytes;
@@ -233,24 +240,21 @@ function blockBackwardRecipe(e: Kernels, flags: Job): Recipe {
       const slot = (unit - job.first) * (job.termTo - job.termFrom) + term - begin;
       runBlock(c, channel, term, slot, () => body(c, term === from, k, sum));
     }
-  };
-  return { row: [], after: [], unit };
+  });
 }
 
 /** dk of a channel from the sums of its shares, in their order. */
-function blockTapsRecipe(e: Kernels, flags: Job): Recipe {
-  const [add, back] = [e.body_add!, e.body_back!];
+function blockTapsRecipe(e: BlockBackward, flags: Jobs["blockTaps"]): Recipe<Jobs["blockTaps"]> {
   const store = tapTails(e, flags);
-  const unit = (c: RecipeContext, unit: number): void => {
+  return wholeUnits((c, unit) => {
     const { job } = c;
     const at = job.sums + (unit - job.first) * job.shares * job.transformBytes;
     for (let share = 1; share < job.shares; share++) {
-      add(at, at + share * job.transformBytes, job.table, 0, job.bodies);
+      e.body_add(at, at + share * job.transformBytes, job.table, 0, job.bodies);
     }
-    back(at, job.table, 0, job.bodies);
+    e.body_back(at, job.table, 0, job.bodies);
     for (const step of store) step(c, unit, at, 0, job.tiles);
-  };
-  return { row: [], after: [], unit };
+  });
 }
 
 /** Recipes of blocks, by kind of job. */

@@ -3,11 +3,15 @@
  * of float32 are filled from zeros, carried state and samples; the filters run over them, or over the user's own samples
  * where those will do. Positions count from the line's first sample, outputs from its first output.
  */
-import type { Job } from "./job.ts";
+import type { FilterFunctions, FilterGradientFunctions } from "../../kernels/cpu/function-names.ts";
+import type { Jobs } from "./job.ts";
 import { jobKinds } from "./job.ts";
-import type { Kernels, MakeRecipe, Recipe, RecipeContext } from "./recipe.ts";
+import type { MakeRecipe, Recipe, RecipeContext } from "./recipe.ts";
+import { wholeUnits } from "./recipe.ts";
 
-type DepthwiseFunction = Kernels[string] & {};
+type ForwardJob = Jobs["depthwiseForward"];
+type BackwardJob = Jobs["depthwiseBackward"];
+type LineJob = ForwardJob | BackwardJob;
 
 const xs = ["x0", "x1", "x2"] as const;
 const ws = ["w0", "w1", "w2"] as const;
@@ -35,7 +39,7 @@ interface Line {
   readonly bias: number;
 }
 
-function lineOf(job: Job, line: number): Line {
+function lineOf(job: LineJob, line: number): Line {
   const b = Math.floor(line / job.linesPerBatch);
   const l = line - b * job.linesPerBatch;
   return {
@@ -59,10 +63,10 @@ interface JobSamples {
 
 /** Fills windows with positions [from, from + count) of lines, as float32. */
 class Filler {
-  readonly #zero: DepthwiseFunction;
-  readonly #fill: DepthwiseFunction;
+  readonly #zero: FilterFunctions["zero"];
+  readonly #fill: FilterFunctions["fill"];
 
-  constructor(zero: DepthwiseFunction, fill: DepthwiseFunction) {
+  constructor({ zero, fill }: Pick<FilterFunctions, "zero" | "fill">) {
     this.#zero = zero;
     this.#fill = fill;
   }
@@ -88,7 +92,7 @@ class Filler {
 }
 
 /** Branch i's samples of a line, from channel tile `tile` on. */
-function inputs(job: Job, line: Line, i: number, tile: number): JobSamples {
+function inputs(job: LineJob, line: Line, i: number, tile: number): JobSamples {
   const across = tile * job.tileChannels * job.sampleBytes;
   const state = job[states[i]!];
   return {
@@ -101,20 +105,19 @@ function inputs(job: Job, line: Line, i: number, tile: number): JobSamples {
 }
 
 /** Channels of a tile. */
-function widthOf(job: Job, tile: number): number {
+function widthOf(job: LineJob, tile: number): number {
   return Math.min(job.tileChannels, job.channels - tile * job.tileChannels);
 }
 
 /** Forward: outputs of a chunk. */
-function depthwiseForward(e: Kernels): Recipe {
-  const filler = new Filler(e.zero!, e.fill!);
-  const filter = e.filter!;
-  const direct = e.direct ?? filter;
+function depthwiseForward(e: FilterFunctions): Recipe<ForwardJob> {
+  const filler = new Filler(e);
+  const { filter, direct = filter } = e;
 
   /** Outputs [from, from + count) by filters over windows at `s`, `apart` bytes from branch to branch. */
   const apply = (
-    run: DepthwiseFunction,
-    job: Job,
+    run: FilterFunctions["filter"],
+    job: ForwardJob,
     line: Line,
     s: readonly [number, number, number],
     [across, from, count, width]: readonly [number, number, number, number],
@@ -127,7 +130,12 @@ function depthwiseForward(e: Kernels): Recipe {
     run(...s, w0, w1, w2, b0, b1, b2, y0, job.y1 + y, count, width);
   };
 
-  const windows = ({ job, work }: RecipeContext, line: Line, from: number, to: number): void => {
+  const windows = (
+    { job, work }: RecipeContext<ForwardJob>,
+    line: Line,
+    from: number,
+    to: number,
+  ): void => {
     for (let tile = 0; tile < job.channelTiles; tile++) {
       const width = widthOf(job, tile);
       for (let n = from; n < to; n += job.tile) {
@@ -143,7 +151,7 @@ function depthwiseForward(e: Kernels): Recipe {
     }
   };
 
-  const unit = (context: RecipeContext, index: number): void => {
+  return wholeUnits((context, index) => {
     const { job } = context;
     const chunk = index % job.chunks;
     const line = lineOf(job, (index - chunk) / job.chunks);
@@ -160,8 +168,7 @@ function depthwiseForward(e: Kernels): Recipe {
       apply(direct, job, line, s, [0, near, far - near, job.channels]);
     }
     if (to > far) windows(context, line, far, to);
-  };
-  return { row: [], after: [], unit };
+  });
 }
 
 /**
@@ -169,17 +176,14 @@ function depthwiseForward(e: Kernels): Recipe {
  * for outputs from − (K−1) … to − 1 and x for all samples that those and their gradients see. It stores dx at the
  * positions from − left … to − left − 1 that exist, and sums dw over its outputs.
  */
-function depthwiseBackward(e: Kernels): Recipe {
-  const xFiller = new Filler(e.zero!, e.fill!);
-  const dyFiller = new Filler(e.zero!, e.fillUpstream!);
-  const { zero, fill, upstream, transpose, transposeOnto, sum, fold } = e as Record<
-    string,
-    DepthwiseFunction
-  >;
+function depthwiseBackward(e: FilterGradientFunctions): Recipe<BackwardJob> {
+  const { zero, fill, upstream, transpose, transposeOnto, sum, fold } = e;
+  const xFiller = new Filler(e);
+  const dyFiller = new Filler({ zero, fill: e.fillUpstream });
 
   /** Windows of x and dz of a chunk. */
   const open = (
-    { job, work }: RecipeContext,
+    { job, work }: RecipeContext<BackwardJob>,
     line: Line,
     tile: number,
     from: number,
@@ -205,7 +209,7 @@ function depthwiseBackward(e: Kernels): Recipe {
     const count = n + history;
     if (job.branches === 1) return upstream(work, job.w0 + t, job.b0 + b, dz, count, width);
     // The third branch's dz is made from the first output's dy, and has no slack of its own yet.
-    zero!(dz + 2 * job.windowBytes + count * job.windowStep, slack, width);
+    zero(dz + 2 * job.windowBytes + count * job.windowStep, slack, width);
     const at = [0, 1, 2].map((i) => i * job.windowBytes);
     const s = at.map((offset) => work + offset);
     const d = at.map((offset) => dz + offset);
@@ -218,7 +222,7 @@ function depthwiseBackward(e: Kernels): Recipe {
    * left behind: its gradient joins theirs by way of `spare`, memory for a window of so many.
    */
   const store = (
-    job: Job,
+    job: BackwardJob,
     line: Line,
     i: number,
     tile: number,
@@ -238,18 +242,18 @@ function depthwiseBackward(e: Kernels): Recipe {
       const turn = behind === 0 ? last : clamp(kept, first, last);
       const window = (m: number): number => dz + (m + job.left - from) * job.windowStep;
       const at = (m: number): number => base + (m - low) * job.inputStep + across * job.sampleBytes;
-      if (turn > first) transpose!(window(first), taps, at(first), turn - first, width);
+      if (turn > first) transpose(window(first), taps, at(first), turn - first, width);
       if (last === turn) return;
       const r = behind + line.state + (turn - kept) * job.inputStep + across * job.sampleBytes;
-      fill!(r, spare, last - turn, width);
-      transposeOnto!(window(turn), taps, spare, at(turn), last - turn, width);
+      fill(r, spare, last - turn, width);
+      transposeOnto(window(turn), taps, spare, at(turn), last - turn, width);
     };
     range(0, job.length, job[dxs[i]!] + line.input);
     const dstate = job[dstates[i]!];
     if (dstate !== 0) range(1 - job.kernelLength, 0, dstate + line.state);
   };
 
-  const unit = (context: RecipeContext, index: number): void => {
+  return wholeUnits((context, index) => {
     const { job, work } = context;
     const chunk = index % job.chunks;
     const line = lineOf(job, (index - chunk) / job.chunks);
@@ -267,14 +271,13 @@ function depthwiseBackward(e: Kernels): Recipe {
         // Sums have K + 1 places: until they begin, one more window of K − 1 positions.
         const sums = work + 2 * job.branches * job.windowBytes;
         store(job, line, i, tile, from, n, dz, sums);
-        zero!(sums, job.sumBytes / job.windowStep, width);
-        sum!(x + seen, dz + seen, sums, n, width);
+        zero(sums, job.sumBytes / job.windowStep, width);
+        sum(x + seen, dz + seen, sums, n, width);
         const to = result + i * job.branchPartialBytes + 4 * tile * job.tileChannels;
-        fold!(sums, to, across ? job.kernelLength + 1 : job.branchPartialBytes / 16, width);
+        fold(sums, to, across ? job.kernelLength + 1 : job.branchPartialBytes / 16, width);
       }
     }
-  };
-  return { row: [], after: [], unit };
+  });
 }
 
 export const depthwiseRecipes: Readonly<Record<number, MakeRecipe>> = {

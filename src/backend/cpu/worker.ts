@@ -3,8 +3,7 @@
 import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
 import { commands, generationSlot, sharedTickets, slot, wake } from "./control.ts";
 import { addRecipes, execute } from "./executor.ts";
-import type { Job } from "./job.ts";
-import { emptyJob, jobFields } from "./job.ts";
+import { receivedJob } from "./job.ts";
 import type { Kernels } from "./recipe.ts";
 import { blockRecipes } from "./recipe-blocks.ts";
 import { depthwiseRecipes } from "./recipe-depthwise.ts";
@@ -31,7 +30,6 @@ function openPort(): Port {
 addRecipes({ ...blockRecipes, ...depthwiseRecipes, ...streamRecipes });
 const port = openPort();
 const programs = new Map<number, Kernels>();
-const job: Job = emptyJob();
 let start: WorkerStart | undefined;
 let generation = 0;
 
@@ -50,10 +48,7 @@ function serve({ control: shared, job: numbers, index, memory }: WorkerStart): v
     generation = Atomics.load(control, mine);
     if (Atomics.load(control, slot.command) === commands.messages) return;
     const base = Atomics.load(control, slot.base);
-    // The kind comes first, and says what the other numbers are.
-    jobFields(values[0]!).forEach((f, i) => {
-      job[f] = values[i]!;
-    });
+    const job = receivedJob(values);
     const report = Atomics.load(control, slot.report) !== 0;
     try {
       execute(programs.get(job.program)!, job, index - 1 + base, tickets, clear);

@@ -44,7 +44,7 @@ export interface ConvJob {
 }
 
 /** What --mix and --gain ask for: y = gain · (wet · (u ∗ k) + (1 − wet) · u). That is u ∗ k′ with another kernel. */
-export interface Blend {
+interface Blend {
   readonly wet: number;
   /** A factor. */
   readonly gain: number;

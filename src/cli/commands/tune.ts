@@ -119,7 +119,11 @@ function tableOfPlans({ problem, batch, channels, plan, candidates }: TunedPlan)
   return `${mode} convolution, ${shape}\n${table(["", "plan", "predicted", "measured"], rows)}`;
 }
 
-function tableOfNumbers({ device, keptDefaults }: Tuned): string {
+/** The numbers of a machine, each with where it comes from. */
+export function tableOfNumbers({
+  device,
+  keptDefaults,
+}: Pick<Tuned, "device" | "keptDefaults">): string {
   const rows = device.busyThreads === undefined ? cpuRows : gpuRows;
   return table(["number", "value", "from"], rows(device, keptDefaults));
 }

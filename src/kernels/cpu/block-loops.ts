@@ -2,7 +2,7 @@
 import type { LevelLayout, TransformPlan } from "../../plan/cpu/plan.ts";
 import { keptOutputs, product } from "../../plan/cpu/plan.ts";
 import type { Int, Statement } from "./ir.ts";
-import { plus } from "./ir.ts";
+import { loop, plus } from "./ir.ts";
 
 /** `count` places, so many rows of their level apart. */
 export interface Axis {
@@ -39,8 +39,8 @@ function merged(axes: readonly Axis[]): Axis[] {
   return out;
 }
 
-/** A variable that runs with a nest of loops. */
-export interface Walker {
+/** A pointer, or a count, that runs with nested loops. */
+export interface LoopPointer {
   readonly name: string;
   readonly from: Int;
   /** Step from row to row, or, of a `dense` one, from place to place, gaps or not. */
@@ -48,39 +48,26 @@ export interface Walker {
   readonly dense?: boolean;
 }
 
-/** Loops over all places; the first walker, which must not be dense, counts. */
-export function nest(
+/** Loops over all places; the first pointer, which must not be dense, counts. */
+export function nestedLoops(
   axes: readonly Axis[],
-  walkers: readonly Walker[],
+  pointers: readonly LoopPointer[],
   body: readonly Statement[],
+  depth = 0,
 ): Statement[] {
-  const name = (w: Walker, depth: number): string =>
-    depth === axes.length - 1 ? w.name : `${w.name}${depth}`;
-  const stepOf = (w: Walker, depth: number): number =>
-    w.step * (w.dense ? product(axes.slice(depth + 1).map((a) => a.count)) : axes[depth]!.rows);
-  const loop = (depth: number): Statement[] => {
-    if (depth === axes.length) return [...body];
-    const [first, ...others] = walkers;
-    const from = (w: Walker): Int => (depth === 0 ? w.from : name(w, depth - 1));
-    const step = stepOf(first!, depth);
-    return [
-      {
-        op: "loop",
-        variable: name(first!, depth),
-        from: from(first!),
-        end: plus(from(first!), axes[depth]!.count * step),
-        step,
-        also: others.map((w) => ({
-          name: name(w, depth),
-          from: from(w),
-          step: stepOf(w, depth),
-        })),
-        body: loop(depth + 1),
-        nonempty: true,
-      },
-    ];
-  };
-  return loop(0);
+  if (depth === axes.length) return [...body];
+  const inner = product(axes.slice(depth + 1).map((a) => a.count));
+  const { count, rows } = axes[depth]!;
+  const name = (p: LoopPointer, d: number): string =>
+    d === axes.length - 1 ? p.name : `${p.name}${d}`;
+  const [first, ...others] = pointers.map((p) => ({
+    name: name(p, depth),
+    from: depth === 0 ? p.from : name(p, depth - 1),
+    step: p.step * (p.dense ? inner : rows),
+  }));
+  const end = plus(first!.from, count * first!.step);
+  const deeper = nestedLoops(axes, pointers, body, depth + 1);
+  return [loop(first!.name, first!.from, end, first!.step, deeper, others)];
 }
 
 /** Rows of a level that are computed. */

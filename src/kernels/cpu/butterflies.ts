@@ -5,9 +5,9 @@ import { Graph } from "../../math/expr.ts";
 import type { LevelLayout, TransformPlan } from "../../plan/cpu/plan.ts";
 import { layout, product } from "../../plan/cpu/plan.ts";
 import type { Axis } from "./block-loops.ts";
-import { keptRows, nest, sublattice } from "./block-loops.ts";
+import { keptRows, nestedLoops, sublattice } from "./block-loops.ts";
 import type { Int, KernelFunction, Statement } from "./ir.ts";
-import { plus, times } from "./ir.ts";
+import { loop, plus, times } from "./ir.ts";
 import { loadComplex, spread, storeComplex } from "./load-store.ts";
 import { stageTwiddles } from "./twiddles.ts";
 
@@ -107,7 +107,7 @@ function stageFunction(
     name,
     parameters: ["z", "table", "block"],
     exported: false,
-    body: nest(
+    body: nestedLoops(
       blocks,
       [
         { name: "q", from: "z", step: level.pitch },
@@ -116,18 +116,6 @@ function stageFunction(
       [...hold, ...rows],
     ),
   };
-}
-
-/** A loop that runs at least once. */
-export function loop(
-  variable: string,
-  from: Int,
-  end: Int,
-  step: number,
-  body: readonly Statement[],
-  also: readonly { readonly name: string; readonly from: Int; readonly step: number }[] = [],
-): Statement {
-  return { op: "loop", variable, from, end, step, also, body, nonempty: true };
 }
 
 export function stageName(level: number, stage: number, direction: Direction): string {

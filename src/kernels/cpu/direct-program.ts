@@ -10,7 +10,13 @@ import type { Node } from "../../math/expr.ts";
 import { Graph } from "../../math/expr.ts";
 import type { Part } from "../../plan/geometry.ts";
 import { gradientPart } from "../../plan/geometry.ts";
-import { moveFunctions } from "./dense-program.ts";
+import {
+  gateVariants,
+  moveFunctions,
+  rowSink,
+  sinkVariants,
+  wholeRowFunctions,
+} from "./convolution-functions.ts";
 import type { Frame } from "./depthwise/addressing.ts";
 import {
   advanceTogether,
@@ -25,9 +31,9 @@ import {
 import { foldFunction, sumFunction } from "./depthwise/gradients.ts";
 import type { Cells, Moving } from "./depthwise/loops.ts";
 import { walk } from "./depthwise/loops.ts";
-import { rowName, suffix } from "./function-names.ts";
+import { exported, suffix } from "./function-names.ts";
 import type { Int, KernelFunction, KernelModule, Statement, Store } from "./ir.ts";
-import { plus } from "./ir.ts";
+import { call, plus } from "./ir.ts";
 import { sinkParameters } from "./load-store.ts";
 import type { ProgramSource } from "./program-source.ts";
 
@@ -42,8 +48,6 @@ export interface DirectSpec {
   readonly kernelDtype: Dtype;
   readonly lanes: 1 | 4;
 }
-
-const flags = [false, true] as const;
 
 /** Lags of a block's taps: from −ahead to behind, without a gap. */
 function tapCount({ blocks }: Part): number {
@@ -90,7 +94,7 @@ function overSamples(
 /** head_{name}(x, gate, z): `count` samples from place `first` of a block on, times their gate, to float32. */
 function headFunction(
   f: Frame,
-  name: string,
+  name: "u" | "dy",
   gated: boolean,
   { index, count }: { readonly index: number; readonly count: number },
 ): KernelFunction {
@@ -108,17 +112,11 @@ function headFunction(
     return [{ op: "block", stores }];
   };
   const pointers = [...names.map((n) => along(`${n}0`, dtype)), along("z", "float32")];
-  return {
-    name: `head_${name}${suffix(gated)}`,
-    parameters: ["x", "gate", "z"],
-    exported: true,
-    body: [
-      ...names.map((n): Statement => {
-        return { op: "let", name: `${n}0`, value: plus(n, index * f.bytes) };
-      }),
-      ...overSamples(f, count, 4, pointers, block),
-    ],
-  };
+  return exported(
+    `head_${name}${suffix(gated)}`,
+    ["x", "gate", "z"],
+    [...placesFrom(f, names, index), ...overSamples(f, count, 4, pointers, block)],
+  );
 }
 
 /** What becomes of filtered samples, as a sink of a transform. */
@@ -161,17 +159,15 @@ function sinkRows({ gated, skip, second }: DirectSink): string[] {
   ];
 }
 
-/** Pointers to the rows of a sink where a block's own samples begin. */
-function sinkPlaces(f: Frame, sink: DirectSink, first: number): Statement[] {
-  return sinkRows(sink).map((name): Statement => {
-    return { op: "let", name: `${name}0`, value: plus(name, first * f.bytes) };
-  });
+/** {name}0: pointers to place `first` of rows. */
+function placesFrom(f: Frame, names: readonly string[], first: number): Statement[] {
+  return names.map((name) => ({ op: "let", name: `${name}0`, value: plus(name, first * f.bytes) }));
 }
 
 /** tail_{name}(z, …sinkParameters): results in work memory to rows, at places `first` … of a block. */
 function tailFunction(
   f: Frame,
-  name: string,
+  name: "y" | "du",
   sink: DirectSink,
   { index, count }: { readonly index: number; readonly count: number },
 ): KernelFunction {
@@ -187,12 +183,11 @@ function tailFunction(
     along("z", "float32"),
     ...sinkRows(sink).map((n) => along(`${n}0`, f.spec.problem.dtype)),
   ];
-  return {
-    name: `tail_${name}${suffix(sink.gated, sink.skip)}`,
-    parameters: ["z", ...sinkParameters],
-    exported: true,
-    body: [...sinkPlaces(f, sink, index), ...overSamples(f, count, 2, pointers, block)],
-  };
+  return exported(
+    `tail_${name}${suffix(sink.gated, sink.skip)}`,
+    ["z", ...sinkParameters],
+    [...placesFrom(f, sinkRows(sink), index), ...overSamples(f, count, 2, pointers, block)],
+  );
 }
 
 /**
@@ -240,7 +235,7 @@ function storingFilter(f: Frame, sink: DirectSink, index: number, count: number)
     parameters: ["s0", "w0", ...sinkParameters],
     exported: false,
     body: [
-      ...sinkPlaces(f, sink, index),
+      ...placesFrom(f, sinkRows(sink), index),
       ...filterBody(f, true, count, pointers, (g, cell, value) =>
         sinkStores(f, g, sink, cell[0] * f.spec.lanes, value),
       ),
@@ -266,7 +261,7 @@ function tapsFunction({ part, kernelDtype, lanes }: DirectSpec): KernelFunction 
     const at = { pointer: "z", offset: 4 * place };
     return { op: "block", stores: [{ at, format: "float32", value, first: 0, last }] };
   });
-  return { name: "head_k", parameters: ["k", "gate", "z"], exported: true, body };
+  return exported("head_k", ["k", "gate", "z"], body);
 }
 
 /** tail_dk0(z, dk): sums in the order of lags to the taps that they belong to. */
@@ -277,32 +272,20 @@ function tapSinkFunction({ part, lanes }: DirectSpec): KernelFunction {
     const at = { pointer: "dk", offset: 4 * tap };
     return { op: "block", stores: [{ at, format: "float32", value, first: 0, last }] };
   });
-  return { name: "tail_dk0", parameters: ["z", "dk"], exported: true, body };
+  return exported("tail_dk0", ["z", "dk"], body);
 }
 
-const call = (name: string, ...args: readonly Int[]): Statement => {
-  return { op: "call", name, arguments: args };
-};
-
-/** row{u-suffix}{y-suffix}: a block in one call. Samples that are float32 as they are need no head. */
-function rowFunctions(f: Frame): KernelFunction[] {
-  return flags.flatMap((pregate) =>
-    flags.flatMap((postgate) =>
-      flags.map((skip): KernelFunction => {
-        const filter = `filter_y${suffix(postgate, skip)}`;
-        const sink = ["y", "postgate", "u", "skip", 0, 0] as const;
-        const asIs = !pregate && f.spec.problem.dtype === "float32";
-        const body = asIs
-          ? [call(filter, "u", "k", ...sink)]
-          : [
-              call(`head_u${suffix(pregate)}`, "u", "pregate", "z"),
-              call(filter, "z", "k", ...sink),
-            ];
-        const parameters = ["u", "pregate", "z", "k", "y", "postgate", "skip", "table"];
-        return { name: rowName(pregate, postgate, skip), parameters, exported: true, body };
-      }),
-    ),
-  );
+/** A block in one call. Samples that are float32 as they are need no head. */
+function blockRows(f: Frame): KernelFunction[] {
+  const float = f.spec.problem.dtype === "float32";
+  return wholeRowFunctions((pregate, postgate, skip) => {
+    const filter = `filter_y${suffix(postgate, skip)}`;
+    if (float && !pregate) return [call(filter, "u", "k", ...rowSink)];
+    return [
+      call(`head_u${suffix(pregate)}`, "u", "pregate", "z"),
+      call(filter, "z", "k", ...rowSink),
+    ];
+  });
 }
 
 /**
@@ -317,27 +300,24 @@ function joinFunctions(f: Frame): KernelFunction[] {
   const value = g.add(load("k"), load("skip"));
   const store: Store = { at, format: "float32", value, first: 0, last: 1 };
   const body: Statement[] = [{ op: "block", stores: [store] }];
-  return [{ name: "join", parameters: ["k", "skip", "w"], exported: true, body }];
+  return [exported("join", ["k", "skip", "w"], body)];
 }
 
 function forwardFunctions(spec: DirectSpec, f: Frame): KernelFunction[] {
   const { part } = spec;
   const [input, output] = [part.inputs[0]!, part.outputs[0]!];
-  const sinks = flags.flatMap((gated) => flags.map((skip) => ({ gated, skip, second: false })));
+  const sinks = sinkVariants.map((v) => ({ ...v, second: false }));
   return [
     tapsFunction(spec),
-    { name: "body_spectrum", parameters: ["z"], exported: true, body: [] },
-    ...flags.map((gated) => headFunction(f, "u", gated, input)),
+    exported("body_spectrum", ["z"], []),
+    ...gateVariants.map((gated) => headFunction(f, "u", gated, input)),
     plainFilter(f, "filter", true, output.count),
-    {
-      ...{ name: "body_multiply", parameters: ["z", "k"], exported: true },
-      body: [call("filter", "z", "k", "z")],
-    },
+    exported("body_multiply", ["z", "k"], [call("filter", "z", "k", "z")]),
     ...sinks.map((sink) => tailFunction(f, "y", sink, output)),
     ...sinks.map((sink) => storingFilter(f, sink, output.index, output.count)),
     ...moveFunctions,
     ...joinFunctions(f),
-    ...rowFunctions(f),
+    ...blockRows(f),
   ];
 }
 
@@ -353,10 +333,8 @@ function addFunction(f: Frame): KernelFunction {
     return [{ op: "block", stores }];
   };
   const pointers = [along("z", "float32"), along("w", "float32")];
-  return {
-    ...{ name: "body_add", parameters: ["z", "w"], exported: true },
-    body: overSamples(f, problem.kernelLength * lanes, 1, pointers, block),
-  };
+  const body = overSamples(f, problem.kernelLength * lanes, 1, pointers, block);
+  return exported("body_add", ["z", "w"], body);
 }
 
 /**
@@ -366,7 +344,7 @@ function addFunction(f: Frame): KernelFunction {
 function backwardFunctions(spec: DirectSpec, f: Frame): KernelFunction[] {
   const part = gradientPart(spec.part);
   const [input, output] = [part.inputs[0]!, part.outputs[0]!];
-  const sinks = flags.flatMap((gated) => flags.map((skip) => ({ gated, skip, second: gated })));
+  const sinks = sinkVariants.map((v) => ({ ...v, second: v.gated }));
   const bytes = sumBytes(part);
   const parameters = ["z", "w", "k", "sums", "table", "from", "to"];
   const body = (at: Int, after: readonly Statement[]): Statement[] => [
@@ -377,23 +355,21 @@ function backwardFunctions(spec: DirectSpec, f: Frame): KernelFunction[] {
     call("filter", "z", "k", "z"),
   ];
   return [
-    ...flags.flatMap((gated) => [
+    ...gateVariants.flatMap((gated) => [
       headFunction(f, "u", gated, input),
       headFunction(f, "dy", gated, output),
     ]),
     sumFunction(f, f.spec.problem.kernelLength),
     plainFilter(f, "filter", false, input.count),
     addFunction(f),
-    { name: "body_gradients_first", parameters, exported: true, body: body("sums", []) },
-    {
-      ...{ name: "body_gradients_inner", parameters, exported: true },
-      body: body(plus("w", windowBytes(part)), [call("body_add", "sums", "at")]),
-    },
+    exported("body_gradients_first", parameters, body("sums", [])),
+    exported(
+      "body_gradients_inner",
+      parameters,
+      body(plus("w", windowBytes(part)), [call("body_add", "sums", "at")]),
+    ),
     foldFunction(f),
-    {
-      ...{ name: "body_back", parameters: ["z"], exported: true },
-      body: [call("fold", "z", "z", bytes / 64, 1)],
-    },
+    exported("body_back", ["z"], [call("fold", "z", "z", bytes / 64, 1)]),
     ...moveFunctions,
     ...joinFunctions(f),
     ...sinks.map((sink) => tailFunction(f, "du", sink, input)),

@@ -87,6 +87,24 @@ export function times(a: Int, by: number): Int {
   return by === 1 ? a : { op: "mul", a, by };
 }
 
+/** A call of a function of the same module. */
+export function call(name: string, ...args: readonly Int[]): Statement {
+  return { op: "call", name, arguments: args };
+}
+
+/** A loop that, as long as nothing else is said, runs at least once. */
+export function loop(
+  variable: string,
+  from: Int,
+  end: Int,
+  step: number,
+  body: readonly Statement[],
+  also: readonly { readonly name: string; readonly from: Int; readonly step: number }[] = [],
+  nonempty = true,
+): Statement {
+  return { op: "loop", variable, from, end, step, also, body, nonempty };
+}
+
 /** Nodes below the roots with how often each is used, the roots' own use counted; `held` nodes are not entered. */
 export function useCounts(
   roots: readonly Node[],

@@ -11,17 +11,18 @@ import { Graph } from "../../math/expr.ts";
 import { root } from "../../math/roots.ts";
 import type { TransformPlan } from "../../plan/cpu/plan.ts";
 import { keptOutputs, layout } from "../../plan/cpu/plan.ts";
+import type { Run } from "../../plan/geometry.ts";
 import type { Sequence } from "./gapped-sequence.ts";
 import { commonDivisor, gap, sequenceOffset } from "./gapped-sequence.ts";
 import type { Int, KernelFunction, Statement, Store } from "./ir.ts";
 import { plus, times } from "./ir.ts";
-import type { Feed, PlacedPiece, Segment } from "./placement.ts";
+import type { Feed, Segment } from "./placement.ts";
 import { segments } from "./placement.ts";
 import { quarterOf } from "./twiddles.ts";
 
 /** A row that enters the transform: samples (times a gate) at their places. */
 export interface RowSource {
-  readonly pieces: readonly PlacedPiece[];
+  readonly pieces: readonly Run[];
   readonly dtype: Dtype;
   readonly gated: boolean;
   /** The sequence in work memory that the row is, where it is one. */
@@ -32,7 +33,7 @@ export interface RowSource {
 
 /** A row that leaves it. */
 export interface RowSink {
-  readonly pieces: readonly PlacedPiece[];
+  readonly pieces: readonly Run[];
   readonly dtype: Dtype;
   /** Multiply by a gate row. */
   readonly gated: boolean;
@@ -82,7 +83,7 @@ interface End {
   readonly segments: readonly Segment[];
 }
 
-function end(plan: TransformPlan, pieces: readonly PlacedPiece[], lanes: 1 | 4): End {
+function end(plan: TransformPlan, pieces: readonly Run[], lanes: 1 | 4): End {
   const top = layout(plan)[0]!;
   const radix = top.radices[0]!;
   return {

@@ -7,11 +7,9 @@
 import { dft } from "../../math/codelet.ts";
 import type { Complex } from "../../math/expr.ts";
 import { Graph } from "../../math/expr.ts";
+import type { BatchPlace } from "./function-names.ts";
 import type { Store } from "./ir.ts";
 import { loadComplex, spread, storeComplex } from "./load-store.ts";
-
-/** Where a row stands in the sum over the batch: it starts the sum, adds to it, ends it, or is alone. */
-export type BatchPlace = "first" | "inner" | "last" | "only";
 
 /** What the middle does with the transforms z and w, the kernel's spectrum k and the sum s. */
 export type MiddleKind =
@@ -35,9 +33,6 @@ export type MiddleKind =
   /** s ← s + w·k */
   | "accumulate"
   | `gradients_${BatchPlace}_gated`;
-
-/** All places in a batch. */
-export const batchPlaces: readonly BatchPlace[] = ["first", "inner", "last", "only"];
 
 type Pointer = "z" | "w" | "k" | "s";
 

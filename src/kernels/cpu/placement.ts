@@ -2,14 +2,7 @@
  * Where a row lies in the negacyclic sequence of P = 2M positions. Sample i of a row sits at one position, or at several
  * (a circular kernel reaches back and ahead); negative positions wrap with their sign changed, since x^P = −1.
  */
-
-/** `count` consecutive samples, from sample `index` on, at `position` …, times `sign`. */
-export interface PlacedPiece {
-  readonly index: number;
-  readonly count: number;
-  readonly position: number;
-  readonly sign: 1 | -1;
-}
+import type { Run } from "../../plan/geometry.ts";
 
 /** How one slot of a butterfly is fed over a run of vectors: sample = n + delta for column n, lanes [first, last). */
 export interface Feed {
@@ -37,7 +30,7 @@ interface Cover {
 
 /** Cut the columns 0 … points/radix − 1 into segments, in vectors of `lanes`. */
 export function segments(
-  pieces: readonly PlacedPiece[],
+  runs: readonly Run[],
   points: number,
   radix: number,
   lanes: number,
@@ -46,11 +39,13 @@ export function segments(
   const covers: Cover[] = [];
   for (let slot = 0; slot < 2 * radix; slot++) {
     const base = (slot & 1) * points + (slot >> 1) * columns;
-    for (const p of pieces) {
-      const from = Math.max(0, p.position - base);
-      const to = Math.min(columns, p.position + p.count - base);
-      if (from < to)
-        covers.push({ slot, from, to, delta: base - p.position + p.index, sign: p.sign });
+    for (const { index, count, ...run } of runs) {
+      const wraps = run.position < 0;
+      const position = wraps ? 2 * points + run.position : run.position;
+      const sign = wraps === (run.sign === 1) ? -1 : 1;
+      const from = Math.max(0, position - base);
+      const to = Math.min(columns, position + count - base);
+      if (from < to) covers.push({ slot, from, to, delta: base - position + index, sign });
     }
   }
   const cuts = new Set([0, columns / lanes]);

@@ -14,20 +14,22 @@ import {
 } from "../../plan/cpu/plan.ts";
 import { ringMask } from "../../plan/cpu/sparse.ts";
 import { keptRuns } from "../../plan/frequencies.ts";
-import type { Part, Run } from "../../plan/geometry.ts";
+import type { Part } from "../../plan/geometry.ts";
 import type { Problem } from "../../plan/problem.ts";
-import { stageFunctions } from "./butterflies.ts";
-import { rowName, suffix } from "./function-names.ts";
+import type { TransformFunctions } from "./convolution-functions.ts";
+import { backwardFunctions, forwardFunctions } from "./convolution-functions.ts";
+import type { HeadId, TailId } from "./function-names.ts";
+import { exported } from "./function-names.ts";
 import type { Sequence } from "./gapped-sequence.ts";
 import { sequenceBetween, sequenceBytes } from "./gapped-sequence.ts";
 import type { Int, KernelFunction, KernelModule, Statement } from "./ir.ts";
-import { plus } from "./ir.ts";
+import { call, plus } from "./ir.ts";
 import type { RowSink, RowSource } from "./load-store.ts";
 import { sinkParameters } from "./load-store.ts";
 import type { MiddleKind } from "./middle-stage.ts";
-import { batchPlaces, middleShape } from "./middle-stage.ts";
+import { middleShape } from "./middle-stage.ts";
 import type { ProgramSource } from "./program-source.ts";
-import { bodyFunctions, headFunctions, tailFunctions, tileCount } from "./stages.ts";
+import { TransformCode } from "./stages.ts";
 import { stageTwiddles, writeTwiddles } from "./twiddles.ts";
 
 /** What determines a program's text. */
@@ -44,7 +46,7 @@ export interface CyclicSpec {
 /** One factor: its transform, its place in work memory and tables, and how its functions are told apart. */
 interface FactorCode {
   readonly part: Part;
-  readonly plan: TransformPlan;
+  readonly code: TransformCode;
   readonly prefix: string;
   /** Bytes from the start of a transform's memory to this one's points. */
   readonly points: number;
@@ -63,7 +65,10 @@ function maskBytes(plan: TransformPlan): number {
   return plan.sparse?.masked ? 4 * pointsLeft(plan) : 0;
 }
 
-function factorsOf({ parts, plans }: Pick<CyclicSpec, "parts" | "plans">): {
+function factorsOf(
+  { parts, plans }: Pick<CyclicSpec, "parts" | "plans">,
+  lanes: 1 | 4,
+): {
   readonly factors: readonly FactorCode[];
   readonly bytes: number;
   readonly spectrumBytes: number;
@@ -77,7 +82,8 @@ function factorsOf({ parts, plans }: Pick<CyclicSpec, "parts" | "plans">): {
     const next = plans[i + 1];
     const sequence = next && { at: fold, ...sequenceBetween(plan, next) };
     const prefix = `f${i}_`;
-    const factor = { part, plan, prefix, points, table, spectrum, fold: sequence };
+    const code = new TransformCode(plan, part.scale, lanes);
+    const factor = { part, code, prefix, points, table, spectrum, fold: sequence };
     points += lines(transformBytes(plan));
     if (sequence) fold += lines(sequenceBytes(sequence, part.positions));
     spectrum += lines(8 * pointsLeft(plan));
@@ -92,11 +98,9 @@ export function cyclicBytes(spec: Pick<CyclicSpec, "parts" | "plans">): {
   readonly bytes: number;
   readonly spectrumBytes: number;
 } {
-  const { bytes, spectrumBytes } = factorsOf(spec);
+  const { bytes, spectrumBytes } = factorsOf(spec, 4);
   return { bytes, spectrumBytes };
 }
-
-const flags = [false, true] as const;
 
 /** Functions of one factor: names and the calls among them with its prefix, for this module only. */
 function within({ prefix }: FactorCode, functions: readonly KernelFunction[]): KernelFunction[] {
@@ -112,143 +116,114 @@ function within({ prefix }: FactorCode, functions: readonly KernelFunction[]): K
   }));
 }
 
-/** Builds the functions of all factors and those that call them in turn. */
-class Composer {
-  readonly functions: KernelFunction[] = [];
+/** The functions of all factors, and those that call them in turn. They do all of a transform: ranges are ignored. */
+class FactorFunctions implements TransformFunctions {
+  readonly tiles = 0;
+  readonly bodies = 0;
   readonly #factors: readonly FactorCode[];
-  readonly #lanes: 1 | 4;
 
-  constructor(factors: readonly FactorCode[], lanes: 1 | 4) {
+  constructor(factors: readonly FactorCode[]) {
     this.#factors = factors;
-    this.#lanes = lanes;
-    for (const factor of factors) this.#add(factor, stageFunctions(factor.plan, lanes));
-    // Between factors go whole float32 sequences, whatever enters and leaves the first one.
-    factors.slice(1).forEach((factor, i) => {
-      const dtype = "float32" as const;
-      const row = { pieces: factor.part.inputs, dtype, sequence: factors[i]!.fold! };
-      const source: RowSource = { ...row, gated: false, fold: factor.fold };
-      this.#add(factor, headFunctions(factor.plan, source, "chain", lanes));
-      const plain = { gated: false, skip: false, second: false, accumulate: false };
-      const sink: RowSink = { ...row, ...plain, rest: factor.fold };
-      this.#add(factor, tailFunctions(factor.plan, sink, "chain", lanes));
+  }
+
+  /** Stages, and the ends between factors: there go whole float32 sequences, whatever enters and leaves the first one. */
+  shared(): KernelFunction[] {
+    const stages = this.#factors.flatMap((f) => within(f, f.code.stages()));
+    const chains = this.#factors.slice(1).flatMap((factor, i) => {
+      const { code, part, fold } = factor;
+      const sequence = this.#factors[i]!.fold!;
+      const row = { pieces: part.inputs, dtype: "float32", gated: false, sequence } as const;
+      const sink = { ...row, skip: false, second: false, accumulate: false, rest: fold };
+      return within(factor, [...code.head("chain", { ...row, fold }), ...code.tail("chain", sink)]);
     });
+    return [...stages, ...chains];
   }
 
-  #add(factor: FactorCode, functions: readonly KernelFunction[]): void {
-    this.functions.push(...within(factor, functions));
-  }
-
-  #export(name: string, parameters: readonly string[], body: readonly Statement[]): void {
-    this.functions.push({ name, parameters, body, exported: true });
+  /** Calls of each factor's own function: the first factor's is named after `id`. */
+  #calls(
+    name: (id: string) => string,
+    id: string,
+    pointers: (factor: FactorCode, before: FactorCode | undefined) => readonly Int[],
+    tiles: (factor: FactorCode) => number,
+  ): Statement[] {
+    return this.#factors.map((factor, i) => {
+      const own = factor.prefix + name(i === 0 ? id : "chain");
+      const rows = pointers(factor, this.#factors[i - 1]);
+      return call(own, ...rows, plus("table", factor.table), 0, tiles(factor));
+    });
   }
 
   /** head_{id}(x, gate, z, table, from, to): a row into the transforms of all factors. */
-  head(id: string, pieces: readonly Run[], dtype: Dtype, gated: boolean): void {
-    const [first] = this.#factors;
-    const source: RowSource = { pieces, dtype, gated, fold: first!.fold };
-    this.#add(first!, headFunctions(first!.plan, source, id, this.#lanes));
-    let x: Int = "x";
-    const calls = this.#factors.map((factor, i): Statement => {
-      const own = plus("z", factor.points);
-      const fold = factor.fold ? [plus("z", factor.fold.at)] : [];
-      const table = plus("table", factor.table);
-      const to = tileCount(factor.plan);
-      const name = `${factor.prefix}head_${i === 0 ? id : "chain"}`;
-      const from = x;
-      x = fold[0] ?? 0;
-      return { op: "call", name, arguments: [from, "gate", own, ...fold, table, 0, to] };
-    });
-    this.#export(`head_${id}`, ["x", "gate", "z", "table", "from", "to"], calls);
+  head(id: HeadId, source: RowSource): KernelFunction[] {
+    const first = this.#factors[0]!;
+    const pointers = (factor: FactorCode, before: FactorCode | undefined): Int[] => [
+      before ? foldOf(before)[0]! : "x",
+      ...["gate", plus("z", factor.points), ...foldOf(factor)],
+    ];
+    const calls = this.#calls(
+      (n) => `head_${n}`,
+      id,
+      pointers,
+      ({ code }) => code.tiles,
+    );
+    return [
+      ...within(first, first.code.head(id, { ...source, fold: first.fold })),
+      exported(`head_${id}`, ["x", "gate", "z", "table", "from", "to"], calls),
+    ];
   }
 
   /** body_{kind}(…pointers, table, from, to): the middles of all factors. */
-  body(kind: MiddleKind): void {
+  body(kind: MiddleKind): KernelFunction[] {
     const { pointers } = middleShape(kind);
-    const calls = this.#factors.map((factor): Statement => {
-      const { plan, part } = factor;
-      this.#add(factor, bodyFunctions(plan, kind, part.scale, this.#lanes));
-      const own = pointers.map((p) => plus(p, p === "k" ? factor.spectrum : factor.points));
-      const table = plus("table", factor.table);
-      return { op: "call", name: `${factor.prefix}body_${kind}`, arguments: [...own, table, 0, 0] };
-    });
-    this.#export(`body_${kind}`, [...pointers, "table", "from", "to"], calls);
+    const own = this.#factors.flatMap((factor) => within(factor, factor.code.body(kind)));
+    const places = ({ spectrum, points }: FactorCode): Int[] =>
+      pointers.map((p) => plus(p, p === "k" ? spectrum : points));
+    const calls = this.#calls(
+      () => `body_${kind}`,
+      "",
+      places,
+      () => 0,
+    );
+    return [...own, exported(`body_${kind}`, [...pointers, "table", "from", "to"], calls)];
   }
 
   /** tail_{id}(z, …sinkParameters, table, from, to): the transforms of all factors back to a row. */
-  tail(id: string, given: Omit<RowSink, "rest">): void {
-    const [first] = this.#factors;
-    const sink: RowSink = { ...given, rest: first!.fold };
-    this.#add(first!, tailFunctions(first!.plan, sink, id, this.#lanes));
+  tail(id: TailId, sink: RowSink): KernelFunction[] {
+    const first = this.#factors[0]!;
     const idle = sinkParameters.slice(1).map(() => 0);
-    const calls = this.#factors.map((factor, i): Statement => {
-      const own = plus("z", factor.points);
-      const rest = factor.fold ? [plus("z", factor.fold.at)] : [];
-      // A factor's result and all after it make up what the one before it left.
-      const rows = i === 0 ? sinkParameters : [plus("z", this.#factors[i - 1]!.fold!.at), ...idle];
-      const name = `${factor.prefix}tail_${i === 0 ? id : "chain"}`;
-      const table = plus("table", factor.table);
-      const to = tileCount(factor.plan);
-      return { op: "call", name, arguments: [own, ...rows, ...rest, table, 0, to] };
-    });
-    const parameters = ["z", ...sinkParameters, "table", "from", "to"];
-    this.#export(`tail_${id}`, parameters, calls.reverse());
-  }
-
-  /** row{u-suffix}{y-suffix}(u, pregate, z, k, y, postgate, skip, table): a whole row in one call. */
-  row(pregate: boolean, postgate: boolean, skip: boolean): void {
-    const [head, tail] = [`head_u${suffix(pregate)}`, `tail_y${suffix(postgate, skip)}`];
-    const rows = ["y", "postgate", "u", "skip", 0, 0];
-    const body: Statement[] = [
-      { op: "call", name: head, arguments: ["u", "pregate", "z", "table", 0, 0] },
-      { op: "call", name: "body_multiply", arguments: ["z", "k", "table", 0, 0] },
-      { op: "call", name: tail, arguments: ["z", ...rows, "table", 0, 0] },
+    // A factor's result and all after it make up what the one before it left.
+    const pointers = (factor: FactorCode, before: FactorCode | undefined): Int[] => [
+      plus("z", factor.points),
+      ...(before ? [...foldOf(before), ...idle] : sinkParameters),
+      ...foldOf(factor),
     ];
-    const parameters = ["u", "pregate", "z", "k", "y", "postgate", "skip", "table"];
-    this.#export(rowName(pregate, postgate, skip), parameters, body);
+    const calls = this.#calls(
+      (n) => `tail_${n}`,
+      id,
+      pointers,
+      ({ code }) => code.tiles,
+    );
+    const parameters = ["z", ...sinkParameters, "table", "from", "to"];
+    return [
+      ...within(first, first.code.tail(id, { ...sink, rest: first.fold })),
+      exported(`tail_${id}`, parameters, calls.reverse()),
+    ];
   }
 }
 
-function composeForward(c: Composer, { problem, parts, kernelDtype }: CyclicSpec): void {
-  const { inputs, taps, outputs } = parts[0]!;
-  const { dtype } = problem;
-  c.head("k", taps, kernelDtype, false);
-  c.body("compact");
-  c.body("multiply");
-  for (const gated of flags) c.head(`u${suffix(gated)}`, inputs, dtype, gated);
-  const plain = { pieces: outputs, dtype, second: false, accumulate: false };
-  for (const gated of flags)
-    for (const skip of flags) c.tail(`y${suffix(gated, skip)}`, { ...plain, gated, skip });
-  for (const pregate of flags)
-    for (const postgate of flags) for (const skip of flags) c.row(pregate, postgate, skip);
-}
-
-function composeBackward(c: Composer, { problem, parts }: CyclicSpec): void {
-  const { inputs, taps, outputs } = parts[0]!;
-  const { dtype } = problem;
-  for (const gated of flags) {
-    c.head(`u${suffix(gated)}`, inputs, dtype, gated);
-    c.head(`dy${suffix(gated)}`, outputs, dtype, gated);
-  }
-  for (const place of batchPlaces) {
-    c.body(`gradients_${place}`);
-    c.body(`gradients_${place}_gated`);
-  }
-  const plain = { gated: false, skip: false, second: false, accumulate: false };
-  for (const gated of flags)
-    for (const skip of flags) {
-      const sink = { ...plain, pieces: inputs, dtype, gated, skip, second: gated };
-      c.tail(`du${suffix(gated, skip)}`, sink);
-    }
-  c.tail("dpostgate", { ...plain, pieces: outputs, dtype, gated: true });
-  c.tail("dk0", { ...plain, pieces: taps, dtype: "float32" });
+/** Pointer to the sequence that a factor leaves to the next one, if there is one. */
+function foldOf({ fold }: FactorCode): Int[] {
+  return fold ? [plus("z", fold.at)] : [];
 }
 
 /** All functions of a program, callees first. */
 export function buildCyclic(spec: CyclicSpec, lanes: 1 | 4): KernelModule {
-  const composer = new Composer(factorsOf(spec).factors, lanes);
-  const compose = { forward: composeForward, backward: composeBackward };
-  compose[spec.kind](composer, spec);
-  return { lanes, functions: composer.functions };
+  const { kind, problem, parts, kernelDtype } = spec;
+  const make = new FactorFunctions(factorsOf(spec, lanes).factors);
+  const types = { part: parts[0]!, dtype: problem.dtype, kernelDtype, adds: false };
+  const own =
+    kind === "forward" ? forwardFunctions(make, types, "compact") : backwardFunctions(make, types);
+  return { lanes, functions: [...make.shared(), ...own] };
 }
 
 /** Low digits of the frequencies of the sub-blocks of 4 points that are left, in the order of memory. */

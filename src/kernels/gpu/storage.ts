@@ -4,7 +4,15 @@
  */
 import type { Dtype } from "../../dtype.ts";
 import type { Binding } from "./dialect/wgsl.ts";
-import { shortFunction, unpackBfloats, unpackHalves } from "./dialect/wgsl.ts";
+import {
+  atomic,
+  constant,
+  floats,
+  longFunction,
+  shortFunction,
+  unpackBfloats,
+  unpackHalves,
+} from "./dialect/wgsl.ts";
 
 export type { Binding } from "./dialect/wgsl.ts";
 export { roundingFunctions } from "./dialect/wgsl-functions.ts";
@@ -51,14 +59,15 @@ export function tensorFunctions({ name, dtype, writes, paired }: TensorAccess): 
     shortFunction(`${name}_${of}`, parameters, result, value);
   if (writes) {
     if (paired) return [];
-    if (dtype === "float32") return [`fn ${name}_put(i: u32, x: f32) { ${name}[i] = x; }`];
-    return [
-      `fn ${name}_put(i: u32, x: f32) {
-  let shift = (i & 1u) * 16u;
-  atomicAnd(&${name}[i >> 1u], ~(0xffffu << shift));
-  atomicOr(&${name}[i >> 1u], pack_pair(vec2f(x, 0.0f)) << shift);
-}`,
-    ];
+    const statements =
+      dtype === "float32"
+        ? [`${name}[i] = x;`]
+        : [
+            constant("shift", "(i & 1u) * 16u"),
+            atomic.and(`${name}[i >> 1u]`, "~(0xffffu << shift)"),
+            atomic.or(`${name}[i >> 1u]`, `pack_pair(${floats(["x", "0.0f"])}) << shift`),
+          ];
+    return [longFunction(`${name}_put`, "i: u32, x: f32", undefined, statements)];
   }
   if (dtype === "float32")
     return paired

@@ -1,7 +1,7 @@
 /** Kernels under construction: statements in order, and expression graphs as statements, one for each node. */
 import type { Complex, Graph, Node } from "../../math/expr.ts";
 import { operands } from "../../math/expr.ts";
-import { barrier, constant, floatOf, literal, loopHead, variable } from "./dialect/wgsl.ts";
+import { barrier, constant, floatOf, literal, loopHead, variable, when } from "./dialect/wgsl.ts";
 
 /** A complex value in a kernel's text: names of its parts, or 0 where a part is known to be zero. */
 export interface Value {
@@ -87,6 +87,24 @@ export class Text {
     const from = this.lines.length;
     body();
     return this.lines.splice(from);
+  }
+}
+
+/** Statements by condition: those under the same one stand together, since SwiftShader compiles kernels of many branches for seconds. */
+export class Branches {
+  readonly #statements = new Map<string, string[]>();
+
+  /** Adds a statement; without a condition where that is empty. */
+  add(condition: string, statement: string): void {
+    const alike = this.#statements.get(condition) ?? [];
+    this.#statements.set(condition, [...alike, statement]);
+  }
+
+  /** All of them, one a line. */
+  get lines(): string[] {
+    return [...this.#statements].flatMap(([condition, alike]) =>
+      condition ? when(condition, alike) : alike,
+    );
   }
 }
 

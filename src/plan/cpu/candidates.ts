@@ -8,7 +8,7 @@ import type { Level, TransformPlan } from "./plan.ts";
 import { product } from "./plan.ts";
 
 /** Smallest transform: one group of the middle. */
-export const leastPoints = 16;
+const leastPoints = 16;
 /** Transforms up to this share more points than needed are tried: other factors may be worth a longer transform. */
 const padding = 1.3;
 /** How many sizes are tried. */

@@ -13,7 +13,7 @@ import type { TransformPlan } from "./plan.ts";
 import { keptOutputs, lastOutputs, layout } from "./plan.ts";
 
 /** One stage as the cost model sees it. */
-export interface StageShape {
+interface StageShape {
   /** Points of one butterfly or of one dense DFT. */
   readonly radix: number;
   /** Dense DFTs on matrix units, or butterflies in registers. */
@@ -81,11 +81,7 @@ export function directCost(outputs: number, taps: number, device: DeviceSpec): C
 }
 
 /** Eq. 2 for stages over N points of one row. */
-export function stagesCost(
-  points: number,
-  stages: readonly StageShape[],
-  device: DeviceSpec,
-): Cost {
+function stagesCost(points: number, stages: readonly StageShape[], device: DeviceSpec): Cost {
   let arithmetic = 0;
   let memory = 0;
   let flops = 0;
@@ -104,7 +100,7 @@ export function stagesCost(
  * The order-p matrix decomposition of an N-point transform into near-even power-of-two factors, outermost first. A stage
  * works in the memory that holds the block it is applied to.
  */
-export function matrixStages(points: number, order: number, device: DeviceSpec): StageShape[] {
+function matrixStages(points: number, order: number, device: DeviceSpec): StageShape[] {
   const bits = Math.round(Math.log2(points));
   let block = points;
   return Array.from({ length: order }, (_, i) => {

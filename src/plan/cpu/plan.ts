@@ -156,7 +156,7 @@ const vectorPoints = 4;
  * cut a level's rows evenly, and padding in whole points between the rows of the outermost level, which deeper levels
  * must not have: the levels around them count on blocks without gaps.
  */
-export function isRunnable(plan: TransformPlan): boolean {
+function isRunnable(plan: TransformPlan): boolean {
   const radices = plan.levels.flatMap((l) => l.radices);
   if (!radices.every((r) => r >= 2 && r <= largestRadix)) return false;
   if (4 * product(radices) !== plan.points) return false;

@@ -55,7 +55,7 @@ export function canShareRow(plan: TransformPlan, threads: number): boolean {
 }
 
 /** Seconds of a call with `rows` rows on `threads` threads. */
-export function callSeconds(
+function callSeconds(
   plan: TransformPlan,
   cost: Cost,
   device: DeviceSpec,
@@ -69,12 +69,7 @@ export function callSeconds(
 }
 
 /** Price a plan for rows: the sum over its parts. */
-export function priced(
-  geometry: Geometry,
-  plan: Plan,
-  device: DeviceSpec,
-  workload: Workload,
-): Candidate {
+function priced(geometry: Geometry, plan: Plan, device: DeviceSpec, workload: Workload): Candidate {
   const costs = plan.map((p) => planCost(p, device));
   const cost = costs.reduce((a, b) => ({
     seconds: a.seconds + b.seconds,
@@ -202,7 +197,7 @@ function cyclicCandidates(problem: Problem, device: DeviceSpec, workload: Worklo
 }
 
 /** What a row's transforms do, both ways and with the product between them: ends, gates and folding not counted. */
-export interface Work {
+interface Work {
   /** Floating-point operations; a fused multiply-add counts as two. */
   readonly flops: number;
   /** Bytes that stages read and write, spectra and twiddles. */

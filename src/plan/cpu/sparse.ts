@@ -88,7 +88,7 @@ export function isCyclic(period: number): boolean {
 }
 
 /** A factor with the points of it that are kept. */
-export interface Factor {
+interface Factor {
   readonly part: Part;
   /** Complex points that are kept, in runs. */
   readonly points: Intervals;

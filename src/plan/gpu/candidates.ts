@@ -153,13 +153,13 @@ function columnPasses(
 }
 
 /** Most points that a workgroup can hold at once. */
-export function mostTilePoints(limits: WorkgroupLimits): number {
+function mostTilePoints(limits: WorkgroupLimits): number {
   const most = Math.min(limits.sharedBytes / exchangeBytes.quarter, limits.threads * limits.values);
   return 2 ** Math.floor(Math.log2(most));
 }
 
 /** Which plans of several passes are wanted. */
-export interface Wanted {
+interface Wanted {
   /** Fewest points of a last pass's blocks. */
   readonly finest: number;
   /** Whether points may wait in pairs. */

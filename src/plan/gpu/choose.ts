@@ -12,7 +12,7 @@ import type { GpuWorkload, PassCandidate } from "./planner.ts";
 import { gradientPlan, namedPlans, passCandidates } from "./planner.ts";
 
 /** A priced plan of the time domain: its part is a row as one block. */
-export type DirectCandidate = Omit<PassCandidate, "plan"> & { readonly plan?: never };
+type DirectCandidate = Omit<PassCandidate, "plan"> & { readonly plan?: never };
 
 /** A priced plan of either kind; `plan` is that of its transform. */
 export type GpuCandidate = PassCandidate | DirectCandidate;

@@ -203,7 +203,7 @@ function passCost(
 }
 
 /** A cost with the bytes that are read and written. */
-export type PassCost = Cost & { readonly bytes: number };
+type PassCost = Cost & { readonly bytes: number };
 
 /** Costs of a plan's passes, for one row, or two where they are packed together, on the whole device. */
 function passCosts(plan: PassPlan, work: RowWork, device: DeviceSpec): PassCost[] {

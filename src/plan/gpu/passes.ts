@@ -96,7 +96,7 @@ export function inPairs(pass: Pass, stage: number): boolean {
 }
 
 /** Ends of a pass that may meet work memory: both, or the first stage's of the last pass, or blocks of two columns taken apart. */
-export type PassEnds = "both" | "first" | "apart";
+type PassEnds = "both" | "first" | "apart";
 
 /** Those of the `i`-th of so many passes. */
 export function endsOf(packing: Packing, i: number, passes: number): PassEnds {

@@ -43,7 +43,7 @@ export function windowProblem(taps: number, hop: number): Problem {
 }
 
 /** What of a device limits windows. */
-export interface WindowLimits extends WorkgroupLimits {
+interface WindowLimits extends WorkgroupLimits {
   /** Bytes that one binding may span: a window's row lies in one. */
   readonly bindingBytes: number;
 }

@@ -79,6 +79,7 @@ describe.each(Object.entries(deviceProfiles))("%s", (name, limits) => {
   const check = async (problem: Problem): Promise<void> => {
     const { text, all } = schedulesOf(problem, limits);
     const kernels = kernelsOf(all);
+    expect(kernels.flatMap(({ code }) => unportable(code))).toEqual([]);
     await expectCompiled(kernels, limits, name === defaultLimits);
     for (const { steps, bytes } of all) {
       for (const { ranges } of steps) {
@@ -96,6 +97,29 @@ describe.each(Object.entries(deviceProfiles))("%s", (name, limits) => {
   test.each(windows)("a window of %i taps before %i samples", (taps, hop) =>
     check(windowProblem(taps, hop)),
   );
+});
+
+/** What a second language would not take of a text: names that hide outer ones, and lines of several statements. */
+function unportable(code: string): string[] {
+  const found: string[] = [];
+  const scopes = [new Set<string>()];
+  for (const line of code.split("\n")) {
+    if ((line.replace(/for \(.*?\) \{/, "{").match(/;/g) ?? []).length > 1) found.push(line);
+    for (const [token, name] of line.matchAll(/\b(?:let|var) (\w+)|[{}]/g)) {
+      if (token === "{") scopes.push(new Set());
+      else if (token === "}") scopes.pop();
+      else if (scopes.some((names) => names.has(name!))) found.push(line);
+      else scopes.at(-1)!.add(name!);
+    }
+  }
+  return found;
+}
+
+test("the check itself sees hidden names and several statements in a line", () => {
+  const hidden = "let live = live && n < 4u;";
+  const two = "if (live) { let x = 1u; y[0] = x; }";
+  const text = ["let live = true;", "if (live) {", hidden, "}", two, "let x = 2u;"];
+  expect(unportable(text.join("\n"))).toEqual([hidden, two]);
 });
 
 /** Bytes of one transform in work memory: a call needs a few of them, however small its workspace. */

@@ -102,6 +102,18 @@ export const variable = (name: string, value: string): string => `var ${name} = 
 export const constants = (values: Readonly<Record<string, string>>): string[] =>
   Object.entries(values).map(([name, value]) => constant(name, value));
 
+/** Statements under a condition, and others where it does not hold. */
+export const when = (
+  condition: string,
+  then: readonly string[],
+  otherwise: readonly string[] = [],
+): string[] => [
+  `if (${condition}) {`,
+  ...then,
+  ...(otherwise.length > 0 ? ["} else {", ...otherwise] : []),
+  "}",
+];
+
 /** Head of a loop whose variable begins at `from`; a brace closes it. */
 export const loopHead = (index: string, from: string, condition: string, step: string): string =>
   `for (var ${index} = ${from}; ${condition}; ${step}) {`;

@@ -1,4 +1,5 @@
 /** The user's end of passes whose points hold neighbours of one row: sample 2n in the real part, 2n + 1 in the imaginary one. */
+import { choice, floats, zero } from "../dialect/wgsl.ts";
 import type { TensorName } from "../storage.ts";
 import type { Value } from "../text.ts";
 import type { KernelContext, UserEnd } from "./kernel-context.ts";
@@ -25,15 +26,29 @@ export class NeighbourRows implements UserEnd {
         const { width } = source;
         const share = this.#share(place, q, width);
         if (share === "none") return { re: 0, im: 0 };
-        const both = source.factors.map((f) => this.#pair(f, place, width, share)).join(" * ");
-        const inside = this.#inside(place, width, share);
-        const x = this.#context.text.hold(
-          "s",
-          inside ? `select(vec2f(), ${both}, ${inside})` : both,
-        );
-        return { re: `${x}.x`, im: `${x}.y` };
+        return width % 2 === 0
+          ? this.#loadWord(source.factors, place, width, share)
+          : this.#loadSingly(source.factors, place, width, share);
       }),
     );
+  }
+
+  #loadWord(factors: readonly TensorName[], place: Place, width: number, share: Share): Value {
+    const { text, tile } = this.#context;
+    const both = factors.map((f) => this.#pair(f, place, width, share)).join(" * ");
+    const inside = share === "some" && tile.held("l", `${sum(place)} < ${width / 2}u`);
+    const x = text.hold("s", inside ? choice(inside, both, zero("vec2f")) : both);
+    return { re: `${x}.x`, im: `${x}.y` };
+  }
+
+  #loadSingly(factors: readonly TensorName[], place: Place, width: number, share: Share): Value {
+    const first = this.#first(place);
+    const one = (n: string): string => {
+      const read = factors.map((f) => this.#one(f, n, width, share)).join(" * ");
+      const inside = share === "some" && `${n} < ${width}u`;
+      return this.#context.text.hold("s", inside ? choice(inside, read, "0.0f") : read);
+    };
+    return { re: one(first), im: one(`${first} + 1u`) };
   }
 
   #tapsAt(source: PassSource & { kind: "taps" }, place: Place, q: number): Value {
@@ -46,14 +61,6 @@ export class NeighbourRows implements UserEnd {
 
   #share(place: Place, q: number, width: number): Share {
     return this.#samples.at(place, q, 0, width).row;
-  }
-
-  /** Whether each sample of a place lies in the row; undefined where that is known. */
-  #inside(place: Place, width: number, share: Share): string | undefined {
-    if (share === "all") return undefined;
-    if (width % 2 === 0) return this.#context.tile.held("l", `${sum(place)} < ${width / 2}u`);
-    const first = this.#first(place);
-    return `vec2(${first} < ${width}u, ${first} + 1u < ${width}u)`;
   }
 
   /** The first sample of a place, in its row. */
@@ -82,9 +89,13 @@ export class NeighbourRows implements UserEnd {
       return `${tensor}_pair(${this.#context.tile.held("r", `${tensor}[${index}]`)})`;
     }
     const first = this.#first(place);
-    const one = (n: string): string =>
-      `${tensor}_get(${row} + ${share === "all" ? n : `min(${n}, ${width - 1}u)`})`;
-    return `vec2f(${one(first)}, ${one(`${first} + 1u`)})`;
+    return floats([first, `${first} + 1u`].map((n) => this.#one(tensor, n, width, share)));
+  }
+
+  /** Sample n of a row of an odd number of samples. */
+  #one(tensor: TensorName, n: string, width: number, share: Share): string {
+    const inside = share === "all" ? n : `min(${n}, ${width - 1}u)`;
+    return `${tensor}_get(${this.#rowStart(tensor, width)} + ${inside})`;
   }
 
   gatesAhead({ outputs, width }: PassSink & { kind: "samples" }): void {

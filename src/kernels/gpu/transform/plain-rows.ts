@@ -1,6 +1,7 @@
 /** The user's end of passes whose points hold samples P/2 apart, or samples of two rows: rows loaded, gated and stored. */
 import type { TensorName } from "../storage.ts";
 import type { Value } from "../text.ts";
+import { Branches } from "../text.ts";
 import type { KernelContext, Scales, UserEnd } from "./kernel-context.ts";
 import type { SamplePlace, Share } from "./row-samples.ts";
 import { RowSamples } from "./row-samples.ts";
@@ -281,14 +282,9 @@ export class PlainRows implements UserEnd {
     scales: Scales | undefined,
   ): void {
     const { cut, tensors, text, twoRows } = this.#context;
-    // What is stored on the same condition is stored together: SwiftShader compiles kernels of many branches for seconds.
-    const stores = new Map<string, string[]>();
+    const stores = new Branches();
     // The same for blocks whose own samples all lie in the row.
-    const inside = new Map<string, string[]>();
-    const add = (to: Map<string, string[]>, conditions: readonly string[], store: string): void => {
-      const condition = conditions.join(" && ");
-      to.set(condition, [...(to.get(condition) ?? []), store]);
-    };
+    const inside = new Branches();
     for (const { tensor, gates, skipped } of outputs) {
       const { paired } = tensors.get(tensor)!;
       if (skipped) this.#context.bind({ name: "skip", access: "read", element: "f32" });
@@ -297,10 +293,11 @@ export class PlainRows implements UserEnd {
         const own = scales ? [`${scales[spot.part]}.y`] : [];
         const gated = [spot.value(values), ...own, ...gates.map(read)].join(" * ");
         const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
-        const conditions = (row: Share): string[] => [
-          ...(twoRows && spot.part === 1 ? ["partnered"] : []),
-          ...this.#samples.conditions({ ...spot, row }, width),
-        ];
+        const conditions = (row: Share): string =>
+          [
+            ...(twoRows && spot.part === 1 ? ["partnered"] : []),
+            ...this.#samples.conditions({ ...spot, row }, width),
+          ].join(" && ");
         const index = this.#samples.index(tensor, spot, width);
         const store = (x: string): string => {
           if (!paired) return `${tensor}_put(${sum(index)}, ${x});`;
@@ -310,15 +307,11 @@ export class PlainRows implements UserEnd {
         const rounded = this.#samples.rounded(tensor, whole);
         // For both ways to store a block it is rounded once.
         const stored = store(cut ? text.hold("y", rounded) : rounded);
-        add(stores, conditions(spot.row), stored);
-        if (cut) add(inside, conditions("all"), stored);
+        stores.add(conditions(spot.row), stored);
+        if (cut) inside.add(conditions("all"), stored);
       }
     }
-    const lines = (all: Map<string, string[]>): string[] =>
-      [...all].map(([condition, alike]) =>
-        condition ? `if (${condition}) { ${alike.join(" ")} }` : alike.join("\n"),
-      );
-    this.#either(cut && this.#samples.ownInside(width), lines(inside), lines(stores));
+    this.#either(cut && this.#samples.ownInside(width), inside.lines, stores.lines);
   }
 
   /** What a gate, or what is skipped, has at a spot: a sample, or two. */

@@ -1,6 +1,6 @@
 /** Gradient of the skip weights: dskip[h] = Σ_b Σ_n dy[b,h,n]·u[b,h,n]. */
 import type { Dtype } from "../../../dtype.ts";
-import { constant, kernelText, loopHead, variable, workgroup } from "../dialect/wgsl.ts";
+import { constant, kernelText, loopHead, variable, when, workgroup } from "../dialect/wgsl.ts";
 import type { Kernel } from "../kernel.ts";
 import { parameterNames, reduction } from "../kernel.ts";
 import { tensorBinding, tensorFunctions } from "../storage.ts";
@@ -40,10 +40,10 @@ export function skipGradientKernel(length: number, dtype: Dtype): Kernel {
       "}",
       "}",
       ...reduction(threads),
-      "if (lane == 0u && h < p.tiles) {",
-      constant("at", "p.y + h"),
-      "if (p.clear == 1u) { y[at] = partial[0]; } else { y[at] += partial[0]; }",
-      "}",
+      ...when("lane == 0u && h < p.tiles", [
+        constant("at", "p.y + h"),
+        ...when("p.clear == 1u", ["y[at] = partial[0];"], ["y[at] += partial[0];"]),
+      ]),
     ],
   });
   return { code, bindings, tiles: 1, tilesPerUnit: 1 };

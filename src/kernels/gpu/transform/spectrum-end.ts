@@ -157,7 +157,7 @@ export class SpectrumEnd {
       }),
     );
     const store = (): void =>
-      text.when("live", () =>
+      text.when("live_unit", () =>
         names.forEach((row, i) => {
           row.forEach((name, q) => {
             text.line(`${elements[i]![q]} = ${name};`);

@@ -1,7 +1,15 @@
 /** Between a kernel's taps and the positions of its transform: where they stand, and collecting their gradients. */
 import type { Part, Run } from "../../../plan/geometry.ts";
 import type { Packing, PassPlan } from "../../../plan/gpu/passes.ts";
-import { choice, constant, constants, kernelText, variable, workgroup } from "../dialect/wgsl.ts";
+import {
+  choice,
+  constant,
+  constants,
+  kernelText,
+  variable,
+  when,
+  workgroup,
+} from "../dialect/wgsl.ts";
 import type { Kernel } from "../kernel.ts";
 import { parameterNames } from "../kernel.ts";
 import type { PassSource } from "./spec.ts";
@@ -69,9 +77,12 @@ export function collectTaps(plan: PassPlan, part: Part, taps: number): Kernel {
     { name: "y", access: "read_write", element: "f32" } as const,
   ];
   const value = (at: string): string => positionIn[plan.packing](at, plan.points);
-  const sums = part.taps.map((r) => {
+  const sums = part.taps.flatMap((r) => {
     const { index, count, position, sign } = wrapped(r, plan);
-    return `if (tap >= ${index}u && tap < ${index + count}u) { let at = tap - ${index}u + ${position}u; x ${sign > 0 ? "+" : "-"}= ${value("at")}; }`;
+    return when(`tap >= ${index}u && tap < ${index + count}u`, [
+      constant("at", `tap - ${index}u + ${position}u`),
+      `x ${sign > 0 ? "+" : "-"}= ${value("at")};`,
+    ]);
   });
   const code = kernelText({
     ...{ bindings, parameters: parameterNames, threads },

@@ -12,7 +12,7 @@ import { Graph } from "../../../math/expr.ts";
 import type { Mirrored, PassLayout } from "../../../plan/gpu/passes.ts";
 import { digitAt, inPairs, isPower, mirrored } from "../../../plan/gpu/passes.ts";
 import type { Text, Value } from "../text.ts";
-import { nodes, printValues } from "../text.ts";
+import { Branches, nodes, printValues } from "../text.ts";
 import type { SharedLayout } from "./shared-memory.ts";
 import {
   folded,
@@ -404,20 +404,14 @@ export class Tile {
 
   /** Writes what the points of one half need; where that depends on the thread, under one condition for all alike. */
   #inHalf(halves: readonly Half[][], round: 0 | 1, line: (i: number, q: number) => string): void {
-    const guarded = new Map<string, string[]>();
+    const branches = new Branches();
     halves.forEach((row, i) => {
       row.forEach((half, q) => {
-        if (half === round) this.text.line(line(i, q));
-        if (typeof half !== "string") return;
-        const condition = round === 1 ? half : `!${half}`;
-        guarded.set(condition, [...(guarded.get(condition) ?? []), line(i, q)]);
+        if (typeof half === "string") branches.add(round === 1 ? half : `!${half}`, line(i, q));
+        else if (half === round) this.text.line(line(i, q));
       });
     });
-    for (const [condition, lines] of guarded) {
-      this.text.line(`if (${condition}) {`);
-      for (const l of lines) this.text.line(l);
-      this.text.line("}");
-    }
+    this.text.line(...branches.lines);
   }
 
   /** Sums of numbers over the tile's threads. Where they have elements of their own, an exchange lies between any two. */

@@ -1,6 +1,7 @@
 /** The end of a pass at work memory: points stored for the next pass, and loaded from the one before. */
 import type { WorkBuffer } from "../kernel.ts";
 import type { Value } from "../text.ts";
+import { Branches } from "../text.ts";
 import type { KernelContext } from "./kernel-context.ts";
 import { pointElement, pointsEach, readPoints, writePoints } from "./point-formats.ts";
 import type { Place } from "./tile.ts";
@@ -54,19 +55,18 @@ export class WorkPoints implements WorkEnd {
     const { format } = spec;
     this.#context.bind({ name: buffer, access: "read_write", element: pointElement[format] });
     const together = pointsEach[format];
-    const kept = new Map<string, string[]>();
+    const stores = new Branches();
     this.#context.places(end).forEach((row, i) => {
       if (i % together > 0) return;
       row.forEach((place, q) => {
         const index = this.#index(place);
         const neighbours = values.slice(i, i + together).map((of) => of[q]!);
         const parts = neighbours.flatMap(({ re, im }) => [re || "0.0f", im || "0.0f"]);
-        const condition = end === "first" ? undefined : this.#context.keeps(place);
+        const condition = end === "first" ? "" : this.#context.keeps(place);
         const write = `${buffer}[${index}] = ${writePoints(format, parts)};`;
-        if (condition) kept.set(condition, [...(kept.get(condition) ?? []), write]);
-        else text.line(write);
+        stores.add(condition ?? "", write);
       });
     });
-    for (const [condition, writes] of kept) text.line(`if (${condition}) { ${writes.join(" ")} }`);
+    text.line(...stores.lines);
   }
 }

@@ -28,7 +28,7 @@ const rowLoop = (blocks: number): readonly string[] => [
   "let each = (p.end - p.begin + p.chunks - 1u) / p.chunks;",
   "for (var i = 0u; i < each; i++) {",
   "let wanted_item = p.begin + chunk * each + i;",
-  "let live = live && wanted_item < p.end;",
+  "let live = live_unit && wanted_item < p.end;",
   "let item = min(wanted_item, p.end - 1u);",
   `let row = item / ${blocks}u * p.channels + h;`,
   "let slot = channel_unit * (p.end - p.begin) + item - p.begin;",
@@ -38,7 +38,7 @@ const pairLoop = [
   "let each = (units_each + p.chunks - 1u) / p.chunks;",
   "for (var i = 0u; i < each; i++) {",
   "let wanted_pair = chunk * each + i;",
-  "let live = live && wanted_pair < units_each;",
+  "let live = live_unit && wanted_pair < units_each;",
   "let pair = min(wanted_pair, units_each - 1u);",
   "let b = p.begin + 2u * pair;",
   "let row = b * p.channels + h;",
@@ -208,7 +208,8 @@ class KernelWriter {
             `let wanted = ((${workgroup}) * ${turns}u + turn) * ${pass.tiles}u + sub;`,
           ]
         : [`let wanted = (${workgroup}) * ${pass.tiles}u + sub;`]),
-      "let live = wanted < p.tiles;",
+      // A gradient's loop has more to say about each of its turns.
+      `let ${spec.work.kind === "path" ? "live" : "live_unit"} = wanted < p.tiles;`,
       "let tile = min(wanted, p.tiles - 1u);",
       `let unit = tile / ${perUnit}u;`,
       `let block = ${this.#blockNumber(`(tile % ${perUnit}u) / ${pass.tilesPerBlock}u`)};`,
