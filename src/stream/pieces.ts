@@ -19,6 +19,8 @@ interface PieceShape extends StreamRows {
 
 /** The samples of a piece, checked. */
 export interface PieceSamples {
+  /** How many each of them has. */
+  readonly size: number;
   readonly u: SampleArray;
   readonly pregate: SampleArray | undefined;
   readonly postgate: SampleArray | undefined;
@@ -105,7 +107,7 @@ export function checkPiece<D extends Dtype>(
       remedy: "Use another mode, or multiply the outputs yourself.",
     });
   }
-  return { u: data, pregate: before, postgate: after };
+  return { size: data.length, u: data, pregate: before, postgate: after };
 }
 
 /** Samples (B, H, n) of a piece or its gate. */

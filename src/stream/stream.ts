@@ -121,7 +121,7 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operati
     const call = "stream.process";
     this.alive(call);
     const checked = checkPiece(piece, { ...this.#shape, ...this.#options }, call);
-    if (checked.u.length === 0) return this.#stored(new Float32Array(0));
+    if (checked.size === 0) return this.#stored(new Float32Array(0));
     return await this.#turn(() => this.#process(checked, call, this.#run));
   }
 
@@ -135,7 +135,7 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operati
     this.alive(call);
     const checked = checkPiece(piece, { ...this.#shape, ...this.#options }, call);
     const run = blocksNow(this.#engine, this.#calls > 0, call);
-    if (checked.u.length === 0) return this.#stored(new Float32Array(0));
+    if (checked.size === 0) return this.#stored(new Float32Array(0));
     return this.#process(checked, call, run) as NewArray<StoredArray<D>>;
   }
 
@@ -145,17 +145,17 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operati
     call: string,
     run: RunBlock,
   ): NewArray<StoredArray<D>> | Promise<NewArray<StoredArray<D>>> {
-    const { u, pregate, postgate } = piece;
+    const { size, u, pregate, postgate } = piece;
     const { dtype } = this.#options;
     this.#whole(call);
-    for (const [name, samples] of Object.entries(piece)) {
-      if (samples) intact(name, samples, u.length, call);
+    for (const [name, samples] of Object.entries({ u, pregate, postgate })) {
+      if (samples) intact(name, samples, size, call);
     }
     this.#open(call, postgate !== undefined);
     // What fails from here on may have taken some of the samples, which nobody gives again.
     this.#broken = true;
     const rows = rowsIn(u, dtype, this.#rows);
-    const n = u.length / this.#rows;
+    const n = size / this.#rows;
     this.#received += n;
     if (this.#skip) this.#inputs.push(rows);
     if (postgate) this.#gates.push(rowsIn(postgate, dtype, this.#rows));
