@@ -69,6 +69,18 @@ const gradients = await conv.backward(plain, plain, kernel, gates);
 same<typeof gradients.du, Fresh>();
 same<typeof gradients.dk, Fresh>();
 const kept: Gradients = gradients;
+// The gradient of what a call has is there; that of what it may have, may be.
+same<typeof gradients.dpregate | typeof gradients.dskip, Fresh>();
+const fewer = await conv.backward(plain, plain, kernel, { skip: plain });
+same<typeof fewer.dskip, Fresh>();
+same<typeof fewer.dpregate, Fresh | undefined>();
+declare const perhaps: { readonly pregate?: Float32Array };
+const maybe = await conv.backward(plain, plain, kernel, perhaps);
+same<typeof maybe.dpregate, Fresh | undefined>();
+// @ts-expect-error there is no such option
+await conv.backward(plain, plain, kernel, { skip: plain, postGate: plain });
+// @ts-expect-error nor is there such a gradient
+await conv.backward(plain, plain, kernel, { out: { dx: plain } });
 const dskip: Float32Array | undefined = kept.dskip;
 const into = await conv.backward(plain, plain, kernel, { out: { du: lent, dk: fresh } });
 const du: Float32Array = into.du;
@@ -132,7 +144,12 @@ same<typeof filtered, Fresh>();
 const { dx, dweight, dbias } = await short.backward(plain, plain, plain, { bias: plain });
 channel.copyToChannel(dx, 0);
 channel.copyToChannel(dweight, 0);
-const bias: Float32Array | undefined = dbias;
+const bias: Float32Array = dbias;
+const sums = await short.backward(plain, plain, plain, { state, out: { dweight: plain } });
+same<typeof sums.dstate, Fresh>();
+const sum: Float32Array = sums.dweight;
+// @ts-expect-error the gradient of x is dx
+await short.backward(plain, plain, plain, { out: plain });
 same<Awaited<ReturnType<typeof short.forward<GpuTensor>>>, GpuTensor>();
 const projections = await FlashHyenaProjections.create({
   ...{ channels: 2, kernelLength: 3, dtype: "float16" as const },
@@ -153,7 +170,7 @@ same<typeof problem.dtype, "float16">();
 
 export const used = {
   ...{ y, output, either, written, dskip, du, buffer, out, lentBits, brains, length, first },
-  ...{ filtered, bias, gatedOut, part },
+  ...{ filtered, bias, gatedOut, part, sum },
 };
 
 /** The file for worklets has the same class. */

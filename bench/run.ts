@@ -10,11 +10,12 @@
  *   threads       two threads over one, for many shapes; the verdicts are on minima: run it on a quiet machine
  *   sparse        frequency-sparse convolutions against dense ones
  *   forms         one stage of a transform on a GPU: butterflies, subgroup matrices, both by turns
+ *   recording     the processor's time to record calls, on Dawn's null backend; with --device twelve layers on a GPU too
  *   partial       kernels shorter than the input: time over K, work memory over L
  *   table FILE    the tables of docs/speed.md from a file of records
  *   plot FILE…    the figure from a file of records; of kernels shorter than the input, a GPU's may follow the CPU's
  *
- * Options: --json FILE (append one record a line), --svg FILE, --quick, --only PATTERN, --threads 1,2, --markdown.
+ * Options: --json FILE (append one record a line), --svg FILE, --quick, --only PATTERN, --threads 1,2, --markdown, --device.
  * Bars that are missed are data: the exit code is 0. A wrong answer is an error.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
@@ -30,6 +31,7 @@ import { type Effort, fullEffort, measure, quickEffort } from "./harness.ts";
 import { candidatePlans, instructionsInUse, openOurs } from "./ours.ts";
 import { isPartial, partialPlot, partialTable } from "./partial.ts";
 import { plot } from "./plot.ts";
+import { runRecording } from "./recording.ts";
 import {
   appendRecords,
   type BenchRecord,
@@ -62,7 +64,7 @@ import { gpuShortCases, runGpuShort, shortName } from "./webgpu-short.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
-  "npm run bench -- cpu | webgpu | short | plans | partial | sync | threads | sparse | forms | table FILE | plot FILE…  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown]";
+  "npm run bench -- cpu | webgpu | short | plans | partial | sync | threads | sparse | forms | recording | table FILE | plot FILE…  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown] [--device]";
 
 const measurements = ["cpu", "short", "plans", "partial", "sync", "threads", "sparse"] as const;
 
@@ -264,6 +266,7 @@ async function main(): Promise<void> {
       threads: { type: "string" },
       quick: { type: "boolean", default: false },
       markdown: { type: "boolean", default: false },
+      device: { type: "boolean", default: false },
     },
   });
   const [command, ...files] = positionals;
@@ -283,6 +286,8 @@ async function main(): Promise<void> {
     await runGpu(new RegExp(values.only), values.quick, values.json);
   } else if (command === "forms") {
     await runForms(new RegExp(values.only), values.quick, values.json);
+  } else if (command === "recording") {
+    await runRecording(values.quick, values.device, values.json);
   } else if (isMeasurement(command)) {
     const threads = parseThreads(values.threads);
     const machine = describeMachine(await instructionsInUse());

@@ -267,12 +267,12 @@ export async function runGpuCase(c: GpuCase, run: GpuRun): Promise<GpuRecord[]> 
   const tensors = openTensors(device, { shape: [B, H, L], dtype, gated, pass });
   /** Checked, then timed. */
   const measured = async (of: FlashFFTConv<Dtype>, taps: number) => {
-    const { u, k: all, dy, pregate, postgate, ...out } = tensors;
+    const { u, k: all, dy, pregate, postgate, y, ...out } = tensors;
     const k = { ...all, shape: [H, taps] };
     const gates = { pregate, postgate };
     using kept = c.keptKernel && (await of.prepareKernel(k));
     const call = (encoder?: GPUCommandEncoder): Promise<unknown> => {
-      if (!dy) return of.forward(u, kept ?? k, { ...gates, out: out.y, encoder });
+      if (!dy) return of.forward(u, kept ?? k, { ...gates, out: y, encoder });
       const gradients = { ...out, dk: { ...out.dk!, shape: k.shape } };
       return of.backward(dy, u, k, { ...gates, out: gradients, encoder });
     };

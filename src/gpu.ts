@@ -14,3 +14,5 @@ export type GpuBuffer = Instance<"GPUBuffer">;
 export type GpuDevice = Instance<"GPUDevice">;
 /** GPUCommandEncoder. */
 export type GpuCommandEncoder = Instance<"GPUCommandEncoder">;
+/** GPUComputePassEncoder. */
+export type GpuComputePassEncoder = Instance<"GPUComputePassEncoder">;

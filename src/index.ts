@@ -6,6 +6,12 @@
 export type { Instructions } from "./backend/cpu/features.ts";
 export type { Operation } from "./calls/operation.ts";
 export { PreparedKernel } from "./calls/prepared.ts";
+export type {
+  BoundRecorder,
+  GpuBufferBinding,
+  GpuRecorder,
+  RecorderOperand,
+} from "./calls/recorder.ts";
 export type { RuntimeOptions } from "./calls/runtime.ts";
 export { FlashFFTConv } from "./conv/conv.ts";
 export type { Convolved, ConvolveOptions, Numbers } from "./conv/convolve.ts";
@@ -15,6 +21,7 @@ export type { Explanation, LeftOut, PlanPrediction, Saved } from "./conv/explain
 export type {
   BackwardOptions,
   ConvolutionWorker,
+  ConvRecorderOptions,
   FlashFFTConvOptions,
   ForwardOptions,
   GpuGradients,
@@ -22,6 +29,7 @@ export type {
   Gradients,
   GradientsOf,
   MemoryUse,
+  RecordedConvCall,
   WarmUp,
 } from "./conv/options.ts";
 export { serveConvolutions } from "./conv/serve.ts";
@@ -45,6 +53,7 @@ export type {
   HyenaProjectionsOf,
   ProjectionsForwardOptions,
   ProjectionsUpstream,
+  RecordedDepthwiseCall,
 } from "./depthwise/options.ts";
 export { FlashHyenaProjections } from "./depthwise/projections.ts";
 export type { ShortConvolution } from "./depthwise/short-convolution.ts";
@@ -70,10 +79,14 @@ export { FlashFFTConvStream } from "./stream/stream.ts";
 export type {
   GivenAs,
   GivenResult,
+  KnownOptions,
   NewResult,
   NewWeights,
+  NoOthers,
+  OutOf,
   ResultOf,
   Shaped,
+  WithGradientsOf,
 } from "./tensors/result-types.ts";
 export type { GpuTensor, Tensor } from "./tensors/tensor.ts";
 export type { TimedPlan, TunedPlan, TuneProblem } from "./tune/plans.ts";

@@ -1,7 +1,11 @@
 /**
  * Buffers of one object on a GPU: they grow, are used again by later calls, and outlive what a caller's encoder still names.
  */
+import type { GpuRange } from "../backend/gpu.ts";
 import type { WebGpuBackend } from "../backend/webgpu/device.ts";
+
+/** What the names of work memory begin with. */
+const scratchName = "scratch ";
 
 /** Named buffers of an object. */
 export class OwnBuffers {
@@ -91,24 +95,40 @@ export class OwnBuffers {
     this.#retired.length = 0;
   }
 
-  /** Keep the buffers of these names within `most` bytes, together with those that a call needs: larger ones go. */
-  makeRoom(needs: ReadonlyMap<string, number>, names: ReadonlySet<string>, most: number): void {
-    let total = 0;
-    for (const name of names) {
-      total += Math.max(needs.get(name) ?? 0, this.#buffers.get(name)?.size ?? 0);
-    }
-    if (total <= most) return;
-    for (const name of names) {
-      const size = this.#buffers.get(name)?.size ?? 0;
-      if (size > (needs.get(name) ?? 0)) this.drop(name);
-    }
+  /** Work memory of these sizes, kept for calls to come within `most` bytes or what this one needs: larger buffers go. */
+  async scratch(
+    sizes: readonly number[],
+    most: number,
+    call: string,
+  ): Promise<GpuRange<GPUBuffer>[]> {
+    const needs = new Map(sizes.map((bytes, i) => [`${scratchName}${i}`, bytes]));
+    this.#makeRoom(needs, most);
+    const found: GpuRange<GPUBuffer>[] = [];
+    for (const [name, bytes] of needs) found.push({ buffer: await this.get(name, bytes, call) });
+    return found;
   }
 
-  /** Bytes of the buffers of these names. */
-  bytes(names: ReadonlySet<string>): number {
-    let sum = 0;
-    for (const name of names) sum += this.#buffers.get(name)?.size ?? 0;
-    return sum;
+  get #scratch(): [string, GPUBuffer][] {
+    return [...this.#buffers].filter(([name]) => name.startsWith(scratchName));
+  }
+
+  #makeRoom(needs: ReadonlyMap<string, number>, most: number): void {
+    const held = this.#scratch;
+    let total = 0;
+    for (const bytes of needs.values()) total += bytes;
+    for (const [name, { size }] of held) total += Math.max(0, size - (needs.get(name) ?? 0));
+    if (total <= most) return;
+    for (const [name, { size }] of held) if (size > (needs.get(name) ?? 0)) this.drop(name);
+  }
+
+  /** Bytes of work memory. */
+  get scratchBytes(): number {
+    return this.#scratch.reduce((sum, [, { size }]) => sum + size, 0);
+  }
+
+  /** Bytes of all buffers. */
+  get bytes(): number {
+    return [...this.#buffers.values()].reduce((sum, { size }) => sum + size, 0);
   }
 
   /** Give everything back. */

@@ -5,25 +5,30 @@
 import type { CallContext } from "../calls/operation.ts";
 import { answersNow, Operation } from "../calls/operation.ts";
 import type { PreparedKernel } from "../calls/prepared.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
+import { refuseRecorder } from "../calls/recorder.ts";
 import { checkFlags, checkOptions, integer, known } from "../checks.ts";
 import type { Dtype, SampleArray, StoredArray } from "../dtype.ts";
 import type { Problem } from "../plan/problem.ts";
-import type { ResultOf } from "../tensors/result-types.ts";
+import type { KnownOptions, ResultOf } from "../tensors/result-types.ts";
 import type { ResultPlace } from "../tensors/results.ts";
 import { collect, collectNow } from "../tensors/results.ts";
 import type { GpuTensor, Tensor, TensorData } from "../tensors/tensor.ts";
 import type { OtherPlans } from "./cpu-transforms.ts";
 import type { Explanation } from "./explain.ts";
+import { frozen } from "./explain.ts";
 import { openRunner, openRunnerNow } from "./open.ts";
 import type { Operands } from "./operands.ts";
 import { checkSkip, named, OperandChecks } from "./operands.ts";
 import type {
   BackwardOptions,
+  ConvRecorderOptions,
   FlashFFTConvOptions,
   ForwardOptions,
   GradientArrays,
   GradientsOf,
   MemoryUse,
+  RecordedConvCall,
   WarmUp,
 } from "./options.ts";
 import { checkedProblem } from "./options.ts";
@@ -84,9 +89,9 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     return this.problem.outputLength;
   }
 
-  /** Which plan was chosen, what it is predicted to cost, and what the others would. */
+  /** Which plan was chosen, what it is predicted to cost, and what the others would. It can't be written to. */
   explain(): Explanation {
-    return this.#runner.explain();
+    return frozen(this.#runner.explain());
   }
 
   /** Bytes held in the backend. */
@@ -223,19 +228,19 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
    */
   async backward<
     U extends Tensor<D> | GpuTensor,
-    O extends GradientArrays<D> | undefined = undefined,
+    P extends BackwardOptions<D> = Record<never, never>,
   >(
     dy: Tensor<D> | GpuTensor,
     u: U,
     k: Tensor<D | "float32"> | GpuTensor | PreparedKernel,
-    options: BackwardOptions<D, O> = {},
-  ): Promise<GradientsOf<U, O>> {
+    options: KnownOptions<P, BackwardOptions, GradientArrays> = {} as never,
+  ): Promise<GradientsOf<U, P>> {
     const call = "conv.backward";
     const { place, wanted, inputs, requestFor } = this.#gradients(dy, u, k, options, call);
     const gradients = await collect(place, wanted, inputs, (results) =>
       this.#runner.backward(requestFor(results), results as typeof results & WeightGradients),
     );
-    return gradients as unknown as GradientsOf<U, O>;
+    return gradients as unknown as GradientsOf<U, P>;
   }
 
   /**
@@ -243,19 +248,19 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
    * 10 ms; `await conv.warmUp({ backward: true })` does so before.
    * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
    */
-  backwardSync<U extends Tensor<D>, O extends GradientArrays<D> | undefined = undefined>(
+  backwardSync<U extends Tensor<D>, P extends BackwardOptions<D> = Record<never, never>>(
     dy: Tensor<D>,
     u: U,
     k: Tensor<D | "float32"> | PreparedKernel,
-    options: BackwardOptions<D, O> = {},
-  ): GradientsOf<U, O> {
+    options: KnownOptions<P, BackwardOptions, GradientArrays> = {} as never,
+  ): GradientsOf<U, P> {
     const call = "conv.backwardSync";
     const now = this.#now(call);
     const { place, wanted, inputs, requestFor } = this.#gradients(dy, u, k, options, call);
     const gradients = collectNow(place, wanted, inputs, (results) =>
       now.backwardNow(requestFor(results), results as typeof results & WeightGradients),
     );
-    return gradients as unknown as GradientsOf<U, O>;
+    return gradients as unknown as GradientsOf<U, P>;
   }
 
   /** A backward call, checked: its results and the request that they make. */
@@ -305,6 +310,24 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
   async submitted(): Promise<void> {
     this.alive("conv.submitted");
     await this.#runner.submitted?.();
+  }
+
+  /**
+   * A call of one shape on the GPU, compiled, to be bound to ranges of your buffers and recorded in the middle of other commands,
+   * without waiting. It stands for the method that it is named after.
+   * @example
+   * ```js
+   * const backward = await conv.recorder("backward", { batch: 8, channels: 768, add: true });
+   * const bound = backward.bind({ dy, u, k, du, dk }, scratch);
+   * bound.encode(pass);
+   * ```
+   * @throws InvalidArgumentError, UnsupportedError on the CPU, BackendError.
+   */
+  async recorder(recorded: RecordedConvCall, options: ConvRecorderOptions): Promise<GpuRecorder> {
+    const call = "conv.recorder";
+    this.alive(call);
+    const recorder = this.#runner.recorder?.(recorded, options, call, (c) => this.alive(c));
+    return recorder ?? refuseRecorder(call);
   }
 }
 

@@ -270,3 +270,10 @@ export function render(e: Explanation): string {
     lines.push(`  … and ${hidden} more, up to ${ms(e.candidates.at(-1)!.predictedMs)}`);
   return lines.join("\n");
 }
+
+/** A value that can't be written to, nor anything in it. What is frozen already is so all the way down. */
+export function frozen<T>(value: T): T {
+  if (typeof value !== "object" || value === null || Object.isFrozen(value)) return value;
+  for (const part of Object.values(value)) frozen(part);
+  return Object.freeze(value);
+}

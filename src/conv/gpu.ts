@@ -1,39 +1,34 @@
 /** Calls on a GPU: schedules, the buffers they need, and the way of arrays there and back. */
-import type { Buffers, Recording, WebGpuBackend } from "../backend/webgpu/device.ts";
+import type { WebGpuBackend } from "../backend/webgpu/device.ts";
 import { backendFor } from "../calls/gpu-open.ts";
+import type { CallOperand } from "../calls/gpu-operands.ts";
+import { offsetsOf, onlyBuffers, operand } from "../calls/gpu-operands.ts";
+import { openRecorder } from "../calls/gpu-recorder.ts";
 import { GpuCalls } from "../calls/gpu-turns.ts";
 import { gpuDeviceFor, keptPlan, plannedOn } from "../calls/measured.ts";
 import { PreparedKernel } from "../calls/prepared.ts";
-import type { Dtype, SampleArray } from "../dtype.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
+import type { Dtype } from "../dtype.ts";
 import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
-import type { GpuCandidate, GpuPlans } from "../plan/gpu/choose.ts";
+import type { GpuPlans } from "../plan/gpu/choose.ts";
 import { bestPlans, gpuCandidates, namedGpuPlans } from "../plan/gpu/choose.ts";
-import type { PassPlan } from "../plan/gpu/passes.ts";
 import type { Problem } from "../plan/problem.ts";
-import { DirectScheduler } from "../schedule/direct.ts";
-import type {
-  BufferName,
-  CallScheduler,
-  GpuCall,
-  GpuLimits,
-  Schedule,
-} from "../schedule/schedule.ts";
-import { Scheduler } from "../schedule/transform.ts";
+import type { GpuCall, GpuLimits } from "../schedule/schedule.ts";
 import { show } from "../show.ts";
-import { intact } from "../tensors/check.ts";
 import { zeros } from "../tensors/results.ts";
 import type { TensorData } from "../tensors/tensor.ts";
 import { GpuSamples } from "../tensors/tensor.ts";
 import type { Explanation } from "./explain.ts";
 import { explainGpu } from "./explain-gpu.ts";
-import type { FlashFFTConvOptions, MemoryUse, WarmUp } from "./options.ts";
+import { ConvolutionKernels } from "./gpu-encode.ts";
+import type {
+  ConvRecorderOptions,
+  FlashFFTConvOptions,
+  MemoryUse,
+  RecordedConvCall,
+  WarmUp,
+} from "./options.ts";
 import type { Request, Runner, WeightGradients } from "./runner.ts";
-
-/** Buffers of calls besides their tensors and kept spectra. */
-const workspace: ReadonlySet<string> = new Set<BufferName>([
-  ...(["work", "other", "again", "sums", "spectrum"] as const),
-  ...(["norms", "scales", "otherScales"] as const),
-]);
 
 /** Why a convolution runs on this GPU. */
 function whyGpu({ backend = "auto" }: GpuOptions, { isSoftware }: WebGpuBackend): string {
@@ -50,18 +45,6 @@ function refusePeriod({ frequencies }: Problem, call: string): never {
     value: show(frequencies!.period),
     remedy: "Choose such an N, or set backend: 'cpu'.",
   });
-}
-
-/** The scheduler of a plan: a transform's, or, where there is none, that of the time domain. */
-export function schedulerFor(
-  problem: Problem,
-  { part, plan: keeper }: GpuCandidate,
-  plan: PassPlan | undefined,
-  limits: GpuLimits,
-): CallScheduler {
-  return plan && keeper
-    ? new Scheduler({ problem, part, plan, keeper, limits })
-    : new DirectScheduler(problem, part, limits);
 }
 
 /** Options that are checked whatever the backend. */
@@ -151,41 +134,30 @@ export class GpuRunner implements Runner {
   readonly instructions = "wgsl";
   readonly #backend: WebGpuBackend;
   readonly #explanation: Explanation;
-  readonly #problem: Problem;
-  readonly #scheduler: CallScheduler;
-  /** Of gradients: the same, or one with another plan for the same spectra. */
-  readonly #gradients: CallScheduler;
+  readonly #schedules: ConvolutionKernels<GPUBuffer>;
   readonly #calls: GpuCalls;
-  readonly #workspaceBytes: number;
   readonly #kernels = new Map<PreparedKernel, { buffer: GPUBuffer; channels: number }>();
 
   constructor(
     problem: Problem,
     backend: WebGpuBackend,
     limits: GpuLimits,
-    { chosen, gradients }: GpuPlans,
+    plans: GpuPlans,
     explanation: Explanation,
   ) {
-    this.#problem = problem;
     this.#backend = backend;
     this.#explanation = explanation;
-    this.#scheduler = schedulerFor(problem, chosen, chosen.plan, limits);
-    this.#gradients =
-      gradients === chosen.plan
-        ? this.#scheduler
-        : schedulerFor(problem, chosen, gradients, limits);
-    this.#calls = new GpuCalls(backend);
-    this.#workspaceBytes = limits.workspaceBytes;
+    this.#schedules = new ConvolutionKernels(problem, plans, limits);
+    this.#calls = new GpuCalls(backend, limits.workspaceBytes);
   }
 
   /** Upload what every call needs, and compile what the plainest does. */
   async start(call: string): Promise<void> {
-    for (const scheduler of new Set([this.#scheduler, this.#gradients])) {
-      for (const [name, values] of Object.entries(scheduler.tables())) {
-        const own = this.#tableOf(scheduler, name);
-        this.#backend.write(await this.#calls.own.keep(own, values.byteLength, call), 0, values);
-      }
-    }
+    await this.#schedules.upload(async (name, values) => {
+      const buffer = await this.#calls.own.keep(name, values.byteLength, call);
+      this.#backend.write(buffer, 0, values);
+      return buffer;
+    });
     await this.warmUp({}, call);
   }
 
@@ -193,13 +165,20 @@ export class GpuRunner implements Runner {
     const { pregate = false, postgate = false, skip = false } = operands;
     const flags = { pregate, postgate, skip, taps: "float32", offsets: {} } as const;
     const one: GpuCall = { batch: 1, channels: 1, ...flags };
-    const schedule = backward ? this.#gradients.backward(one) : this.#scheduler.forward(one);
+    const { schedule } = this.#schedules.planned(backward ? "backward" : "forward", one);
     await this.#calls.warm(schedule, call);
   }
 
-  /** Our name of a table that a plan's kernels read. */
-  #tableOf(scheduler: CallScheduler, name: string): string {
-    return scheduler === this.#scheduler ? name : `${name} of gradients`;
+  async recorder(
+    way: RecordedConvCall,
+    options: ConvRecorderOptions,
+    call: string,
+    alive: (call: string) => void,
+  ): Promise<GpuRecorder> {
+    const recorded = this.#schedules.recorded(way, options, call);
+    const planned = this.#schedules.planned(way, recorded);
+    const operands = this.#schedules.operands(way, recorded);
+    return openRecorder(planned, operands, { calls: this.#calls, alive }, call);
   }
 
   get device(): GPUDevice {
@@ -212,12 +191,7 @@ export class GpuRunner implements Runner {
 
   /** Bytes that a binding must span: those of a transform, or of a channel's taps. */
   get transformBytes(): number {
-    return this.#scheduler.transformBytes;
-  }
-
-  /** Bytes of what is kept of a channel's kernel. */
-  get #spectrumBytes(): number {
-    return this.#scheduler.spectrumBytes;
+    return this.#schedules.transformBytes;
   }
 
   memory(): MemoryUse {
@@ -225,8 +199,8 @@ export class GpuRunner implements Runner {
     for (const kernel of this.#kernels.keys()) channels += kernel.channels;
     return {
       transformBytes: this.transformBytes,
-      workspaceBytes: this.#calls.own.bytes(workspace),
-      spectrumBytes: channels * this.#spectrumBytes,
+      workspaceBytes: this.#calls.own.scratchBytes,
+      spectrumBytes: channels * this.#schedules.spectrumBytes,
       backendBytes: this.#backend.held.bytes,
     };
   }
@@ -246,20 +220,17 @@ export class GpuRunner implements Runner {
     request: Pick<Request, "name" | "alive">,
   ): Promise<PreparedKernel> {
     const { name: call, alive } = request;
+    const k = operand("k", taps, "in");
     return this.#calls.exclusive(async () => {
       alive();
-      const offset = taps instanceof GpuSamples ? taps.byteOffset : 0;
-      const { kernelLength } = this.#problem;
-      const buffer = await this.#backend.buffer(channels * this.#spectrumBytes, call);
+      const bytes = channels * this.#schedules.spectrumBytes;
+      const buffer = await this.#backend.buffer(bytes, call);
       try {
-        const key = `spectra ${channels} ${dtype} ${offset}`;
-        const make = (): Schedule => this.#scheduler.spectra(channels, dtype, offset);
-        const recording = await this.#calls.recording(key, make, call);
-        const buffers: Buffers = {
-          spectrum: buffer,
-          k: await this.#upload("k", taps, channels * kernelLength, call),
-        };
-        await this.#run(recording, buffers, undefined, call);
+        const spectrum = operand("spectrum", new GpuSamples(buffer, 0, bytes, 1), "out");
+        const plain = { batch: 1, pregate: false, postgate: false, skip: false };
+        await this.#run("prepareKernel", { channels, taps: dtype, ...plain }, [spectrum, k], {
+          name: call,
+        });
         alive();
       } catch (error) {
         this.#backend.release(buffer);
@@ -281,36 +252,11 @@ export class GpuRunner implements Runner {
     return this.#kernels.has(kernel);
   }
 
-  /** The buffer of a tensor; arrays are copied to one of ours. */
-  async #upload(name: string, samples: TensorData, size: number, call: string): Promise<GPUBuffer> {
-    if (samples instanceof GpuSamples) return samples.buffer;
-    intact(name, samples, size, call);
-    const buffer = await this.#calls.own.get(
-      name,
-      samples.length * samples.BYTES_PER_ELEMENT,
-      call,
-    );
-    this.#backend.write(buffer, 0, samples as unknown as ArrayBufferView);
-    return buffer;
-  }
-
-  /** The buffer of float32 weights; an array's values stay in ours while they do not change. */
-  async #weights(
-    name: string,
-    samples: TensorData,
-    size: number,
-    call: string,
-  ): Promise<GPUBuffer> {
-    if (samples instanceof GpuSamples) return samples.buffer;
-    intact(name, samples, size, call);
-    return this.#calls.own.holding(name, samples as Float32Array, call);
-  }
-
-  /** The spectra of a call's kernel, where they are kept: whoever disposes of them later waits for the call. */
-  #spectra({ kernel, name: call }: Request): GPUBuffer | undefined {
-    if (!("prepared" in kernel)) return undefined;
+  /** The kernel of a call; whoever disposes of a prepared one later waits for the call. */
+  #kernel({ kernel, name: call }: Request): CallOperand {
+    if ("taps" in kernel) return operand("k", kernel.taps, "in");
     const kept = this.#kernels.get(kernel.prepared);
-    if (kept) return kept.buffer;
+    if (kept) return operand("spectrum", new GpuSamples(kept.buffer, 0, kept.buffer.size, 1), "in");
     throw new InvalidArgumentError({
       call,
       requirement: "a prepared kernel must be alive until the promise settles",
@@ -319,150 +265,54 @@ export class GpuRunner implements Runner {
     });
   }
 
-  /** Buffers of a call's tensors and kernel, inputs filled. */
-  async #bind(request: Request, spectra: GPUBuffer | undefined): Promise<Buffers> {
-    const { name: call, kernel } = request;
-    const { batch, channels } = request.shape;
-    const buffers: Buffers = {};
-    for (const { field, data, width, direction } of request.rows) {
-      if (direction === "in") {
-        buffers[field] = await this.#upload(field, data, batch * channels * width, call);
-      } else if (data instanceof GpuSamples) buffers[field] = data.buffer;
-      else {
-        buffers[field] = await this.#calls.own.get(
-          field,
-          data.length * data.BYTES_PER_ELEMENT,
-          call,
-        );
-      }
-    }
-    if ("taps" in kernel) {
-      const size = channels * this.#problem.kernelLength;
-      buffers.k = await this.#upload("k", kernel.taps, size, call);
-    } else buffers.spectrum = spectra!;
-    if (request.skip) {
-      buffers.skip = await this.#weights("skip", request.skip, request.shape.channels, call);
-    }
-    return buffers;
-  }
-
-  #call(request: Request, { dk, dskip }: Partial<WeightGradients> = {}): GpuCall {
-    const offsets: Partial<Record<BufferName, number>> = {};
-    const note = (name: BufferName, data: TensorData): void => {
-      if (data instanceof GpuSamples && data.byteOffset) offsets[name] = data.byteOffset;
-    };
-    for (const { field, data } of request.rows) note(field, data);
-    if ("taps" in request.kernel) note("k", request.kernel.taps);
-    if (request.skip) note("skip", request.skip);
-    if (dk) note("dk", dk);
-    if (dskip) note("dskip", dskip);
-    const taps = "taps" in request.kernel ? request.kernel.dtype : undefined;
-    const skip = request.skip !== undefined;
-    return { ...request.shape, ...request.gates, skip, taps, offsets };
-  }
-
-  /** Work memory for a recording, then its commands: submitted, or added to the caller's encoder. */
-  async #run(
-    recording: Recording,
-    buffers: Buffers,
-    encoder: GPUCommandEncoder | undefined,
-    call: string,
-    scheduler = this.#scheduler,
-  ): Promise<void> {
-    const tables = ["twiddles", "pattern"].flatMap((name) => {
-      const buffer = this.#calls.own.known(this.#tableOf(scheduler, name));
-      return buffer ? [[name, buffer]] : [];
-    });
-    const all: Buffers = { ...buffers, ...Object.fromEntries(tables) };
-    const needs = new Map(Object.entries(recording.schedule.bytes));
-    this.#calls.own.makeRoom(needs, workspace, this.#workspaceBytes);
-    for (const [name, bytes] of needs) {
-      all[name as BufferName] ??= await this.#calls.own.get(name, bytes, call);
-    }
-    await this.#calls.run(recording, all, encoder, call);
-  }
-
-  #onlyBuffers(request: Request, more: readonly TensorData[]): void {
-    const samples = [...request.rows.map((r) => r.data), ...more];
-    if ("taps" in request.kernel) samples.push(request.kernel.taps);
-    if (!request.encoder || samples.every((s) => s instanceof GpuSamples)) return;
-    throw new InvalidArgumentError({
-      call: request.name,
-      requirement:
-        "with an encoder every tensor must be in a GPU buffer, the kernel too or prepared",
-      value: "an array among them",
-      remedy: "Upload it, or leave encoder out.",
-    });
-  }
-
-  async #download(
-    rows: readonly { field: string; data: TensorData }[],
-    buffers: Buffers,
-    call: string,
-  ): Promise<void> {
-    for (const { field, data } of rows) {
-      if (data instanceof GpuSamples) continue;
-      const array: SampleArray = data;
-      intact(field === "y" ? "out" : field, array, 1, call);
-      await this.#backend.read(
-        buffers[field as BufferName]!,
-        0,
-        array as unknown as ArrayBufferView,
-        call,
-      );
-    }
+  #operands(request: Request): CallOperand[] {
+    const { rows, skip } = request;
+    return [
+      ...rows.map(({ field, data, direction }) =>
+        operand(field, data, direction, field === "y" ? "out" : field),
+      ),
+      this.#kernel(request),
+      ...(skip ? [operand("skip", skip, "kept")] : []),
+    ];
   }
 
   async forward(request: Request): Promise<void> {
-    const { name: call } = request;
-    request.alive();
-    this.#onlyBuffers(request, []);
-    const spectra = this.#spectra(request);
-    await this.#calls.exclusive(async () => {
-      const scheduled = this.#call(request);
-      const key = `forward ${JSON.stringify(scheduled)}`;
-      const recording = await this.#calls.recording(
-        key,
-        () => this.#scheduler.forward(scheduled),
-        call,
-      );
-      const buffers = await this.#bind(request, spectra);
-      await this.#run(recording, buffers, request.encoder, call);
-      const outputs = request.rows.filter((r) => r.direction === "out");
-      await this.#download(outputs, buffers, call);
-    });
+    await this.#call("forward", request, {});
   }
 
   async backward(request: Request, weights: WeightGradients): Promise<void> {
-    const { name: call } = request;
-    const sums = Object.entries(weights).flatMap(
-      ([field, data]: [string, TensorData | undefined]) => (data ? [{ field, data }] : []),
-    );
+    await this.#call("backward", request, weights);
+  }
+
+  async #call(
+    way: "forward" | "backward",
+    request: Request,
+    { dk, dskip }: Partial<WeightGradients>,
+  ): Promise<void> {
     request.alive();
-    this.#onlyBuffers(
-      request,
-      sums.map(({ data }) => data),
-    );
-    const spectra = this.#spectra(request);
-    await this.#calls.exclusive(async () => {
-      const scheduled = this.#call(request, weights);
-      const key = `backward ${JSON.stringify(scheduled)}`;
-      const recording = await this.#calls.recording(
-        key,
-        () => this.#gradients.backward(scheduled),
-        call,
-      );
-      const outputs = request.rows.filter((r) => r.direction === "out");
-      const buffers = await this.#bind(request, spectra);
-      for (const { field, data } of sums) {
-        buffers[field as BufferName] =
-          data instanceof GpuSamples
-            ? data.buffer
-            : await this.#calls.own.get(field, data.length * 4, call);
-      }
-      await this.#run(recording, buffers, request.encoder, call, this.#gradients);
-      await this.#download([...outputs, ...sums], buffers, call);
-    });
+    const operands = [
+      ...this.#operands(request),
+      ...(dk ? [operand("dk", dk, "out")] : []),
+      ...(dskip ? [operand("dskip", dskip, "out")] : []),
+    ];
+    const { shape, gates, kernel, skip, encoder } = request;
+    if (encoder) onlyBuffers(operands, request.name);
+    const taps = "taps" in kernel ? kernel.dtype : undefined;
+    const call = { ...shape, ...gates, skip: skip !== undefined, taps };
+    await this.#calls.exclusive(() => this.#run(way, call, operands, request));
+  }
+
+  /** A call in its turn. */
+  #run(
+    way: RecordedConvCall,
+    call: Omit<GpuCall, "offsets">,
+    operands: readonly CallOperand[],
+    request: { readonly name: string; readonly encoder?: Request["encoder"] },
+  ): Promise<void> {
+    const scheduled = { ...call, offsets: offsetsOf(operands, this.#calls.alignment) };
+    const key = `${way} ${JSON.stringify(scheduled)}`;
+    const make = () => this.#schedules.planned(way, scheduled);
+    return this.#calls.call(key, make, operands, request);
   }
 
   submitted(): Promise<void> {

@@ -6,7 +6,13 @@ import type { GpuCommandEncoder } from "../gpu.ts";
 import { createProblem } from "../plan/create-problem.ts";
 import type { Problem, ProblemOptions } from "../plan/problem.ts";
 import { problemNames } from "../plan/problem.ts";
-import type { GivenAs, NewResult, NewWeights } from "../tensors/result-types.ts";
+import type {
+  GivenAs,
+  NewResult,
+  NewWeights,
+  OutOf,
+  WithGradientsOf,
+} from "../tensors/result-types.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 
 /** A worker: a page's `Worker`, or one of `node:worker_threads`. */
@@ -88,12 +94,10 @@ export interface ForwardOptions<
 }
 
 /** Optional operands of a backward call: those of the forward call that it belongs to. */
-export interface BackwardOptions<
-  D extends Dtype = "float32",
-  O extends GradientArrays<D> | undefined = GradientArrays<D> | undefined,
-> extends Omit<ForwardOptions<D>, "out"> {
+export interface BackwardOptions<D extends Dtype = "float32">
+  extends Omit<ForwardOptions<D>, "out"> {
   /** Where the gradients go, instead of new arrays; each by itself, and there once the promise has resolved. */
-  readonly out?: O | undefined;
+  readonly out?: GradientArrays<D> | undefined;
 }
 
 /** Arrays for gradients, of the shapes and kinds of `Gradients`. */
@@ -127,10 +131,14 @@ export interface Gradients<R = Float32Array, W = Float32Array> {
 /** Gradients of a call whose tensors are in GPU buffers; buffers that the caller did not give are the caller's to destroy. */
 export type GpuGradients = Gradients<GpuTensor, GpuTensor>;
 
-/** Gradients of a call whose u is `U` and whose `out` is `O`: of rows in arrays of u's kind, of weights in float32. */
-export type GradientsOf<U, O> = Gradients<
-  NewResult<U> | GivenAs<O, "du" | "dpregate" | "dpostgate">,
-  NewWeights<U> | GivenAs<O, "dk">
+/** Gradients of a call whose u is `U` and whose options are `P`: of rows in arrays of u's kind, of weights in float32. */
+export type GradientsOf<U, P = unknown> = WithGradientsOf<
+  P,
+  "pregate" | "postgate" | "skip",
+  Gradients<
+    NewResult<U> | GivenAs<OutOf<P>, "du" | "dpregate" | "dpostgate">,
+    NewWeights<U> | GivenAs<OutOf<P>, "dk" | "dskip">
+  >
 >;
 
 /** Bytes that an object holds in its backend. */
@@ -158,4 +166,31 @@ export interface WarmUp {
   readonly postgate?: boolean;
   /** With a skip weight. */
   readonly skip?: boolean;
+}
+
+/** Calls that `recorder` records, by the methods that they stand for. */
+export type RecordedConvCall = "prepareKernel" | "forward" | "backward";
+
+/** The shape of a recorded call, and the operands it has. */
+export interface ConvRecorderOptions {
+  /** B; not for `prepareKernel`. */
+  readonly batch?: number;
+  /** H. */
+  readonly channels: number;
+  /**
+   * Whether calls read taps `k`, (H, K) in float32, and transform them each time, or a `spectrum` that a recorded `prepareKernel` of
+   * this object wrote; taps by default.
+   */
+  readonly kernel?: "taps" | "spectrum";
+  /** Whether there is a pregate, (B, H, L). */
+  readonly pregate?: boolean;
+  /** Whether there is a postgate, (B, H, Lout). */
+  readonly postgate?: boolean;
+  /** Whether there is a skip weight, (H) in float32. */
+  readonly skip?: boolean;
+  /**
+   * Backward: whether dk and dskip are added to what their ranges hold, as for weights of several calls, or gradients over several
+   * batches. Gradients of rows are always written.
+   */
+  readonly add?: boolean;
 }

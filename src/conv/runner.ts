@@ -2,11 +2,12 @@
 import type { RowField } from "../calls/cpu-staging.ts";
 import type { CallContext, ConvolutionRunner } from "../calls/operation.ts";
 import type { PreparedKernel } from "../calls/prepared.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
 import type { Dtype } from "../dtype.ts";
 import type { TensorData } from "../tensors/tensor.ts";
 import type { Gates, Shape } from "./cpu-rows.ts";
 import type { Explanation } from "./explain.ts";
-import type { MemoryUse, WarmUp } from "./options.ts";
+import type { ConvRecorderOptions, MemoryUse, RecordedConvCall, WarmUp } from "./options.ts";
 
 /** One row tensor of a call: rows in the order b·channels + h. */
 export interface RowOperand {
@@ -78,4 +79,11 @@ export interface Runner extends ConvolutionRunner<WarmUp> {
   /** Which plan was chosen, and why. */
   explain(): Explanation;
   memory(): MemoryUse;
+  /** A call to record in the middle of other commands; absent where there are none. */
+  recorder?(
+    way: RecordedConvCall,
+    options: ConvRecorderOptions,
+    call: string,
+    alive: (call: string) => void,
+  ): Promise<GpuRecorder>;
 }

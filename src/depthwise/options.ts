@@ -4,7 +4,14 @@ import type { Dtype } from "../dtype.ts";
 import type { GpuCommandEncoder } from "../gpu.ts";
 import type { ActivationName } from "../math/activation.ts";
 import type { DepthwiseProblemOptions } from "../plan/depthwise.ts";
-import type { GivenAs, GivenResult, NewResult, NewWeights } from "../tensors/result-types.ts";
+import type {
+  GivenAs,
+  GivenResult,
+  NewResult,
+  NewWeights,
+  OutOf,
+  WithGradientsOf,
+} from "../tensors/result-types.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 
 /** What every short convolution is made from. */
@@ -68,14 +75,12 @@ export interface DepthwiseForwardOptions<
  * Optional operands of a backward call: bias and state of the forward call that it belongs to, the state as it was then.
  * `stateOut` is refused: what backward may be told of it is its gradient, `dstateOut`.
  */
-export interface DepthwiseBackwardOptions<
-  D extends Dtype = "float32",
-  O extends DepthwiseGradientArrays<D> | undefined = DepthwiseGradientArrays<D> | undefined,
-> extends Pick<DepthwiseForwardOptions<D>, "bias" | "state" | "encoder"> {
+export interface DepthwiseBackwardOptions<D extends Dtype = "float32">
+  extends Pick<DepthwiseForwardOptions<D>, "bias" | "state" | "encoder"> {
   /** ∂loss/∂stateOut, where the loss depends on it: what `dstate` was in the call that went on from there. */
   readonly dstateOut?: Tensor<D> | GpuTensor | undefined;
   /** Where the gradients go, instead of new arrays or buffers; each by itself, and there once the promise has resolved. */
-  readonly out?: O | undefined;
+  readonly out?: DepthwiseGradientArrays<D> | undefined;
 }
 
 /** Memory for gradients, of the shapes and kinds of `DepthwiseGradients`. */
@@ -105,11 +110,15 @@ export interface DepthwiseGradients<X = Float32Array, W = Float32Array, S = X> {
 /** Gradients of a call whose tensors are in GPU buffers; buffers that the caller did not give are the caller's to destroy. */
 export type GpuDepthwiseGradients = DepthwiseGradients<GpuTensor, GpuTensor>;
 
-/** Gradients of a call whose x is `X` and whose `out` is `O`. */
-export type DepthwiseGradientsOf<X, O> = DepthwiseGradients<
-  NewResult<X> | GivenAs<O, "dx">,
-  NewWeights<X> | GivenAs<O, "dweight" | "dbias">,
-  NewResult<X> | GivenAs<O, "dstate">
+/** Gradients of a call whose x is `X` and whose options are `P`. */
+export type DepthwiseGradientsOf<X, P = unknown> = WithGradientsOf<
+  P,
+  "bias" | "state",
+  DepthwiseGradients<
+    NewResult<X> | GivenAs<OutOf<P>, "dx">,
+    NewWeights<X> | GivenAs<OutOf<P>, "dweight" | "dbias">,
+    NewResult<X> | GivenAs<OutOf<P>, "dstate">
+  >
 >;
 
 /** What the fused projections return: in `R`. */
@@ -150,3 +159,27 @@ export interface ProjectionsUpstream<R = Tensor<"float32">> {
 
 /** The same in GPU buffers. */
 export type GpuProjectionsUpstream = ProjectionsUpstream<GpuTensor>;
+
+/** Calls that `recorder` records, by the methods that they stand for. */
+export type RecordedDepthwiseCall = "forward" | "backward";
+
+/** The shape of a recorded call, and the operands it has. */
+export interface DepthwiseRecorderOptions {
+  /** B. */
+  readonly batch: number;
+  /** L. */
+  readonly length: number;
+  /** Whether there is a bias, float32. */
+  readonly bias?: boolean;
+  /** Whether there is a state, the K − 1 samples before the first; causal padding only. */
+  readonly state?: boolean;
+  /** Forward: whether the state that the call leaves behind goes to a range of its own, or to that of `state`. */
+  readonly stateOut?: "none" | "apart" | "same";
+  /** Backward: whether there is a gradient of the state that the call left behind. */
+  readonly dstateOut?: boolean;
+  /**
+   * Backward: whether dweight and dbias are added to what their ranges hold, as for weights of several calls, or gradients over
+   * several batches. Gradients of samples are always written.
+   */
+  readonly add?: boolean;
+}

@@ -2,6 +2,7 @@
 import { checkOptions, known, oneOf } from "../checks.ts";
 import type { Dtype } from "../dtype.ts";
 import { createDepthwiseProblem } from "../plan/depthwise.ts";
+import type { KnownOptions } from "../tensors/result-types.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 import type { OpenedShort } from "./open.ts";
 import { checkShortNames, openShort } from "./open.ts";
@@ -86,32 +87,32 @@ export class FlashHyenaProjections<out D extends Dtype = "float32"> extends Shor
    */
   async backward<
     X extends Tensor<D> | GpuTensor,
-    O extends DepthwiseGradientArrays<D> | undefined = undefined,
+    P extends DepthwiseBackwardOptions<D> = Record<never, never>,
   >(
     upstream: ProjectionsUpstream<Tensor<D> | GpuTensor>,
     x: X,
     weight: Tensor<D | "float32"> | GpuTensor,
-    options: DepthwiseBackwardOptions<D, O> = {},
-  ): Promise<DepthwiseGradientsOf<X, O>> {
+    options: KnownOptions<P, DepthwiseBackwardOptions, DepthwiseGradientArrays> = {} as never,
+  ): Promise<DepthwiseGradientsOf<X, P>> {
     const call = this.call("backward");
     const dy = upstreamOf(upstream, call);
     const gradients = await this.differentiate(call, dy, x, weight, options);
-    return gradients as DepthwiseGradientsOf<X, O>;
+    return gradients as DepthwiseGradientsOf<X, P>;
   }
 
   /**
    * backward, done when it returns, as `forwardSync` is. The first call compiles; `warmUp({ length, backward: true })` does so before.
    * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
    */
-  backwardSync<X extends Tensor<D>, O extends DepthwiseGradientArrays<D> | undefined = undefined>(
+  backwardSync<X extends Tensor<D>, P extends DepthwiseBackwardOptions<D> = Record<never, never>>(
     upstream: ProjectionsUpstream<Tensor<D>>,
     x: X,
     weight: Tensor<D | "float32">,
-    options: DepthwiseBackwardOptions<D, O> = {},
-  ): DepthwiseGradientsOf<X, O> {
+    options: KnownOptions<P, DepthwiseBackwardOptions, DepthwiseGradientArrays> = {} as never,
+  ): DepthwiseGradientsOf<X, P> {
     const call = this.call("backwardSync");
     const dy = upstreamOf<Tensor>(upstream, call);
-    return this.differentiateNow(call, dy, x, weight, options) as DepthwiseGradientsOf<X, O>;
+    return this.differentiateNow(call, dy, x, weight, options) as DepthwiseGradientsOf<X, P>;
   }
 }
 

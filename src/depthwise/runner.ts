@@ -1,9 +1,14 @@
 /** What short convolutions ask of a backend: calls whose arguments are checked. */
 import type { CpuBackend } from "../backend/cpu/backend.ts";
 import type { CallContext, ConvolutionRunner } from "../calls/operation.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
 import type { Named } from "../tensors/check.ts";
 import type { TensorData } from "../tensors/tensor.ts";
-import type { DepthwiseWarmUp } from "./options.ts";
+import type {
+  DepthwiseRecorderOptions,
+  DepthwiseWarmUp,
+  RecordedDepthwiseCall,
+} from "./options.ts";
 
 /** A call, checked. */
 export interface DepthwiseRequest extends CallContext {
@@ -49,4 +54,11 @@ export interface DepthwiseRunner extends ConvolutionRunner<DepthwiseWarmUpFor> {
   readonly now?: DepthwiseRunnerNow;
   forward(request: DepthwiseForward): void | Promise<void>;
   backward(request: DepthwiseBackward): Promise<void>;
+  /** A call to record in the middle of other commands; absent where there are none. */
+  recorder?(
+    way: RecordedDepthwiseCall,
+    options: DepthwiseRecorderOptions,
+    call: string,
+    alive: (call: string) => void,
+  ): Promise<GpuRecorder>;
 }

@@ -1,6 +1,8 @@
 /** What the short convolutions have in common: the choice of a backend, their calls, their arrays. */
 import type { CpuBackend } from "../backend/cpu/backend.ts";
 import { answersNow, Operation } from "../calls/operation.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
+import { refuseRecorder } from "../calls/recorder.ts";
 import { checkFlags, checkOptions, integer, known } from "../checks.ts";
 import type { Dtype, NewArray, SampleArray, StoredArray } from "../dtype.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
@@ -19,7 +21,9 @@ import {
 import type {
   DepthwiseBackwardOptions,
   DepthwiseForwardOptions,
+  DepthwiseRecorderOptions,
   DepthwiseWarmUp,
+  RecordedDepthwiseCall,
 } from "./options.ts";
 import type {
   DepthwiseBackward,
@@ -245,6 +249,25 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
     checkFlags(calls, warmUpFlags, call);
     if (calls.state) checkStreams(this.problem, call);
     await this.#runner.warmUp({ ...calls, batch }, call);
+  }
+
+  /**
+   * A call of one shape on the GPU, compiled, to be bound to ranges of your buffers and recorded in the middle of other commands,
+   * without waiting. It stands for the method that it is named after.
+   * @example
+   * ```js
+   * const forward = await projections.recorder("forward", { batch: 8, length: 2048 });
+   * forward.bind({ x, weight, gated, postgate }, scratch).encode(pass);
+   * ```
+   * @throws InvalidArgumentError, UnsupportedError on the CPU, BackendError.
+   */
+  async recorder(
+    recorded: RecordedDepthwiseCall,
+    options: DepthwiseRecorderOptions,
+  ): Promise<GpuRecorder> {
+    const call = this.call("recorder");
+    const recorder = this.#runner.recorder?.(recorded, options, call, (c) => this.alive(c));
+    return recorder ?? refuseRecorder(call);
   }
 
   /**

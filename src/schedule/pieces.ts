@@ -23,7 +23,7 @@ export interface DepthwiseGpuCall {
   readonly dstateOut: boolean;
   /** Backward: whether dweight and dbias, sums in float32, join what is in their buffers; by default they replace it. */
   readonly add?: boolean;
-  /** Byte offsets of the tensors in their buffers. */
+  /** Bytes of the tensors' ranges before their first samples: less than the alignment of bindings. */
   readonly offsets: Readonly<Partial<Record<BufferName, number>>>;
 }
 

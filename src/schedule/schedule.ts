@@ -28,7 +28,7 @@ export interface GpuLimits extends Machine {
   readonly workspaceBytes: number;
 }
 
-/** Buffers of a schedule by name: the user's tensors, and what the backend keeps or lends for the call. */
+/** Buffers of a schedule by name: the user's tensors, tables, and work memory that is lent for the call. */
 export type BufferName =
   | TensorName
   | DepthwiseBuffer
@@ -80,7 +80,7 @@ export interface GpuCall {
   readonly add?: boolean;
   /** Storage of the taps, or undefined where their spectra are kept. */
   readonly taps: Dtype | undefined;
-  /** Byte offsets of the tensors in their buffers. */
+  /** Bytes of the tensors' ranges before their first samples: less than the alignment of bindings. */
   readonly offsets: Readonly<Partial<Record<BufferName, number>>>;
 }
 

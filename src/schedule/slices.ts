@@ -408,7 +408,8 @@ export class Build {
     const { ranges, parameters } = this.#tensors(kernel, slice);
     const begin = (this.call.offsets.dskip ?? 0) + slice.channelFrom * 4;
     const sums = this.bound("dskip", begin, slice.channels * 4, 4);
-    const batch = { begin: 0, end: slice.batch, clear: slice.batchFrom === 0 ? 1 : 0 };
+    const clear = slice.batchFrom === 0 && !this.call.add ? 1 : 0;
+    const batch = { begin: 0, end: slice.batch, clear };
     this.step(
       kernel,
       slice.channels,

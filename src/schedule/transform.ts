@@ -414,7 +414,8 @@ export class Scheduler implements CallScheduler {
     const neighbours = plan.packing === "neighbours";
     const taken = { dtype: "float32", format: "float32" } as const;
     const group = build.rowsFor(build.workBytes("float32"), 4 * taps);
-    const collect = this.#remembered("collect", () => collectTaps(plan, part, taps));
+    const add = build.call.add === true;
+    const collect = this.#remembered(`collect ${add}`, () => collectTaps(plan, part, taps, add));
     // The first pass of neighbours leaves rows of samples, beside the points that it reads.
     const samples: PassSink = {
       kind: "samples",

@@ -5,7 +5,7 @@ import type { WebGpuBackend } from "../backend/webgpu/device.ts";
 import { backendFor } from "../calls/gpu-open.ts";
 import { GpuCalls } from "../calls/gpu-turns.ts";
 import { gpuDeviceFor } from "../calls/measured.ts";
-import type { PreparedKernel } from "../calls/prepared.ts";
+import type { BoundRecorder, GpuRecorder } from "../calls/recorder.ts";
 import { usualWorkspace } from "../calls/runtime.ts";
 import type { GpuRunner } from "../conv/gpu.ts";
 import { openGpuRunnerOn } from "../conv/gpu.ts";
@@ -16,14 +16,10 @@ import type { Problem } from "../plan/problem.ts";
 import { show } from "../show.ts";
 import { intact } from "../tensors/check.ts";
 import { zeros } from "../tensors/results.ts";
-import { GpuSamples } from "../tensors/tensor.ts";
 import type { StreamEngine, StreamRows, StreamTaps } from "./engine.ts";
 import type { StreamOptions } from "./options.ts";
 
 const floatBytes = 4;
-
-/** The stream's own buffers: rows of a past and a block; their pasts, on the way to the front; rows of outputs. */
-const buffers: ReadonlySet<string> = new Set(["window", "past", "y"]);
 
 /** A stream's blocks on a GPU. */
 export class GpuStream implements StreamEngine {
@@ -35,9 +31,10 @@ export class GpuStream implements StreamEngine {
   readonly #runner: GpuRunner;
   readonly #problem: Problem;
   readonly #rows: StreamRows;
-  /** Turns and buffers of the stream's own; those of transforms are the runner's. */
+  /** Turns and buffers. */
   readonly #calls: GpuCalls;
-  #kernel: PreparedKernel | undefined;
+  /** The convolution of a window. */
+  #window: BoundRecorder | undefined;
   /** Outputs of the block that ran last, row after row. */
   readonly #outputs: Float32Array;
   /** Samples in the newest block so far. */
@@ -55,7 +52,7 @@ export class GpuStream implements StreamEngine {
     this.#problem = problem;
     this.#rows = rows;
     this.#outputs = outputs;
-    this.#calls = new GpuCalls(backend);
+    this.#calls = new GpuCalls(backend, usualWorkspace);
     this.blockLength = problem.outputLength;
     this.plan = runner.explain().chosen.plan;
   }
@@ -91,22 +88,42 @@ export class GpuStream implements StreamEngine {
 
   /** Make the buffers, and transform the taps. */
   async #start(taps: StreamTaps, call: string): Promise<void> {
-    const { kernelLength, length, outputLength, past = 0 } = this.#problem;
-    const rows = this.#rows.batch * this.#rows.channels;
+    const { kernelLength, past = 0 } = this.#problem;
+    const { channels } = this.#rows;
     const { own } = this.#calls;
-    await own.keep("window", rows * length * floatBytes, call);
-    await own.keep("past", rows * past * floatBytes, call);
-    await own.keep("y", rows * outputLength * floatBytes, call);
-    const size = taps.length * kernelLength;
-    const k = await own.get("k", size * floatBytes, call);
+    const alive = (): void => {};
+    const [prepare, forward] = [
+      await this.#runner.recorder("prepareKernel", { channels }, call, alive),
+      await this.#runner.recorder("forward", { ...this.#rows, kernel: "spectrum" }, call, alive),
+    ];
+    const [windows, kernels] = [forward.operands, prepare.operands];
+    // Rows of a past and a block; their pasts, on the way to the front; rows of outputs.
+    const u = await own.keep("window", windows.u!.bytes, call);
+    await own.keep("past", this.#rows.batch * channels * past * floatBytes, call);
+    const y = await own.keep("y", windows.y!.bytes, call);
+    const spectrum = await own.keep("spectrum", kernels.spectrum!.bytes, call);
+    const k = await own.get("k", kernels.k!.bytes, call);
     taps.forEach((row, h) => {
       intact("k", row, kernelLength, call);
       this.#backend.write(k, h * kernelLength * floatBytes, row);
     });
-    const request = { name: call, alive: () => {} };
-    const samples = new GpuSamples(k, 0, size, floatBytes);
-    this.#kernel = await this.#runner.prepare(samples, "float32", taps.length, request);
+    const transform = await this.#bind(prepare, { k, spectrum }, call);
+    await this.#backend.submit((to) => transform.encode(to), call);
     own.drop("k");
+    this.#window = await this.#bind(forward, { u, spectrum, y }, call);
+  }
+
+  /** A recorder with buffers, and work memory that all of the stream's share. */
+  async #bind(
+    recorder: GpuRecorder,
+    buffers: Readonly<Record<string, GPUBuffer>>,
+    call: string,
+  ): Promise<BoundRecorder> {
+    const scratch: GPUBuffer[] = [];
+    for (const [i, bytes] of recorder.scratchBytes.entries())
+      scratch.push(await this.#calls.own.keep(`scratch ${i}`, bytes, call));
+    const ranges = Object.entries(buffers).map(([name, buffer]) => [name, { buffer }]);
+    return recorder.bind(Object.fromEntries(ranges), scratch);
   }
 
   get device(): GpuDevice {
@@ -114,8 +131,7 @@ export class GpuStream implements StreamEngine {
   }
 
   get bytes(): number {
-    const { workspaceBytes, spectrumBytes } = this.#runner.memory();
-    return this.#calls.own.bytes(buffers) + spectrumBytes + workspaceBytes;
+    return this.#calls.own.bytes;
   }
 
   exclusive<T>(work: () => T | Promise<T>): Promise<T> {
@@ -142,26 +158,11 @@ export class GpuStream implements StreamEngine {
     const end = { buffer: window, offset: outputLength * floatBytes, stride: row };
     const copy = { buffer: aside, offset: 0, stride: past * floatBytes };
     const bytes = past * floatBytes;
-    if (block === 0) {
-      await this.#backend.submit((to) => copyBufferRows(to, undefined, front, rows, bytes), call);
-    }
-    await this.#runner.forward({
-      kernel: { prepared: this.#kernel! },
-      ...{ shape: this.#rows, gates: { pregate: false, postgate: false }, skip: undefined },
-      rows: [
-        { field: "u", data: samplesIn(window, rows * length), width: length, direction: "in" },
-        {
-          field: "y",
-          data: samplesIn(y, rows * outputLength),
-          width: outputLength,
-          direction: "out",
-        },
-      ],
-      ...{ name: call, encoder: undefined, alive: () => {} },
-    });
     await Promise.all([
-      // Before the next block is written; by way of another buffer, since none may be copied to itself.
       this.#backend.submit((to) => {
+        if (block === 0) copyBufferRows(to, undefined, front, rows, bytes);
+        this.#window!.encode(to);
+        // By way of another buffer, since none may be copied to itself.
         copyBufferRows(to, end, copy, rows, bytes);
         copyBufferRows(to, copy, front, rows, bytes);
       }, call),
@@ -183,10 +184,6 @@ export class GpuStream implements StreamEngine {
   leave(): void {
     this.#calls.leave(() => this.#runner.leave());
   }
-}
-
-function samplesIn(buffer: GPUBuffer, size: number): GpuSamples {
-  return new GpuSamples(buffer, 0, size, floatBytes);
 }
 
 function refuseTaps(taps: number, call: string): never {

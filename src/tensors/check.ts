@@ -29,6 +29,17 @@ const gpuAlignment = 8;
 
 const storageUsage = 0x80;
 
+/** Refuse a buffer that kernels may not bind. */
+export function checkStorage({ usage }: { usage: number }, name: string, call: string): void {
+  if ((usage & storageUsage) !== 0) return;
+  throw new InvalidArgumentError({
+    call,
+    requirement: `the buffer of ${name} must have GPUBufferUsage.STORAGE`,
+    value: `usage ${show(usage)}`,
+    remedy: "Create it with STORAGE.",
+  });
+}
+
 function gpuSamples(
   { data, shape, offset = 0 }: GpuTensor,
   e: Expected,
@@ -49,14 +60,7 @@ function gpuSamples(
       "Move the samples, or give them a buffer of their own.",
     );
   }
-  if ((data.usage & storageUsage) === 0) {
-    refuse(
-      e,
-      `the buffer of ${e.name} must have GPUBufferUsage.STORAGE`,
-      `usage ${show(data.usage)}`,
-      "Create it with STORAGE.",
-    );
-  }
+  checkStorage(data, e.name, e.call);
   const size = Array.isArray(shape) ? shape.reduce((a, b) => a * b, 1) : Number.NaN;
   const samples = new GpuSamples(data, offset, size, bytesPerSample(e.dtype));
   checkShape(shape, samples, e);

@@ -37,3 +37,25 @@ export type GivenAs<O, Name extends string> = O extends undefined
 
 /** New gradients of weights: they are float32 whatever the dtype of operand `U`. */
 export type NewWeights<U> = U extends Tensor ? NewArray<Float32Array> : GpuTensor;
+
+/** `out` of options of type `P`. */
+export type OutOf<P> = "out" extends keyof P ? P["out"] : undefined;
+
+/** Never, for each name of `P` that `All` has not: a misspelt one is an error of types. */
+export type NoOthers<P, All> = [Exclude<keyof P, keyof All>] extends [never]
+  ? unknown
+  : string extends keyof P
+    ? unknown
+    : { readonly [N in Exclude<keyof P, keyof All>]: never };
+
+/** Options of type `P`: they have no names but those of `All`, and their `out` has none but those of `Out`. */
+export type KnownOptions<P, All, Out> = P &
+  NoOthers<P, All> &
+  (unknown extends NoOthers<OutOf<P>, Out> ? unknown : Record<"out", NoOthers<OutOf<P>, Out>>);
+
+/** Gradients of type `G`, those among them not optional whose operands (of `Names`) options of type `P` certainly have. */
+export type WithGradientsOf<P, Names extends string, G> = G & {
+  readonly [N in Names as P extends { readonly [M in N]: NonNullable<unknown> }
+    ? `d${N}` & keyof G
+    : never]-?: NonNullable<G[`d${N}` & keyof G]>;
+};

@@ -4,40 +4,17 @@ import {
   BackendError,
   type BackwardOptions,
   convolve,
-  type ErrorParts,
   FlashDepthwiseConv1d,
   FlashFFTConv,
   FlashFFTConvError,
   type FlashFFTConvOptions,
   FlashFFTConvStream,
-  FlashHyenaProjections,
   type ForwardOptions,
-  InvalidArgumentError,
-  PreparedKernel,
   sparsifyKernel,
 } from "../../src/index.ts";
 import { describeBackends } from "../support/backends.ts";
 import { expectClose, expectSameBits } from "../support/close.ts";
-
-/** The error that `action` throws or rejects with: typed, its four parts filled and in its message. */
-async function refusal(action: () => unknown): Promise<ErrorParts & { message: string }> {
-  let thrown: unknown;
-  try {
-    await action();
-  } catch (error) {
-    thrown = error;
-  }
-  expect(thrown).toBeInstanceOf(InvalidArgumentError);
-  const { parts, message } = thrown as InvalidArgumentError;
-  for (const part of [parts.call, parts.requirement, parts.value, parts.remedy]) {
-    expect(part.trim()).not.toBe("");
-    expect(message).toContain(part);
-  }
-  return { ...parts, message };
-}
-
-/** Anything at all, where the types would not let it pass. */
-const any = (value: unknown) => value as never;
+import { any, refusal } from "../support/misuse.ts";
 
 const notIntegers = [0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, "2", null, {}];
 
@@ -437,25 +414,6 @@ describeBackends(
 test("more memory than there is is an error of the backend, where none is shared too", async () => {
   using conv = await FlashFFTConv.create({ length, instructions: "javascript" });
   expect(() => conv.allocateInput(2 ** 31, 2 ** 31)).toThrow(BackendError);
-});
-
-test.each([
-  [FlashFFTConv, "FlashFFTConv"],
-  [FlashFFTConvStream, "FlashFFTConvStream"],
-  [FlashDepthwiseConv1d, "FlashDepthwiseConv1d"],
-  [FlashHyenaProjections, "FlashHyenaProjections"],
-])("new %o says to use create", async (type, name) => {
-  const Kind = type as unknown as new (...parts: unknown[]) => unknown;
-  for (const given of [[], [{ length: 4 }], [samples(), { channels: 2 }]]) {
-    const error = await refusal(() => new Kind(...given));
-    expect(error.call).toBe(`new ${name}`);
-    expect(error.remedy).toContain(`await ${name}.create(`);
-  }
-});
-
-test("new PreparedKernel says to use prepareKernel", async () => {
-  const Kind = PreparedKernel as unknown as new (...parts: unknown[]) => unknown;
-  expect((await refusal(() => new Kind(3))).remedy).toContain("conv.prepareKernel(k)");
 });
 
 describe("tensors of other libraries", () => {

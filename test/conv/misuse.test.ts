@@ -7,7 +7,6 @@ import {
   convolve,
   FlashDepthwiseConv1d,
   FlashFFTConv,
-  FlashFFTConvError,
   FlashFFTConvStream,
   FlashHyenaProjections,
   PreparedKernel,
@@ -16,103 +15,17 @@ import {
 } from "../../src/index.ts";
 import { describeBackends } from "../support/backends.ts";
 import { expectSameBits } from "../support/close.ts";
-
-/** Anything at all, where the types would not let it pass. */
-const any = (value: unknown) => value as never;
-
-/** Expect the typed error of `call`. */
-async function refused(action: () => unknown, call: string, what: string): Promise<string> {
-  let thrown: unknown = new Error(`${call} took ${what}`);
-  try {
-    await action();
-  } catch (error) {
-    thrown = error;
-  }
-  if (!(thrown instanceof FlashFFTConvError)) throw new Error(`${call}, ${what}: ${thrown}`);
-  expect(thrown.parts.call, what).toBe(call);
-  return thrown.message;
-}
-
-/** What options are not. */
-const notOptions: readonly (readonly [string, unknown])[] = [
-  ["null", null],
-  ["a number", 3],
-  ["NaN", Number.NaN],
-  ["a string", "fast"],
-  ["an empty string", ""],
-  ["false", false],
-  ["a function", () => ({})],
-  ["an array", []],
-  ["an array of options", [{}]],
-  ["a Map", new Map([["length", 8]])],
-  ["a Set", new Set()],
-  ["a Date", new Date(0)],
-  ["an ArrayBuffer", new ArrayBuffer(8)],
-  ["a typed array", new Float32Array(8)],
-  ["a promise", Promise.resolve({})],
-  ["an error", new Error("options")],
-];
-
-/** What samples are not. An array that is empty is no row, wherever rows must be. */
-const notSamples: readonly (readonly [string, unknown])[] = [
-  ...notOptions.filter(([name]) => name !== "a typed array"),
-  ["zero", 0],
-  ["true", true],
-  ["an empty object", {}],
-  ["an object without samples", { data: null, shape: [1, 1, 8] }],
-  ["numbers with a shape", { data: [1, 2], shape: [1, 1, 2] }],
-  ["a DataView", new DataView(new ArrayBuffer(8))],
-  ["a Float64Array", new Float64Array(8)],
-  ["no samples", new Float32Array(0)],
-];
-
-/** What an encoder is not; only undefined stands for none. */
-const notEncoders: readonly (readonly [string, unknown])[] = [
-  ...notOptions,
-  ["an empty object", {}],
-  ["a foreign object", { beginComputePass() {} }],
-];
-
-const integers = [null, 0, -1, 1.5, Number.NaN, "2", {}, []];
-
-/** Values of options that no object takes. */
-const badRuntime: Readonly<Record<string, readonly unknown[]>> = {
-  backend: [null, "gpu", 0, ""],
-  device: [null, 0, "gpu", {}, []],
-  workspaceBytes: [...integers, 1024],
-  batch: integers,
-  channels: integers,
-  // Those too that a GPU has no use for.
-  threads: integers,
-  instructions: [null, "avx", 0, ""],
-  workerUrl: [null, 3, {}],
-};
-
-const badProblem: Readonly<Record<string, readonly unknown[]>> = {
-  mode: [null, "valid", 0, []],
-  dtype: [null, "float64", 0],
-  kernelLength: integers,
-  frequencies: [
-    ...[null, 0, "band", [], {}, new Map([["band", [0, 0.1]]]), { low: 0, high: 0.1 }],
-    ...[
-      { band: [0, 0.1], digits: [4, 4], dropped: [0, 1] },
-      { band: [0, 0.1], low: 0 },
-    ],
-    ...[{ band: ["0", "0.1"] }, { band: [null, 0.1] }, { band: [0, null] }, { band: "01" }],
-    ...[{ band: [0] }, { band: { 0: 0, 1: 0.1 } }, { band: [0, 0.1], period: null }],
-    ...[{ digits: [4, 8], dropped: [0, 1], droped: [0, 1] }, { digits: [4, 8] }],
-    ...[
-      { digits: [4, "8"], dropped: [0, 1] },
-      { digits: [4, 8], dropped: [0, null] },
-    ],
-    ...[{ digits: [4, 8], dropped: [0, 1], period: 64 }, { dropped: [0, 1] }],
-  ],
-};
-
-const badShort: Readonly<Record<string, readonly unknown[]>> = {
-  ...{ kernelLength: [...integers, 257], dtype: badProblem.dtype!, layout: [null, "LBH", 0] },
-  padding: [null, "valid", [1], ["1", 0], [0, -1], { 0: 1, 1: 1, length: 2 }],
-};
+import {
+  any,
+  badProblem,
+  badRuntime,
+  badShort,
+  integers,
+  notEncoders,
+  notOptions,
+  notSamples,
+  refused,
+} from "../support/misuse.ts";
 
 const samples = (count: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i + 1));
 /** What stands in arrays for results: still there after a refusal. */
@@ -362,7 +275,11 @@ describeBackends(
         for (const options of [{ state }, { stateOut: state }])
           await refused(() => conv.forward(x, weight, options), "depthwise.forward", what);
         for (const options of [{ state }, { dstateOut: state }])
-          await refused(() => conv.backward(x, x, weight, options), "depthwise.backward", what);
+          await refused(
+            () => conv.backward(x, x, weight, any(options)),
+            "depthwise.backward",
+            what,
+          );
       }
       const state = conv.createState(1);
       const shaped = { data: state, shape: [1, 2, 0] };

@@ -68,13 +68,16 @@ async function trip(
   const device = await openDevice();
   const buffer = (usage: number) => device.createBuffer({ size: parts.byteLength, usage });
   const [from, to, staging] = [buffer(0x88), buffer(0x84), buffer(0x9)];
-  const each = ["x", "y", "z", "w"].slice(0, size).map((c) => `z.${c}`);
+  const points = [
+    { re: "z.x", im: "z.y" },
+    { re: "z.z", im: "z.w" },
+  ].slice(0, size / 2);
   const code = `@group(0) @binding(0) var<storage, read> z_in: array<vec${size}f>;
 @group(0) @binding(1) var<storage, read_write> z_out: array<vec${size}f>;
 ${pointFunctions(format).join("\n")}
 @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3u) {
   let z = z_in[id.x];
-  let stored: ${pointElement[format]} = ${writePoints(format, each)};
+  let stored: ${pointElement[format]} = ${writePoints(format, points)};
   z_out[id.x] = ${readPoints(format, "stored")};
 }`;
   const module = device.createShaderModule({ code });

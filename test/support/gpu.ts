@@ -83,8 +83,11 @@ export async function runSchedule<R extends Readonly<Record<string, SampleArray>
   }
   for (const [name, size] of Object.entries(bytes))
     buffers[name] = await backend.buffer(size, "test");
-  const recording = await backend.prepare({ steps, bytes }, "test");
-  await backend.submit((encoder) => backend.record(encoder, recording, buffers), "test");
+  const compiled = await backend.prepare({ steps, bytes }, "test");
+  const ranges = Object.fromEntries(
+    Object.entries(buffers).map(([name, buffer]) => [name, { buffer }]),
+  );
+  await backend.submit((encoder) => compiled.bind(ranges, []).encode(encoder), "test");
   const found = await Promise.all(
     Object.entries(results).map(async ([name, values]) => [
       name,

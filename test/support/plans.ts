@@ -1,5 +1,5 @@
 /** Schedules of named plans, as the library makes them for a device of some limits. */
-import { schedulerFor } from "../../src/conv/gpu.ts";
+import { schedulerFor } from "../../src/conv/gpu-encode.ts";
 import { defaultGpu } from "../../src/plan/device.ts";
 import { namedGpuPlans } from "../../src/plan/gpu/choose.ts";
 import type { Problem } from "../../src/plan/problem.ts";

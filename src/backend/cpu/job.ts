@@ -189,37 +189,19 @@ const depthwise = {
   outputLineBytes: 0,
   stateBatchBytes: 0,
   stateLineBytes: 0,
-  /** Taps and biases, float32. */
-  w0: 0,
-  w1: 0,
-  w2: 0,
-  b0: 0,
-  b1: 0,
-  b2: 0,
-  x0: 0,
-  x1: 0,
-  x2: 0,
-  /** The K − 1 samples before each line; 0 where there are none. */
-  state0: 0,
-  state1: 0,
-  state2: 0,
 };
 
+/** Taps and biases, float32. */
+const filters = { w0: 0, w1: 0, w2: 0, b0: 0, b1: 0, b2: 0 };
+/** Samples; the K − 1 before each line, or 0 where there are none. */
+const branches = { x0: 0, x1: 0, x2: 0, state0: 0, state1: 0, state2: 0 };
 const depthwiseOutputs = { y0: 0, y1: 0 };
-
-const depthwiseGradients = {
-  dy0: 0,
-  dy1: 0,
-  dx0: 0,
-  dx1: 0,
-  dx2: 0,
-  /** Gradients of the samples before each line, and of its K − 1 last ones; 0 where there are none. */
-  dstate0: 0,
-  dstate1: 0,
-  dstate2: 0,
-  dstateOut0: 0,
-  dstateOut1: 0,
-  dstateOut2: 0,
+/** Gradients of outputs and of samples. */
+const branchGradients = { dy0: 0, dy1: 0, dx0: 0, dx1: 0, dx2: 0 };
+/** Of the K − 1 samples before each line, and of its K − 1 last ones; 0 where there are none. */
+const stateGradients = { dstate0: 0, dstate1: 0, dstate2: 0 };
+const stateOutGradients = { dstateOut0: 0, dstateOut1: 0, dstateOut2: 0 };
+const partialSums = {
   /** Address of the first unit's sums, bytes from unit to unit, and from branch to branch. */
   partials: 0,
   partialBytes: 0,
@@ -230,7 +212,8 @@ const depthwiseGradients = {
 export type Job = typeof common;
 type Transform = Job & typeof transform;
 type Rows = Transform & typeof kept & typeof rows;
-type Depthwise = Job & typeof depthwise;
+type Depthwise = Job & typeof depthwise & typeof filters & typeof branches;
+type States = typeof stateGradients & typeof stateOutGradients;
 
 /** Jobs by kind. */
 export interface Jobs {
@@ -251,10 +234,12 @@ export interface Jobs {
   /** Some of the work on the newest block of a level of a stream; a unit is a row. */
   stream: Transform & typeof kept & typeof terms & typeof level;
   depthwiseForward: Depthwise & typeof depthwiseOutputs;
-  depthwiseBackward: Depthwise & typeof depthwiseGradients;
+  depthwiseBackward: Depthwise & typeof branchGradients & States & typeof partialSums;
 }
 type Kind = keyof Jobs;
 
+const line = { ...common, ...depthwise, ...filters, ...branches };
+const states = { ...stateGradients, ...stateOutGradients };
 const row = { ...common, ...transform, ...kept, ...rows };
 /** Fields of each kind; its number is its place. */
 const fields: Readonly<Jobs> = {
@@ -266,8 +251,8 @@ const fields: Readonly<Jobs> = {
   blockTaps: { ...common, ...transform, ...taps, ...sums },
   compactSpectra: { ...common, ...transform, ...kept, ...kernel },
   stream: { ...common, ...transform, ...kept, ...terms, ...level },
-  depthwiseForward: { ...common, ...depthwise, ...depthwiseOutputs },
-  depthwiseBackward: { ...common, ...depthwise, ...depthwiseGradients },
+  depthwiseForward: { ...line, ...depthwiseOutputs },
+  depthwiseBackward: { ...line, ...branchGradients, ...states, ...partialSums },
 };
 
 const kinds = Object.keys(fields) as Kind[];

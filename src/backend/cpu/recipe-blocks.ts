@@ -73,18 +73,6 @@ function blockForwardRecipe(e: BlockForward, flags: ForwardJob): Recipe<ForwardJ
   const body = e.body_multiply;
   const [gather, copy] = [gatherWith(e), e.copy];
   const tail = e[`tail_y${suffix(post, skips)}`];
-  /** In place: `input` and `output` are where the block's first sample would lie, from the start of u and of y. */
-  const run = (
-    { job, work }: RecipeContext<ForwardJob>,
-    input: number,
-    output: number,
-    k: number,
-    skip: number,
-  ): void =>
-    whole(
-      ...([job.u + input, job.pregate + input, work, k] as const),
-      ...([job.y + output, job.postgate + output, skip, job.table] as const),
-    );
   /** Through scratch: u, then y in the same place; the pregate, then the postgate in another. */
   const runEdge = (
     c: RecipeContext<ForwardJob>,
@@ -109,25 +97,27 @@ function blockForwardRecipe(e: BlockForward, flags: ForwardJob): Recipe<ForwardJ
     copy(job.y + output + block * hop * sampleBytes, a + lead * sampleBytes, count);
   };
   return wholeUnits((c, unit) => {
-    const { job } = c;
+    const { job, work } = c;
     const { blocks, hop, lead, span, sampleBytes } = job;
     const index = Math.floor(unit / blocks);
     const channel = Math.floor(index / job.batch);
     const skip = job.skip + 4 * channel;
     const kept = job.spectra + channel * job.spectrumBytes;
     const k = join ? joined(c, join, kept, skip) : kept;
-    if (job.packed) {
-      const at = (unit - job.first) * job.scratchBytes;
-      return run(c, at, at, k, skip);
+    // Where the block's first sample lies, or would lie, from the start of u and of y.
+    let input = (unit - job.first) * job.scratchBytes;
+    let output = input;
+    if (!job.packed) {
+      const row = rowOf(job, index);
+      const block = unit % blocks;
+      const first = block * hop - lead;
+      if (first < 0 || first + span > job.length || (block + 1) * hop > job.outputLength)
+        return runEdge(c, row, block, k, skip);
+      input = row * job.inputBytes + first * sampleBytes;
+      output = row * job.outputBytes + first * sampleBytes;
     }
-    const row = rowOf(job, index);
-    const block = unit % blocks;
-    const first = block * hop - lead;
-    if (first < 0 || first + span > job.length || (block + 1) * hop > job.outputLength) {
-      return runEdge(c, row, block, k, skip);
-    }
-    const input = row * job.inputBytes + first * sampleBytes;
-    run(c, input, row * job.outputBytes + first * sampleBytes, k, skip);
+    const [pregate, postgate] = [job.pregate + input, job.postgate + output];
+    whole(job.u + input, pregate, work, k, job.y + output, postgate, skip, job.table);
   });
 }
 
@@ -153,25 +143,6 @@ function blockBackwardRecipe(e: BlockBackward, flags: BackwardJob): Recipe<Backw
   const [gather, copy] = [gatherWith(e), e.copy];
   const [start, add] = [e.body_gradients_first, e.body_gradients_inner];
   type Context = RecipeContext<BackwardJob>;
-  /** dy and du may share a place, u and dpregate too. */
-  interface Rows {
-    readonly dy: number;
-    readonly postgate: number;
-    readonly u: number;
-    readonly pregate: number;
-    readonly du: number;
-    readonly dpregate: number;
-  }
-  const body = (c: Context, isFirst: boolean, k: number, sum: number): void => {
-    const w = c.work + c.job.transformBytes;
-    (isFirst ? start : add)(c.work, w, k, sum, c.job.table, 0, c.job.bodies);
-  };
-  const headsOf = ({ job, work }: Context, r: Rows): void => {
-    headDy(r.dy, r.postgate, work, job.table, 0, job.tiles);
-    headU(r.u, r.pregate, work + job.transformBytes, job.table, 0, job.tiles);
-  };
-  const tailOf = ({ job, work }: Context, r: Rows, skip: number): void =>
-    tailDu(work, r.du, r.pregate, r.dy, skip, r.dpregate, r.u, job.table, 0, job.tiles);
   const runEdge = (
     c: Context,
     at: { row: number; block: number; skip: number },
@@ -203,32 +174,29 @@ function blockBackwardRecipe(e: BlockBackward, flags: BackwardJob): Recipe<Backw
     slot: number,
     products: () => void,
   ): void => {
-    const { job } = c;
-    const { blocks, hop, lead, span, sampleBytes } = job;
+    const { job, work } = c;
+    const { blocks, hop, lead, span, sampleBytes, table, tiles } = job;
     const skip = job.skip + 4 * channel;
-    const block = term % blocks;
-    const row = Math.floor(term / blocks) * job.channels + channel;
-    const first = block * hop - lead;
-    const outside = first < 0 || first + span > job.outputLength || (block + 1) * hop > job.length;
-    if (!job.packed && outside) return runEdge(c, { row, block, skip }, products);
-    const packed = slot * job.scratchBytes;
-    const input = job.packed ? packed : row * job.inputBytes + first * sampleBytes;
-    const output = job.packed ? packed : row * job.outputBytes + first * sampleBytes;
-    // No spreads here: they took 3 µs, as much as all else for a block of 256 samples (V8 11.3).
-    const rows: Rows = {
-      dy: job.dy + output,
-      postgate: job.postgate + output,
-      u: job.u + input,
-      pregate: job.pregate + input,
-      du: job.du + input,
-      dpregate: job.dpregate + input,
-    };
-    headsOf(c, rows);
+    let input = slot * job.scratchBytes;
+    let output = input;
+    if (!job.packed) {
+      const block = term % blocks;
+      const row = Math.floor(term / blocks) * job.channels + channel;
+      const first = block * hop - lead;
+      if (first < 0 || first + span > job.outputLength || (block + 1) * hop > job.length)
+        return runEdge(c, { row, block, skip }, products);
+      input = row * job.inputBytes + first * sampleBytes;
+      output = row * job.outputBytes + first * sampleBytes;
+    }
+    // dy and du may share a place, u and dpregate too.
+    const [dy, u, pregate] = [job.dy + output, job.u + input, job.pregate + input];
+    headDy(dy, job.postgate + output, work, table, 0, tiles);
+    headU(u, pregate, work + job.transformBytes, table, 0, tiles);
     products();
-    tailOf(c, rows, skip);
+    tailDu(work, job.du + input, pregate, dy, skip, job.dpregate + input, u, table, 0, tiles);
   };
   return wholeUnits((c, unit) => {
-    const { job } = c;
+    const { job, work } = c;
     const channel = Math.floor(unit / job.shares);
     const kept = job.spectra + channel * job.spectrumBytes;
     const k = join ? joined(c, join, kept, job.skip + 4 * channel) : kept;
@@ -238,7 +206,10 @@ function blockBackwardRecipe(e: BlockBackward, flags: BackwardJob): Recipe<Backw
     const end = Math.min(to, from + job.termTo);
     for (let term = begin; term < end; term++) {
       const slot = (unit - job.first) * (job.termTo - job.termFrom) + term - begin;
-      runBlock(c, channel, term, slot, () => body(c, term === from, k, sum));
+      const body = term === from ? start : add;
+      const products = (): void =>
+        body(work, work + job.transformBytes, k, sum, job.table, 0, job.bodies);
+      runBlock(c, channel, term, slot, products);
     }
   });
 }

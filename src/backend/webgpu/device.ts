@@ -1,29 +1,18 @@
 /**
- * WebGPU: a device, compiled kernels, buffers that are counted, and the recording of schedules. The only file that calls
- * the WebGPU API.
+ * WebGPU: a device, compiled kernels, buffers that are counted, commands and what goes wrong with them. The files of this
+ * folder are the only ones that call the WebGPU API.
  */
 import { BackendError, UnsupportedError } from "../../errors.ts";
-import type { Kernel, OwnParameters } from "../../kernels/gpu/kernel.ts";
-import { parameterNames } from "../../kernels/gpu/kernel.ts";
-import type { BufferName, GpuLimits, Schedule, ScheduleStep } from "../../schedule/schedule.ts";
+import type { Kernel } from "../../kernels/gpu/kernel.ts";
+import type { GpuLimits, Schedule } from "../../schedule/schedule.ts";
+import type { GpuDeviceBackend, GpuRanges } from "../gpu.ts";
 import { outOfMemory, storageBuffer, usage } from "./buffers.ts";
+import type { CommandTarget, Pipelines } from "./compiled.ts";
+import { WebGpuSchedule } from "./compiled.ts";
 import { findGpu } from "./find-gpu.ts";
 import { findTraits } from "./traits.ts";
 
 type Traits = Awaited<ReturnType<typeof findTraits>>;
-
-/** Buffers of a call by name. */
-export type Buffers = Partial<Record<BufferName, GPUBuffer>>;
-
-/** Compiled kernels that somebody needs, until given to `spare`. */
-export type Pipelines = ReadonlyMap<Kernel, GPUComputePipeline>;
-
-/** A schedule that can run: its kernels compiled, its parameters uploaded. */
-export interface Recording {
-  readonly schedule: Schedule;
-  readonly pipelines: Pipelines;
-  readonly parameters: GPUBuffer;
-}
 
 /** A kernel that is compiled or being compiled, and how many hold it. */
 interface Compiled {
@@ -37,16 +26,11 @@ export interface Hoard {
   yieldIdle(): boolean;
 }
 
-/** Bytes that the parameters of one step are apart: the largest alignment of uniform bindings that WebGPU allows. */
-const parameterBytes = 256;
 /**
  * Kernels that nobody holds any more and that are kept, the latest: objects of one shape that come and go compile nothing. Where a
  * processor plays the GPU one takes 1 to 6 MB.
  */
 const mostSpared = 16;
-
-/** Most workgroups in one dimension. */
-const mostGroups = 65_535;
 
 /** Limits that we ask for as far as an adapter goes. */
 const wantedLimits = [
@@ -65,7 +49,7 @@ const wantedLimits = [
 const wantedFeatures = ["shader-f16", "subgroups", "timestamp-query"] as const;
 
 /** A GPU opened for convolutions, shared by all objects that use it. */
-export class WebGpuBackend {
+export class WebGpuBackend implements GpuDeviceBackend<GPUBuffer, CommandTarget> {
   readonly device: GPUDevice;
   /** Name of the adapter, as its driver gives it. */
   readonly name: string;
@@ -79,6 +63,8 @@ export class WebGpuBackend {
   #buffers = 0;
   #bytes = 0;
   #lost: string | undefined;
+  /** The first error of what was made since the last `flush`. */
+  #noted: Promise<GPUError | null> = Promise.resolve(null);
 
   readonly #traits: Traits;
 
@@ -322,61 +308,17 @@ export class WebGpuBackend {
     }
   }
 
-  /** Compile every kernel of a schedule and upload its parameters. */
-  async prepare(schedule: Schedule, call: string): Promise<Recording> {
+  /** Compile every kernel of a schedule and upload its parameters; until `forget`. */
+  async prepare(
+    schedule: Schedule,
+    call: string,
+    tables: GpuRanges<GPUBuffer> = {},
+  ): Promise<WebGpuSchedule> {
     const pipelines = await this.compile(schedule, call);
-    return { schedule, pipelines, parameters: this.#parameters(schedule) };
-  }
-
-  #parameters({ steps }: Schedule): GPUBuffer {
-    const buffer = this.device.createBuffer({
-      size: Math.max(1, steps.length) * parameterBytes,
-      usage: usage.uniform,
-      mappedAtCreation: true,
-    });
-    const words = new Uint32Array(buffer.getMappedRange());
-    steps.forEach((step, i) => {
-      writeParameters(words, (i * parameterBytes) / 4, step);
-    });
-    buffer.unmap();
+    const compiled = new WebGpuSchedule(this.device, schedule, pipelines, tables);
     this.#buffers++;
-    this.#bytes += buffer.size;
-    return buffer;
-  }
-
-  /** Add the commands of a schedule to an encoder. */
-  record(encoder: GPUCommandEncoder, recording: Recording, buffers: Buffers): void {
-    const { schedule, pipelines, parameters } = recording;
-    const pass = encoder.beginComputePass();
-    schedule.steps.forEach((step, i) => {
-      const pipeline = pipelines.get(step.kernel)!;
-      pass.setPipeline(pipeline);
-      pass.setBindGroup(0, this.#bind(pipeline, step, parameters, i, buffers));
-      const groups = Math.ceil(step.tiles / step.kernel.tiles);
-      const rows = Math.ceil(groups / mostGroups);
-      pass.dispatchWorkgroups(Math.ceil(groups / rows), rows);
-    });
-    pass.end();
-  }
-
-  #bind(
-    pipeline: GPUComputePipeline,
-    step: ScheduleStep,
-    parameters: GPUBuffer,
-    index: number,
-    buffers: Buffers,
-  ): GPUBindGroup {
-    const offset = index * parameterBytes;
-    const entries: GPUBindGroupEntry[] = [
-      { binding: 0, resource: { buffer: parameters, offset, size: parameterBytes } },
-    ];
-    step.kernel.bindings.forEach(({ name }, i) => {
-      const range = step.ranges[name]!;
-      const buffer = buffers[range.buffer]!;
-      const size = Math.min(range.size || buffer.size, buffer.size - range.offset);
-      entries.push({ binding: i + 1, resource: { buffer, offset: range.offset, size } });
-    });
-    return this.device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
+    this.#bytes += compiled.parameters.size;
+    return compiled;
   }
 
   /** Submit commands; errors of validation and memory are thrown. */
@@ -411,6 +353,31 @@ export class WebGpuBackend {
     this.#alive(call);
   }
 
+  /** Make objects of the device at once; what is wrong with them is thrown by the next `flush`. */
+  noted<T>(work: () => T): T {
+    this.device.pushErrorScope("validation");
+    try {
+      return work();
+    } finally {
+      const scope = this.device.popErrorScope().catch(() => null);
+      this.#noted = Promise.all([this.#noted, scope]).then(([before, now]) => before ?? now);
+    }
+  }
+
+  /** Submit encoders; errors of all that was recorded, and of what was made for it, are thrown. */
+  async flush(encoders: readonly GPUCommandEncoder[], call: string): Promise<void> {
+    const noted = this.#noted;
+    this.#noted = Promise.resolve(null);
+    const submission = this.checked(
+      () => this.device.queue.submit(encoders.map((e) => e.finish())),
+      call,
+    );
+    const [made, submitted] = await Promise.allSettled([noted, submission]);
+    // What was made wrong is why commands fail.
+    if (made.status === "fulfilled" && made.value) throw this.#failure(call, made.value);
+    if (submitted.status === "rejected") throw submitted.reason;
+  }
+
   #alive(call: string): void {
     if (this.#lost !== undefined) throw this.#failure(call, undefined);
   }
@@ -443,15 +410,4 @@ export function adapterName(info: GPUAdapterInfo | undefined): string {
 export function adapterKey(info: GPUAdapterInfo | undefined): string {
   const { vendor, architecture, device, description } = info ?? {};
   return ["webgpu", vendor, architecture, device || description].filter(Boolean).join(" ");
-}
-
-function writeParameters(
-  words: Uint32Array,
-  at: number,
-  { kernel, parameters }: ScheduleStep,
-): void {
-  const values: OwnParameters = parameters;
-  (kernel.parameters ?? parameterNames).forEach((name, i) => {
-    words[at + i] = values[name] ?? 0;
-  });
 }

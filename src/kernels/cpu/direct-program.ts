@@ -252,27 +252,37 @@ function* tapPlaces(part: Part, lanes: number): Generator<[place: number, tap: n
   }
 }
 
-/** head_k(k, gate, z): taps in the order of their lags, as float32. */
-function tapsFunction({ part, kernelDtype, lanes }: DirectSpec): KernelFunction {
-  const body = [...tapPlaces(part, lanes)].map(([place, tap, last]): Statement => {
-    const g = new Graph();
-    const offset = tap * bytesPerSample(kernelDtype);
-    const value = g.load({ pointer: "k", offset }, kernelDtype, 0, last);
-    const at = { pointer: "z", offset: 4 * place };
-    return { op: "block", stores: [{ at, format: "float32", value, first: 0, last }] };
+/** Numbers at a pointer: one for each tap, or for each lag. */
+interface TapList {
+  readonly pointer: string;
+  readonly format: Dtype;
+  readonly by: "tap" | "lag";
+}
+
+/** Copies what belongs to taps from one list to another. */
+function moveTaps({ part, lanes }: DirectSpec, from: TapList, to: TapList): Statement[] {
+  return [...tapPlaces(part, lanes)].map(([lag, tap, last]) => {
+    const address = ({ pointer, format, by }: TapList) => ({
+      ...{ pointer, offset: (by === "tap" ? tap : lag) * bytesPerSample(format) },
+    });
+    const value = new Graph().load(address(from), from.format, 0, last);
+    const store: Store = { at: address(to), format: to.format, value, first: 0, last };
+    return { op: "block", stores: [store] };
   });
-  return exported("head_k", ["k", "gate", "z"], body);
+}
+
+/** head_k(k, gate, z): taps in the order of their lags, as float32. */
+function tapsFunction(spec: DirectSpec): KernelFunction {
+  const k = { pointer: "k", format: spec.kernelDtype, by: "tap" } as const;
+  const z = { pointer: "z", format: "float32", by: "lag" } as const;
+  return exported("head_k", ["k", "gate", "z"], moveTaps(spec, k, z));
 }
 
 /** tail_dk0(z, dk): sums in the order of lags to the taps that they belong to. */
-function tapSinkFunction({ part, lanes }: DirectSpec): KernelFunction {
-  const body = [...tapPlaces(part, lanes)].map(([place, tap, last]): Statement => {
-    const g = new Graph();
-    const value = g.load({ pointer: "z", offset: 4 * place }, "float32", 0, last);
-    const at = { pointer: "dk", offset: 4 * tap };
-    return { op: "block", stores: [{ at, format: "float32", value, first: 0, last }] };
-  });
-  return exported("tail_dk0", ["z", "dk"], body);
+function tapSinkFunction(spec: DirectSpec): KernelFunction {
+  const z = { pointer: "z", format: "float32", by: "lag" } as const;
+  const dk = { pointer: "dk", format: "float32", by: "tap" } as const;
+  return exported("tail_dk0", ["z", "dk"], moveTaps(spec, z, dk));
 }
 
 /** A block in one call. Samples that are float32 as they are need no head. */

@@ -15,7 +15,7 @@ import type { Run } from "../../plan/geometry.ts";
 import type { Sequence } from "./gapped-sequence.ts";
 import { commonDivisor, gap, sequenceOffset } from "./gapped-sequence.ts";
 import type { Int, KernelFunction, Statement, Store } from "./ir.ts";
-import { plus, times } from "./ir.ts";
+import { loop, plus, times } from "./ir.ts";
 import type { Feed, Segment } from "./placement.ts";
 import { segments } from "./placement.ts";
 import { quarterOf } from "./twiddles.ts";
@@ -145,37 +145,15 @@ function clipped(e: End, s: Segment, rows: readonly Row[], block: Statement): St
     const gaps: Int = chunk ? times({ op: "div", a: "low", by: chunk / e.lanes }, gap) : 0;
     return plus(plus(column, gaps), rowOffset({ ...r, first: 0 }, r.first));
   };
+  const pointers = rows.map((r) => ({
+    ...{ name: `${r.name}p`, from: begin(r), step: e.lanes * r.bytes },
+  }));
   const columns: Statement[] = [
     { op: "let", name: "low", value: low },
     { op: "let", name: "high", value: { op: "max", a: high, b: "low" } },
-    {
-      op: "loop",
-      variable: "zp",
-      from: at("low"),
-      end: at("high"),
-      step,
-      nonempty: false,
-      also: rows.map((r) => ({
-        name: `${r.name}p`,
-        from: begin(r),
-        step: e.lanes * r.bytes,
-      })),
-      body: [block],
-    },
+    loop("zp", at("low"), at("high"), step, [block], pointers, false),
   ];
-  if (!broken) return columns;
-  return [
-    {
-      op: "loop",
-      variable: "piece",
-      from: "from",
-      end: "to",
-      step: piece,
-      nonempty: false,
-      also: [],
-      body: columns,
-    },
-  ];
+  return broken ? [loop("piece", "from", "to", piece, columns, [], false)] : columns;
 }
 
 /** first(x, gate, z[, fold], from, to): columns [from, to) of the first forward stage; z is where column `from` of slot 0 lies. */

@@ -1,13 +1,35 @@
 /** Kernels under construction: statements in order, and expression graphs as statements, one for each node. */
 import type { Complex, Graph, Node } from "../../math/expr.ts";
 import { operands } from "../../math/expr.ts";
-import { barrier, constant, floatOf, literal, loopHead, variable, when } from "./dialect/wgsl.ts";
+import {
+  barrier,
+  constant,
+  floatOf,
+  floats,
+  literal,
+  loopHead,
+  variable,
+  when,
+} from "./dialect/wgsl.ts";
 
 /** A complex value in a kernel's text: names of its parts, or 0 where a part is known to be zero. */
 export interface Value {
   readonly re: string | 0;
   readonly im: string | 0;
 }
+
+/** Text of a part of a value. */
+export const partText = (part: string | 0): string => part || "0.0f";
+
+/** Text of values as one vector. */
+export const vectorOf = (...values: readonly Value[]): string =>
+  floats(values.flatMap(({ re, im }) => [partText(re), partText(im)]));
+
+/** The value in a vector's first two parts, or in others. */
+export const valueIn = (vector: string, parts = "xy"): Value => ({
+  re: `${vector}.${parts[0]}`,
+  im: `${vector}.${parts[1]}`,
+});
 
 /** Statements of a kernel, and names that occur once. */
 export class Text {

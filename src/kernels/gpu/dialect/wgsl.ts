@@ -126,7 +126,7 @@ export const choice = (condition: string, yes: string, no: string): string =>
   `select(${no}, ${yes}, ${condition})`;
 
 /** What 0 is in a type. */
-export const zero = (type: string): string => (type === "f32" ? "0.0f" : `${type}()`);
+export const zero = (type: string): string => ({ f32: "0.0f", u32: "0u" })[type] ?? `${type}()`;
 
 /** Vectors of float32, and of 32-bit words. */
 export const floats = (parts: readonly string[]): string =>

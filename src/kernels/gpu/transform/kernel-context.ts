@@ -130,10 +130,12 @@ export class KernelContext {
     return workPoints(this.spec.plan);
   }
 
-  /** This thread's points in their block at the first stage, or at the last one, by butterfly and input. */
-  places(end: "first" | "last"): Place[][] {
-    const stage = this.tile.stages.at(end === "first" ? 0 : -1)!;
-    return this.tile.places(stage).map((row) => row.map((at) => this.tile.position(at, "column")));
+  /** What `of` makes of each of this thread's points at a stage, by butterfly and input; `place` is the point's in its block. */
+  points<T>(end: "first" | "last", of: (place: Place, i: number, q: number) => T): T[][] {
+    const { tile } = this;
+    const stage = tile.stages.at(end === "first" ? 0 : -1)!;
+    const all = tile.places(stage).map((row) => row.map((at) => tile.position(at, "column")));
+    return all.map((row, i) => row.map((place, q) => of(place, i, q)));
   }
 
   /** Sums of values over the threads of a tile, as `sums` says. */

@@ -2,6 +2,7 @@
 import { choice, floats, zero } from "../dialect/wgsl.ts";
 import type { TensorName } from "../storage.ts";
 import type { Value } from "../text.ts";
+import { valueIn, vectorOf } from "../text.ts";
 import type { KernelContext, UserEnd } from "./kernel-context.ts";
 import type { Share } from "./row-samples.ts";
 import { RowSamples } from "./row-samples.ts";
@@ -20,17 +21,15 @@ export class NeighbourRows implements UserEnd {
   }
 
   load(source: PassSource & { kind: "samples" | "taps" }): Value[][] {
-    return this.#context.places("first").map((row) =>
-      row.map((place, q) => {
-        if (source.kind === "taps") return this.#tapsAt(source, place, q);
-        const { width } = source;
-        const share = this.#share(place, q, width);
-        if (share === "none") return { re: 0, im: 0 };
-        return width % 2 === 0
-          ? this.#loadWord(source.factors, place, width, share)
-          : this.#loadSingly(source.factors, place, width, share);
-      }),
-    );
+    return this.#context.points("first", (place, _, q) => {
+      if (source.kind === "taps") return this.#tapsAt(source, place, q);
+      const { factors, width } = source;
+      const share = this.#share(place, q, width);
+      if (share === "none") return { re: 0, im: 0 };
+      return width % 2 === 0
+        ? this.#loadWord(factors, place, width, share)
+        : this.#loadSingly(factors, place, width, share);
+    });
   }
 
   #loadWord(factors: readonly TensorName[], place: Place, width: number, share: Share): Value {
@@ -38,7 +37,7 @@ export class NeighbourRows implements UserEnd {
     const both = factors.map((f) => this.#pair(f, place, width, share)).join(" * ");
     const inside = share === "some" && tile.held("l", `${sum(place)} < ${width / 2}u`);
     const x = text.hold("s", inside ? choice(inside, both, zero("vec2f")) : both);
-    return { re: `${x}.x`, im: `${x}.y` };
+    return valueIn(x);
   }
 
   #loadSingly(factors: readonly TensorName[], place: Place, width: number, share: Share): Value {
@@ -101,12 +100,10 @@ export class NeighbourRows implements UserEnd {
   gatesAhead({ outputs, width }: PassSink & { kind: "samples" }): void {
     for (const { gates, skipped } of outputs) {
       for (const name of [...gates, ...(skipped ? [skipped] : [])]) {
-        for (const row of this.#context.places("first")) {
-          row.forEach((place, q) => {
-            const share = this.#share(place, q, width);
-            if (share === "all") this.#pair(name, place, width, share);
-          });
-        }
+        this.#context.points("first", (place, _, q) => {
+          const share = this.#share(place, q, width);
+          if (share === "all") this.#pair(name, place, width, share);
+        });
       }
     }
   }
@@ -114,16 +111,13 @@ export class NeighbourRows implements UserEnd {
   store({ outputs, width }: PassSink & { kind: "samples" }, values: readonly Value[][]): void {
     for (const { tensor, gates, skipped } of outputs) {
       if (skipped) this.#context.bind({ name: "skip", access: "read", element: "f32" });
-      this.#context.places("first").forEach((row, i) => {
-        row.forEach((place, q) => {
-          const share = this.#share(place, q, width);
-          if (share === "none") return;
-          const { re, im } = values[i]![q]!;
-          const read = (name: TensorName): string => this.#pair(name, place, width, share);
-          const gated = [`vec2f(${re || "0.0f"}, ${im || "0.0f"})`, ...gates.map(read)].join(" * ");
-          const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
-          this.#put(tensor, place, width, share, whole);
-        });
+      this.#context.points("first", (place, i, q) => {
+        const share = this.#share(place, q, width);
+        if (share === "none") return;
+        const read = (name: TensorName): string => this.#pair(name, place, width, share);
+        const gated = [vectorOf(values[i]![q]!), ...gates.map(read)].join(" * ");
+        const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
+        this.#put(tensor, place, width, share, whole);
       });
     }
   }

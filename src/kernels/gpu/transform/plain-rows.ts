@@ -1,7 +1,8 @@
 /** The user's end of passes whose points hold samples P/2 apart, or samples of two rows: rows loaded, gated and stored. */
+import { choice, floats, shuffled, when, workgroup, zero } from "../dialect/wgsl.ts";
 import type { TensorName } from "../storage.ts";
 import type { Value } from "../text.ts";
-import { Branches } from "../text.ts";
+import { Branches, partText } from "../text.ts";
 import type { KernelContext, Scales, UserEnd } from "./kernel-context.ts";
 import type { SamplePlace, Share } from "./row-samples.ts";
 import { RowSamples } from "./row-samples.ts";
@@ -56,27 +57,19 @@ export class PlainRows implements UserEnd {
     const run = points / tile.stages[0]!.radix;
     const part = ({ base, offset }: Place, q: number, shift: number): string | 0 =>
       tapsAt(tile, source, sum({ base, offset: offset + shift }), { first: shift + q * run, run });
-    return this.#context.places("first").map((row) =>
-      row.map((place, q) => ({
-        re: part(place, q, 0),
-        im: packing === "halves" ? part(place, q, points) : 0,
-      })),
-    );
+    return this.#context.points("first", (place, _, q) => ({
+      re: part(place, q, 0),
+      im: packing === "halves" ? part(place, q, points) : 0,
+    }));
   }
 
   #loadPart(source: SampleSource, part: 0 | 1): (string | 0)[][] {
-    const places = this.#context.places("first");
     const pairs = this.#context.neighbours && source.width % 2 === 0;
-    const values = places.map((): (string | 0)[] => []);
-    places.forEach((row, i) => {
-      row.forEach((place, q) => {
-        if (pairs && i % 2 === 1) return;
-        const value = this.#loadOne(source, place, i, q, part);
-        values[i]![q] = value && pairs ? `${value}.x` : value;
-        if (pairs) values[i + 1]![q] = value && `${value}.y`;
-      });
-    });
-    return values;
+    const loaded = this.#context.points("first", (place, i, q) =>
+      pairs && i % 2 === 1 ? 0 : this.#loadOne(source, place, i, q, part),
+    );
+    if (!pairs) return loaded;
+    return loaded.map((_, i) => loaded[i - (i % 2)]!.map((x) => x && `${x}.${"xy"[i % 2]}`));
   }
 
   /** The product of a source's tensors at one place: a sample, or two neighbours in a vector; 0 where no thread has any. */
@@ -102,7 +95,7 @@ export class PlainRows implements UserEnd {
     });
     const guard = this.#samples.conditions({ ...at, row, own }, width).join(" && ");
     const all = read.join(" * ");
-    return text.hold("s", guard ? `select(${pair ? "vec2f()" : "0.0f"}, ${all}, ${guard})` : all);
+    return text.hold("s", guard ? choice(guard, all, zero(pair ? "vec2f" : "f32")) : all);
   }
 
   /**
@@ -113,19 +106,17 @@ export class PlainRows implements UserEnd {
     const { cut, neighbours, text } = this.#context;
     const pairs = neighbours && source.width % 2 === 0;
     const fetches: Fetch[] = [];
-    this.#context.places("first").forEach((places, i) => {
+    this.#context.points("first", (place, i, q) => {
       if (pairs && i % 2 === 1) return;
-      places.forEach((place, q) => {
-        for (const part of [0, 1] as const) {
-          const at = this.#samples.at(place, q, part, source.width);
-          if (cut ? source.own && at.own === "none" : at.row !== "all") continue;
-          for (const tensor of source.factors) {
-            const name = text.fresh("f");
-            this.#fetched.set(`${tensor} ${i} ${q} ${part}`, name);
-            fetches.push({ name, tensor, place: at.place, part });
-          }
+      for (const part of [0, 1] as const) {
+        const at = this.#samples.at(place, q, part, source.width);
+        if (cut ? source.own && at.own === "none" : at.row !== "all") continue;
+        for (const tensor of source.factors) {
+          const name = text.fresh("f");
+          this.#fetched.set(`${tensor} ${i} ${q} ${part}`, name);
+          fetches.push({ name, tensor, place: at.place, part });
         }
-      });
+      }
     });
     return fetches;
   }
@@ -140,7 +131,7 @@ export class PlainRows implements UserEnd {
    * one look tells: they are loaded without a condition for each word.
    */
   #fetchBlock(fetches: readonly Fetch[], width: number, row: string, start: string): void {
-    const { tile, spec } = this.#context;
+    const { tile, text, spec } = this.#context;
     const plain: string[] = [];
     const guarded: string[] = [];
     for (const { name, tensor, place } of fetches) {
@@ -151,22 +142,11 @@ export class PlainRows implements UserEnd {
       const word = this.#samples.safeWord(tensor, at, rowStart, width);
       // Before the row's beginning, positions are huge numbers.
       const none = this.#samples.noWord(tensor);
-      guarded.push(`${name} = select(${none}, ${word}, ${sum(at)} < ${width}u);`);
+      guarded.push(`${name} = ${choice(`${sum(at)} < ${width}u`, word, none)};`);
     }
     const room = width - 2 * spec.plan.points;
-    this.#either(room < 0 ? undefined : tile.held("l", `${start} <= ${room}u`), plain, guarded);
-  }
-
-  /** Statements on a condition, or others; the others alone where it never holds. */
-  #either(condition: string | undefined, then: readonly string[], others: readonly string[]): void {
-    const { text } = this.#context;
-    if (!condition) text.line(...others);
-    else
-      text.when(
-        condition,
-        () => text.line(...then),
-        () => text.line(...others),
-      );
+    const inside = room >= 0 && tile.held("l", `${start} <= ${room}u`);
+    text.line(...(inside ? when(inside, plain, guarded) : guarded));
   }
 
   get #fetchesAhead(): boolean {
@@ -194,7 +174,7 @@ export class PlainRows implements UserEnd {
         else text.line(`${name} = ${word};`);
       }
     };
-    const first = `(group.y * groups.x + group.x) * ${turns * pass.tiles}u + sub`;
+    const first = `(${workgroup}) * ${turns * pass.tiles}u + sub`;
     before.push(
       ...text.taken(() => {
         fetches = this.#fetches(source);
@@ -203,7 +183,7 @@ export class PlainRows implements UserEnd {
       }),
     );
     return () => {
-      const next = `wanted + select(${pass.tiles}u, 0u, turn == ${turns - 1}u)`;
+      const next = `wanted + ${choice(`turn == ${turns - 1}u`, "0u", `${pass.tiles}u`)}`;
       fetch(`min(${next}, p.tiles - 1u)`, false);
     };
   }
@@ -229,19 +209,15 @@ export class PlainRows implements UserEnd {
     const { tensors, neighbours, swaps } = this.#context;
     const { paired } = tensors.get(tensor)!;
     const pairs = paired && neighbours;
-    const ends = this.#context.places("first");
     return ([0, 1] as const).flatMap((part) => {
-      const of = (v: Value): string => (part === 0 ? v.re : v.im) || "0.0f";
+      const of = (v: Value): string => partText(part === 0 ? v.re : v.im);
       const spots: Spot[] = [];
-      ends.forEach((row, i) => {
-        if (pairs && i % 2 === 1) return;
-        row.forEach((place, q) => {
-          const at = this.#samples.at(place, q, part, width);
-          if (at.row === "none" || at.own === "none") return;
-          const value = (values: readonly Value[][]): string =>
-            pairs ? `vec2f(${of(values[i]![q]!)}, ${of(values[i + 1]![q]!)})` : of(values[i]![q]!);
-          spots.push({ ...at, value });
-        });
+      this.#context.points("first", (place, i, q) => {
+        const at = this.#samples.at(place, q, part, width);
+        if ((pairs && i % 2 === 1) || at.row === "none" || at.own === "none") return;
+        const value = (values: readonly Value[][]): string =>
+          pairs ? floats([of(values[i]![q]!), of(values[i + 1]![q]!)]) : of(values[i]![q]!);
+        spots.push({ ...at, value });
       });
       return paired && swaps ? this.#swapped(spots) : spots;
     });
@@ -263,13 +239,13 @@ export class PlainRows implements UserEnd {
       const [p, q] = [a.place, b.place];
       const either =
         p.base === q.base
-          ? `${p.base} + select(${p.offset}u, ${q.offset}u, ${odd})`
-          : `select(${sum(p)}, ${sum(q)}, ${odd})`;
+          ? `${p.base} + ${choice(odd, `${q.offset}u`, `${p.offset}u`)}`
+          : choice(odd, sum(q), sum(p));
       const base = tile.held("n", `${either} - (t & 1u)`);
       const value = (values: readonly Value[][]): string => {
         const [x, y] = [a.value(values), b.value(values)];
-        const got = text.hold("g", `subgroupShuffleXor(select(${y}, ${x}, ${odd}), 1u)`);
-        return `select(vec2f(${x}, ${got}), vec2f(${got}, ${y}), ${odd})`;
+        const got = text.hold("g", shuffled(choice(odd, x, y), 1));
+        return choice(odd, floats([got, y]), floats([x, got]));
       };
       const shares = { row: both(a.row, b.row), own: both(a.own, b.own) };
       return [{ place: { base, offset: 0 }, ...shares, part: a.part, value }];
@@ -311,7 +287,8 @@ export class PlainRows implements UserEnd {
         if (cut) inside.add(conditions("all"), stored);
       }
     }
-    this.#either(cut && this.#samples.ownInside(width), inside.lines, stores.lines);
+    const whole = cut && this.#samples.ownInside(width);
+    text.line(...(whole ? when(whole, inside.lines, stores.lines) : stores.lines));
   }
 
   /** What a gate, or what is skipped, has at a spot: a sample, or two. */

@@ -6,8 +6,10 @@
  * A pair of 64 bits holds two neighbours, whose four parts share an exponent: 14 bits are left for each, in steps of 1/4096.
  */
 import type { PointFormat } from "../../../plan/gpu/passes.ts";
+import { words } from "../dialect/wgsl.ts";
 import { pairFunctions, wordFunctions } from "../dialect/wgsl-functions.ts";
 import type { Value } from "../text.ts";
+import { vectorOf } from "../text.ts";
 
 /** WGSL type of a buffer's elements. */
 export const pointElement = { float32: "vec2f", word: "u32", pair: "vec2u" } as const;
@@ -27,10 +29,10 @@ export function readPoints(format: PointFormat, stored: string): string {
   return format === "float32" ? stored : `from_${format}(${stored})`;
 }
 
-/** What a buffer holds of points; `parts` are text, real and imaginary in turn. */
-export function writePoints(format: PointFormat, parts: readonly string[]): string {
-  const points = `vec${parts.length}f(${parts.join(", ")})`;
-  return format === "float32" ? points : `to_${format}(${points})`;
+/** What a buffer holds of points. */
+export function writePoints(format: PointFormat, points: readonly Value[]): string {
+  const vector = vectorOf(...points);
+  return format === "float32" ? vector : `to_${format}(${vector})`;
 }
 
 /** WGSL type of two neighbouring points in a buffer. */
@@ -46,7 +48,6 @@ export function readNeighbours(format: PointFormat, stored: string): readonly [s
 
 /** What a buffer holds of two neighbouring points. */
 export function writeNeighbours(format: PointFormat, first: Value, second: Value): string {
-  const [a, b] = [first, second].map(({ re, im }) => [re || "0.0f", im || "0.0f"]);
-  if (format !== "word") return writePoints(format, [...a!, ...b!]);
-  return `vec2u(${writePoints(format, a!)}, ${writePoints(format, b!)})`;
+  if (format !== "word") return writePoints(format, [first, second]);
+  return words([first, second].map((point) => writePoints(format, [point])));
 }

@@ -8,9 +8,10 @@ import type { Complex } from "../../../math/expr.ts";
 import { Graph } from "../../../math/expr.ts";
 import { product } from "../../../plan/cpu/plan.ts";
 import { mirrorPlaces } from "../../../plan/gpu/passes.ts";
+import { choice, zero } from "../dialect/wgsl.ts";
 import type { WorkBuffer } from "../kernel.ts";
 import type { Value } from "../text.ts";
-import { nodes, printValues } from "../text.ts";
+import { nodes, partText, printValues, valueIn } from "../text.ts";
 import { isLeft } from "./frequency-mask.ts";
 import type { KernelContext } from "./kernel-context.ts";
 import { neighbourElement, readNeighbours, writeNeighbours } from "./point-formats.ts";
@@ -80,52 +81,47 @@ export class RealColumns implements WorkEnd {
 
   /** Index of a slot's points of both columns. */
   #slotIndex({ at: [i], number }: Slot): string {
-    const stage = this.#context.tile.stages.at(-1)!;
-    const { at } = this.#context.tile.butterfly(stage, i);
-    const unit = this.#context.tile.held("m", `slot * ${this.#context.workPoints / 2}u + column`);
+    const { tile, workPoints, pass } = this.#context;
+    const stage = tile.stages.at(-1)!;
+    const { at } = tile.butterfly(stage, i);
+    const unit = tile.held("m", `slot * ${workPoints / 2}u + column`);
     const column = stage.mirrored ? `t % ${stage.rest}u` : sum(at);
-    return `${this.#context.tile.held("m", `${unit} + ${column}`)} + ${number} * ${this.#context.pass.rest}u`;
+    return `${tile.held("m", `${unit} + ${column}`)} + ${number} * ${pass.rest}u`;
   }
 
   /** Whether a slot keeps a frequency; undefined where all do. */
-  #slotLeft({ number }: Slot): string | undefined {
+  #slotKept({ number }: Slot): string | undefined {
     const section = this.#context.spec.pattern?.sections[1];
     if (!section || section.count === this.#rows / 2 + 1) return undefined;
     this.#context.bindPattern();
     return this.#context.tile.held("l", isLeft(section, number));
   }
 
-  #bindWork(buffer: WorkBuffer, access: "read" | "read_write"): void {
-    this.#context.bind({
-      name: buffer,
-      access,
-      element: neighbourElement[this.#context.spec.format],
-    });
+  #bind(name: WorkBuffer, access: "read" | "read_write"): void {
+    this.#context.bind({ name, access, element: neighbourElement[this.#context.spec.format] });
   }
 
   /** Stores both columns' points of the blocks that are kept. */
   store(buffer: WorkBuffer, values: readonly Value[][]): void {
-    const { format } = this.#context.spec;
-    this.#bindWork(buffer, "read_write");
+    const { text, spec } = this.#context;
+    this.#bind(buffer, "read_write");
     for (const slot of this.#slots()) {
-      const z = values[slot.at[0]]![slot.at[1]]!;
-      const m = this.#mirror(slot, values);
       const g = new Graph();
-      const [a, b] = [nodes(g, z), nodes(g, m)];
+      const [i, q] = slot.at;
+      const [a, b] = [values[i]![q]!, this.#mirror(slot, values)].map((v) => nodes(g, v)) as [
+        Complex,
+        Complex,
+      ];
       const columns: Complex[] = [
         { re: g.add(a.re, b.re), im: g.sub(a.im, b.im) },
         { re: g.add(a.im, b.im), im: g.sub(b.re, a.re) },
       ];
-      const [first, second] = printValues(this.#context.text, columns);
-      const index = this.#context.text.hold("n", this.#slotIndex(slot));
-      const stored = `${buffer}[${index}] = ${writeNeighbours(format, first!, second!)};`;
-      const conditions = [
-        ...(slot.middle && typeof slot.own === "string" ? [slot.own] : []),
-        ...[this.#slotLeft(slot)].filter((x) => x !== undefined),
-      ];
-      this.#context.text.line(
-        conditions.length ? `if (${conditions.join(" && ")}) { ${stored} }` : stored,
-      );
+      const [first, second] = printValues(text, columns);
+      const index = text.hold("n", this.#slotIndex(slot));
+      const stored = `${buffer}[${index}] = ${writeNeighbours(spec.format, first!, second!)};`;
+      const own = slot.middle && typeof slot.own === "string" && slot.own;
+      const conditions = [own, this.#slotKept(slot)].filter(Boolean).join(" && ");
+      text.line(conditions ? `if (${conditions}) { ${stored} }` : stored);
     }
   }
 
@@ -138,31 +134,28 @@ export class RealColumns implements WorkEnd {
   #either(yes: Value, no: Value, condition: string): Value {
     const part = (a: string | 0, b: string | 0): string =>
       a === b
-        ? String(a || "0.0f")
-        : this.#context.text.hold("x", `select(${b || "0.0f"}, ${a || "0.0f"}, ${condition})`);
+        ? partText(a)
+        : this.#context.text.hold("x", choice(condition, partText(a), partText(b)));
     return { re: part(yes.re, no.re), im: part(yes.im, no.im) };
   }
 
   /** Loads both columns' points of the blocks that are kept, and mixes them: values at the last stage's places. */
   load(buffer: WorkBuffer): Value[][] {
-    const { text } = this.#context;
-    const { format } = this.#context.spec;
-    const { radix, each, mirrored } = this.#context.tile.stages.at(-1)!;
-    this.#bindWork(buffer, "read");
+    const { text, tile, spec } = this.#context;
+    const { radix, each, mirrored } = tile.stages.at(-1)!;
+    this.#bind(buffer, "read");
     // By butterfly and output: what is there in any case, where blocks are their own mirrors, and where they are not.
     const known = new Map<string, Value>();
     const owned = new Map<string, Value>();
     const others = new Map<string, Value>();
     for (const slot of this.#slots()) {
       const { at, mirror, ownMirror, middle } = slot;
-      const left = this.#slotLeft(slot);
+      const kept = this.#slotKept(slot);
       const loaded = text.hold("z", `${buffer}[${this.#slotIndex(slot)}]`);
-      const [a, b] = readNeighbours(format, loaded).map((point) =>
-        text.hold("z", left ? `select(vec2f(), ${point}, ${left})` : point),
-      );
       const g = new Graph();
-      const x = nodes(g, { re: `${a}.x`, im: `${a}.y` });
-      const y = nodes(g, { re: `${b}.x`, im: `${b}.y` });
+      const [x, y] = readNeighbours(spec.format, loaded)
+        .map((point) => text.hold("z", kept ? choice(kept, point, zero("vec2f")) : point))
+        .map((point) => nodes(g, valueIn(point))) as [Complex, Complex];
       const [z, m] = printValues(text, [
         { re: g.sub(x.re, y.im), im: g.add(x.im, y.re) },
         { re: g.add(x.re, y.im), im: g.sub(y.re, x.im) },

@@ -98,14 +98,15 @@ function turns(pass: PassLayout, s: StageSpread, { pad, stride, words, fold }: A
     for (let q = 0; q < s.radix; q++) {
       for (let first = 0; first < Math.min(lanes, pass.threads * pass.tiles); first += together) {
         load.fill(0);
+        let most = 0;
         const last = Math.min(first + together, pass.threads * pass.tiles);
         for (let lane = first; lane < last; lane++) {
           const sub = Math.floor(lane / pass.threads);
           const point = place(pass, s, lane % pass.threads, i, q);
           const at = padded(folded(point, fold), pad) + sub * stride;
-          load[(at * words) % banks]!++;
+          most = Math.max(most, ++load[(at * words) % banks]!);
         }
-        total += Math.max(...load);
+        total += most;
       }
     }
   }

@@ -1,7 +1,8 @@
 /** The end of a last pass: spectra of kernels made, stored and multiplied with, and sums over the batch for their gradients. */
 import { Graph } from "../../../math/expr.ts";
+import { choice, floatOf, unpackHalves, wordOf, zero } from "../dialect/wgsl.ts";
 import type { Value } from "../text.ts";
-import { nodes, printValues } from "../text.ts";
+import { nodes, printValues, valueIn, vectorOf } from "../text.ts";
 import type { KernelContext } from "./kernel-context.ts";
 import { spectrumElement, spectrumPlace, spectrumStride } from "./spectrum-layout.ts";
 import { inverseScale } from "./taps.ts";
@@ -26,7 +27,8 @@ export class SpectrumEnd {
   /** Where output q of the last stage's butterfly i lies in its spectrum. */
   #place(i: number, q: number): Place {
     const { spec, pass, tile } = this.#context;
-    const place = this.#context.places("last")[i]![q]!;
+    const stage = tile.stages.at(-1)!;
+    const place = tile.position(tile.places(stage)[i]![q]!, "column");
     return spectrumPlace(spec.plan, pass, place, (text) => tile.held("k", text));
   }
 
@@ -57,8 +59,8 @@ export class SpectrumEnd {
     this.#bind("read");
     const point = this.#element(i, q);
     if (spec.spectra === "float32") return tile.held("k", point);
-    const scale = tile.held("k", `bitcast<f32>(${this.#scale})`);
-    return tile.held("k", `unpack2x16float(${point}) * ${scale}`);
+    const scale = tile.held("k", floatOf(this.#scale));
+    return tile.held("k", `${unpackHalves(point)} * ${scale}`);
   }
 
   /** Loads the spectrum, ahead of `multiply`, where a thread holds few points. */
@@ -74,7 +76,7 @@ export class SpectrumEnd {
       const g = new Graph();
       const products = row.map((v, q) => {
         const k = this.#point(i, q);
-        const w = nodes(g, { re: `${k}.x`, im: `${k}.y` });
+        const w = nodes(g, valueIn(k));
         return product === "kernel" ? g.cmul(nodes(g, v), w) : g.cmulConj(nodes(g, v), w);
       });
       return printValues(this.#context.text, products);
@@ -97,21 +99,17 @@ export class SpectrumEnd {
     const { plan, spectra } = spec;
     this.#bind("read_write");
     const factor = `${inverseScale(plan)}f`;
-    this.#context.places("last").forEach((row, i) => {
-      row.forEach((place, q) => {
-        const element = this.#element(i, q);
-        const { re, im } = values[i]![q]!;
-        const point = `vec2f(${re || "0.0f"}, ${im || "0.0f"})`;
-        const kept = this.#context.keeps(place);
-        const [none, stored] =
-          spectra === "float32"
-            ? ["vec2f()", `${point} * ${factor}`]
-            : ["0u", `pack_pair(${point} * ${this.#fit}.x)`];
-        text.line(`${element} = ${kept ? `select(${none}, ${stored}, ${kept})` : stored};`);
-      });
+    this.#context.points("last", (place, i, q) => {
+      const element = this.#element(i, q);
+      const point = vectorOf(values[i]![q]!);
+      const kept = this.#context.keeps(place);
+      const stored =
+        spectra === "float32" ? `${point} * ${factor}` : `pack_pair(${point} * ${this.#fit}.x)`;
+      const none = zero(spectrumElement[spectra]);
+      text.line(`${element} = ${kept ? choice(kept, stored, none) : stored};`);
     });
     if (spectra === "float16")
-      text.line(`if (t == 0u) { ${this.#scale} = bitcast<u32>(${this.#fit}.y * ${factor}); }`);
+      text.line(`if (t == 0u) { ${this.#scale} = ${wordOf(`${this.#fit}.y * ${factor}`)}; }`);
   }
 
   /** Sums of a channel over the chunks of the batch, in their order. */
@@ -122,7 +120,7 @@ export class SpectrumEnd {
     const names = Array.from({ length: each }, () =>
       Array.from({ length: radix }, () => text.fresh("z")),
     );
-    for (const name of names.flat()) text.variable(name, "vec2f()");
+    for (const name of names.flat()) text.variable(name, zero("vec2f"));
     const adds = names.flatMap((row, i) =>
       row.map((name, q) => `${name} += sums[at + ${sum(this.#place(i, q))}];`),
     );
@@ -131,14 +129,11 @@ export class SpectrumEnd {
       text.line(...adds);
     });
     // Frequencies that are not kept have no gradient.
-    const places = this.#context.places("last");
-    return names.map((row, i) =>
-      row.map((name, q) => {
-        const kept = this.#context.keeps(places[i]![q]!);
-        const x = kept ? text.hold("z", `select(vec2f(), ${name}, ${kept})`) : name;
-        return { re: `${x}.x`, im: `${x}.y` };
-      }),
-    );
+    return this.#context.points("last", (place, i, q) => {
+      const kept = this.#context.keeps(place);
+      const sum = names[i]![q]!;
+      return valueIn(kept ? text.hold("z", choice(kept, sum, zero("vec2f"))) : sum);
+    });
   }
 
   /** Sums of products over turns, by butterfly and output: variables that begin with what the sums are, stored at the end. */
@@ -151,7 +146,7 @@ export class SpectrumEnd {
     );
     const names = elements.map((row) =>
       row.map((element) => {
-        const name = text.variable(text.fresh("sum"), "vec2f()");
+        const name = text.variable(text.fresh("sum"), zero("vec2f"));
         text.line(`if (p.clear == 0u) { ${name} = ${element}; }`);
         return name;
       }),

@@ -66,8 +66,8 @@ const positionIn: Record<Packing, (at: string, points: number) => string> = {
   neighbours: (at) => `work[base + ${at}]`,
 };
 
-/** Complex points, or rows of samples, in `work` → the gradient of the taps, float32. */
-export function collectTaps(plan: PassPlan, part: Part, taps: number): Kernel {
+/** Complex points, or rows of samples, in `work` → the gradient of the taps, float32: written, or added to what is there. */
+export function collectTaps(plan: PassPlan, part: Part, taps: number, add = false): Kernel {
   const bindings = [
     {
       name: "work",
@@ -97,7 +97,7 @@ export function collectTaps(plan: PassPlan, part: Part, taps: number): Kernel {
       variable("x", "0.0f"),
       ...sums,
       // The spectrum carries its factor; sums of gradients do not.
-      `y[p.y + index] = x * ${inverseScale(plan)}f;`,
+      `y[p.y + index] ${add ? "+=" : "="} x * ${inverseScale(plan)}f;`,
     ],
   });
   return { code, bindings, tiles: threads, tilesPerUnit: taps };

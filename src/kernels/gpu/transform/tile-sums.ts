@@ -3,6 +3,7 @@
  * workgroup memory, where every thread reads what the subgroups came to. The order of additions is the same in every run.
  */
 import type { PassLayout } from "../../../plan/gpu/passes.ts";
+import { choice, shuffled } from "../dialect/wgsl.ts";
 import type { Machine } from "../kernel.ts";
 import type { Text } from "../text.ts";
 
@@ -84,14 +85,14 @@ function fold(text: Text, values: readonly string[], span: number): string[] {
   for (let distance = 1; distance < span; distance *= 2) {
     const half = v.length / 2;
     if (half < 1) {
-      v = v.map((x) => text.hold("n", `${x} + subgroupShuffleXor(${x}, ${distance}u)`));
+      v = v.map((x) => text.hold("n", `${x} + ${shuffled(x, distance)}`));
       continue;
     }
     const upper = text.hold("o", `(t & ${distance}u) != 0u`);
     v = v.slice(0, half).map((low, i) => {
       const high = v[half + i]!;
-      const given = `subgroupShuffleXor(select(${high}, ${low}, ${upper}), ${distance}u)`;
-      return text.hold("n", `select(${low}, ${high}, ${upper}) + ${given}`);
+      const given = shuffled(choice(upper, low, high), distance);
+      return text.hold("n", `${choice(upper, high, low)} + ${given}`);
     });
   }
   return v;
@@ -103,9 +104,8 @@ function unfold(text: Text, folded: readonly string[], parts: number): string[] 
   while (v.length < parts) {
     const distance = parts / v.length / 2;
     const upper = text.hold("o", `(t & ${distance}u) != 0u`);
-    const others = v.map((x) => text.hold("n", `subgroupShuffleXor(${x}, ${distance}u)`));
-    const pick = (low: string, high: string): string =>
-      text.hold("n", `select(${low}, ${high}, ${upper})`);
+    const others = v.map((x) => text.hold("n", shuffled(x, distance)));
+    const pick = (low: string, high: string): string => text.hold("n", choice(upper, high, low));
     v = [...v.map((x, i) => pick(x, others[i]!)), ...v.map((x, i) => pick(others[i]!, x))];
   }
   return v;
@@ -124,30 +124,28 @@ export function addUp(
   memory.claim();
   const holders = parts / folded.length;
   const row = span === 1 ? "t" : text.hold("n", `t / ${span}u`);
-  if (span > 1) text.line(`if (t % ${span}u < ${holders}u) {`);
   // Bits of the lane from the lowest on say which half, which quarter and so on of the parts is the thread's.
   const own: string[] = [];
   for (let d = 1; d < holders; d *= 2) own.push(`(t / ${d}u % 2u) * ${parts / (2 * d)}u`);
-  folded.forEach((x, i) => {
-    memory.put([`${row} * ${parts}u`, ...own, `${i}u`].join(" + "), x);
-  });
-  if (span > 1) text.line("}");
+  const put = (): void =>
+    folded.forEach((x, i) => {
+      memory.put([`${row} * ${parts}u`, ...own, `${i}u`].join(" + "), x);
+    });
+  if (span > 1) text.when(`t % ${span}u < ${holders}u`, put);
+  else put();
   memory.meet();
   let first = 0;
   let rows = shape.rows;
   if (between > 0) {
     const columns = between * parts;
     const column = text.hold("n", `t % ${columns}u`);
-    const sum = text.fresh("n");
-    text.line(`var ${sum} = 0.0f;`);
-    text.line(`for (var j = ${column}; j < ${rows * parts}u; j += ${columns}u) {`);
-    text.line(`${sum} += ${memory.get("j")};`);
-    text.line("}");
+    const sum = text.variable(text.fresh("n"), "0.0f");
+    text.loop("j", column, `j < ${rows * parts}u`, `j += ${columns}u`, () =>
+      text.line(`${sum} += ${memory.get("j")};`),
+    );
     first = rows * parts;
     rows = between;
-    text.line(`if (t < ${columns}u) {`);
-    memory.put(`${column} + ${first}u`, sum);
-    text.line("}");
+    text.when(`t < ${columns}u`, () => memory.put(`${column} + ${first}u`, sum));
     memory.meet();
   }
   return values.map((_, part) => {

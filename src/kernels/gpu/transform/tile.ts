@@ -8,11 +8,13 @@
 
 import type { Scaled } from "../../../math/codelet-fused.ts";
 import { fusedDft, turn, withFactor } from "../../../math/codelet-fused.ts";
+import type { Complex } from "../../../math/expr.ts";
 import { Graph } from "../../../math/expr.ts";
 import type { Mirrored, PassLayout } from "../../../plan/gpu/passes.ts";
 import { digitAt, inPairs, isPower, mirrored } from "../../../plan/gpu/passes.ts";
+import { choice, constant, floats } from "../dialect/wgsl.ts";
 import type { Text, Value } from "../text.ts";
-import { Branches, nodes, printValues } from "../text.ts";
+import { Branches, nodes, partText, printValues, valueIn, vectorOf } from "../text.ts";
 import type { SharedLayout } from "./shared-memory.ts";
 import {
   folded,
@@ -61,9 +63,6 @@ interface Butterfly {
 /** Which half of a block's points: known, or the text of a condition for the second one, where it depends on the thread. */
 type Half = 0 | 1 | string;
 
-/** Text of a part of a value. */
-const part = (name: string | 0): string => (name === 0 ? "0.0f" : name);
-
 /** Text of base + offset. */
 export function sum({ base, offset }: Place): string {
   if (offset < 0) return `${base} - ${-offset}u`;
@@ -93,11 +92,8 @@ export class Tile {
 
   /** `text` held in a name, once for each text. */
   held(prefix: string, text: string): string {
-    let name = this.#held.get(text);
-    if (name === undefined) {
-      name = /^\w+$/.test(text) ? text : this.text.hold(prefix, text);
-      this.#held.set(text, name);
-    }
+    const name = this.#held.get(text) ?? (/^\w+$/.test(text) ? text : this.text.hold(prefix, text));
+    this.#held.set(text, name);
     return name;
   }
 
@@ -144,12 +140,13 @@ export class Tile {
   #mirroredButterfly({ size, rest }: Stage, { pairs, across }: Mirrored, i: number): Butterfly {
     const column = this.held("t", `t % ${rest}u`);
     const first = across * (i >> 1);
+    const at = (block: string): Place => ({
+      base: this.held("p", `${block} * ${size}u + ${column}`),
+      offset: 0,
+    });
     if (across === 1) {
       const block = pairs[first]![i & 1]!;
-      return {
-        at: { base: column, offset: block * size },
-        block: { base: "0u", offset: block },
-      };
+      return { at: { base: column, offset: block * size }, block: { base: "0u", offset: block } };
     }
     // Pair n is that of places n + h and 5h - 1 - n, h the highest power of two in n.
     const pair = this.held("b", `t / ${rest}u`);
@@ -160,13 +157,12 @@ export class Tile {
         return second ? `${high}u - ${pair}` : `${pair} + ${low}u`;
       }
       const power = this.held("h", `1u << firstLeadingBit(max(${pair}, 1u))`);
-      return second
-        ? `select(5u * ${power} - 1u - ${pair}, 1u, ${pair} == 0u)`
-        : `select(${pair} + ${power}, 0u, ${pair} == 0u)`;
+      const none = second ? "1u" : "0u";
+      const others = second ? `5u * ${power} - 1u - ${pair}` : `${pair} + ${power}`;
+      return choice(`${pair} == 0u`, none, others);
     };
     const block = this.held("b", text());
-    const at = this.held("p", `${block} * ${size}u + ${column}`);
-    return { at: { base: at, offset: 0 }, block: { base: block, offset: 0 } };
+    return { at: at(block), block: { base: block, offset: 0 } };
   }
 
   /** Places in the tile of this thread's points at a stage, by butterfly and input. */
@@ -213,10 +209,10 @@ export class Tile {
       const index = this.held("w", `${block.base} + block * ${table.local}u`);
       let name = "";
       return table.powers.map((_, p): Value => {
-        if (p % 2 === 1) return { re: `${name}.z`, im: `${name}.w` };
+        if (p % 2 === 1) return valueIn(name, "zw");
         const offset = table.offset + (p / 2) * table.blocks + block.offset;
         name = this.text.hold("w", `twiddles[${sum({ base: index, offset })}]`);
-        return { re: `${name}.x`, im: `${name}.y` };
+        return valueIn(name);
       });
     });
   }
@@ -233,24 +229,31 @@ export class Tile {
     return Math.round(4 * stage.phase);
   }
 
+  /** The factors of a butterfly of a stage with a table, one for each input. */
+  #factors(
+    g: Graph,
+    { table, radix }: Stage,
+    loaded: readonly Value[] = [],
+  ): Complex[] | undefined {
+    const kept = loaded.map((v) => nodes(g, v));
+    return table && expandPowers(g, table.powers, kept, radix);
+  }
+
   /** A forward stage: twiddles, then butterflies. */
-  forwardStage(stage: Stage, values: readonly Value[][], early?: Value[][]): Value[][] {
-    const { radix, table } = stage;
-    const loaded = early ?? this.loadTwiddles(stage);
+  forwardStage(
+    stage: Stage,
+    values: readonly Value[][],
+    twiddles: Value[][] = this.loadTwiddles(stage),
+  ): Value[][] {
+    const { radix } = stage;
     return values.map((inputs, i) => {
       const g = new Graph();
-      const x = inputs.map((v) => ({ ...nodes(g, v), factor: 1 }));
-      let turned = x;
-      if (table) {
-        const t = expandPowers(
-          g,
-          table.powers,
-          loaded[i]!.map((v) => nodes(g, v)),
-          radix,
-        );
-        turned = x.map((v, j) => ({ ...g.cmul(v, t[j]!), factor: 1 }));
-      } else turned = x.map((v, j) => turn(g, v, this.#turns(stage) * j, 4 * radix));
-      const y = fusedDft(g, turned, 1).map((v) => withFactor(g, v));
+      const given = inputs.map((v) => ({ ...nodes(g, v), factor: 1 }));
+      const t = this.#factors(g, stage, twiddles[i]);
+      const x = given.map((v, j) =>
+        t ? { ...g.cmul(v, t[j]!), factor: 1 } : turn(g, v, this.#turns(stage) * j, 4 * radix),
+      );
+      const y = fusedDft(g, x, 1).map((v) => withFactor(g, v));
       return printValues(
         this.text,
         y.map((_, q) => y[digitAt(q, radix)]!),
@@ -259,19 +262,15 @@ export class Tile {
   }
 
   /** An inverse stage: butterflies, then conjugate twiddles. */
-  #inverseStage(stage: Stage, values: readonly Value[][], early?: Value[][]): Value[][] {
-    const { radix, table } = stage;
-    const loaded = early ?? this.loadTwiddles(stage);
+  #inverseStage(
+    stage: Stage,
+    values: readonly Value[][],
+    twiddles: Value[][] = this.loadTwiddles(stage),
+  ): Value[][] {
+    const { radix } = stage;
     return values.map((inputs, i) => {
       const g = new Graph();
-      const t =
-        table &&
-        expandPowers(
-          g,
-          table.powers,
-          loaded[i]!.map((v) => nodes(g, v)),
-          radix,
-        );
+      const t = this.#factors(g, stage, twiddles[i]);
       const x = new Array<Scaled>(radix);
       inputs.forEach((v, q) => {
         x[digitAt(q, radix)] = { ...nodes(g, v), factor: 1 };
@@ -290,46 +289,40 @@ export class Tile {
    * that what follows needs, before the last exchange.
    */
   forward(values: Value[][], ahead?: () => void): Value[][] {
-    let v = values;
-    let early: Value[][] | undefined;
-    const last = this.stages.length - 1;
-    this.stages.forEach((stage, s) => {
-      v = this.forwardStage(stage, v, early);
-      if (s === last) return;
-      early = this.#early(s + 1) ? this.loadTwiddles(this.stages[s + 1]!) : undefined;
-      if (s === last - 1) ahead?.();
-      v = this.#exchange(v, s, s + 1);
-    });
-    return v;
+    const stage = this.forwardStage.bind(this);
+    return this.#through([...this.stages.keys()], stage, values, ahead);
   }
 
   /** Backward through all stages, from values at the last stage's places to values at the first one's; `ahead` as above. */
   inverse(values: Value[][], ahead?: () => void): Value[][] {
-    let v = values;
-    let early: Value[][] | undefined;
-    for (let s = this.stages.length - 1; s >= 0; s--) {
-      v = this.#inverseStage(this.stages[s]!, v, early);
-      if (s === 0) break;
-      early = this.#early(s - 1) ? this.loadTwiddles(this.stages[s - 1]!) : undefined;
-      if (s === 1) ahead?.();
-      v = this.#exchange(v, s, s - 1);
-    }
-    return v;
+    const stage = this.#inverseStage.bind(this);
+    return this.#through([...this.stages.keys()].reverse(), stage, values, ahead);
   }
 
-  #barrier(): void {
-    this.text.line("workgroupBarrier();");
+  #through(
+    order: readonly number[],
+    butterflies: (stage: Stage, values: readonly Value[][], twiddles?: Value[][]) => Value[][],
+    values: Value[][],
+    ahead?: () => void,
+  ): Value[][] {
+    let twiddles: Value[][] | undefined;
+    return order.reduce((before, s, n) => {
+      const v = butterflies(this.stages[s]!, before, twiddles);
+      const next = order[n + 1];
+      if (next === undefined) return v;
+      twiddles = this.#early(next) ? this.loadTwiddles(this.stages[next]!) : undefined;
+      if (n === order.length - 2) ahead?.();
+      return this.#exchange(v, s, next);
+    }, values);
   }
 
   /** Values at one stage's places → the same points at another's. */
   #exchange(values: readonly Value[][], from: number, to: number): Value[][] {
     const move = this.#mover(values, from, to);
-    if (this.pass.exchange === "whole") {
-      const both = move((v) => `vec2f(${part(v.re)}, ${part(v.im)})`);
-      return both.map((row) => row.map((x) => ({ re: `${x}.x`, im: `${x}.y` })));
-    }
-    const re = move((v) => part(v.re));
-    const im = move((v) => part(v.im));
+    if (this.pass.exchange === "whole")
+      return move((v) => vectorOf(v)).map((row) => row.map((x) => valueIn(x)));
+    const re = move((v) => partText(v.re));
+    const im = move((v) => partText(v.im));
     return re.map((row, i) => row.map((x, q) => ({ re: x, im: im[i]![q]! })));
   }
 
@@ -340,7 +333,7 @@ export class Tile {
 
   /** Waits until all have read what shared memory had before. */
   #begin(): void {
-    if (this.#busy) this.#barrier();
+    if (this.#busy) this.text.barrier();
     this.#busy = true;
   }
 
@@ -365,8 +358,7 @@ export class Tile {
       const got = targetHalves.map((row) =>
         row.map((half) => {
           const name = text.fresh("x");
-          if (typeof half === "string") text.line(`var ${name} = 0.0f;`);
-          return name;
+          return typeof half === "string" ? text.variable(name, "0.0f") : name;
         }),
       );
       for (const round of rounds) {
@@ -376,10 +368,11 @@ export class Tile {
           round,
           (i, q) => `shared_x[${source[i]![q]}] = ${of(values[i]![q]!)};`,
         );
-        this.#barrier();
+        this.text.barrier();
         this.#inHalf(targetHalves, round, (i, q) => {
+          const element = `shared_x[${target[i]![q]}]`;
           const declared = typeof targetHalves[i]![q] === "string";
-          return `${declared ? "" : "let "}${got[i]![q]} = shared_x[${target[i]![q]}];`;
+          return declared ? `${got[i]![q]} = ${element};` : constant(got[i]![q]!, element);
         });
       }
       return got;
@@ -421,13 +414,13 @@ export class Tile {
     const at = (index: string): string =>
       `shared_x[${index} + ${first === 0 ? "" : `${first}u + `}shared_base]`;
     return addUp(this.text, values, shape, {
-      put: (index, x) => this.text.line(`${at(index)} = ${whole ? `vec2f(${x}, 0.0f)` : x};`),
+      put: (index, x) => this.text.line(`${at(index)} = ${whole ? floats([x, "0.0f"]) : x};`),
       get: (index) => `${at(index)}${whole ? ".x" : ""}`,
       claim: () => {
-        if (this.#busy && first === 0) this.#barrier();
+        if (this.#busy && first === 0) this.text.barrier();
       },
       meet: () => {
-        this.#barrier();
+        this.text.barrier();
         this.#busy = first === 0;
       },
     });

@@ -1,7 +1,8 @@
 /** The end of a pass at work memory: points stored for the next pass, and loaded from the one before. */
+import { choice, zero } from "../dialect/wgsl.ts";
 import type { WorkBuffer } from "../kernel.ts";
 import type { Value } from "../text.ts";
-import { Branches } from "../text.ts";
+import { Branches, valueIn } from "../text.ts";
 import type { KernelContext } from "./kernel-context.ts";
 import { pointElement, pointsEach, readPoints, writePoints } from "./point-formats.ts";
 import type { Place } from "./tile.ts";
@@ -34,20 +35,18 @@ export class WorkPoints implements WorkEnd {
     const { format } = spec;
     const together = pointsEach[format];
     this.#context.bind({ name: buffer, access: "read", element: pointElement[format] });
-    return this.#context.places(end).flatMap((row, i) => {
-      if (i % together > 0) return [];
-      const loaded = row.map((place) => {
-        const kept = end === "first" ? undefined : this.#context.keeps(place);
-        const index = this.#index(place);
-        // What was never stored is not fetched either: all of it is read from one place.
-        const near = kept && `select(${this.#index({ base: "t", offset: 0 })}, ${index}, ${kept})`;
-        const points = readPoints(format, `${buffer}[${near ?? index}]`);
-        const none = `vec${2 * together}f()`;
-        return text.hold("z", kept ? `select(${none}, ${points}, ${kept})` : points);
-      });
-      const parts = [["x", "y"] as const, ["z", "w"] as const].slice(0, together);
-      return parts.map(([re, im]) => loaded.map((x) => ({ re: `${x}.${re}`, im: `${x}.${im}` })));
+    const loaded = this.#context.points(end, (place, i) => {
+      if (i % together > 0) return "";
+      const kept = end === "first" ? undefined : this.#context.keeps(place);
+      const index = this.#index(place);
+      // What was never stored is not fetched either: all of it is read from one place.
+      const near = kept && choice(kept, index, this.#index({ base: "t", offset: 0 }));
+      const points = readPoints(format, `${buffer}[${near ?? index}]`);
+      return text.hold("z", kept ? choice(kept, points, zero(`vec${2 * together}f`)) : points);
     });
+    return loaded.map((_, i) =>
+      loaded[i - (i % together)]!.map((x) => valueIn(x, i % together > 0 ? "zw" : "xy")),
+    );
   }
 
   store(buffer: WorkBuffer, values: readonly Value[][], end: "first" | "last"): void {
@@ -56,16 +55,12 @@ export class WorkPoints implements WorkEnd {
     this.#context.bind({ name: buffer, access: "read_write", element: pointElement[format] });
     const together = pointsEach[format];
     const stores = new Branches();
-    this.#context.places(end).forEach((row, i) => {
+    this.#context.points(end, (place, i, q) => {
       if (i % together > 0) return;
-      row.forEach((place, q) => {
-        const index = this.#index(place);
-        const neighbours = values.slice(i, i + together).map((of) => of[q]!);
-        const parts = neighbours.flatMap(({ re, im }) => [re || "0.0f", im || "0.0f"]);
-        const condition = end === "first" ? "" : this.#context.keeps(place);
-        const write = `${buffer}[${index}] = ${writePoints(format, parts)};`;
-        stores.add(condition ?? "", write);
-      });
+      const index = this.#index(place);
+      const kept = end === "last" && this.#context.keeps(place);
+      const points = values.slice(i, i + together).map((of) => of[q]!);
+      stores.add(kept || "", `${buffer}[${index}] = ${writePoints(format, points)};`);
     });
     text.line(...stores.lines);
   }

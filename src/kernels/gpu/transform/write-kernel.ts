@@ -1,12 +1,22 @@
 /** The text of a kernel, put together for one pass of a plan: loads, stages, product, stages, stores. */
 import { Graph } from "../../../math/expr.ts";
-import { kernelText, workgroup } from "../dialect/wgsl.ts";
+import {
+  choice,
+  constant,
+  constants,
+  floats,
+  kernelText,
+  loopHead,
+  wordOf,
+  workgroup,
+  zero,
+} from "../dialect/wgsl.ts";
 import { fitFunction, roundingFunctions, scaleFunctions } from "../dialect/wgsl-functions.ts";
 import type { Kernel } from "../kernel.ts";
 import { parameterNames, rowFunctions } from "../kernel.ts";
 import { tensorFunctions } from "../storage.ts";
 import type { Value } from "../text.ts";
-import { nodes, printValues } from "../text.ts";
+import { nodes, printValues, vectorOf } from "../text.ts";
 import type { Scales, UserEnd } from "./kernel-context.ts";
 import { KernelContext } from "./kernel-context.ts";
 import { NeighbourRows } from "./neighbour-rows.ts";
@@ -25,26 +35,30 @@ import { WorkPoints } from "./work-points.ts";
  * take as many turns, as barriers ask; a turn beyond the chunk counts for nothing.
  */
 const rowLoop = (blocks: number): readonly string[] => [
-  "let each = (p.end - p.begin + p.chunks - 1u) / p.chunks;",
-  "for (var i = 0u; i < each; i++) {",
-  "let wanted_item = p.begin + chunk * each + i;",
-  "let live = live_unit && wanted_item < p.end;",
-  "let item = min(wanted_item, p.end - 1u);",
-  `let row = item / ${blocks}u * p.channels + h;`,
-  "let slot = channel_unit * (p.end - p.begin) + item - p.begin;",
+  constant("each", "(p.end - p.begin + p.chunks - 1u) / p.chunks"),
+  loopHead("i", "0u", "i < each", "i++"),
+  ...constants({
+    wanted_item: "p.begin + chunk * each + i",
+    live: "live_unit && wanted_item < p.end",
+    item: "min(wanted_item, p.end - 1u)",
+    row: `item / ${blocks}u * p.channels + h`,
+    slot: "channel_unit * (p.end - p.begin) + item - p.begin",
+  }),
 ];
-const pairLoop = [
-  "let units_each = (p.end - p.begin + 1u) / 2u;",
-  "let each = (units_each + p.chunks - 1u) / p.chunks;",
-  "for (var i = 0u; i < each; i++) {",
-  "let wanted_pair = chunk * each + i;",
-  "let live = live_unit && wanted_pair < units_each;",
-  "let pair = min(wanted_pair, units_each - 1u);",
-  "let b = p.begin + 2u * pair;",
-  "let row = b * p.channels + h;",
-  "let partner = min(b + 1u, p.end - 1u) * p.channels + h;",
-  "let partnered = partner != row;",
-  "let slot = channel_unit * units_each + pair;",
+const pairLoop: readonly string[] = [
+  constant("units_each", "(p.end - p.begin + 1u) / 2u"),
+  constant("each", "(units_each + p.chunks - 1u) / p.chunks"),
+  loopHead("i", "0u", "i < each", "i++"),
+  ...constants({
+    wanted_pair: "chunk * each + i",
+    live: "live_unit && wanted_pair < units_each",
+    pair: "min(wanted_pair, units_each - 1u)",
+    b: "p.begin + 2u * pair",
+    row: "b * p.channels + h",
+    partner: "min(b + 1u, p.end - 1u) * p.channels + h",
+    partnered: "partner != row",
+    slot: "channel_unit * units_each + pair",
+  }),
 ];
 
 /** Builds the text of one kernel from what stands at the ends of its tile. */
@@ -114,9 +128,9 @@ class KernelWriter {
     const sums = this.#context.addUp(partial.flat());
     const each = accumulators(spec.dtype);
     const own = (which: number): string =>
-      `vec2f(${sums[which * each]}, ${each === 2 ? sums[which * each + 1] : "0.0f"})`;
+      floats([sums[which * each]!, each === 2 ? sums[which * each + 1]! : "0.0f"]);
     const scales = text.hold("c", `scales_of(${own(0)}, ${own(1)})`);
-    const second = `select(vec2f(), ${scales}.zw, partnered)`;
+    const second = choice("partnered", `${scales}.zw`, zero("vec2f"));
     return [text.hold("c", `${scales}.xy`), text.hold("c", second)];
   }
 
@@ -132,7 +146,7 @@ class KernelWriter {
   #scaled(values: readonly Value[][], scales: Scales): Value[][] {
     const { text } = this.#context;
     const part = (x: string | 0, scale: string): string | 0 =>
-      x && text.hold("s", `select(0.0f, ${x} * ${scale}.x, bitcast<u32>(${scale}.x) != 0u)`);
+      x && text.hold("s", choice(`${wordOf(`${scale}.x`)} != 0u`, `${x} * ${scale}.x`, "0.0f"));
     return values.map((row) =>
       row.map(({ re, im }) => ({ re: part(re, scales[0]), im: part(im, scales[1]) })),
     );
@@ -151,7 +165,7 @@ class KernelWriter {
     const { text, tile, twoRows, spec, cut } = this.#context;
     const sums = this.#spectrum.sums();
     text.line(...(twoRows ? pairLoop : rowLoop(spec.blocks)));
-    if (cut) text.constant("start", this.#blockStart("item"));
+    if (cut) text.constant("start", new RowSamples(this.#context).blockStart("item"));
     tile.enterLoop();
     const [u, scales] = this.#transformed(work.u);
     const back = (v: Value[][], product: "kernel" | "conjugate"): Value[][] =>
@@ -164,8 +178,8 @@ class KernelWriter {
       const g = new Graph();
       const products = row.map((v, q) => g.cmulConj(nodes(g, v), nodes(g, u[i]![q]!)));
       printValues(text, products).forEach((v, q) => {
-        const product = `vec2f(${v.re || "0.0f"}, ${v.im || "0.0f"})`;
-        text.line(`${sums.names[i]![q]} += select(vec2f(), ${product}, live);`);
+        const product = choice("live", vectorOf(v), zero("vec2f"));
+        text.line(`${sums.names[i]![q]} += ${product};`);
       });
     });
     if (work.du) {
@@ -174,10 +188,6 @@ class KernelWriter {
     }
     text.line("}");
     sums.store();
-  }
-
-  #blockStart(unit: string): string {
-    return new RowSamples(this.#context).blockStart(unit);
   }
 
   /** Blocks of a transform that the pass works on. */
@@ -197,41 +207,37 @@ class KernelWriter {
     const { pass, spec, turns, twoRows, cut, bindings, sums, before } = this.#context;
     const perUnit = this.#blocksKept * pass.tilesPerBlock;
     const alone = pass.tiles === 1;
-    const lines = [
-      `let t = ${alone ? "lane" : `lane % ${pass.threads}u`};`,
-      `let sub = ${alone ? "0u" : `lane / ${pass.threads}u`};`,
-      `let shared_base = ${alone ? "0u" : `sub * ${sums.elements}u`};`,
-      ...(turns > 1
-        ? [
-            ...before,
-            `for (var turn = 0u; turn < ${turns}u; turn++) {`,
-            `let wanted = ((${workgroup}) * ${turns}u + turn) * ${pass.tiles}u + sub;`,
-          ]
-        : [`let wanted = (${workgroup}) * ${pass.tiles}u + sub;`]),
-      // A gradient's loop has more to say about each of its turns.
-      `let ${spec.work.kind === "path" ? "live" : "live_unit"} = wanted < p.tiles;`,
-      "let tile = min(wanted, p.tiles - 1u);",
-      `let unit = tile / ${perUnit}u;`,
-      `let block = ${this.#blockNumber(`(tile % ${perUnit}u) / ${pass.tilesPerBlock}u`)};`,
-      `let column = (tile % ${pass.tilesPerBlock}u) * ${pass.columns}u;`,
+    const gradient = spec.work.kind === "gradient";
+    const number = turns > 1 ? `(${workgroup}) * ${turns}u + turn` : workgroup;
+    return [
+      ...constants({
+        t: alone ? "lane" : `lane % ${pass.threads}u`,
+        sub: alone ? "0u" : `lane / ${pass.threads}u`,
+        shared_base: alone ? "0u" : `sub * ${sums.elements}u`,
+      }),
+      ...before,
+      ...(turns > 1 ? [loopHead("turn", "0u", `turn < ${turns}u`, "turn++")] : []),
+      ...constants({
+        wanted: `(${number}) * ${pass.tiles}u + sub`,
+        // A gradient's loop has more to say about each of its turns.
+        [gradient ? "live_unit" : "live"]: "wanted < p.tiles",
+        tile: "min(wanted, p.tiles - 1u)",
+        unit: `tile / ${perUnit}u`,
+        block: this.#blockNumber(`(tile % ${perUnit}u) / ${pass.tilesPerBlock}u`),
+        column: `(tile % ${pass.tilesPerBlock}u) * ${pass.columns}u`,
+        ...(gradient
+          ? {
+              chunk: "unit % p.chunks",
+              channel_unit: "unit / p.chunks",
+              h: "p.first + channel_unit",
+            }
+          : { h: "channel_of(unit)", row: "row_of(unit)", slot: "unit" }),
+        ...(twoRows && !gradient && { partner: "partner_of(unit)", partnered: "partner != row" }),
+        ...(cut &&
+          !gradient && { start: new RowSamples(this.#context).blockStart("(p.first + unit)") }),
+        ...(bindings.has("skip") && { skip_value: "skip[h + p.skip]" }),
+      }),
     ];
-    if (spec.work.kind === "gradient")
-      lines.push(
-        "let chunk = unit % p.chunks;",
-        "let channel_unit = unit / p.chunks;",
-        "let h = p.first + channel_unit;",
-      );
-    else {
-      lines.push(
-        "let h = channel_of(unit);",
-        "let row = row_of(unit);",
-        "let slot = unit;",
-        ...(twoRows ? ["let partner = partner_of(unit);", "let partnered = partner != row;"] : []),
-        ...(cut ? [`let start = ${this.#blockStart("(p.first + unit)")};`] : []),
-      );
-    }
-    if (bindings.has("skip")) lines.push("let skip_value = skip[h + p.skip];");
-    return lines;
   }
 
   finish(): Kernel {
