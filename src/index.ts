@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 export type { Instructions } from "./backend/cpu/features.ts";
+export type { GpuRange } from "./backend/gpu.ts";
 export type { Operation } from "./calls/operation.ts";
 export { PreparedKernel } from "./calls/prepared.ts";
 export type {
@@ -43,6 +44,7 @@ export type {
   DepthwiseGradients,
   DepthwiseGradientsOf,
   DepthwiseOptions,
+  DepthwiseRecorderOptions,
   DepthwiseWarmUp,
   FlashDepthwiseConv1dOptions,
   FlashHyenaProjectionsOptions,

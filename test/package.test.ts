@@ -145,7 +145,11 @@ describe("the package", () => {
     stream.render([row], [row]);
     expect(row[0]).toBeCloseTo(2);
     expect(row[15]).toBeCloseTo(3);
-    const device = {} as StreamOptions["device"] & object;
+    const device = {
+      createBuffer() {},
+      queue: {},
+      features: {},
+    } as unknown as StreamOptions["device"] & object;
     const onGpu = one.FlashFFTConvStream.create(row, { kernelLength: 16, device });
     await expect(onGpu).rejects.toBeInstanceOf(one.UnsupportedError);
     await expect(onGpu).rejects.toThrow(/Import flashfftconv, not flashfftconv\/audio-worklet/);

@@ -6,6 +6,7 @@ import type { BufferName, GpuLimits, Schedule } from "../schedule/schedule.ts";
 
 /** Part of a buffer. */
 export interface GpuRange<B> {
+  /** The buffer. */
   readonly buffer: B;
   /** Bytes before the range; 0 by default. */
   readonly offset?: number | undefined;

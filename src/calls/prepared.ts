@@ -2,9 +2,9 @@
 
 import { madeByCreate } from "./runtime.ts";
 
-/** A kernel whose spectrum is kept, for calls on the object that made it. */
+/** A kernel whose spectra are kept, for calls on the object whose `prepareKernel` made it. Free it with `dispose`. */
 export class PreparedKernel {
-  /** H. */
+  /** H: kernel rows. */
   readonly channels: number;
   readonly #free: (kernel: PreparedKernel) => void;
 

@@ -1,11 +1,17 @@
 /** Calls on a GPU that are recorded in the middle of other work: what they are bound to, and what records them. */
-import type { GpuRange } from "../backend/gpu.ts";
 import { UnsupportedError } from "../errors.ts";
 import type { GpuBuffer, GpuCommandEncoder, GpuComputePassEncoder } from "../gpu.ts";
 import type { BufferName } from "../schedule/schedule.ts";
 
-/** Part of a buffer, as WebGPU's `GPUBufferBinding` has it; offsets are multiples of `minStorageBufferOffsetAlignment`, 256. */
-export type GpuBufferBinding = GpuRange<GpuBuffer>;
+/** Part of a buffer, as WebGPU's `GPUBufferBinding` has it. */
+export interface GpuBufferBinding {
+  /** A buffer with usage STORAGE. */
+  readonly buffer: GpuBuffer;
+  /** Bytes before the range: a multiple of `minStorageBufferOffsetAlignment`, 256; 0 by default. */
+  readonly offset?: number | undefined;
+  /** Bytes of the range; by default to the end of the buffer. */
+  readonly size?: number | undefined;
+}
 
 /** Refuse to record calls where no GPU computes. */
 export function refuseRecorder(call: string): never {

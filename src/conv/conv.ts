@@ -40,6 +40,14 @@ const warmUpNames = ["backward", "pregate", "postgate", "skip"] as const;
 
 /**
  * A long convolution with fixed lengths, mode and dtype `D`. Make it with `FlashFFTConv.create`, free it with `dispose`.
+ *
+ * The transform is a right-angle convolution (Nussbaumer, 1982), computed modulo x^P + 1 in stages that are fused with gates and
+ * products, as in FlashFFTConv (Fu et al., arXiv 2311.05908). docs/architecture.md has the mathematics.
+ * @example
+ * const conv = await FlashFFTConv.create({ length: 4 });
+ * const y = await conv.forward(Float32Array.of(1, 0, 2, 0), Float32Array.of(1, 1, 0, 0));
+ * console.log(y.map(Math.round)); // Float32Array(4) [ 1, 1, 2, 2 ]
+ * conv.dispose();
  */
 export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
   /** Lengths, mode and dtype. */
@@ -89,7 +97,13 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     return this.problem.outputLength;
   }
 
-  /** Which plan was chosen, what it is predicted to cost, and what the others would. It can't be written to. */
+  /**
+   * Which plan was chosen, what it is predicted to cost in milliseconds, and what the others would. It can't be written to.
+   * @example
+   * const conv = await FlashFFTConv.create({ length: 4096 });
+   * console.log(String(conv.explain())); // causal convolution, L 4,096, K 4,096, float32: …
+   * conv.dispose();
+   */
   explain(): Explanation {
     return frozen(this.#runner.explain());
   }
@@ -99,12 +113,20 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     return this.#runner.memory();
   }
 
-  /** A zeroed array (B, H, L) that forward and backward use without copying; it lives until `dispose`. */
+  /**
+   * A zeroed array (B, H, L) that calls on the CPU use without copying. It lives until `dispose`.
+   * @throws InvalidArgumentError, BackendError where there is no memory for it.
+   * @example
+   * const conv = await FlashFFTConv.create({ length: 1024 });
+   * const [u, out] = [conv.allocateInput(1, 8), conv.allocateOutput(1, 8)];
+   * console.log((await conv.forward(u, new Float32Array(8 * 1024), { out })) === out); // true
+   * conv.dispose();
+   */
   allocateInput(batch: number, channels: number): StoredArray<D> {
     return this.#lend(batch, channels, this.problem.length, "conv.allocateInput");
   }
 
-  /** A zeroed array (B, H, Lout) that forward and backward use without copying; it lives until `dispose`. */
+  /** The same for outputs: (B, H, Lout). */
   allocateOutput(batch: number, channels: number): StoredArray<D> {
     return this.#lend(batch, channels, this.problem.outputLength, "conv.allocateOutput");
   }
@@ -121,7 +143,16 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     return new OperandChecks(this.problem, this.#runner, call);
   }
 
-  /** Compute and keep the spectrum of k (H, K), for calls whose kernel does not change. */
+  /**
+   * Compute and keep the spectra of k (H, K), for calls whose kernel does not change.
+   * @throws InvalidArgumentError, BackendError.
+   * @example
+   * const conv = await FlashFFTConv.create({ length: 4 });
+   * const kernel = await conv.prepareKernel(Float32Array.of(1, 1, 0, 0));
+   * const y = await conv.forward(Float32Array.of(3, 1, 1, 1), kernel);
+   * console.log(y.map(Math.round)); // Float32Array(4) [ 3, 4, 2, 2 ]
+   * conv.dispose();
+   */
   async prepareKernel(k: Tensor<D | "float32"> | GpuTensor): Promise<PreparedKernel> {
     const call = "conv.prepareKernel";
     const { data, dtype, channels } = this.#checks(call).taps(k);
@@ -222,9 +253,17 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
   }
 
   /**
-   * Gradients of a forward call with the same u, k and options, given dy = ∂loss/∂y (B, H, Lout). Nothing of the forward
-   * call is kept but what is passed here; transforms are computed again.
+   * Gradients of a forward call with the same u, k and options, given dy = ∂loss/∂y. The object keeps nothing of the forward call:
+   * it computes the transforms again from what is passed here.
+   * @param dy (B, H, Lout) samples of the object's dtype.
+   * @returns du, dk (H, K), and the gradients of the gates and of skip where the call has them.
    * @throws InvalidArgumentError, BackendError.
+   * @example
+   * const conv = await FlashFFTConv.create({ length: 4 });
+   * const [u, k] = [Float32Array.of(1, 0, 2, 0), Float32Array.of(1, 1, 0, 0)];
+   * const { du, dk } = await conv.backward(Float32Array.of(1, 1, 1, 1), u, k);
+   * console.log(du.map(Math.round), dk.map(Math.round)); // Float32Array(4) [ 2, 2, 2, 1 ] Float32Array(4) [ 3, 3, 1, 1 ]
+   * conv.dispose();
    */
   async backward<
     U extends Tensor<D> | GpuTensor,

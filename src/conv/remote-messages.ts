@@ -15,6 +15,9 @@ import type { Request, RowOperand } from "./runner.ts";
 /** Samples on their way: half precision as its bits. */
 export type Wire = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 
+/** Results of a call: in the order of the request's rows that come out, dk, dskip. */
+export type WireResults = readonly (Wire | undefined)[];
+
 /** The first message, to the worker itself: make an object that is spoken to through a port. */
 export interface Opening {
   readonly flashfftconv: Omit<FlashFFTConvOptions, "worker" | "device">;
@@ -64,19 +67,13 @@ export interface State {
   readonly threads: number;
   readonly instructions: Instructions | "wgsl";
   readonly memory: MemoryUse;
-  /** Its explanation, where that is new. */
-  readonly explained?: Explained;
+  /** Its explanation without the method, and what that prints, where they are new. */
+  readonly explained?: { readonly fields: Omit<Explanation, "toString">; readonly text: string };
 }
 
-/** An explanation without its method, and what that prints. */
-export interface Explained {
-  readonly fields: Omit<Explanation, "toString">;
-  readonly text: string;
-}
-
-/** The worker's answer to call number `id`: results in the order of the request's rows that come out, dk, dskip. */
+/** The worker's answer to call number `id`. */
 export type Answer = { readonly id: number; readonly state?: State } & (
-  | { readonly results: readonly (Wire | undefined)[] }
+  | { readonly results: WireResults }
   | { readonly error: WireError }
 );
 

@@ -12,11 +12,11 @@ import type { ConvolutionWorker, FlashFFTConvOptions, MemoryUse, WarmUp } from "
 import type {
   Answer,
   Ask,
-  Explained,
   Opening,
   State,
   Wire,
   WireRequest,
+  WireResults,
 } from "./remote-messages.ts";
 import { bitsOf, fromWire } from "./remote-messages.ts";
 import type { Request, Runner, WeightGradients } from "./runner.ts";
@@ -30,10 +30,8 @@ export interface FirstError {
   readonly stop: () => void;
 }
 
-type Results = readonly (Wire | undefined)[];
-
 interface Waiting {
-  readonly resolve: (results: Results) => void;
+  readonly resolve: (results: WireResults) => void;
   readonly reject: (error: Error) => void;
 }
 
@@ -55,7 +53,7 @@ export class RemoteRunner implements Runner {
   readonly #waiting = new Map<number, Waiting>();
   readonly #kernels = new Map<PreparedKernel, number>();
   #state: State | undefined;
-  #explained: Explained | undefined;
+  #explained: State["explained"];
   #calls = 0;
   #prepared = 0;
   /** Why no answer will come any more. */
@@ -115,7 +113,7 @@ export class RemoteRunner implements Runner {
   }
 
   /** The next answer to a message that `post` posts. */
-  #answer(post: (id: number) => void): Promise<Results> {
+  #answer(post: (id: number) => void): Promise<WireResults> {
     return new Promise((resolve, reject) => {
       const id = this.#calls++;
       this.#waiting.set(id, { resolve, reject });
@@ -130,7 +128,7 @@ export class RemoteRunner implements Runner {
     });
   }
 
-  #ask(ask: Ask, given: Results): Promise<Results> {
+  #ask(ask: Ask, given: WireResults): Promise<WireResults> {
     const transfer = given.flatMap((wire) => (wire ? [wire.buffer] : []));
     return this.#answer((id) => this.#port.postMessage({ id, ...ask }, transfer));
   }
@@ -202,8 +200,8 @@ export class RemoteRunner implements Runner {
     return { request, given: typeof taps === "number" ? given : [...given, taps.taps] };
   }
 
-  /** Results to where the caller wants them. */
-  #fill(outputs: readonly TensorData[], results: Results, name: string): void {
+  /** WireResults to where the caller wants them. */
+  #fill(outputs: readonly TensorData[], results: WireResults, name: string): void {
     for (const [i, data] of (outputs as SampleArray[]).entries()) {
       const result = results[i]!;
       intact("out", data, result.length, name);

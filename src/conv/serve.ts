@@ -7,18 +7,17 @@ import { openRunner } from "./open.ts";
 import type {
   Answer,
   Ask,
-  Explained,
   Opening,
   State,
   Wire,
   WireRequest,
+  WireResults,
   WireRows,
 } from "./remote-messages.ts";
 import { toWire } from "./remote-messages.ts";
 import type { Request, RowOperand, Runner } from "./runner.ts";
 
 type Numbered = Ask & { readonly id: number };
-type ServedResults = readonly (Wire | undefined)[];
 
 /**
  * Serve every `FlashFFTConv.create({ …, worker })` that names this worker: call it once in the worker's script. Other messages
@@ -55,7 +54,7 @@ function listens(): boolean {
 
 /** Make an object and answer its calls until its port closes. */
 async function serve({ flashfftconv: options, call, port }: Opening): Promise<void> {
-  const answer = (answered: Answer, results: ServedResults): void =>
+  const answer = (answered: Answer, results: WireResults): void =>
     port.postMessage(
       answered,
       results.flatMap((wire) => (wire ? [wire.buffer] : [])),
@@ -73,9 +72,12 @@ async function serve({ flashfftconv: options, call, port }: Opening): Promise<vo
   /** An explanation is long: it goes again only where threads did not start. */
   const state = (): State => {
     const { threads, instructions } = runner;
-    const explained = threads === told ? {} : { explained: explainedOf(runner) };
+    const now = { threads, instructions, memory: runner.memory() };
+    if (threads === told) return now;
     told = threads;
-    return { threads, instructions, memory: runner.memory(), ...explained };
+    const explanation = runner.explain();
+    const { toString: _, ...fields } = explanation;
+    return { ...now, explained: { fields, text: String(explanation) } };
   };
   port.onmessage = async ({ data }: MessageEvent<Numbered>) => {
     const { id } = data;
@@ -90,17 +92,11 @@ async function serve({ flashfftconv: options, call, port }: Opening): Promise<vo
   answer({ id: 0, results: [], state: state() }, []);
 }
 
-function explainedOf(runner: Runner): Explained {
-  const explanation = runner.explain();
-  const { toString: _, ...fields } = explanation;
-  return { fields, text: String(explanation) };
-}
-
 async function run(
   runner: Runner,
   kernels: Map<number, PreparedKernel>,
   ask: Exclude<Numbered, { kind: "leave" }>,
-): Promise<ServedResults> {
+): Promise<WireResults> {
   if (ask.kind === "free") {
     kernels.get(ask.kernel)!.dispose();
     kernels.delete(ask.kernel);

@@ -20,7 +20,11 @@ import { ShortConvolution } from "./short-convolution.ts";
  * A short depthwise convolution: y[n] = act(bias + Σ_j weight[j]·x[n + j − left]), zeros outside x, for each channel by
  * itself. Taps are in the order of torch.nn.Conv1d (a correlation), so that a model's weights (H, 1, K) serve as they are.
  * A causal one may be fed block by block: whatever the cuts, the outputs are the same bits. Make it with
- * `FlashDepthwiseConv1d.create`, free it with `dispose`.
+ * `FlashDepthwiseConv1d.create`, free it with `dispose`. Layers of the Hyena family have it (Poli et al., arXiv 2302.10866).
+ * @example
+ * const filter = await FlashDepthwiseConv1d.create({ channels: 1, kernelLength: 2 });
+ * console.log(await filter.forward(Float32Array.of(1, 2, 3), Float32Array.of(10, 1))); // Float32Array(3) [ 1, 12, 23 ]
+ * filter.dispose();
  */
 export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> extends ShortConvolution<D> {
   private constructor(opened: OpenedShort) {
@@ -79,9 +83,17 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> extends Short
   }
 
   /**
-   * Gradients of a forward call with the same x, weight and options, given dy = ∂loss/∂y. Nothing of the forward call is
-   * kept: what stands before an activation is computed again.
+   * Gradients of a forward call with the same x, weight and options, given dy = ∂loss/∂y. The object keeps nothing of the forward
+   * call: it computes again what stands before an activation.
+   * @param dy (B, H, Lout) or (B, Lout, H) samples of the object's dtype.
+   * @returns dx, dweight (H, K), and dbias and dstate where the call has a bias and a state.
    * @throws InvalidArgumentError, BackendError.
+   * @example
+   * const filter = await FlashDepthwiseConv1d.create({ channels: 1, kernelLength: 2 });
+   * const [x, weight] = [Float32Array.of(1, 2, 3), Float32Array.of(10, 1)];
+   * const { dx, dweight } = await filter.backward(Float32Array.of(1, 1, 1), x, weight);
+   * console.log(dx, dweight); // Float32Array(3) [ 11, 11, 1 ] Float32Array(2) [ 3, 6 ]
+   * filter.dispose();
    */
   async backward<
     X extends Tensor<D> | GpuTensor,

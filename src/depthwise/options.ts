@@ -24,7 +24,7 @@ export interface DepthwiseOptions<D extends Dtype = Dtype>
 
 /** What a FlashDepthwiseConv1d is made from. */
 export interface FlashDepthwiseConv1dOptions<D extends Dtype = Dtype> extends DepthwiseOptions<D> {
-  /** What follows the filter: nothing (the default), the SiLU, z/(1 + e^−z), or the ReLU, max(0, z). */
+  /** What follows the filter: nothing (the default), or an activation by its name. */
   readonly activation?: "none" | ActivationName;
 }
 

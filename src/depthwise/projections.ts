@@ -22,7 +22,13 @@ import { ShortConvolution } from "./short-convolution.ts";
  * The short filters of a Hyena operator's three packed projections (x₁, x₂, v), each H channels of 3H, and the gate before
  * the long convolution: gated = v′ ⊙ pregate′ and postgate′, where ′ is the filter, y′[n] = bias + Σ_j weight[j]·y[n + j −
  * left]. The packed tensor is read once and the two results are written once; the filtered v and pregate are never stored.
- * What follows in the operator is `FlashFFTConv.forward(gated, k, { postgate })`.
+ * What follows in the operator (Poli et al., arXiv 2302.10866) is `FlashFFTConv.forward(gated, k, { postgate })`.
+ * @example
+ * const projections = await FlashHyenaProjections.create({ channels: 1, kernelLength: 1 });
+ * const x = Float32Array.of(1, 2, 3, 4, 5, 6); // x₁, x₂ and v of two samples each
+ * const { gated, postgate } = await projections.forward(x, Float32Array.of(1, 1, 1));
+ * console.log(gated, postgate); // Float32Array(2) [ 15, 24 ] Float32Array(2) [ 1, 2 ]
+ * projections.dispose();
  */
 export class FlashHyenaProjections<out D extends Dtype = "float32"> extends ShortConvolution<D> {
   private constructor(opened: OpenedShort) {
@@ -81,8 +87,9 @@ export class FlashHyenaProjections<out D extends Dtype = "float32"> extends Shor
   }
 
   /**
-   * Gradients of a forward call with the same x, weight and options; the filters' outputs are computed again. dx is (B,
-   * 3H, L) or (B, L, 3H), dweight (3H, K), dbias (3H).
+   * Gradients of a forward call with the same x, weight and options. The object computes the filters' outputs again.
+   * @param upstream dgated and dpostgate: ∂loss/∂ of both results, of their shape.
+   * @returns dx (B, 3H, L) or (B, L, 3H), dweight (3H, K), and dbias (3H) and dstate where the call has a bias and a state.
    * @throws InvalidArgumentError, BackendError.
    */
   async backward<

@@ -99,6 +99,12 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
   /**
    * A zeroed state for the first block of a stream: K − 1 samples of each channel of x, in x's layout.
    * @throws InvalidArgumentError where the padding is not causal.
+   * @example
+   * const filter = await FlashDepthwiseConv1d.create({ channels: 1, kernelLength: 2 });
+   * const [weight, state] = [Float32Array.of(10, 1), filter.createState(1)];
+   * for (const block of [Float32Array.of(1, 2), Float32Array.of(3)])
+   *   console.log(await filter.forward(block, weight, { state, stateOut: state })); // Float32Array(2) [ 1, 12 ]…[ 23 ]
+   * filter.dispose();
    */
   createState(batch: number): NewArray<StoredArray<D>> {
     const call = this.call("createState");

@@ -45,7 +45,7 @@ export interface Activation {
   readonly slope: (g: Graph, z: Node) => Node;
 }
 
-/** An activation's name, as options have it. */
+/** An activation's name, as options have it: `silu` is z/(1 + e^−z), `relu` is max(0, z). */
 export type ActivationName = "silu" | "relu";
 
 /**

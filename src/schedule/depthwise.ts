@@ -1,31 +1,28 @@
 /** Calls of short convolutions as lists of steps: which kernels, on which pieces of which buffers. */
-
 import type { Filter, FilterGradient } from "../kernels/gpu/filter/depthwise.ts";
 import {
   biasShift,
   filterKernel,
   gradientKernel,
-  sumsBeside,
   tapsAtOnce,
-  totalsKernel,
 } from "../kernels/gpu/filter/depthwise.ts";
-import type { RunSpread } from "../kernels/gpu/filter/runs.ts";
-import { depthwiseThreads } from "../kernels/gpu/filter/runs.ts";
-import type { Lines } from "../kernels/gpu/filter/samples.ts";
-import type { Kernel, OwnParameters } from "../kernels/gpu/kernel.ts";
+import type { Kernel } from "../kernels/gpu/kernel.ts";
 import type { ActivationName } from "../math/activation.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { activationOf, widths } from "../plan/depthwise.ts";
 import type {
   Bound,
   CallPiece,
+  CallPlaces,
   DepthwiseGpuCall,
   PackedThird,
   PieceOperand,
   Span,
 } from "./pieces.ts";
-import { CallPlaces, pieceStep, roundUp } from "./pieces.ts";
-import type { BufferRange, GpuLimits, Schedule, ScheduleStep } from "./schedule.ts";
+import { pieceStep, roundUp } from "./pieces.ts";
+import type { PieceRuns } from "./run-steps.ts";
+import { powerOver, RunSteps } from "./run-steps.ts";
+import type { BufferRange, GpuLimits, Schedule } from "./schedule.ts";
 
 /** Filters of so many taps have their gradients in one pass; others keep dz in work memory and take taps in turns. */
 const fusedTaps = 8;
@@ -38,16 +35,6 @@ const acrossSamples = 32;
 const gradientSamples = 64;
 /** Threads that keep a large GPU busy. */
 const enoughThreads = 2 ** 17;
-const powerOver = (n: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, n)));
-
-/** Lanes side by side along the channels, so that few are idle: as many as have a whole line of memory each. */
-function lanesAcross(cells: number): number {
-  const waste = (lanes: number): number => roundUp(cells, lanes);
-  return [16, 32].reduce(
-    (best, lanes) => (waste(lanes) <= waste(best) ? lanes : best),
-    Math.min(8, powerOver(cells)),
-  );
-}
 
 /** One filter in a backward call: where its output's gradient comes from. */
 interface Branch {
@@ -74,32 +61,30 @@ export class DepthwiseScheduler {
 
   /** y, and the state that the call leaves behind. */
   forward(call: DepthwiseGpuCall): Schedule {
-    return new DepthwiseScheduleBuilder(this, call).forward();
+    return this.#builder(call).forward();
   }
 
   /** dx, dstate, dweight and dbias. */
   backward(call: DepthwiseGpuCall): Schedule {
-    return new DepthwiseScheduleBuilder(this, call).backward();
+    return this.#builder(call).backward();
   }
 
-  /** The kernel of a specification, which its text tells from all others. */
-  remembered<Spec>(spec: Spec, make: (spec: Spec) => Kernel): Kernel {
-    const key = JSON.stringify(spec);
-    const kernel = this.#kernels.get(key) ?? make(spec);
-    this.#kernels.set(key, kernel);
-    return kernel;
+  #builder(call: DepthwiseGpuCall): DepthwiseScheduleBuilder {
+    const steps = new RunSteps(this.#kernels, this.problem, this.limits, call);
+    return new DepthwiseScheduleBuilder(steps, this.order);
   }
 }
 
 /** A schedule under construction. */
 class DepthwiseScheduleBuilder {
-  readonly #scheduler: DepthwiseScheduler;
+  readonly #steps: RunSteps;
   readonly #places: CallPlaces;
-  readonly #steps: ScheduleStep[] = [];
+  readonly #order: readonly number[];
 
-  constructor(scheduler: DepthwiseScheduler, call: DepthwiseGpuCall) {
-    this.#scheduler = scheduler;
-    this.#places = new CallPlaces(scheduler.problem, scheduler.limits, call);
+  constructor(steps: RunSteps, order: readonly number[]) {
+    this.#steps = steps;
+    this.#places = steps.places;
+    this.#order = order;
   }
 
   get #packs(): boolean {
@@ -143,16 +128,14 @@ class DepthwiseScheduleBuilder {
       if (span[0] < span[1]) this.#outputs(piece, span);
       if (stateOut !== "none" && piece.to >= length) this.#carry(piece);
     }
-    return this.#finish();
+    return this.#steps.finish();
   }
 
   #outputs(piece: CallPiece, span: Span): void {
     const y = this.#output("y", "y");
     if (!this.#packs) {
-      this.#filter(piece, span, {
-        ...this.#forwards(undefined, y),
-        result: this.#activation ? "value" : "sum",
-      });
+      const result = this.#activation ? "value" : "sum";
+      this.#filter(piece, span, { ...this.#forwards(undefined, y), result });
       return;
     }
     if (this.#places.together) {
@@ -161,7 +144,7 @@ class DepthwiseScheduleBuilder {
       return;
     }
     // One third after the other; the first waits in work memory for the one that multiplies it.
-    const [pre, post, v] = this.#scheduler.order as [PackedThird, PackedThird, PackedThird];
+    const [pre, post, v] = this.#order as [PackedThird, PackedThird, PackedThird];
     const z = this.#places.work("y", span[0], span[1] - span[0]);
     this.#filter(piece, span, this.#forwards(v, { ...z, writes: true }));
     const product = { result: "product", upstream: { ...z, name: "dy" } } as const;
@@ -224,7 +207,7 @@ class DepthwiseScheduleBuilder {
   get #branches(): readonly Branch[] {
     const dz = this.#activation ? "slope" : "upstream";
     if (!this.#packs) return [{ part: undefined, upstream: "dy", dz }];
-    const [pre, post, v] = this.#scheduler.order as [PackedThird, PackedThird, PackedThird];
+    const [pre, post, v] = this.#order as [PackedThird, PackedThird, PackedThird];
     return [
       { part: pre, upstream: "dy", dz: { times: v } },
       { part: v, upstream: "dy", dz: { times: pre } },
@@ -272,7 +255,7 @@ class DepthwiseScheduleBuilder {
       }
       this.#totals(piece);
     }
-    return this.#finish();
+    return this.#steps.finish();
   }
 
   #upstream(buffer: "dy" | "dpostgate"): PieceOperand {
@@ -342,36 +325,28 @@ class DepthwiseScheduleBuilder {
     const few = kernelLength <= tapsAtOnce[layout];
     const most = few ? this.#runMost(postgate !== undefined) : 8;
     const run = this.#run(most, [source, target, ...(postgate ? [postgate] : [])], to - from);
-    const runs = Math.ceil((to - from) / run);
     const strips = this.#places.across ? 1 : forwardSamples / run;
-    const spread = this.#spread(piece, run, runs, strips);
-    const kernel = this.#scheduler.remembered<Filter>(
-      {
-        ...{ kind: "filter", ...rest, kernelLength, spread, machine: this.#machine },
-        activation: this.#activation,
-        ...{ source: this.#lines(source), target: this.#lines(target) },
-        ...(history && { history: this.#lines(history) }),
-        ...(upstream && { upstream: this.#lines(upstream) }),
-        ...(postgate && { postgate: this.#lines(postgate) }),
-        ...(tail && { tail: this.#lines(tail) }),
-        ...(postgate && { thirds: [0, 2, 1].map((i) => this.#scheduler.order[i]!) }),
-        wideTaps: this.#wideTaps && few,
-        whole: ((target.first ?? 0) + target.size - from) % run === 0,
-      },
-      filterKernel,
-    );
-    const end = from + runs * run;
-    const reads: Span = [from - rest.left, end - rest.left + kernelLength];
-    const bound = [
-      this.#places.bind(source, piece, reads),
-      this.#places.bind(target, piece, [from, to]),
-      ...(postgate ? [this.#places.bind(postgate, piece, [from, to])] : []),
-      ...(history ? [this.#places.bind(history, piece, [0, kernelLength])] : []),
-      ...(upstream ? [this.#places.bind(upstream, piece, [from, end])] : []),
-      ...(tail ? [this.#places.bind(tail, piece, [0, kernelLength])] : []),
-    ];
-    const parameters = { begin: from, runs, tail_shift: tailShift };
-    this.#step(kernel, piece, spread, source.part ?? target.part, parameters, bound);
+    const runs = this.#steps.runs(piece, [from, to], run, strips);
+    const end = from + runs.runs * run;
+    const { lines, bound } = this.#steps.tensors(piece, {
+      source: [source, [from - rest.left, end - rest.left + kernelLength]],
+      target: [target, [from, to]],
+      postgate: [postgate, [from, to]],
+      history: [history, [0, kernelLength]],
+      upstream: [upstream, [from, end]],
+      tail: [tail, [0, kernelLength]],
+    });
+    const spec = {
+      ...{ kind: "filter", ...rest, ...lines, kernelLength, spread: runs.spread },
+      ...{ machine: this.#steps.machine, activation: this.#activation },
+      ...(postgate && { thirds: [0, 2, 1].map((i) => this.#order[i]!) }),
+      wideTaps: this.#wideTaps && few,
+      whole: ((target.first ?? 0) + target.size - from) % run === 0,
+    } as Filter;
+    const kernel = this.#steps.kernel(spec, filterKernel);
+    const taps = this.#filters(piece, source.part ?? target.part, spec.wideTaps);
+    const shift = { ranges: {}, parameters: { tail_shift: tailShift } };
+    this.#steps.launch(kernel, piece, runs, [...bound, taps, shift]);
   }
 
   /**
@@ -382,38 +357,27 @@ class DepthwiseScheduleBuilder {
     const { dtype } = this.#places.problem;
     if (!this.#places.across) return dtype === "float32" ? 4 : 8;
     const single = tensors.some((t) => t.dtype !== "float32" && t.width === 1);
-    const slow = single || this.#scheduler.limits.slowFma === true;
+    const slow = single || this.#steps.limits.slowFma === true;
     return Math.min(slow ? 4 : most, powerOver(positions));
   }
 
   /** How the runs of a gradient's piece go to threads. */
-  #gradientSpread(piece: CallPiece): { spread: RunSpread; runs: number; begin: number } {
-    const x = this.#x(undefined);
+  #gradientRuns(piece: CallPiece): PieceRuns {
+    const { across, cell } = this.#places;
+    const { from, to, batch, channels } = piece;
     // Along a row, runs of eight float32 meet the ends of their windows half as often.
-    const run = this.#places.across ? this.#run(this.#paired ? 4 : 8, [x], 8) : 8;
-    const begin = piece.from;
-    const runs = Math.ceil((piece.to - begin) / run);
+    const run = across ? this.#run(this.#paired ? 4 : 8, [this.#x(undefined)], 8) : 8;
     const most = gradientSamples / run;
-    const all = (piece.batch * runs * piece.channels) / this.#places.cell;
-    const strips = this.#places.across
-      ? Math.min(most, powerOver(all / enoughThreads + 1) / 2) || 1
-      : most;
-    return { spread: this.#spread(piece, run, runs, Math.max(1, strips)), runs, begin };
-  }
-
-  /** Workgroups that have sums of the same channels. */
-  #workgroups(piece: CallPiece): number {
-    const { spread, runs } = this.#gradientSpread(piece);
-    const { pieces, chunks } = this.#counts(piece, spread, runs);
-    if (!this.#places.across) return piece.batch * chunks;
-    return Math.ceil((piece.batch * pieces) / (depthwiseThreads / spread.lanes));
+    const all = (batch * Math.ceil((to - from) / run) * channels) / cell;
+    const few = Math.min(most, powerOver(all / enoughThreads + 1) / 2) || 1;
+    return this.#steps.runs(piece, [from, to], run, across ? Math.max(1, few) : most);
   }
 
   /** Bytes of the sums of one filter for each channel; those of another third begin at the next multiple. */
   #sumsBytes(piece: CallPiece): number {
-    const { kernelLength } = this.#places.problem;
-    const bytes = this.#workgroups(piece) * (kernelLength + 1) * piece.channels * 4;
-    return this.#packs ? roundUp(bytes, this.#scheduler.limits.alignment) : bytes;
+    const each = this.#places.problem.kernelLength + 1;
+    const bytes = this.#steps.sumBytes(piece, this.#gradientRuns(piece), each);
+    return this.#packs ? roundUp(bytes, this.#steps.limits.alignment) : bytes;
   }
 
   /** Where the sums of a third are, or of all. */
@@ -433,94 +397,79 @@ class DepthwiseScheduleBuilder {
     tail: PieceOperand | undefined,
   ): void {
     const { kernelLength, left } = this.#places.problem;
-    const { spread, runs, begin } = this.#gradientSpread(piece);
-    const history = this.#history(part);
+    const runs = this.#gradientRuns(piece);
+    const { spread, begin } = runs;
     const x = this.#x(part);
     const taps = this.#tapsSummed;
-    const [pre, , v] = this.#scheduler.order;
-    const kernel = this.#scheduler.remembered<FilterGradient>(
-      {
-        ...{ kind: "gradient", kernelLength, left, taps, form, spread, machine: this.#machine },
-        ...{ source: this.#lines(x), upstream: this.#lines(d) },
-        ...(history && { history: this.#lines(history) }),
-        ...(target && { target: this.#lines(target) }),
-        ...(tail && { tail: this.#lines(tail) }),
-        ...(form === "gated" && { thirds: [pre!, v!] }),
-        activation: this.#activation,
-        bias: form !== "linear" && this.#places.call.bias,
-        wideTaps: this.#wideTaps && kernelLength <= fusedTaps,
-        whole: (x.size - begin) % spread.run === 0,
-      },
-      gradientKernel,
-    );
-    const end = begin + runs * spread.run;
+    const [pre, , v] = this.#order;
+    const end = begin + runs.runs * spread.run;
     const around: Span = [begin - kernelLength, end + kernelLength];
+    const { lines, bound } = this.#steps.tensors(piece, {
+      source: [x, around],
+      upstream: [d, [around[0] + left, end + left]],
+      history: [this.#history(part), [0, kernelLength]],
+      target: [target, [begin, end]],
+      tail: [tail, [0, kernelLength]],
+    });
+    const spec = {
+      ...{ kind: "gradient", ...lines, kernelLength, left, taps, form, spread },
+      ...{ machine: this.#steps.machine, activation: this.#activation },
+      ...(form === "gated" && { thirds: [pre!, v!] }),
+      bias: form !== "linear" && this.#places.call.bias,
+      wideTaps: this.#wideTaps && kernelLength <= fusedTaps,
+      whole: (x.size - begin) % spread.run === 0,
+    } as FilterGradient;
+    const kernel = this.#steps.kernel(spec, gradientKernel);
     const sums = this.#sumsRange(piece, part);
     this.#places.need("sums", sums.offset + sums.size);
-    const bound = [
-      this.#places.bind(x, piece, around),
-      this.#places.bind(d, piece, [around[0] + left, end + left]),
-      ...(history ? [this.#places.bind(history, piece, [0, kernelLength])] : []),
-      ...(target ? [this.#places.bind(target, piece, [begin, end])] : []),
-      ...(tail ? [this.#places.bind(tail, piece, [0, kernelLength])] : []),
-    ];
-    const shift = kernelLength - 1 - this.#places.call.length;
-    const apart = this.#sumsBytes(piece) / (4 * this.#places.cell);
-    const parameters = { begin, runs, tail_shift: shift, sums_third: apart };
+    const parameters = {
+      tail_shift: kernelLength - 1 - this.#places.call.length,
+      sums_third: this.#sumsBytes(piece) / (4 * this.#places.cell),
+    };
+    const given = [...bound, this.#filters(piece, part, spec.wideTaps)];
     const blocks = Math.ceil(kernelLength / taps);
-    this.#step(kernel, piece, spread, part, parameters, bound, { sums }, blocks);
+    this.#steps.launch(kernel, piece, runs, [...given, { ranges: { sums }, parameters }], blocks);
   }
 
-  /** Sums of a piece's workgroups, added up; later pieces of the same channels add theirs. */
+  /** Sums of a piece's workgroups, added up. */
   #totals(piece: CallPiece): void {
     const { kernelLength, channels } = this.#places.problem;
-    const { bias, add = false } = this.#places.call;
-    const parts = this.#workgroups(piece);
-    const items = (kernelLength + 1) * piece.channels;
-    const clear = !add && piece.batchFrom === 0 && piece.from === this.#begin ? 1 : 0;
-    const tiles = Math.ceil(items / sumsBeside);
+    const isFirst = piece.batchFrom === 0 && piece.from === this.#begin;
     const together = this.#packs && this.#places.together;
-    const thirds = together ? 3 : 1;
+    const spec = { taps: kernelLength, each: kernelLength + 1, thirds: together ? 3 : 1 };
+    const parameters = { sums_third: this.#sumsBytes(piece) / 4, third: channels };
     for (const part of together ? (["thirds"] as const) : this.#parts) {
-      const w = this.#parameterRange("dweight", piece, part, kernelLength);
-      const b = this.#parameterRange("dbias", piece, part, 1);
-      const sums = this.#sumsRange(piece, part);
-      this.#steps.push({
-        kernel: this.#scheduler.remembered({ kernelLength, bias, thirds }, totalsOf),
-        tiles: thirds * tiles,
-        parameters: {
-          ...{ parts, items, span: piece.channels, clear, dweight: w.first, dbias: b.first },
-          ...(together && { tiles, sums_third: this.#sumsBytes(piece) / 4, third: channels }),
-        },
-        ranges: { sums, dweight: w.range, ...(bias && { dbias: b.range }) },
-      });
+      const results = [this.#ofChannels("dweight", piece, part, kernelLength)];
+      if (this.#places.call.bias) results.push(this.#ofChannels("dbias", piece, part, 1));
+      const ranges = { sums: this.#sumsRange(piece, part) };
+      const sums = { ranges, parameters };
+      this.#steps.totals(spec, piece, this.#gradientRuns(piece), isFirst, results, sums);
     }
   }
 
-  /** Taps or biases of a piece's channels, `each` for a channel. */
-  #parameterRange(
+  /** Values of a piece's channels, `each` for a channel. */
+  #ofChannels(
     buffer: "weight" | "bias" | "dweight" | "dbias",
     piece: CallPiece,
     part: PackedThird | undefined,
     each: number,
     elementBytes = 4,
-  ) {
+  ): Bound {
     const { first, beyond } = this.#places.channels(part);
     const begin = (first + piece.channelFrom) * each * 4;
     const bytes = (beyond + piece.channels) * each * 4;
-    return this.#places.range(buffer, begin, bytes, elementBytes);
+    return this.#places.values(buffer, buffer, begin, bytes, elementBytes);
   }
 
-  #lines({ name, dtype, width, writes, part }: PieceOperand): Lines {
-    const { layout } = this.#places.problem;
-    const packed = this.#places.apart(part);
-    return { name, dtype, layout, width, ...(writes && { writes }), ...(packed && { packed }) };
-  }
-
-  /** The part of a device that texts depend on. */
-  get #machine(): Filter["machine"] {
-    const { packs = false, slowFma = false } = this.#scheduler.limits;
-    return { packs, slowFma };
+  /** Taps and biases of a piece's channels. */
+  #filters(piece: CallPiece, part: PackedThird | undefined, wide: boolean): Bound {
+    const { kernelLength, channels } = this.#places.problem;
+    const taps = this.#ofChannels("weight", piece, part, kernelLength, wide ? 16 : 4);
+    const bias = this.#ofChannels("bias", piece, part, 1);
+    return {
+      ranges: { ...taps.ranges, ...bias.ranges },
+      parameters: { ...taps.parameters, ...bias.parameters, third: channels / this.#places.cell },
+    };
   }
 
   get #wideTaps(): boolean {
@@ -532,60 +481,6 @@ class DepthwiseScheduleBuilder {
     const { across, problem } = this.#places;
     if (across && problem.dtype !== "float32") return acrossSamples;
     return gated ? forwardSamples / 2 : forwardSamples;
-  }
-
-  #spread(piece: CallPiece, run: number, runs: number, strips: number): RunSpread {
-    const { layout } = this.#places.problem;
-    const lanes = this.#places.across
-      ? lanesAcross(piece.channels / this.#places.cell)
-      : Math.min(depthwiseThreads, powerOver(Math.ceil(runs / strips)));
-    return { layout, cell: this.#places.cell, run, lanes, strips };
-  }
-
-  #counts(piece: CallPiece, { lanes, strips }: RunSpread, runs: number) {
-    const cells = piece.channels / this.#places.cell;
-    return {
-      cells,
-      pieces: Math.ceil(runs / strips),
-      chunks: Math.ceil(this.#places.across ? cells / lanes : runs / (lanes * strips)),
-      lines: this.#places.across ? piece.batch : piece.batch * piece.channels,
-    };
-  }
-
-  #step(
-    kernel: Kernel,
-    piece: CallPiece,
-    spread: RunSpread,
-    part: PackedThird | undefined,
-    parameters: OwnParameters & { readonly runs: number },
-    bound: readonly Bound[],
-    more: Record<string, BufferRange> = {},
-    blocks = 1,
-  ): void {
-    const { kernelLength } = this.#places.problem;
-    const counts = this.#counts(piece, spread, parameters.runs);
-    const wide = kernel.bindings.some((b) => b.name === "weight" && b.element === "vec4f");
-    const taps = this.#parameterRange("weight", piece, part, kernelLength, wide ? 16 : 4);
-    const bias = this.#parameterRange("bias", piece, part, 1);
-    const third = this.#places.problem.channels / this.#places.cell;
-    const named: Record<string, BufferRange> = { weight: taps.range, bias: bias.range, ...more };
-    for (const { ranges } of bound) Object.assign(named, ranges);
-    const groups = this.#places.across ? counts.lines * counts.pieces : counts.lines;
-    const tiles = counts.chunks * Math.ceil(groups / (depthwiseThreads / spread.lanes)) * blocks;
-    this.#steps.push({
-      kernel,
-      tiles,
-      parameters: Object.assign(
-        { ...parameters, ...counts, third, span: piece.channels },
-        { weight: taps.first, bias: bias.first },
-        ...bound.map((b) => b.parameters),
-      ),
-      ranges: Object.fromEntries(kernel.bindings.map(({ name }) => [name, named[name]!])),
-    });
-  }
-
-  #finish(): Schedule {
-    return { steps: this.#steps, bytes: this.#places.bytes };
   }
 }
 
@@ -603,12 +498,3 @@ type FilterOptions = Pick<Filter, "taps" | "left" | "bias" | "result"> & {
 /** Bytes of work memory for positions of a piece. */
 const bytesOf = ({ batch, channels }: CallPiece, from: number, to: number): number =>
   batch * channels * roundUp(Math.max(0, to - from), 8) * 4;
-
-/** The last step of sums, by what decides its text. */
-function totalsOf(spec: {
-  readonly kernelLength: number;
-  readonly bias: boolean;
-  readonly thirds: number;
-}): Kernel {
-  return totalsKernel(spec.kernelLength, spec.bias, spec.thirds);
-}

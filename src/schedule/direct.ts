@@ -6,18 +6,14 @@
 import type { Dtype } from "../dtype.ts";
 import { bytesPerSample } from "../dtype.ts";
 import { directBytes } from "../kernels/cpu/direct-program.ts";
-import { sumsBeside } from "../kernels/gpu/filter/depthwise.ts";
 import type { DirectKernel, LagFilter, LagSums } from "../kernels/gpu/filter/direct.ts";
 import {
   directKernel,
   directTapsAtOnce,
-  directTotals,
+  lagRuns,
   layOutTaps,
   sumBlocks,
-  sumsEach,
 } from "../kernels/gpu/filter/direct.ts";
-import type { RunSpread } from "../kernels/gpu/filter/runs.ts";
-import { depthwiseThreads } from "../kernels/gpu/filter/runs.ts";
 import type { Lines } from "../kernels/gpu/filter/samples.ts";
 import { widthFor } from "../kernels/gpu/filter/samples.ts";
 import type { Kernel } from "../kernels/gpu/kernel.ts";
@@ -25,17 +21,11 @@ import type { TensorName } from "../kernels/gpu/storage.ts";
 import type { Output } from "../kernels/gpu/transform/spec.ts";
 import type { Part } from "../plan/geometry.ts";
 import type { Problem } from "../plan/problem.ts";
-import type { CallPiece, PieceOperand, Span } from "./pieces.ts";
-import { CallPlaces, roundUp } from "./pieces.ts";
-import type {
-  BufferName,
-  BufferRange,
-  CallScheduler,
-  GpuCall,
-  GpuLimits,
-  Schedule,
-  ScheduleStep,
-} from "./schedule.ts";
+import type { Bound, CallPiece, CallPlaces, PieceOperand, Span } from "./pieces.ts";
+import { roundUp } from "./pieces.ts";
+import type { PieceRuns } from "./run-steps.ts";
+import { RunSteps } from "./run-steps.ts";
+import type { CallScheduler, GpuCall, GpuLimits, Schedule } from "./schedule.ts";
 
 /** Outputs of a thread that only filters, and samples of one that sums gradients. */
 const filterSamples = 16;
@@ -75,8 +65,6 @@ const sides: Partial<Record<TensorName, "before" | "behind">> = {
 /** Rows of outputs; all others are as long as u. */
 const outputRows: ReadonlySet<string> = new Set<TensorName>(["y", "dy", "postgate", "dpostgate"]);
 
-const powerOver = (n: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, n)));
-
 /** Makes schedules for one convolution in the time domain, and remembers kernels. */
 export class DirectScheduler implements CallScheduler {
   readonly problem: Problem;
@@ -105,29 +93,16 @@ export class DirectScheduler implements CallScheduler {
 
   spectra(channels: number, taps: Dtype, offset: number): Schedule {
     const rest = { pregate: false, postgate: false, skip: false, taps };
-    const call = new DirectScheduleBuilder(this, {
-      batch: 1,
-      channels,
-      ...rest,
-      offsets: { k: offset },
-    });
-    call.layOut(0, channels, taps);
-    return call.finish();
+    const call = { batch: 1, channels, ...rest, offsets: { k: offset } };
+    return new DirectScheduleBuilder(this, call, this.#kernels).spectra(taps);
   }
 
   forward(call: GpuCall): Schedule {
-    return new DirectScheduleBuilder(this, call).forward();
+    return new DirectScheduleBuilder(this, call, this.#kernels).forward();
   }
 
   backward(call: GpuCall): Schedule {
-    return new DirectScheduleBuilder(this, call).backward();
-  }
-
-  /** The kernel of that key. */
-  remembered(key: string, make: () => Kernel): Kernel {
-    const kernel = this.#kernels.get(key) ?? make();
-    this.#kernels.set(key, kernel);
-    return kernel;
+    return new DirectScheduleBuilder(this, call, this.#kernels).backward();
   }
 }
 
@@ -135,12 +110,12 @@ export class DirectScheduler implements CallScheduler {
 class DirectScheduleBuilder {
   readonly #scheduler: DirectScheduler;
   readonly #call: GpuCall;
+  readonly #steps: RunSteps;
   readonly #places: CallPlaces;
-  readonly #steps: ScheduleStep[] = [];
   /** Channels whose taps are laid out. */
   #laidOut: { readonly from: number; readonly count: number } | undefined;
 
-  constructor(scheduler: DirectScheduler, call: GpuCall) {
+  constructor(scheduler: DirectScheduler, call: GpuCall, kernels: Map<string, Kernel>) {
     this.#scheduler = scheduler;
     this.#call = call;
     const { problem, part, taps, limits } = scheduler;
@@ -148,18 +123,23 @@ class DirectScheduleBuilder {
     // Rows and their neighbours are those of a short convolution whose outputs begin `behind` positions into them.
     const right = problem.outputLength - problem.length - behind + taps - 1;
     const shape = { layout: "BHL", form: "linear", left: behind, right } as const;
-    this.#places = new CallPlaces(
+    this.#steps = new RunSteps(
+      kernels,
       { ...shape, channels: call.channels, kernelLength: taps, dtype: problem.dtype },
       limits,
       {
         ...{ name: "FlashFFTConv", batch: call.batch, length: problem.length, bias: false },
         ...{ state: false, stateOut: "none", dstateOut: false, offsets: call.offsets },
+        add: call.add ?? false,
       },
     );
+    this.#places = this.#steps.places;
   }
 
-  finish(): Schedule {
-    return { steps: this.#steps, bytes: this.#places.bytes };
+  /** The taps of all channels, to be kept. */
+  spectra(dtype: Dtype): Schedule {
+    this.#layOut(0, this.#call.channels, dtype);
+    return this.#steps.finish();
   }
 
   get #x(): readonly TensorName[] {
@@ -182,7 +162,7 @@ class DirectScheduleBuilder {
       this.#tapsFor(piece);
       this.#launch(piece, [piece.from, piece.to], { filters });
     }
-    return this.finish();
+    return this.#steps.finish();
   }
 
   backward(): Schedule {
@@ -196,7 +176,7 @@ class DirectScheduleBuilder {
       for (const launch of launches) this.#launch(piece, [piece.from, piece.to], launch);
       this.#totals(piece);
     }
-    return this.finish();
+    return this.#steps.finish();
   }
 
   /** What backward launches for a piece: as few as bindings allow, and as tensors are read but once with few taps alone. */
@@ -248,32 +228,30 @@ class DirectScheduleBuilder {
     const wanted = this.#allTaps ? { from: 0, count: all } : { from: channelFrom, count: channels };
     const known = this.#laidOut;
     if (known?.from === wanted.from && known.count === wanted.count) return;
-    this.layOut(wanted.from, wanted.count, taps);
+    this.#layOut(wanted.from, wanted.count, taps);
     this.#laidOut = wanted;
     this.#places.need("spectrum", wanted.count * this.#scheduler.spectrumBytes);
   }
 
   /** Taps of channels [from, from + count) in the order of their lags, at the beginning of the buffer for spectra. */
-  layOut(from: number, count: number, dtype: Dtype): void {
+  #layOut(from: number, count: number, dtype: Dtype): void {
     const { problem, part, spectrumBytes, limits } = this.#scheduler;
     const { kernelLength } = problem;
     const tapBytes = kernelLength * bytesPerSample(dtype);
     const room = limits.bindingBytes - limits.alignment - 64;
     const most = Math.max(1, Math.floor(room / Math.max(tapBytes, spectrumBytes)));
     const pitch = spectrumBytes / 4;
-    const kernel = this.#scheduler.remembered(`taps ${dtype}`, () =>
+    const kernel = this.#steps.kernel({ taps: dtype }, () =>
       layOutTaps(part, kernelLength, pitch, dtype),
     );
     for (let c = 0; c < count; c += most) {
       const n = Math.min(most, count - c);
-      const k = this.#places.range("k", (from + c) * tapBytes, n * tapBytes, bytesPerSample(dtype));
-      const taps = this.#places.range("spectrum", c * spectrumBytes, n * spectrumBytes, 4);
-      this.#steps.push({
-        kernel,
-        tiles: n * pitch,
-        parameters: { tiles: n * pitch, u: k.first, taps: taps.first },
-        ranges: { u: k.range, taps: taps.range },
-      });
+      const tiles = n * pitch;
+      this.#steps.push(kernel, tiles, [
+        { ranges: {}, parameters: { tiles } },
+        this.#places.values("u", "k", (from + c) * tapBytes, n * tapBytes, bytesPerSample(dtype)),
+        this.#places.values("taps", "spectrum", c * spectrumBytes, n * spectrumBytes, 4),
+      ]);
     }
   }
 
@@ -287,112 +265,89 @@ class DirectScheduleBuilder {
     return around < tensor.width ? { ...tensor, width: around } : tensor;
   }
 
-  #lines({ name, dtype, width, writes }: PieceOperand): Lines {
-    const { period } = this.#scheduler.problem;
-    const wraps = period > 0 && !writes ? sides[name as TensorName] : undefined;
-    return {
-      name,
-      dtype,
-      layout: "BHL",
-      width,
-      ...(writes && { writes }),
-      ...(wraps && { wraps }),
-    };
+  /** A tensor as its kernel sees it, and where it goes on in its period. */
+  #lines(operand: PieceOperand): Lines {
+    const wraps = sides[operand.name as TensorName];
+    const around = this.#scheduler.problem.period > 0 && !operand.writes && wraps;
+    return { ...this.#steps.lines(operand), ...(around && { wraps }) };
   }
 
-  /** How positions [from, to) of a piece's rows go to threads. */
-  #spread([from, to]: Span, sums: boolean): { spread: RunSpread; runs: number; chunks: number } {
+  /** How positions of a piece's rows go to threads. */
+  #runs(piece: CallPiece, span: Span, sums: boolean): PieceRuns {
     const { dtype } = this.#scheduler.problem;
     // Along a row, runs of eight float32 meet the ends of their windows half as often.
     const run = sums || dtype !== "float32" ? 8 : 4;
-    const strips = (sums ? sumSamples : filterSamples) / run;
-    const runs = Math.ceil((to - from) / run);
-    const lanes = Math.min(depthwiseThreads, powerOver(Math.ceil(runs / strips)));
-    const spread = { layout: "BHL", cell: 1, run, lanes, strips } as const;
-    return { spread, runs, chunks: Math.ceil(runs / (lanes * strips)) };
+    return this.#steps.runs(piece, span, run, (sums ? sumSamples : filterSamples) / run);
   }
 
   #launch(piece: CallPiece, span: Span, launch: Launch): void {
-    const { problem, part, taps, limits, spectrumBytes } = this.#scheduler;
+    const { problem, part, taps, spectrumBytes } = this.#scheduler;
     const { behind, ahead } = part.blocks!;
     const { reads, writes } = tensorsOf(launch);
-    const { spread, runs, chunks } = this.#spread(span, launch.sums !== undefined);
-    const [begin] = span;
-    const end = begin + runs * spread.run;
+    const runs = this.#runs(piece, span, launch.sums !== undefined);
+    const { spread, begin } = runs;
+    const end = begin + runs.runs * spread.run;
     const operands = [
       ...reads.map((name) => this.#tensor(name, false)),
       ...writes.map((name) => this.#tensor(name, true)),
     ];
-    const { packs = false, slowFma = false } = limits;
     const spec: DirectKernel = {
-      ...{ spread, machine: { packs, slowFma }, taps, ahead, pitch: spectrumBytes / 4 },
+      ...{ spread, machine: this.#steps.machine, taps, ahead, pitch: spectrumBytes / 4 },
       ...{ tensors: operands.map((o) => this.#lines(o)), ...launch },
       whole: operands.every((o) => !o.writes || (o.size - begin) % spread.run === 0),
     };
-    const kernel = this.#scheduler.remembered(JSON.stringify(spec), () => directKernel(spec));
+    const kernel = this.#steps.kernel(spec, directKernel);
     // Accesses reach as far around a run as its window, and end at multiples of their own width.
     const reach = Math.max(behind, ahead) + 8;
     const around = (size: number): Span =>
       problem.period > 0 ? [0, size] : [begin - reach, end + reach];
     const bound = operands.map((o) => this.#places.bind(o, piece, around(o.size)));
-    const { channelFrom, channels, batch } = piece;
-    const first = channelFrom - (this.#laidOut?.from ?? 0);
-    const w = this.#places.range("spectrum", first * spectrumBytes, channels * spectrumBytes, 16);
-    const skip = this.#places.range("skip", channelFrom * 4, channels * 4, 4);
-    const named: Record<string, BufferRange> = { taps: w.range, skip: skip.range };
-    if (launch.sums) named.sums = this.#sumsRange(piece);
-    for (const { ranges } of bound) Object.assign(named, ranges);
-    const lines = batch * channels;
-    const groups = Math.ceil(lines / (depthwiseThreads / spread.lanes));
-    this.#steps.push({
-      kernel,
-      tiles: chunks * groups * (launch.sums ? sumBlocks(taps) : 1),
-      parameters: Object.assign(
-        { begin, runs, chunks, lines, span: channels, period: problem.period },
-        { taps: w.first, skip: skip.first },
-        ...bound.map((b) => b.parameters),
-      ),
-      ranges: Object.fromEntries(kernel.bindings.map(({ name }) => [name, named[name]!])),
-    });
+    const { channelFrom, channels } = piece;
+    const first = (channelFrom - (this.#laidOut?.from ?? 0)) * spectrumBytes;
+    const given: Bound[] = [
+      ...bound,
+      this.#places.values("taps", "spectrum", first, channels * spectrumBytes, 16),
+      this.#ofChannels("skip", piece, 1),
+      { ranges: {}, parameters: { period: problem.period } },
+    ];
+    if (launch.sums) given.push(this.#sumsOf(piece));
+    this.#steps.launch(kernel, piece, runs, given, launch.sums ? sumBlocks(taps) : 1);
   }
 
-  /** Workgroups that have sums of the same channels. */
-  #parts(piece: CallPiece): number {
-    return piece.batch * this.#spread([piece.from, piece.to], true).chunks;
+  /** Values of a piece's channels, `each` for a channel. */
+  #ofChannels(buffer: "skip" | "dk" | "dskip", piece: CallPiece, each: number): Bound {
+    const { channelFrom, channels } = piece;
+    return this.#places.values(buffer, buffer, channelFrom * each * 4, channels * each * 4, 4);
   }
 
   #sumBytes(piece: CallPiece): number {
-    const each = sumsEach(this.#scheduler.taps, this.#call.skip);
-    return this.#parts(piece) * each * piece.channels * 4;
+    return this.#steps.sumBytes(piece, this.#sumRuns(piece), this.#each);
   }
 
-  #sumsRange(piece: CallPiece): BufferRange {
+  #sumRuns(piece: CallPiece): PieceRuns {
+    return this.#runs(piece, [piece.from, piece.to], true);
+  }
+
+  /** Sums of a channel in each workgroup: those of its taps, and of its skip weight. */
+  get #each(): number {
+    return this.#scheduler.taps + (this.#call.skip ? 1 : 0);
+  }
+
+  #sumsOf(piece: CallPiece): Bound {
     const size = roundUp(this.#sumBytes(piece), 8);
     this.#places.need("sums", size);
-    return { buffer: "sums", offset: 0, size };
+    return { ranges: { sums: { buffer: "sums", offset: 0, size } }, parameters: {} };
   }
 
-  /** Sums of a piece's workgroups, added up; later pieces of the same channels add theirs. */
+  /** Sums of a piece's workgroups, added up. */
   #totals(piece: CallPiece): void {
-    const { problem, part, taps } = this.#scheduler;
-    const { kernelLength } = problem;
-    const { skip, add = false } = this.#call;
-    const { channelFrom, channels, batchFrom, from } = piece;
-    const parts = this.#parts(piece);
-    const items = sumsEach(kernelLength, skip) * channels;
-    const found = (buffer: BufferName, each: number) =>
-      this.#places.range(buffer, channelFrom * each * 4, channels * each * 4, 4);
-    const [dk, dskip] = [found("dk", kernelLength), found("dskip", 1)];
-    this.#steps.push({
-      kernel: this.#scheduler.remembered(`totals ${skip}`, () =>
-        directTotals(part, taps, kernelLength, skip),
-      ),
-      tiles: Math.ceil(items / sumsBeside),
-      parameters: {
-        ...{ parts, items, span: channels, clear: !add && batchFrom === 0 && from === 0 ? 1 : 0 },
-        ...{ dk: dk.first, dskip: dskip.first },
-      },
-      ranges: { sums: this.#sumsRange(piece), dk: dk.range, ...(skip && { dskip: dskip.range }) },
-    });
+    const { problem, part } = this.#scheduler;
+    const taps = problem.kernelLength;
+    const spec = { taps, runs: lagRuns(part), each: this.#each, thirds: 1 };
+    const results = [this.#ofChannels("dk", piece, taps)];
+    if (this.#call.skip) results.push(this.#ofChannels("dskip", piece, 1));
+    const isFirst = piece.batchFrom === 0 && piece.from === 0;
+    const sums = this.#sumsOf(piece);
+    this.#steps.totals(spec, piece, this.#sumRuns(piece), isFirst, results, sums);
   }
 }

@@ -71,7 +71,7 @@ export type Span = readonly [from: number, to: number];
 /** The smallest multiple of `step` that is not below `n`. */
 export const roundUp = (n: number, step: number): number => Math.ceil(n / step) * step;
 
-/** A tensor's part in a step: what is bound, and where its positions are there. */
+/** What a step is given: ranges by the names of its bindings, and parameters. */
 export interface Bound {
   readonly ranges: Readonly<Record<string, BufferRange>>;
   readonly parameters: OwnParameters;
@@ -148,17 +148,21 @@ export class CallPlaces {
     return this.#packed(this.across ? state : { ...state, width: 1 }, part);
   }
 
-  /** Bytes of a user's buffer, bound at an allowed offset. */
-  range(
+  /** Bytes of a buffer, bound as `name` at an allowed offset; the parameter of that name is the first element. */
+  values(
+    name: string,
     buffer: BufferName,
     begin: number,
     bytes: number,
     elementBytes: number,
-  ): { readonly range: BufferRange; readonly first: number } {
+  ): Bound {
     const from = this.offset(buffer) + begin;
     const offset = from - (from % this.#limits.alignment);
     const size = Math.ceil((from - offset + bytes) / 8) * 8;
-    return { range: { buffer, offset, size }, first: (from - offset) / elementBytes };
+    return {
+      ranges: { [name]: { buffer, offset, size } },
+      parameters: { [name]: (from - offset) / elementBytes },
+    };
   }
 
   /** The same of x or its gradient, whose channels may be packed. */
@@ -238,22 +242,17 @@ export class CallPlaces {
       const lines = piece.batch * piece.channels;
       this.need(buffer, roundUp(lines * pitch * bytes, 16));
     }
-    const { range, first: element } = this.range(
-      buffer,
-      begin * bytes,
-      count * bytes,
-      width * bytes,
-    );
+    const at = this.values(name, buffer, begin * bytes, count * bytes, width * bytes);
     const { all } = this.channels(o.part);
     const step = (own ? piece.channels : all) / width;
     const parameters: Record<string, number> = {
-      [name]: element - (this.across ? from * step : from / width),
+      [name]: at.parameters[name]! - (this.across ? from * step : from / width),
       [`${name}_from`]: first,
       [`${name}_size`]: size,
       [`${name}_line`]: this.across ? pitch * step : pitch / width,
       ...(this.across && { [`${name}_step`]: step }),
     };
-    return { ranges: { [name]: range }, parameters };
+    return { ranges: at.ranges, parameters };
   }
 
   /** Note that work memory must have room for so many bytes. */

@@ -24,7 +24,14 @@ import { webStream } from "./web-stream.ts";
 
 /**
  * A long convolution with samples of dtype `D` that is fed piece by piece. Make it with `FlashFFTConvStream.create`, free it
- * with `dispose`. Outputs are new arrays: Float32Array, or for half precision Uint16Array, the bits.
+ * with `dispose`. Outputs are new arrays: Float32Array, or for half precision Uint16Array, the bits. The kernel is cut into
+ * partitions that grow with their lag (Gardner, J. Audio Eng. Soc. 43, 1995).
+ * @example
+ * const stream = await FlashFFTConvStream.create(Float32Array.of(1, 1), { blockLength: 16 });
+ * const first = await stream.process(new Float32Array(20).fill(1));
+ * const last = await stream.flush();
+ * console.log(first.length, last.map(Math.round)); // 16 Float32Array(4) [ 2, 2, 2, 2 ]
+ * stream.dispose();
  */
 export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operation {
   /** Outputs come for every so many inputs. */
@@ -176,6 +183,12 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operati
    * array may be both. Everything runs on the calling thread. For streams on the CPU, of float32, in mode `causal` or `full`.
    * The outputs have the bits of `process`, which may be called between.
    * @throws InvalidArgumentError, UnsupportedError, BackendError.
+   * @example
+   * const stream = await FlashFFTConvStream.create(Float32Array.of(1, 1), { blockLength: 16, backend: "cpu" });
+   * const block = new Float32Array(16).fill(1);
+   * stream.render([block], [block]);
+   * console.log(block.slice(0, 3).map(Math.round)); // Float32Array(3) [ 1, 2, 2 ]
+   * stream.dispose();
    */
   render(inputs: readonly Float32Array[], outputs: readonly Float32Array[]): void {
     const call = "stream.render";
@@ -271,6 +284,12 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operati
    * Convolve pieces as they come, to the end of the input: outputs piece by piece, none of them empty. Where it ends before
    * that, by `break`, an error of the source or a piece that is refused, the stream stands at its beginning again.
    * @throws InvalidArgumentError, BackendError.
+   * @example
+   * const stream = await FlashFFTConvStream.create(Float32Array.of(1, 1), { blockLength: 16 });
+   * let samples = 0;
+   * for await (const y of stream.convolve([new Float32Array(20), new Float32Array(7)])) samples += y.length;
+   * console.log(samples); // 27
+   * stream.dispose();
    */
   async *convolve(
     source: AsyncIterable<Tensor<D> | StreamPiece<D>> | Iterable<Tensor<D> | StreamPiece<D>>,

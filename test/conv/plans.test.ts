@@ -17,7 +17,7 @@ const problems: readonly FlashFFTConvOptions[] = [
   { length: 16_384, mode: "same", dtype: "bfloat16" },
 ];
 
-/** Too long for every plan in plain JavaScript. */
+/** Too long for every plan in plain JavaScript, which compiles each for longer than it runs and so takes half of those above. */
 const longProblems: readonly FlashFFTConvOptions[] = [
   { length: 40_000, mode: "bidirectional" },
   { length: 65_536 },
@@ -28,7 +28,10 @@ describe("every candidate of the planner", () => {
   describeBackends(
     "computes the same",
     (open, { options: { instructions } }) => {
-      const all = instructions === "javascript" ? problems : [...problems, ...longProblems];
+      const all =
+        instructions === "javascript"
+          ? problems.filter((_, n) => n % 2 === 0)
+          : [...problems, ...longProblems];
       test.each(all)("$length samples", async (options) => {
         using first = await open(options);
         const { candidates } = first.explain();

@@ -7,6 +7,7 @@ import {
   FlashHyenaProjections,
   InvalidArgumentError,
 } from "../../src/index.ts";
+import { activations } from "../../src/math/activation.ts";
 import { expectSameBits } from "../support/close.ts";
 
 const simd = { instructions: "simd", threads: 1 } as const;
@@ -38,7 +39,10 @@ describe("options", () => {
     [{ padding: [1.5, 0] }, "padding[0] must be an integer"],
     [{ layout: "LBH" }, "layout must be one of BHL, BLH"],
     [{ dtype: "float64" }, "dtype must be one of"],
-    [{ activation: "gelu" }, "activation must be one of none, silu, relu"],
+    [
+      { activation: "gelu" },
+      `activation must be one of none, ${Object.keys(activations).join(", ")}`,
+    ],
     [{ batch: 0 }, "batch must be an integer"],
     [{ backend: "tpu" }, "backend must be one of"],
     [{ threads: 0 }, "threads must be an integer"],

@@ -5,22 +5,22 @@ import type { Int, Statement } from "./ir.ts";
 import { loop, plus } from "./ir.ts";
 
 /** `count` places, so many rows of their level apart. */
-export interface Axis {
+export interface BlockAxis {
   readonly count: number;
   readonly rows: number;
 }
 
 /** Where the first `stages` stages of a level leave sub-blocks, outermost first: each stage packs its outputs to the front. */
-export function sublattice(
+export function blockAxes(
   plan: TransformPlan,
   index: number,
   level: LevelLayout,
   stages: number = level.radices.length,
-): Axis[] {
+): BlockAxis[] {
   let rows = level.rows;
   const axes = keptOutputs(plan, index)
     .slice(0, stages)
-    .map((kept, i): Axis => {
+    .map((kept, i): BlockAxis => {
       rows /= level.radices[i]!;
       return { count: kept.length, rows };
     });
@@ -28,8 +28,8 @@ export function sublattice(
 }
 
 /** The same places along fewer axes. */
-function merged(axes: readonly Axis[]): Axis[] {
-  const out: Axis[] = [];
+function merged(axes: readonly BlockAxis[]): BlockAxis[] {
+  const out: BlockAxis[] = [];
   for (const axis of axes) {
     const before = out.at(-1);
     if (before && before.rows === axis.count * axis.rows) {
@@ -50,7 +50,7 @@ export interface LoopPointer {
 
 /** Loops over all places; the first pointer, which must not be dense, counts. */
 export function nestedLoops(
-  axes: readonly Axis[],
+  axes: readonly BlockAxis[],
   pointers: readonly LoopPointer[],
   body: readonly Statement[],
   depth = 0,
@@ -71,6 +71,6 @@ export function nestedLoops(
 }
 
 /** Rows of a level that are computed. */
-export function keptRows(axes: readonly Axis[]): number {
+export function keptRows(axes: readonly BlockAxis[]): number {
   return product(axes.map((a) => a.count));
 }

@@ -4,11 +4,11 @@ import type { Complex } from "../../math/expr.ts";
 import { Graph } from "../../math/expr.ts";
 import type { LevelLayout, TransformPlan } from "../../plan/cpu/plan.ts";
 import { layout, product } from "../../plan/cpu/plan.ts";
-import type { Axis } from "./block-loops.ts";
-import { keptRows, nestedLoops, sublattice } from "./block-loops.ts";
+import type { BlockAxis } from "./block-loops.ts";
+import { blockAxes, keptRows, nestedLoops } from "./block-loops.ts";
 import type { Int, KernelFunction, Statement } from "./ir.ts";
 import { loop, plus, times } from "./ir.ts";
-import { loadComplex, spread, storeComplex } from "./load-store.ts";
+import { keptInputs, loadComplex, storeComplex } from "./load-store.ts";
 import { stageTwiddles } from "./twiddles.ts";
 
 export type Direction = "forward" | "inverse";
@@ -19,7 +19,7 @@ interface CpuStage {
   /** Outputs that are computed; they are packed into the first slots. */
   readonly kept: readonly number[];
   /** Blocks that earlier stages of the level have left of the level's block. */
-  readonly blocks: readonly Axis[];
+  readonly blocks: readonly BlockAxis[];
   /** Rows of one slot. */
   readonly slotRows: number;
   /** Byte offset of the stage's twiddles in the table. */
@@ -35,7 +35,7 @@ export function levelStages(plan: TransformPlan, index: number): CpuStage[] {
     level,
     radix,
     kept: stages[before + i]!.kept,
-    blocks: sublattice(plan, index, level, i),
+    blocks: blockAxes(plan, index, level, i),
     slotRows: level.rows / product(level.radices.slice(0, i + 1)),
     table: stages[before + i]!.offset,
   }));
@@ -61,7 +61,7 @@ function butterfly(
     return s.kept.map((j) => outputs[j]!);
   };
   const inverse = (): Complex[] =>
-    dft(g, spread(g, s.radix, s.kept, load), -1).map((a, j) =>
+    dft(g, keptInputs(g, s.radix, s.kept, load), -1).map((a, j) =>
       j === 0 ? a : g.cmulConj(a, w[j - 1]!),
     );
   const outputs = direction === "forward" ? forward() : inverse();

@@ -18,20 +18,12 @@ import {
   wholeRowFunctions,
 } from "./convolution-functions.ts";
 import type { Frame } from "./depthwise/addressing.ts";
-import {
-  advanceTogether,
-  cellsOf,
-  filterNodes,
-  filterShape,
-  frame,
-  holdTaps,
-  sampleNode,
-  storeCell,
-} from "./depthwise/addressing.ts";
+import { cellsOf, filterWalk, frame, sampleNode, storeCell } from "./depthwise/addressing.ts";
 import { foldFunction, sumFunction } from "./depthwise/gradients.ts";
 import type { Cells, Moving } from "./depthwise/loops.ts";
 import { walk } from "./depthwise/loops.ts";
 import { exported, suffix } from "./function-names.ts";
+import { wholeLines } from "./gapped-sequence.ts";
 import type { Int, KernelFunction, KernelModule, Statement, Store } from "./ir.ts";
 import { call, plus } from "./ir.ts";
 import { sinkParameters } from "./load-store.ts";
@@ -54,8 +46,6 @@ function tapCount({ blocks }: Part): number {
   return blocks!.behind + blocks!.ahead + 1;
 }
 
-const line = (bytes: number): number => 64 * Math.ceil(bytes / 64);
-
 /** Bytes of the sums of products for a channel's taps, before the lanes of a vector are added up. */
 function sumBytes(part: Part): number {
   return 64 * Math.ceil(tapCount(part) / 4);
@@ -63,12 +53,12 @@ function sumBytes(part: Part): number {
 
 /** Bytes of a window of float32 that vectors may run over by three samples. */
 function windowBytes(part: Part): number {
-  return line(4 * (part.positions + 4));
+  return wholeLines(4 * (part.positions + 4));
 }
 
 /** Bytes of work memory: a window with the sums of its own behind it; and of a channel's taps. */
 export function directBytes(part: Part): { readonly work: number; readonly taps: number } {
-  return { work: windowBytes(part) + sumBytes(part), taps: line(4 * tapCount(part)) };
+  return { work: windowBytes(part) + sumBytes(part), taps: wholeLines(4 * tapCount(part)) };
 }
 
 /** A pointer along rows of a storage type. */
@@ -202,17 +192,10 @@ function filterBody(
   store: (g: Graph, cell: readonly [number, number], value: Node) => readonly Store[],
 ): Statement[] {
   const filters = { window: f.window, branches: [0], reversed, unbiased: true };
-  const together = advanceTogether(f, 1);
-  const g = new Graph();
-  const block = (shape: Cells): Statement[] => {
-    const cells = cellsOf(shape);
-    const values = filterNodes(f, g, filters, cells).get(0)!;
-    const stores = cells.flatMap((cell, i) => store(g, cell, values[i]!));
-    return [{ op: "block", stores, ordered: together }];
-  };
-  const all = [along("s0", "float32"), { name: "w0", position: 0, channel: 0 }, ...pointers];
-  const body = overSamples(f, count, filterShape(f, 1).rows, all, block);
-  return together ? body : holdTaps(f, g, filters, body);
+  return [
+    { op: "let", name: "count", value: count },
+    ...filterWalk(f, filters, pointers, true, (g, cell, z) => store(g, cell, z(0))),
+  ];
 }
 
 /** filter_{name}(s0, w0, z): from float32 to float32. */

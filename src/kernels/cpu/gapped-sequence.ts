@@ -12,8 +12,13 @@ export interface Sequence {
   readonly chunk: number;
 }
 
-/** Bytes of a gap. */
+/** Bytes of a gap: a cache line. */
 export const gap = 64;
+
+/** Bytes up to the end of a cache line. */
+export function wholeLines(bytes: number): number {
+  return gap * Math.ceil(bytes / gap);
+}
 
 /** Bytes to position `p`, which begins a chunk where there are any. */
 export function sequenceOffset({ chunk }: Sequence, p: number): number {

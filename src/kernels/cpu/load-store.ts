@@ -50,7 +50,7 @@ export interface RowSink {
 }
 
 /** Powers 1 … r−1 of the first stage's twiddle, e^{2πi·quarter/(4r)}, as constants: it has one block. */
-function firstTwiddles(g: Graph, { radix, quarter }: End): Complex[] {
+function firstTwiddles(g: Graph, { radix, quarter }: EndStage): Complex[] {
   return Array.from({ length: radix - 1 }, (_, j) => {
     const w = root(quarter * (j + 1), 4 * radix);
     return { re: g.constant(w.re), im: g.constant(w.im) };
@@ -58,7 +58,7 @@ function firstTwiddles(g: Graph, { radix, quarter }: End): Complex[] {
 }
 
 /** Inputs of an inverse butterfly: those that are kept, from the first slots; zeros for the others. */
-export function spread(
+export function keptInputs(
   g: Graph,
   radix: number,
   kept: readonly number[],
@@ -70,7 +70,8 @@ export function spread(
   });
 }
 
-interface End {
+/** The first forward stage, which is also the last inverse one. */
+interface EndStage {
   readonly radix: number;
   readonly quarter: 0 | 1;
   /** Outputs of the butterfly that are computed. */
@@ -83,7 +84,7 @@ interface End {
   readonly segments: readonly Segment[];
 }
 
-function end(plan: TransformPlan, pieces: readonly Run[], lanes: 1 | 4): End {
+function endStage(plan: TransformPlan, pieces: readonly Run[], lanes: 1 | 4): EndStage {
   const top = layout(plan)[0]!;
   const radix = top.radices[0]!;
   return {
@@ -108,12 +109,12 @@ function leastDelta(s: Segment): number {
 }
 
 /** Position of a sequence that part `slot` of a butterfly has in column 0. */
-function slotPosition(e: End, slot: number): number {
+function slotPosition(e: EndStage, slot: number): number {
   return ((slot >> 1) + (slot & 1) * e.radix) * e.columns;
 }
 
-/** Samples that run with the columns of a segment. */
-interface Row {
+/** A pointer to samples that runs with the columns of a segment. */
+interface SamplePointer {
   readonly name: string;
   readonly bytes: number;
   readonly sequence?: Sequence | undefined;
@@ -121,15 +122,20 @@ interface Row {
   readonly first: number;
 }
 
-/** Byte offset of sample `delta` from where a row's pointer starts. */
-function rowOffset({ bytes, sequence, first }: Row, delta: number): number {
+/** Byte offset of sample `delta` from where the pointer starts. */
+function sampleOffset({ bytes, sequence, first }: SamplePointer, delta: number): number {
   return sequence
     ? sequenceOffset(sequence, delta) - sequenceOffset(sequence, first)
     : (delta - first) * bytes;
 }
 
-/** Pointers that run with the columns of a segment, clipped to vectors [from, to) of the caller. */
-function clipped(e: End, s: Segment, rows: readonly Row[], block: Statement): Statement[] {
+/** A block over the columns of a segment that are among vectors [from, to) of the caller, at pointers that run with them. */
+function overColumns(
+  e: EndStage,
+  s: Segment,
+  rows: readonly SamplePointer[],
+  block: Statement,
+): Statement[] {
   const step = e.lanes * 8;
   const chunks = rows.map((r) => r.sequence?.chunk ?? 0);
   const piece = chunks.reduce(commonDivisor, 0) / e.lanes;
@@ -139,11 +145,11 @@ function clipped(e: End, s: Segment, rows: readonly Row[], block: Statement): St
   const low: Int = { op: "max", a: start, b: s.from };
   const high: Int = { op: "min", a: end, b: s.to };
   const at = (column: Int): Int => plus("z", times(plus(column, times("from", -1)), step));
-  const begin = (r: Row): Int => {
+  const begin = (r: SamplePointer): Int => {
     const column = plus(r.name, times("low", e.lanes * r.bytes));
     const chunk = r.sequence?.chunk ?? 0;
     const gaps: Int = chunk ? times({ op: "div", a: "low", by: chunk / e.lanes }, gap) : 0;
-    return plus(plus(column, gaps), rowOffset({ ...r, first: 0 }, r.first));
+    return plus(plus(column, gaps), sampleOffset({ ...r, first: 0 }, r.first));
   };
   const pointers = rows.map((r) => ({
     ...{ name: `${r.name}p`, from: begin(r), step: e.lanes * r.bytes },
@@ -163,18 +169,18 @@ export function firstStage(
   lanes: 1 | 4,
   name: string,
 ): KernelFunction {
-  const e = end(plan, source.pieces, lanes);
+  const e = endStage(plan, source.pieces, lanes);
   const bytes = bytesPerSample(source.dtype);
   const { fold, sequence } = source;
   const body = e.segments.flatMap((s) => {
     const g = new Graph();
-    const x: Row = { name: "x", bytes, sequence, first: leastDelta(s) };
+    const x: SamplePointer = { name: "x", bytes, sequence, first: leastDelta(s) };
     const rows = [
       ...[x, ...(source.gated ? [{ ...x, name: "gate" }] : [])].filter(() => isFed(s)),
       ...(fold ? [{ name: "fold", bytes: 4, sequence: fold, first: 0 }] : []),
     ];
     const load = (f: Feed): Node => {
-      const offset = rowOffset(x, f.delta);
+      const offset = sampleOffset(x, f.delta);
       const sample = g.load({ pointer: "xp", offset }, source.dtype, f.first, f.last);
       const gate = source.gated
         ? g.load({ pointer: "gatep", offset }, source.dtype, f.first, f.last)
@@ -200,7 +206,7 @@ export function firstStage(
     const stores = e.kept.flatMap((j, slot) =>
       storeComplex("zp", slot * e.stride, outputs[j]!, lanes),
     );
-    return clipped(e, s, rows, { op: "block", stores: [...stores, ...folds] });
+    return overColumns(e, s, rows, { op: "block", stores: [...stores, ...folds] });
   });
   const parameters = ["x", "gate", "z", ...(fold ? ["fold"] : []), "from", "to"];
   return { name, parameters, exported: false, body };
@@ -242,7 +248,7 @@ export function lastStage(
   lanes: 1 | 4,
   name: string,
 ): KernelFunction {
-  const e = end(plan, sink.pieces, lanes);
+  const e = endStage(plan, sink.pieces, lanes);
   const bytes = bytesPerSample(sink.dtype);
   const { rest, sequence } = sink;
   const names = [
@@ -254,19 +260,19 @@ export function lastStage(
   const body = e.segments.flatMap((s) => {
     if (!isFed(s)) return [];
     const g = new Graph();
-    const y: Row = { name: "y", bytes, sequence, first: leastDelta(s) };
+    const y: SamplePointer = { name: "y", bytes, sequence, first: leastDelta(s) };
     const rows = [
       ...names.map((name) => ({ ...y, name })),
       ...(rest ? [{ name: "rest", bytes: 4, sequence: rest, first: 0 }] : []),
     ];
     const w = firstTwiddles(g, e);
-    const inputs = spread(g, e.radix, e.kept, (slot) =>
+    const inputs = keptInputs(g, e.radix, e.kept, (slot) =>
       loadComplex(g, "zp", slot * e.stride, lanes),
     );
     const outputs = dft(g, inputs, -1).map((v, j) => (j === 0 ? v : g.cmulConj(v, w[j - 1]!)));
     const stores = s.slots.flatMap((feeds, slot) =>
       feeds.flatMap((f): Store[] => {
-        const offset = rowOffset(y, f.delta);
+        const offset = sampleOffset(y, f.delta);
         const v = outputs[slot >> 1]!;
         const part = slot & 1 ? v.im : v.re;
         const own = f.sign > 0 ? part : g.neg(part);
@@ -294,7 +300,7 @@ export function lastStage(
         return [store("yp", value), ...second];
       }),
     );
-    return clipped(e, s, rows, { op: "block", stores });
+    return overColumns(e, s, rows, { op: "block", stores });
   });
   const parameters = ["z", ...sinkParameters, ...(rest ? ["rest"] : []), "from", "to"];
   return { name, parameters, exported: false, body };

@@ -9,7 +9,7 @@ import type { Complex } from "../../math/expr.ts";
 import { Graph } from "../../math/expr.ts";
 import type { BatchPlace } from "./function-names.ts";
 import type { Store } from "./ir.ts";
-import { loadComplex, spread, storeComplex } from "./load-store.ts";
+import { keptInputs, loadComplex, storeComplex } from "./load-store.ts";
 
 /** What the middle does with the transforms z and w, the kernel's spectrum k and the sum s. */
 export type MiddleKind =
@@ -142,7 +142,7 @@ export function middleBlock(
   };
   const inverse = (v: readonly Complex[]): Quad => {
     const w = twiddles(1);
-    const inputs = spread(g, 4, kept, (i) => v[i]!);
+    const inputs = keptInputs(g, 4, kept, (i) => v[i]!);
     const a = dft(g, inputs, -1).map((c, j) => (j === 0 ? c : g.cmulConj(c, w[j - 1]!))) as Quad;
     return transpose(g, a, lanes);
   };

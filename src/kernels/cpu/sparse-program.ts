@@ -21,7 +21,7 @@ import { backwardFunctions, forwardFunctions } from "./convolution-functions.ts"
 import type { HeadId, TailId } from "./function-names.ts";
 import { exported } from "./function-names.ts";
 import type { Sequence } from "./gapped-sequence.ts";
-import { sequenceBetween, sequenceBytes } from "./gapped-sequence.ts";
+import { sequenceBetween, sequenceBytes, wholeLines } from "./gapped-sequence.ts";
 import type { Int, KernelFunction, KernelModule, Statement } from "./ir.ts";
 import { call, plus } from "./ir.ts";
 import type { RowSink, RowSource } from "./load-store.ts";
@@ -58,8 +58,6 @@ interface FactorCode {
   readonly spectrum: number;
 }
 
-const lines = (bytes: number): number => Math.ceil(bytes / 64) * 64;
-
 /** Bytes of a factor's mask, after its twiddles: one float32 a point that is left. */
 function maskBytes(plan: TransformPlan): number {
   return plan.sparse?.masked ? 4 * pointsLeft(plan) : 0;
@@ -75,7 +73,7 @@ function factorsOf(
 } {
   let points = 0;
   let spectrum = 0;
-  let fold = plans.reduce((sum, plan) => sum + lines(transformBytes(plan)), 0);
+  let fold = plans.reduce((sum, plan) => sum + wholeLines(transformBytes(plan)), 0);
   let table = 0;
   const factors = parts.map((part, i): FactorCode => {
     const plan = plans[i]!;
@@ -84,9 +82,9 @@ function factorsOf(
     const prefix = `f${i}_`;
     const code = new TransformCode(plan, part.scale, lanes);
     const factor = { part, code, prefix, points, table, spectrum, fold: sequence };
-    points += lines(transformBytes(plan));
-    if (sequence) fold += lines(sequenceBytes(sequence, part.positions));
-    spectrum += lines(8 * pointsLeft(plan));
+    points += wholeLines(transformBytes(plan));
+    if (sequence) fold += wholeLines(sequenceBytes(sequence, part.positions));
+    spectrum += wholeLines(8 * pointsLeft(plan));
     table += stageTwiddles(plan).bytes + maskBytes(plan);
     return factor;
   });

@@ -5,8 +5,8 @@
  */
 import type { LevelLayout, TransformPlan } from "../../plan/cpu/plan.ts";
 import { lastOutputs, layout, pointsLeft } from "../../plan/cpu/plan.ts";
-import type { Axis, LoopPointer } from "./block-loops.ts";
-import { keptRows, nestedLoops, sublattice } from "./block-loops.ts";
+import type { BlockAxis, LoopPointer } from "./block-loops.ts";
+import { blockAxes, keptRows, nestedLoops } from "./block-loops.ts";
 import type { Direction } from "./butterflies.ts";
 import { levelStages, stageFunctions, stageName, tileColumns } from "./butterflies.ts";
 import type { TransformFunctions } from "./convolution-functions.ts";
@@ -38,7 +38,10 @@ function overTiles(level: LevelLayout, from: Int, to: Int, body: readonly Statem
 }
 
 /** Where the sub-blocks of 4 points lie in groups of `lanes`: the groups, and the sub-blocks of one. */
-function groupsOf(axes: readonly Axis[], lanes: 1 | 4): { groups: Axis[]; blocks: number[] } {
+function groupsOf(
+  axes: readonly BlockAxis[],
+  lanes: 1 | 4,
+): { groups: BlockAxis[]; blocks: number[] } {
   const inner = axes.at(-1)!;
   const parents = Math.max(1, lanes / inner.count);
   const upper = axes.slice(0, -1);
@@ -191,7 +194,7 @@ export class TransformCode implements TransformFunctions {
   /** Calls of the next level for all sub-blocks of block number `block`. */
   #blocks(index: number, kind: MiddleKind, block: Int): Statement[] {
     const level = this.#levels[index]!;
-    const axes = sublattice(this.plan, index, level);
+    const axes = blockAxes(this.plan, index, level);
     const left = this.plan.sparse ? 8 * pointsLeft(this.plan, index + 1) : level.pitch;
     const pointers: LoopPointer[] = [
       ...sparsePointers(kind, "s", level.pitch, left),
@@ -213,19 +216,15 @@ export class TransformCode implements TransformFunctions {
   #middle(kind: MiddleKind, run: MiddleRun, scale: number): Statement {
     const lanes = this.#lanes;
     const { stages } = stageTwiddles(this.plan);
-    const [first, ...others] = middleShape(kind).pointers;
     const step = 32 * lanes;
-    const also = others.map((p) => ({ name: `${p}m`, from: plus(p, run.from), step }));
+    const [first, ...others] = middleShape(kind).pointers.map((p) => {
+      return { name: `${p}m`, from: plus(p, run.from), end: plus(p, run.to), step };
+    });
+    const also = others.map(({ end: _, ...pointer }) => pointer);
     const t = plus("table", plus(run.twiddle, stages.at(-1)!.offset));
+    also.push({ name: "t", from: t, step: (step / 4) * 3 });
     const stores = middleBlock(kind, scale / this.plan.points, lanes, wholeGroup(lanes));
-    return loop(
-      ...([`${first}m`, plus(first!, run.from), plus(first!, run.to), step] as const),
-      ...([
-        [{ op: "block", stores }],
-        [...also, { name: "t", from: t, step: (step / 4) * 3 }],
-      ] as const),
-      false,
-    );
+    return loop(first!.name, first!.from, first!.end, step, [{ op: "block", stores }], also, false);
   }
 
   /** The middle over what is left of a block of a sparse plan, whose first point is the `block`-th that is computed. */
@@ -233,7 +232,7 @@ export class TransformCode implements TransformFunctions {
     const { plan } = this;
     const lanes = this.#lanes;
     const { stages, bytes } = stageTwiddles(plan);
-    const axes = sublattice(plan, index, this.#levels[index]!);
+    const axes = blockAxes(plan, index, this.#levels[index]!);
     const kept = lastOutputs(plan);
     const rows = keptRows(axes);
     const masked = plan.sparse!.masked && isMasked(kind);

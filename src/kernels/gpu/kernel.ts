@@ -1,11 +1,9 @@
-/**
- * Kernels as data, and their text. A path takes a tile from a source, through the pass's stages, to a sink; what it does
- * on the way (forward stages, the product with the kernel's spectrum, inverse stages) is a property. Gradients combine two
- * paths. Whatever a kernel is for, its text is put together from the same pieces.
- */
+/** Kernels as data: their text, what must be bound, and the parameters and functions that those of transforms share. */
 import type { Packing } from "../../plan/gpu/passes.ts";
 import type { Binding } from "./dialect/wgsl.ts";
-import { barrier, declared, loopHead, shortFunction, shuffled } from "./dialect/wgsl.ts";
+import { barrier, loopHead, shortFunction, shuffled } from "./dialect/wgsl.ts";
+
+export { declared as declarations, entry } from "./dialect/wgsl.ts";
 
 /** Work memory of transforms between passes. */
 export type WorkBuffer = "work" | "other" | "again";
@@ -19,13 +17,13 @@ export interface Machine {
   readonly sharedBytes: number;
   /** Threads of a workgroup. */
   readonly threads: number;
-  /** Whether pack2x16float rounds to the nearest, ties to even, and overflows to infinity, as it need not. */
+  /** The device's own rounding to float16 is to the nearest, ties to even, and overflows to infinity (probed). */
   readonly packs?: boolean;
-  /** Whether there are subgroups, and threads 2n and 2n + 1 of a workgroup are lanes 2m and 2m + 1 of one. */
+  /** Adjacent threads are adjacent lanes of a subgroup (probed when the device is opened). */
   readonly shuffles?: boolean;
-  /** How many threads of a workgroup, from any multiple of this on, are lanes of one subgroup in their order; or 1. */
+  /** Threads n·lanes … n·lanes + lanes − 1 are lanes of one subgroup, in their order; 1 where that is not known. */
   readonly lanes?: number;
-  /** Whether fma is worse than a product and a sum, as where a processor plays the GPU: twice the time to compile. */
+  /** A product and a sum are better than fma: where a processor emulates the GPU, fma takes twice as long to compile. */
   readonly slowFma?: boolean;
 }
 
@@ -68,16 +66,6 @@ export type Parameters = Partial<Record<(typeof parameterNames)[number], number>
 
 /** The same for a kernel with parameters of its own. */
 export type OwnParameters = Readonly<Record<string, number>>;
-
-/** The declarations of a kernel: its uniform parameters, by default those that all transforms have, and its bindings. */
-export function declarations(
-  bindings: readonly Binding[],
-  parameters: readonly string[] = parameterNames,
-): readonly string[] {
-  return declared(bindings, parameters);
-}
-
-export { entry } from "./dialect/wgsl.ts";
 
 /** Adds up the sums of all threads, to `partial[0]`: by shuffles as far as `lanes` reach (see Machine), then in `partial`. */
 export function reduction(threads: number, lanes = 1): readonly string[] {

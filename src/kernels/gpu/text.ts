@@ -3,6 +3,7 @@ import type { Complex, Graph, Node } from "../../math/expr.ts";
 import { operands } from "../../math/expr.ts";
 import {
   barrier,
+  choice,
   constant,
   floatOf,
   floats,
@@ -163,7 +164,7 @@ function expression(n: Node, value: (n: Node) => string, fuses: boolean): string
         ? `fma(-${value(n.a)}, ${value(n.b)}, ${value(n.c)})`
         : `${value(n.c)} - ${value(n.a)} * ${value(n.b)}`;
     case "select":
-      return `select(${value(n.c)}, ${value(n.b)}, ${value(n.a)} > 0.0f)`;
+      return choice(`${value(n.a)} > 0.0f`, value(n.b), value(n.c));
     case "div":
       return `${value(n.a)} / ${value(n.b)}`;
     case "min":

@@ -1,11 +1,13 @@
 /** Where the samples, taps and cells of a short convolution lie, and the filters' sums over them. */
 import type { Dtype } from "../../../dtype.ts";
 import { bytesPerSample } from "../../../dtype.ts";
-import type { Graph, Node } from "../../../math/expr.ts";
+import type { Node } from "../../../math/expr.ts";
+import { Graph } from "../../../math/expr.ts";
 import type { DepthwiseProblem } from "../../../plan/depthwise.ts";
 import { cutting, heldTaps, widths } from "../../../plan/depthwise.ts";
 import type { Statement, Store } from "../ir.ts";
 import type { Cells, Moving } from "./loops.ts";
+import { walk } from "./loops.ts";
 
 /** What determines a program's text. */
 export interface DepthwiseSpec {
@@ -109,7 +111,7 @@ export function storeCell(
  * Block sizes of filters. Few taps are kept and cells follow each other; with many, the sums of four cells advance together
  * (256 taps: 3 times the speed of eight, whose partial sums spill; EPYC 7003, Node 20).
  */
-export function filterShape(f: Frame, branches: number): { rows: number; vectors: number } {
+function filterShape(f: Frame, branches: number): { rows: number; vectors: number } {
   const { problem, lanes } = f.spec;
   const few = !advanceTogether(f, branches);
   if (problem.layout === "BHL") return { rows: few ? 8 : branches > 1 ? 2 : 4, vectors: 1 };
@@ -136,7 +138,7 @@ function isBiased({ reversed, unbiased }: Filters): boolean {
 const tapsPerSum = 32;
 
 /** Outputs z of the filters for every cell of a block, taps in one order for all: z = bias + Σ_j w[j]·window[j]. */
-export function filterNodes(
+function filterNodes(
   f: Frame,
   g: Graph,
   filters: Filters,
@@ -168,7 +170,7 @@ export function filterNodes(
 }
 
 /** Whether the sums of a filter block are to advance together. */
-export function advanceTogether(f: Frame, branches: number): boolean {
+function advanceTogether(f: Frame, branches: number): boolean {
   const held = branches > 1 ? heldTaps.several : heldTaps.one;
   return branches * f.spec.problem.kernelLength > held;
 }
@@ -180,19 +182,14 @@ export function filterParameters(filters: Filters): string[] {
 }
 
 /** The same, as they move. */
-export function filterPointers(f: Frame, filters: Filters): Moving[] {
+function filterPointers(f: Frame, filters: Filters): Moving[] {
   return filterParameters(filters).map((name) =>
     name.startsWith("s") ? rows(f, name, filters.window, "float32") : columns(f, name),
   );
 }
 
 /** The body of a walk in layout BHL with the few taps and biases loaded once, ahead of its loops. */
-export function holdTaps(
-  f: Frame,
-  g: Graph,
-  filters: Filters,
-  body: readonly Statement[],
-): Statement[] {
+function holdTaps(f: Frame, g: Graph, filters: Filters, body: readonly Statement[]): Statement[] {
   const { branches } = filters;
   const { layout, kernelLength } = f.spec.problem;
   if (layout === "BLH") return [...body];
@@ -203,4 +200,36 @@ export function holdTaps(
   ]);
   const loops = body.findIndex((s) => s.op === "loop");
   return [...body.slice(0, loops), { op: "hold", nodes }, ...body.slice(loops)];
+}
+
+/** A walk over the cells of filters: `store` says what becomes of their outputs z, by branch, at one of them. */
+export function filterWalk(
+  f: Frame,
+  filters: Filters,
+  pointers: readonly Moving[],
+  overrun: boolean,
+  store: (
+    g: Graph,
+    cell: readonly [row: number, vector: number],
+    z: (branch: number) => Node,
+    stored: number,
+  ) => readonly Store[],
+): Statement[] {
+  const { problem, lanes } = f.spec;
+  const { length } = filters.branches;
+  const together = advanceTogether(f, length);
+  const g = new Graph();
+  const block = (shape: Cells): Statement[] => {
+    const cells = cellsOf(shape);
+    const sums = filterNodes(f, g, filters, cells);
+    const stores = cells.flatMap((cell, i) =>
+      store(g, cell, (b) => sums.get(b)![i]!, shape.stored),
+    );
+    return [{ op: "block", stores, ordered: together }];
+  };
+  const body = walk({
+    ...{ layout: problem.layout, lanes, ...filterShape(f, length), overrun, block },
+    pointers: [...filterPointers(f, filters), ...pointers],
+  });
+  return together ? body : holdTaps(f, g, filters, body);
 }

@@ -7,15 +7,11 @@ import { Graph } from "../../../math/expr.ts";
 import type { KernelFunction, Statement } from "../ir.ts";
 import type { Frame } from "./addressing.ts";
 import {
-  advanceTogether,
   cellOffset,
   cellsOf,
   columns,
-  filterNodes,
   filterParameters,
-  filterPointers,
-  filterShape,
-  holdTaps,
+  filterWalk,
   rows,
   sampleNode,
   storeCell,
@@ -32,39 +28,25 @@ export function gradientFunctions(f: Frame): KernelFunction[] {
 
 /** upstream(windows of x…, taps…, biases…, windows of dy…, count, width): dy → dz, in place. */
 function upstreamFunctions(f: Frame): KernelFunction[] {
-  const { problem, lanes } = f.spec;
-  const { backward } = formCode(problem.form);
+  const { backward } = formCode(f.spec.problem.form);
   if (!backward) return [];
   const branches = Array.from({ length: f.branches }, (_, b) => b);
   const filters = { window: f.window, branches };
-  const together = advanceTogether(f, f.branches);
-  const g = new Graph();
-  const block = (shape: Cells): Statement[] => {
-    const cells = cellsOf(shape);
-    const sums = filterNodes(f, g, filters, cells);
-    const stores = cells.flatMap((cell, i) => {
-      const d = branches
-        .slice(0, f.outputs)
-        .map((o) => sampleNode(f, g, `d${o}`, f.window, cell, 0));
-      return backward(g, (b) => sums.get(b)![i]!, d).flatMap((dz, b) =>
-        dz ? [storeCell(f, `d${b}`, f.window, "float32", cell, dz, shape.stored)] : [],
-      );
-    });
-    return [{ op: "block", stores, ordered: together }];
-  };
   const windows = branches.map((b) => `d${b}`);
-  const pointers = [
-    ...filterPointers(f, filters),
-    ...windows.map((d) => rows(f, d, f.window, "float32")),
-  ];
-  const shape = filterShape(f, f.branches);
-  const body = walk({ layout: problem.layout, lanes, ...shape, pointers, overrun: false, block });
+  const pointers = windows.map((d) => rows(f, d, f.window, "float32"));
   return [
     {
       name: "upstream",
       parameters: [...filterParameters(filters), ...windows, "count", "width"],
       exported: true,
-      body: together ? body : holdTaps(f, g, filters, body),
+      body: filterWalk(f, filters, pointers, false, (g, cell, z, stored) => {
+        const d = windows
+          .slice(0, f.outputs)
+          .map((name) => sampleNode(f, g, name, f.window, cell, 0));
+        return backward(g, z, d).flatMap((dz, b) =>
+          dz ? [storeCell(f, windows[b]!, f.window, "float32", cell, dz, stored)] : [],
+        );
+      }),
     },
   ];
 }
@@ -74,28 +56,18 @@ function upstreamFunctions(f: Frame): KernelFunction[] {
  * and adds r[m], so that the sum of both is rounded once.
  */
 function transposeFunction(f: Frame, onto: boolean): KernelFunction {
-  const { problem, lanes } = f.spec;
+  const { dtype } = f.spec.problem;
   const filters = { window: f.window, branches: [0], reversed: true };
-  const together = advanceTogether(f, 1);
-  const g = new Graph();
-  const block = (shape: Cells): Statement[] => {
-    const cells = cellsOf(shape);
-    const sums = filterNodes(f, g, filters, cells).get(0)!;
-    const stores = cells.map((cell, i) => {
-      const dx = onto ? g.add(sums[i]!, sampleNode(f, g, "r", f.window, cell, 0)) : sums[i]!;
-      return storeCell(f, "dx", f.input, problem.dtype, cell, dx, shape.stored);
-    });
-    return [{ op: "block", stores, ordered: together }];
-  };
   const rest = onto ? [rows(f, "r", f.window, "float32")] : [];
-  const pointers = [...filterPointers(f, filters), ...rest, rows(f, "dx", f.input, problem.dtype)];
-  const shape = filterShape(f, 1);
-  const body = walk({ layout: problem.layout, lanes, ...shape, pointers, overrun: false, block });
+  const pointers = [...rest, rows(f, "dx", f.input, dtype)];
   return {
     name: onto ? "transposeOnto" : "transpose",
     parameters: [...filterParameters(filters), ...(onto ? ["r"] : []), "dx", "count", "width"],
     exported: true,
-    body: together ? body : holdTaps(f, g, filters, body),
+    body: filterWalk(f, filters, pointers, false, (g, cell, z, stored) => {
+      const dx = onto ? g.add(z(0), sampleNode(f, g, "r", f.window, cell, 0)) : z(0);
+      return [storeCell(f, "dx", f.input, dtype, cell, dx, stored)];
+    }),
   };
 }
 

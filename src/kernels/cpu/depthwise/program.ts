@@ -8,15 +8,11 @@ import type { KernelFunction, KernelModule, Statement } from "../ir.ts";
 import type { ProgramSource } from "../program-source.ts";
 import type { DepthwiseSpec, Frame } from "./addressing.ts";
 import {
-  advanceTogether,
   cellOffset,
   cellsOf,
-  filterNodes,
   filterParameters,
-  filterPointers,
-  filterShape,
+  filterWalk,
   frame,
-  holdTaps,
   rows,
   storeCell,
 } from "./addressing.ts";
@@ -27,33 +23,18 @@ import { walk } from "./loops.ts";
 
 /** {name}(windows…, taps…, biases…, outputs…, count, width): filters and what stands behind them. */
 function filterFunction(f: Frame, name: string, window: number): KernelFunction {
-  const { problem, lanes } = f.spec;
-  const branches = Array.from({ length: f.branches }, (_, b) => b);
+  const { form, dtype } = f.spec.problem;
   const outputs = Array.from({ length: f.outputs }, (_, o) => `y${o}`);
-  const g = new Graph();
-  const filters = { window, branches };
-  const together = advanceTogether(f, f.branches);
-  const block = (shape: Cells): Statement[] => {
-    const cells = cellsOf(shape);
-    const sums = filterNodes(f, g, filters, cells);
-    const stores = cells.flatMap((cell, i) =>
-      formCode(problem.form)
-        .forward(g, (b) => sums.get(b)![i]!)
-        .map((y, o) => storeCell(f, outputs[o]!, f.output, problem.dtype, cell, y, shape.stored)),
-    );
-    return [{ op: "block", stores, ordered: together }];
-  };
-  const pointers = [
-    ...filterPointers(f, filters),
-    ...outputs.map((y) => rows(f, y, f.output, problem.dtype)),
-  ];
-  const shape = filterShape(f, f.branches);
-  const body = walk({ layout: problem.layout, lanes, ...shape, pointers, overrun: false, block });
+  const filters = { window, branches: Array.from({ length: f.branches }, (_, b) => b) };
+  const pointers = outputs.map((y) => rows(f, y, f.output, dtype));
+  const { forward } = formCode(form);
   return {
     name,
     parameters: [...filterParameters(filters), ...outputs, "count", "width"],
     exported: true,
-    body: together ? body : holdTaps(f, g, filters, body),
+    body: filterWalk(f, filters, pointers, false, (g, cell, z, stored) =>
+      forward(g, z).map((y, o) => storeCell(f, outputs[o]!, f.output, dtype, cell, y, stored)),
+    ),
   };
 }
 

@@ -10,20 +10,14 @@ import type { Part } from "../../../plan/geometry.ts";
 import type { Kernel } from "../kernel.ts";
 import { declarations, entry } from "../kernel.ts";
 import type { Binding, TensorName } from "../storage.ts";
-import { roundingFunctions, tensorBinding, tensorFunctions } from "../storage.ts";
+import { tensorBinding, tensorFunctions } from "../storage.ts";
 import type { Output } from "../transform/spec.ts";
-import { compensated, reduceTotals, sharedTotals, storedTotals, sumsBeside } from "./depthwise.ts";
 import type { Walked } from "./runs.ts";
-import { depthwiseThreads, RunWriter } from "./runs.ts";
+import { RunWriter, upTo } from "./runs.ts";
 import type { Lines } from "./samples.ts";
-import {
-  cells,
-  linesBinding,
-  linesParameters,
-  loadFunctions,
-  storeFunctions,
-  storeRun,
-} from "./samples.ts";
+import { cells, storeRun } from "./samples.ts";
+import type { FilterSums } from "./sums.ts";
+import { storeSums, sumNames } from "./sums.ts";
 
 /** Taps that meet a run at once, and whose gradients are summed at once: with more, they go in blocks of so many. */
 export const directTapsAtOnce: number = heldTaps.one;
@@ -58,13 +52,8 @@ export interface DirectKernel extends Walked {
   readonly whole: boolean;
 }
 
-const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
-
 /** Blocks in which the gradients of so many taps are summed. */
 export const sumBlocks = (taps: number): number => Math.ceil(taps / directTapsAtOnce);
-
-/** Sums of a channel in each workgroup: those of its taps, and of its skip weight. */
-export const sumsEach = (taps: number, skip: boolean): number => taps + (skip ? 1 : 0);
 
 /** Whether a kernel adds a skip term. */
 const skips = ({ filters }: DirectKernel): boolean =>
@@ -76,7 +65,7 @@ class DirectWriter extends RunWriter {
   readonly #lines: ReadonlyMap<string, Lines>;
   readonly #at = new Map<string, string>();
   /** Names of what is known of the samples around the run at hand. */
-  #known = new Map<string, readonly string[]>();
+  readonly #known = new Map<string, readonly string[]>();
 
   constructor(spec: DirectKernel) {
     super(spec);
@@ -89,13 +78,9 @@ class DirectWriter extends RunWriter {
     for (const [name, lines] of this.#lines) this.#at.set(name, this.at(lines));
   }
 
-  /** `body` in a scope of the text that knows nothing of other samples. */
-  scope<T>(body: () => T): T {
-    const outside = this.#known;
-    this.#known = new Map();
-    const result = body();
-    this.#known = outside;
-    return result;
+  /** Begin a scope of the text where nothing is known of samples. */
+  forget(): void {
+    this.#known.clear();
   }
 
   /** The sample `n` positions behind `base`, a multiple of every access, as float32. */
@@ -153,7 +138,7 @@ function filtered(
   w: DirectWriter,
   { factors, transposed }: LagFilter,
   held: readonly string[] | undefined,
-): string[] {
+): readonly string[] {
   const { taps, ahead, spread } = w.spec;
   const way = transposed ? 1 : -1;
   /** Sums over the taps from one on, which `base` has been moved for. */
@@ -162,19 +147,13 @@ function filtered(
     return w.dot(weights, x);
   };
   if (held) return upTo(spread.run).map((r) => w.text.hold("z", dot(held, "n0", r)));
-  // Sums of some taps each, which are added up: closer to the truth than one long sum.
   const sums = upTo(spread.run).map(() => w.text.fresh("z"));
-  for (const sum of sums) w.line(`var ${sum} = 0.0f;`);
-  w.inBlocks(taps, directTapsAtOnce, (count) =>
-    w.scope(() => {
-      const weights = w.taps(" + j / 4u", count);
-      const base = `(n0 ${transposed ? "+" : "-"} i32(j))`;
-      sums.forEach((sum, r) => {
-        w.line(`${sum} += ${dot(weights, base, r)};`);
-      });
-    }),
-  );
-  return sums;
+  return w.summed(sums, "0.0f", taps, directTapsAtOnce, (count) => {
+    w.forget();
+    const weights = w.taps(" + j / 4u", count);
+    const base = `(n0 ${transposed ? "+" : "-"} i32(j))`;
+    return (r) => dot(weights, base, r);
+  });
 }
 
 /**
@@ -198,24 +177,16 @@ function joined(
   };
 }
 
-/** Names of a thread's sums: of the taps that it meets at once, and of the skip weight. */
-interface Totals {
-  readonly taps: readonly string[];
-  readonly skip: string | undefined;
-}
-
-const totalNames = ({ taps, skip }: Totals): string[] => [...taps, ...(skip ? [skip] : [])];
-
 /** The text of a kernel. */
 export function directKernel(spec: DirectKernel): Kernel {
-  const { taps, filters, sums, spread, tensors, machine } = spec;
+  const { taps, filters, sums, tensors } = spec;
   const w = new DirectWriter(spec);
   const blocks = sums ? sumBlocks(taps) : 1;
-  const totals: Totals = {
+  const totals: FilterSums = {
     taps: sums ? upTo(Math.min(taps, directTapsAtOnce)).map((p) => `total${p}`) : [],
-    skip: sums?.skip ? "total_skip" : undefined,
+    last: sums?.skip ? "total_skip" : undefined,
   };
-  for (const total of totalNames(totals)) w.line(`var ${total} = 0.0f;`);
+  for (const total of sumNames(totals)) w.line(`var ${total} = 0.0f;`);
   if (blocks > 1) w.line(`let block = index % ${blocks}u;`);
   w.line(`let tile = index${blocks > 1 ? ` / ${blocks}u` : ""};`);
   let held: readonly string[] | undefined;
@@ -225,37 +196,30 @@ export function directKernel(spec: DirectKernel): Kernel {
       if (filters.length > 0 && taps <= directTapsAtOnce) held = w.taps("", taps);
       if (skips(spec)) w.line("let skip_value = skip[channel + p.skip];");
     },
-    () =>
-      w.scope(() => {
-        for (const given of filters) {
-          const { filter, held: weights } = joined(w, given, held);
-          w.outputs(filter.outputs, filtered(w, filter, weights));
-        }
-        if (sums) addProducts(w, sums, totals, blocks);
-      }),
+    () => {
+      for (const given of filters) {
+        const { filter, held: weights } = joined(w, given, held);
+        w.outputs(filter.outputs, filtered(w, filter, weights));
+      }
+      if (sums) addProducts(w, sums, totals, blocks);
+    },
   );
-  if (sums) storeTotals(w, totals, blocks);
-  const written = tensors.filter((t) => t.writes);
-  const bindings: Binding[] = [
-    ...tensors.map(linesBinding),
+  if (sums) storeSums(w, [totals], taps, blocks);
+  const operands: Binding[] = [
     ...(filters.length > 0 ? [{ name: "taps", access: "read", element: "vec4f" } as const] : []),
     ...(skips(spec) ? [{ name: "skip", access: "read", element: "f32" } as const] : []),
     ...(sums ? [{ name: "sums", access: "read_write", element: "f32" } as const] : []),
   ];
-  return w.kernel(
-    [...tensors.flatMap(linesParameters), "period", "taps", "skip"],
-    bindings,
-    [
-      ...tensors.filter((t) => !t.writes).flatMap((t) => loadFunctions(t)),
-      ...written.slice(0, 1).flatMap(({ dtype }) => roundingFunctions(dtype, machine.packs)),
-      ...written.flatMap(storeFunctions),
-    ],
-    sums ? sharedTotals(spread, totalNames(totals).length) : [],
-  );
+  return w.kernel(tensors, operands, ["period", "taps", "skip"]);
 }
 
 /** Add what a run comes to to the thread's sums, of all taps or of a block of them. */
-function addProducts(w: DirectWriter, { x, g }: LagSums, { taps, skip }: Totals, blocks: number) {
+function addProducts(
+  w: DirectWriter,
+  { x, g }: LagSums,
+  { taps, last }: FilterSums,
+  blocks: number,
+) {
   const base = blocks > 1 ? `(n0 + i32(block * ${directTapsAtOnce}u))` : "n0";
   const run = upTo(w.spread.run);
   const own = run.map((r) => w.sample(x, "n0", r));
@@ -263,33 +227,13 @@ function addProducts(w: DirectWriter, { x, g }: LagSums, { taps, skip }: Totals,
     const met = run.map((r) => w.sample(g, base, r + p - w.spec.ahead));
     w.line(`${total} += ${w.dot(own, met)};`);
   });
-  if (!skip) return;
+  if (!last) return;
   const [dy, u] = (["dy", "u"] as const).map((name) => run.map((r) => w.cell(name, "n0", r)));
-  w.line(`${skip} += ${w.dot(dy!, u!)};`);
-}
-
-/** Add up the totals of a workgroup and store them: those of its block of taps, the skip weight's with the first block. */
-function storeTotals(w: DirectWriter, totals: Totals, blocks: number): void {
-  const { taps } = w.spec;
-  reduceTotals(w, totalNames(totals));
-  const each = sumsEach(taps, totals.skip !== undefined);
-  const store = (place: string, total: string): string =>
-    `sums[((line / p.span * p.chunks + chunk) * ${each}u + ${place}) * p.span + channel] = ${total};`;
-  w.line("if (first && own) {");
-  totals.taps.forEach((total, i) => {
-    const place = blocks > 1 ? `(block * ${directTapsAtOnce}u + ${i}u)` : `${i}u`;
-    const stored = store(place, total);
-    w.line(blocks > 1 ? `if (${place} < ${taps}u) { ${stored} }` : stored);
-  });
-  if (totals.skip) {
-    const last = store(`${taps}u`, totals.skip);
-    w.line(blocks > 1 ? `if (block == 0u) { ${last} }` : last);
-  }
-  w.line("}");
+  w.line(`${last} += ${w.dot(dy!, u!)};`);
 }
 
 /** Runs of taps as places in the list of all lags. */
-function tapPlaces(part: Part): { index: number; count: number; place: number }[] {
+export function lagRuns(part: Part): { index: number; count: number; place: number }[] {
   const { ahead } = part.blocks!;
   return part.taps.map(({ index, count, position }) => ({
     ...{ index, count, place: ahead + position },
@@ -317,7 +261,7 @@ export function layOutTaps(part: Part, taps: number, pitch: number, dtype: Dtype
     `let row = index / ${pitch}u * ${taps}u + p.u;`,
     `let place = index % ${pitch}u;`,
     "var x = 0.0f;",
-    ...tapPlaces(part).map(
+    ...lagRuns(part).map(
       ({ index, count, place }) =>
         `if (place >= ${place}u && place < ${place + count}u) { x = u_get(row + ${index}u + place - ${place}u); }`,
     ),
@@ -326,46 +270,4 @@ export function layOutTaps(part: Part, taps: number, pitch: number, dtype: Dtype
     "",
   ].join("\n");
   return { code, bindings, parameters, tiles: layoutThreads, tilesPerUnit: pitch };
-}
-
-/**
- * The sums of all workgroups → dk (H, K), with zeros for taps that do not act, and dskip (H), in an order that nothing but the
- * call's size decides.
- */
-export function directTotals(part: Part, lags: number, taps: number, skip: boolean): Kernel {
-  const bindings: Binding[] = [
-    { name: "sums", access: "read", element: "f32" },
-    { name: "dk", access: "read_write", element: "f32" },
-    ...(skip ? [{ name: "dskip", access: "read_write", element: "f32" } as const] : []),
-  ];
-  const parameters = ["parts", "items", "span", "clear", "dk", "dskip"];
-  const each = sumsEach(lags, skip);
-  const put = (array: string, at: string): string =>
-    `let at = ${at};\nif (p.clear == 1u) { ${array}[at] = sum; } else { ${array}[at] += sum; }`;
-  const code = [
-    ...declarations(bindings, parameters),
-    `var<workgroup> partial: array<f32, ${depthwiseThreads}>;`,
-    `@compute @workgroup_size(${depthwiseThreads})`,
-    entry,
-    `let item = (group.y * groups.x + group.x) * ${sumsBeside}u + lane % ${sumsBeside}u;`,
-    "let tap = item / p.span;",
-    "let channel = item % p.span;",
-    `var place = ${each}u;`,
-    ...tapPlaces(part).map(
-      ({ index, count, place }) =>
-        `if (tap >= ${index}u && tap < ${index + count}u) { place = tap - ${index}u + ${place}u; }`,
-    ),
-    ...(skip ? [`if (tap == ${taps}u) { place = ${lags}u; }`] : []),
-    ...compensated(
-      `item < p.items && place < ${each}u`,
-      `sums[(part * ${each}u + place) * p.span + channel]`,
-    ),
-    ...storedTotals(
-      [],
-      taps,
-      put("dk", `channel * ${taps}u + tap + p.dk`),
-      skip ? put("dskip", "channel + p.dskip") : undefined,
-    ),
-  ].join("\n");
-  return { code, bindings, parameters, tiles: 1, tilesPerUnit: 1 };
 }

@@ -22,6 +22,8 @@ import {
   window,
 } from "./samples.ts";
 
+export const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
+
 /** Threads of a workgroup. */
 export const depthwiseThreads = 256;
 
@@ -71,9 +73,14 @@ export class RunWriter {
   readonly text: Text;
   readonly spread: RunSpread;
   readonly type: string;
+  /** Functions and workgroup memory that the text has come to need. */
+  readonly functions: string[] = [];
+  readonly shared: string[] = [];
+  readonly #machine: Walked["machine"];
 
   constructor({ spread, machine }: Walked) {
     this.spread = spread;
+    this.#machine = machine;
     this.text = new Text(machine.slowFma !== true);
     this.type = cellType(spread.cell);
   }
@@ -90,16 +97,32 @@ export class RunWriter {
     return this.text.hold("at", lineStart(lines, "line", "cell", third));
   }
 
-  /** A loop over taps, `most` at once from tap j on, and the rest of them. */
-  inBlocks(taps: number, most: number, block: (count: number) => void): void {
+  /**
+   * Sums over `taps` taps for the positions of a run, `most` at once from tap j on, which are added up: closer to the truth than
+   * one long sum. `terms` writes what the positions of a block of taps share, and gives the sum at each of them.
+   */
+  summed(
+    names: readonly string[],
+    start: string,
+    taps: number,
+    most: number,
+    terms: (count: number) => (position: number) => string,
+  ): readonly string[] {
+    for (const name of names) this.line(`var ${name} = ${start};`);
+    const block = (count: number): void => {
+      const sum = terms(count);
+      names.forEach((name, r) => {
+        this.line(`${name} += ${sum(r)};`);
+      });
+      this.line("}");
+    };
     const rest = taps % most;
     this.line(`for (var j = 0u; j < ${taps - rest}u; j += ${most}u) {`);
     block(most);
-    this.line("}");
-    if (rest === 0) return;
+    if (rest === 0) return names;
     this.line(`{\nlet j = ${taps - rest}u;`);
     block(rest);
-    this.line("}");
+    return names;
   }
 
   /** a·b + c. */
@@ -143,18 +166,35 @@ export class RunWriter {
     this.line("}\n}\n}");
   }
 
-  /** The whole text. */
+  /**
+   * The whole kernel, which reads and writes `tensors`, source first. Before the source's first position lies `history`; `tail` is
+   * added to what is stored.
+   */
   kernel(
+    tensors: readonly (Lines | undefined)[],
+    operands: readonly Binding[],
     parameters: readonly string[],
-    bindings: readonly Binding[],
-    functions: readonly string[],
-    shared: readonly string[] = [],
+    history?: Lines,
+    tail?: Lines,
   ): Kernel {
-    const declared = ["lines", "span", "cells", "chunks", "pieces", "runs", "begin", ...parameters];
+    const all = tensors.filter((t) => t !== undefined);
+    const written = all.filter((t) => t.writes);
+    const read = all.filter((t) => !t.writes && t !== history);
+    const bindings = [...all.map(linesBinding), ...operands];
+    const declared = [
+      ...["lines", "span", "cells", "chunks", "pieces", "runs", "begin"],
+      ...all.flatMap(linesParameters),
+      ...(tail ? ["tail_shift"] : []),
+      ...(all.some((t) => t.packed) ? ["third"] : []),
+      ...parameters,
+    ];
     const code = [
       ...declarations(bindings, declared),
-      ...shared,
-      ...functions,
+      ...this.shared,
+      ...read.flatMap((t, i) => loadFunctions(t, i === 0 ? history : undefined)),
+      ...written.slice(0, 1).flatMap(({ dtype }) => roundingFunctions(dtype, this.#machine.packs)),
+      ...written.flatMap(storeFunctions),
+      ...this.functions,
       `@compute @workgroup_size(${depthwiseThreads})`,
       entry,
       "let index = group.y * groups.x + group.x;",
@@ -173,6 +213,16 @@ export class FilterText extends RunWriter {
   constructor(common: Common) {
     super(common);
     this.common = common;
+  }
+
+  /** Bindings of taps and bias. */
+  operands(taps: boolean): Binding[] {
+    const { wideTaps, bias } = this.common;
+    const element = wideTaps ? "vec4f" : "f32";
+    return [
+      ...(taps ? [{ name: "weight", access: "read", element } as const] : []),
+      ...(bias ? [{ name: "bias", access: "read", element: "f32" } as const] : []),
+    ];
   }
 
   /** Where the lines of the source begin, and of its history: the first arguments of its loads. */
@@ -225,6 +275,25 @@ export class FilterText extends RunWriter {
     return this.text.hold("b", cell === 1 ? each[0]! : `${this.type}(${each.join(", ")})`);
   }
 
+  /** The activation of a cell, or its derivative, `slope`, there. */
+  activated(part: keyof Activation, z: string): string {
+    const { activation } = this.common;
+    const name = part === "value" ? activation! : part;
+    if (this.functions.length > 0) return `${name}(${z})`;
+    const { cell } = this.spread;
+    const g = new Graph();
+    const text = new Text(this.text.fuses);
+    const result = activations[activation!][part](g, nameNode(g, "z"));
+    const [value] = printValues(text, [{ re: result, im: g.constant(0) }]);
+    const each = [..."xyzw"].slice(0, cell).map((a) => `${name}_one(z.${a})`);
+    const body = cell === 1 ? `${name}_one(z)` : `${this.type}(${each.join(", ")})`;
+    this.functions.push(
+      `fn ${name}_one(z: f32) -> f32 {\n${text.lines.join("\n")}\nreturn ${value!.re};\n}`,
+      `fn ${name}(z: ${this.type}) -> ${this.type} { return ${body}; }`,
+    );
+    return `${name}(${z})`;
+  }
+
   /** Store cells from position n0 on. */
   store(target: Lines, at: string, values: readonly string[], third?: number): void {
     const { tail, whole } = this.common;
@@ -236,58 +305,4 @@ export class FilterText extends RunWriter {
     });
     storeRun(this.text, target, at, "n0", sums, whole);
   }
-}
-
-/** An activation, by its name, or its derivative, `slope`: functions of one float32 and of a cell of several. */
-export function activationFunctions(
-  activation: ActivationName,
-  part: keyof Activation,
-  cell: Width,
-  fuses: boolean,
-): string[] {
-  const g = new Graph();
-  const name = part === "value" ? activation : part;
-  const result = activations[activation][part](g, nameNode(g, "z"));
-  const text = new Text(fuses);
-  const [value] = printValues(text, [{ re: result, im: g.constant(0) }]);
-  const one = `fn ${name}_one(z: f32) -> f32 {\n${text.lines.join("\n")}\nreturn ${value!.re};\n}`;
-  const type = cellType(cell);
-  const each = [..."xyzw"].slice(0, cell).map((a) => `${name}_one(z.${a})`);
-  const body = cell === 1 ? `${name}_one(z)` : `${type}(${each.join(", ")})`;
-  return [one, `fn ${name}(z: ${type}) -> ${type} { return ${body}; }`];
-}
-
-/** Bindings of taps and bias. */
-export function filterOperands(common: Common, taps: boolean): Binding[] {
-  const element = common.wideTaps ? "vec4f" : "f32";
-  return [
-    ...(taps ? [{ name: "weight", access: "read", element } as const] : []),
-    ...(common.bias ? [{ name: "bias", access: "read", element: "f32" } as const] : []),
-  ];
-}
-
-/** What a kernel says of its tensors: bindings, parameters and functions. */
-export function tensorTexts(
-  common: Common,
-  read: readonly (Lines | undefined)[],
-  write: readonly (Lines | undefined)[],
-): { readonly bindings: Binding[]; readonly parameters: string[]; readonly functions: string[] } {
-  const { source, history, tail, machine } = common;
-  const reads = read.filter((t) => t !== undefined);
-  const written = write.filter((t) => t !== undefined);
-  const all = [source, history, ...reads, tail, ...written].filter((t) => t !== undefined);
-  return {
-    bindings: all.map(linesBinding),
-    parameters: [
-      ...all.flatMap(linesParameters),
-      ...(tail ? ["tail_shift"] : []),
-      ...(all.some((t) => t.packed) ? ["third"] : []),
-    ],
-    functions: [
-      ...loadFunctions(source, history),
-      ...[...reads, ...(tail ? [tail] : [])].flatMap((t) => loadFunctions(t)),
-      ...written.slice(0, 1).flatMap(({ dtype }) => roundingFunctions(dtype, machine.packs)),
-      ...written.flatMap(storeFunctions),
-    ],
-  };
 }

@@ -75,7 +75,10 @@ export function linesBinding(lines: Lines): Binding {
   return { name: lines.name, access, element };
 }
 
-/** Parameters of a tensor: element of line 0's position 0, positions it has and the first, elements from line to line. */
+/**
+ * Parameters of a tensor. NAME: index of the element at line 0, position 0; NAME_from: its first position; NAME_size: positions;
+ * NAME_line: elements from line to line; NAME_step, in layout BLH: from position to position.
+ */
 export const linesParameters = ({ name, layout }: Lines): string[] => [
   ...[name, `${name}_from`, `${name}_size`, `${name}_line`],
   ...(layout === "BLH" ? [`${name}_step`] : []),

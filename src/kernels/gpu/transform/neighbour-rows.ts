@@ -4,7 +4,7 @@ import type { TensorName } from "../storage.ts";
 import type { Value } from "../text.ts";
 import { valueIn, vectorOf } from "../text.ts";
 import type { KernelContext, UserEnd } from "./kernel-context.ts";
-import type { Share } from "./row-samples.ts";
+import type { Coverage } from "./row-samples.ts";
 import { RowSamples } from "./row-samples.ts";
 import type { PassSink, PassSource } from "./spec.ts";
 import { tapsAt } from "./taps.ts";
@@ -24,27 +24,37 @@ export class NeighbourRows implements UserEnd {
     return this.#context.points("first", (place, _, q) => {
       if (source.kind === "taps") return this.#tapsAt(source, place, q);
       const { factors, width } = source;
-      const share = this.#share(place, q, width);
-      if (share === "none") return { re: 0, im: 0 };
+      const coverage = this.#coverage(place, q, width);
+      if (coverage === "none") return { re: 0, im: 0 };
       return width % 2 === 0
-        ? this.#loadWord(factors, place, width, share)
-        : this.#loadSingly(factors, place, width, share);
+        ? this.#loadWord(factors, place, width, coverage)
+        : this.#loadSingly(factors, place, width, coverage);
     });
   }
 
-  #loadWord(factors: readonly TensorName[], place: Place, width: number, share: Share): Value {
+  #loadWord(
+    factors: readonly TensorName[],
+    place: Place,
+    width: number,
+    coverage: Coverage,
+  ): Value {
     const { text, tile } = this.#context;
-    const both = factors.map((f) => this.#pair(f, place, width, share)).join(" * ");
-    const inside = share === "some" && tile.held("l", `${sum(place)} < ${width / 2}u`);
+    const both = factors.map((f) => this.#pair(f, place, width, coverage)).join(" * ");
+    const inside = coverage === "some" && tile.held("l", `${sum(place)} < ${width / 2}u`);
     const x = text.hold("s", inside ? choice(inside, both, zero("vec2f")) : both);
     return valueIn(x);
   }
 
-  #loadSingly(factors: readonly TensorName[], place: Place, width: number, share: Share): Value {
+  #loadSingly(
+    factors: readonly TensorName[],
+    place: Place,
+    width: number,
+    coverage: Coverage,
+  ): Value {
     const first = this.#first(place);
     const one = (n: string): string => {
-      const read = factors.map((f) => this.#one(f, n, width, share)).join(" * ");
-      const inside = share === "some" && `${n} < ${width}u`;
+      const read = factors.map((f) => this.#one(f, n, width, coverage)).join(" * ");
+      const inside = coverage === "some" && `${n} < ${width}u`;
       return this.#context.text.hold("s", inside ? choice(inside, read, "0.0f") : read);
     };
     return { re: one(first), im: one(`${first} + 1u`) };
@@ -58,7 +68,7 @@ export class NeighbourRows implements UserEnd {
     return { re: tap(first), im: tap(`${first} + 1u`) };
   }
 
-  #share(place: Place, q: number, width: number): Share {
+  #coverage(place: Place, q: number, width: number): Coverage {
     return this.#samples.at(place, q, 0, width).row;
   }
 
@@ -80,20 +90,20 @@ export class NeighbourRows implements UserEnd {
   }
 
   /** Both samples of a place; anything of the row where they lie beyond it. */
-  #pair(tensor: TensorName, place: Place, width: number, share: Share): string {
+  #pair(tensor: TensorName, place: Place, width: number, coverage: Coverage): string {
     const row = this.#rowStart(tensor, width);
     if (width % 2 === 0) {
       const word = this.#word(place, row);
-      const index = share === "all" ? word : `${row} + min(${sum(place)}, ${width / 2 - 1}u)`;
+      const index = coverage === "all" ? word : `${row} + min(${sum(place)}, ${width / 2 - 1}u)`;
       return `${tensor}_pair(${this.#context.tile.held("r", `${tensor}[${index}]`)})`;
     }
     const first = this.#first(place);
-    return floats([first, `${first} + 1u`].map((n) => this.#one(tensor, n, width, share)));
+    return floats([first, `${first} + 1u`].map((n) => this.#one(tensor, n, width, coverage)));
   }
 
   /** Sample n of a row of an odd number of samples. */
-  #one(tensor: TensorName, n: string, width: number, share: Share): string {
-    const inside = share === "all" ? n : `min(${n}, ${width - 1}u)`;
+  #one(tensor: TensorName, n: string, width: number, coverage: Coverage): string {
+    const inside = coverage === "all" ? n : `min(${n}, ${width - 1}u)`;
     return `${tensor}_get(${this.#rowStart(tensor, width)} + ${inside})`;
   }
 
@@ -101,8 +111,8 @@ export class NeighbourRows implements UserEnd {
     for (const { gates, skipped } of outputs) {
       for (const name of [...gates, ...(skipped ? [skipped] : [])]) {
         this.#context.points("first", (place, _, q) => {
-          const share = this.#share(place, q, width);
-          if (share === "all") this.#pair(name, place, width, share);
+          const coverage = this.#coverage(place, q, width);
+          if (coverage === "all") this.#pair(name, place, width, coverage);
         });
       }
     }
@@ -112,21 +122,21 @@ export class NeighbourRows implements UserEnd {
     for (const { tensor, gates, skipped } of outputs) {
       if (skipped) this.#context.bind({ name: "skip", access: "read", element: "f32" });
       this.#context.points("first", (place, i, q) => {
-        const share = this.#share(place, q, width);
-        if (share === "none") return;
-        const read = (name: TensorName): string => this.#pair(name, place, width, share);
+        const coverage = this.#coverage(place, q, width);
+        if (coverage === "none") return;
+        const read = (name: TensorName): string => this.#pair(name, place, width, coverage);
         const gated = [vectorOf(values[i]![q]!), ...gates.map(read)].join(" * ");
         const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
-        this.#put(tensor, place, width, share, whole);
+        this.#put(tensor, place, width, coverage, whole);
       });
     }
   }
 
-  #put(tensor: TensorName, place: Place, width: number, share: Share, value: string): void {
+  #put(tensor: TensorName, place: Place, width: number, coverage: Coverage, value: string): void {
     const { text } = this.#context;
     const row = this.#rowStart(tensor, width);
     const guard = (condition: string, store: string): void =>
-      text.line(share === "all" ? store : `if (${condition}) { ${store} }`);
+      text.line(coverage === "all" ? store : `if (${condition}) { ${store} }`);
     if (width % 2 === 0) {
       const word = this.#word(place, row);
       const rounded = this.#samples.rounded(tensor, value);

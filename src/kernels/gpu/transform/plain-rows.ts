@@ -4,7 +4,7 @@ import type { TensorName } from "../storage.ts";
 import type { Value } from "../text.ts";
 import { Branches, partText } from "../text.ts";
 import type { KernelContext, Scales, UserEnd } from "./kernel-context.ts";
-import type { SamplePlace, Share } from "./row-samples.ts";
+import type { Coverage, SamplePlace } from "./row-samples.ts";
 import { RowSamples } from "./row-samples.ts";
 import type { PassSink, PassSource } from "./spec.ts";
 import { tapsAt } from "./taps.ts";
@@ -19,7 +19,7 @@ interface Fetch {
   readonly name: string;
   readonly tensor: TensorName;
   readonly place: Place;
-  readonly part: 0 | 1;
+  readonly component: 0 | 1;
 }
 
 /** Where a thread stores one result, or two neighbours, and the text of their values. */
@@ -55,28 +55,28 @@ export class PlainRows implements UserEnd {
     const { spec, tile } = this.#context;
     const { points, packing } = spec.plan;
     const run = points / tile.stages[0]!.radix;
-    const part = ({ base, offset }: Place, q: number, shift: number): string | 0 =>
+    const tap = ({ base, offset }: Place, q: number, shift: number): string | 0 =>
       tapsAt(tile, source, sum({ base, offset: offset + shift }), { first: shift + q * run, run });
     return this.#context.points("first", (place, _, q) => ({
-      re: part(place, q, 0),
-      im: packing === "halves" ? part(place, q, points) : 0,
+      re: tap(place, q, 0),
+      im: packing === "halves" ? tap(place, q, points) : 0,
     }));
   }
 
-  #loadPart(source: SampleSource, part: 0 | 1): (string | 0)[][] {
+  #loadPart(source: SampleSource, component: 0 | 1): (string | 0)[][] {
     const pairs = this.#context.neighbours && source.width % 2 === 0;
     const loaded = this.#context.points("first", (place, i, q) =>
-      pairs && i % 2 === 1 ? 0 : this.#loadOne(source, place, i, q, part),
+      pairs && i % 2 === 1 ? 0 : this.#loadOne(source, place, i, q, component),
     );
     if (!pairs) return loaded;
     return loaded.map((_, i) => loaded[i - (i % 2)]!.map((x) => x && `${x}.${"xy"[i % 2]}`));
   }
 
   /** The product of a source's tensors at one place: a sample, or two neighbours in a vector; 0 where no thread has any. */
-  #loadOne(source: SampleSource, place: Place, i: number, q: number, part: 0 | 1): string | 0 {
+  #loadOne(source: SampleSource, place: Place, i: number, q: number, component: 0 | 1): string | 0 {
     const { cut, neighbours, swaps, text } = this.#context;
     const { factors, width } = source;
-    const at = this.#samples.at(place, q, part, width);
+    const at = this.#samples.at(place, q, component, width);
     // Words of blocks have been fetched, as zeros where they lie beyond the row.
     const row = cut ? "all" : at.row;
     const own = source.own ? at.own : "all";
@@ -86,7 +86,7 @@ export class PlainRows implements UserEnd {
       const index = this.#samples.index(f, at, width);
       const clamped = row === "all" ? undefined : this.#samples.clamped(f, at, width, pair ? 2 : 1);
       const word =
-        this.#fetched.get(`${f} ${i} ${q} ${part}`) ??
+        this.#fetched.get(`${f} ${i} ${q} ${component}`) ??
         (clamped ? `${f}_word(${clamped})` : this.#samples.word(f, index));
       if (pair) return `${f}_pair(${word})`;
       // Which half of its word a sample is depends on the thread alone.
@@ -108,13 +108,13 @@ export class PlainRows implements UserEnd {
     const fetches: Fetch[] = [];
     this.#context.points("first", (place, i, q) => {
       if (pairs && i % 2 === 1) return;
-      for (const part of [0, 1] as const) {
-        const at = this.#samples.at(place, q, part, source.width);
+      for (const component of [0, 1] as const) {
+        const at = this.#samples.at(place, q, component, source.width);
         if (cut ? source.own && at.own === "none" : at.row !== "all") continue;
         for (const tensor of source.factors) {
           const name = text.fresh("f");
-          this.#fetched.set(`${tensor} ${i} ${q} ${part}`, name);
-          fetches.push({ name, tensor, place: at.place, part });
+          this.#fetched.set(`${tensor} ${i} ${q} ${component}`, name);
+          fetches.push({ name, tensor, place: at.place, component });
         }
       }
     });
@@ -166,8 +166,8 @@ export class PlainRows implements UserEnd {
         return;
       }
       const rows = [row, twoRows ? tile.held("n", `partner_of(${unit})`) : row];
-      for (const { name, tensor, place, part } of fetches) {
-        const start = `${rows[part]} * ${source.width}u + p.${tensor}`;
+      for (const { name, tensor, place, component } of fetches) {
+        const start = `${rows[component]} * ${source.width}u + p.${tensor}`;
         const base = tile.held("i", `${place.base} + ${start}`);
         const word = this.#samples.word(tensor, { base, offset: place.offset });
         if (declares) text.variable(name, word);
@@ -209,11 +209,11 @@ export class PlainRows implements UserEnd {
     const { tensors, neighbours, swaps } = this.#context;
     const { paired } = tensors.get(tensor)!;
     const pairs = paired && neighbours;
-    return ([0, 1] as const).flatMap((part) => {
-      const of = (v: Value): string => partText(part === 0 ? v.re : v.im);
+    return ([0, 1] as const).flatMap((component) => {
+      const of = (v: Value): string => partText(component === 0 ? v.re : v.im);
       const spots: Spot[] = [];
       this.#context.points("first", (place, i, q) => {
-        const at = this.#samples.at(place, q, part, width);
+        const at = this.#samples.at(place, q, component, width);
         if ((pairs && i % 2 === 1) || at.row === "none" || at.own === "none") return;
         const value = (values: readonly Value[][]): string =>
           pairs ? floats([of(values[i]![q]!), of(values[i + 1]![q]!)]) : of(values[i]![q]!);
@@ -230,7 +230,7 @@ export class PlainRows implements UserEnd {
   #swapped(spots: readonly Spot[]): Spot[] {
     const { tile, text } = this.#context;
     const odd = tile.held("o", "(t & 1u) == 1u");
-    const both = (x: Share, y: Share): Share => (x === y ? x : "some");
+    const both = (x: Coverage, y: Coverage): Coverage => (x === y ? x : "some");
     return spots.flatMap((a, m): Spot[] => {
       if (m % 2 === 1) return [];
       // The last of an odd number meets itself: both threads store the same word.
@@ -247,8 +247,8 @@ export class PlainRows implements UserEnd {
         const got = text.hold("g", shuffled(choice(odd, x, y), 1));
         return choice(odd, floats([got, y]), floats([x, got]));
       };
-      const shares = { row: both(a.row, b.row), own: both(a.own, b.own) };
-      return [{ place: { base, offset: 0 }, ...shares, part: a.part, value }];
+      const coverages = { row: both(a.row, b.row), own: both(a.own, b.own) };
+      return [{ place: { base, offset: 0 }, ...coverages, component: a.component, value }];
     });
   }
 
@@ -266,12 +266,12 @@ export class PlainRows implements UserEnd {
       if (skipped) this.#context.bind({ name: "skip", access: "read", element: "f32" });
       for (const spot of this.#spots(tensor, width)) {
         const read = (name: TensorName): string => this.#gate(name, spot, width, paired);
-        const own = scales ? [`${scales[spot.part]}.y`] : [];
+        const own = scales ? [`${scales[spot.component]}.y`] : [];
         const gated = [spot.value(values), ...own, ...gates.map(read)].join(" * ");
         const whole = skipped ? `${gated} + skip_value * ${read(skipped)}` : gated;
-        const conditions = (row: Share): string =>
+        const conditions = (row: Coverage): string =>
           [
-            ...(twoRows && spot.part === 1 ? ["partnered"] : []),
+            ...(twoRows && spot.component === 1 ? ["partnered"] : []),
             ...this.#samples.conditions({ ...spot, row }, width),
           ].join(" && ");
         const index = this.#samples.index(tensor, spot, width);

@@ -1,9 +1,7 @@
 /**
- * Complex points in work memory: as they are, or as words of 32 bits, which halve the traffic between passes. A word holds
- * the exponent of the larger part, as float32 has it, above two parts of 12 bits, which count steps of 1/1024 of that power
- * of two from −2048 on. So any magnitude keeps its accuracy, and no pass needs to know the size of what it will store.
- *
- * A pair of 64 bits holds two neighbours, whose four parts share an exponent: 14 bits are left for each, in steps of 1/4096.
+ * Formats of complex points in work memory. `word`, 32 bits: the exponent of the larger part, as float32 has it, above two parts of
+ * 12 bits in steps of 1/1024 of that power of two. `pair`, 64 bits: two neighbours with one exponent, four parts of 14 bits in
+ * steps of 1/4096. Either halves the traffic between passes, and keeps its accuracy at any magnitude.
  */
 import type { PointFormat } from "../../../plan/gpu/passes.ts";
 import { words } from "../dialect/wgsl.ts";

@@ -18,11 +18,11 @@ import { neighbourElement, readNeighbours, writeNeighbours } from "./point-forma
 import { sum } from "./tile.ts";
 import type { WorkEnd } from "./work-points.ts";
 
-/** A block of both columns: a value of the last stage, its mirror, and where both columns' points lie together. */
+/** One block of both columns: Z, its mirror M, and the slot of work memory where A and B lie together. */
 interface Slot {
-  /** Butterfly and output of the value. */
+  /** Butterfly and output of Z. */
   readonly at: readonly [number, number];
-  /** Those of its mirror: in the thread's other butterfly of the pair, or, where `own` says so, in `ownMirror`. */
+  /** Those of M: `ownMirror`, in the same butterfly, where `own` holds; else `mirror`, in the other one of the thread's pair. */
   readonly mirror: readonly [number, number];
   readonly ownMirror: readonly [number, number];
   /** Whether blocks of this butterfly are their own mirrors: known, or the text of a condition. */

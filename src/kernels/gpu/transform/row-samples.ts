@@ -1,21 +1,22 @@
 /** Where the user's samples lie: which of them stand at a place of the first stage, and the words of tensors that hold them. */
+import { zero } from "../dialect/wgsl.ts";
 import type { TensorName } from "../storage.ts";
 import type { KernelContext } from "./kernel-context.ts";
 import type { Place, Tile } from "./tile.ts";
 import { sum } from "./tile.ts";
 
-/** For which threads something holds: no condition is needed for all or none of them. */
-export type Share = "all" | "some" | "none";
+/** Which threads have their sample inside: all (no bounds check), some (a select), or none (constant 0). */
+export type Coverage = "all" | "some" | "none";
 
 /** The samples that stand at one place of each thread. */
 export interface SamplePlace {
   readonly place: Place;
   /** Whether they lie in the row. */
-  readonly row: Share;
+  readonly row: Coverage;
   /** Whether they are the block's own, not those of its neighbours. */
-  readonly own: Share;
-  /** The part of the points, real or imaginary, that they are; with two rows in a transform the row. */
-  readonly part: 0 | 1;
+  readonly own: Coverage;
+  /** 0 where they are real parts of points, 1 where imaginary ones; with two rows in a transform, which row. */
+  readonly component: 0 | 1;
 }
 
 /** Indices and conditions of the samples of one kernel, whose rows have `width` samples. */
@@ -28,25 +29,25 @@ export class RowSamples {
     this.#tile = context.tile;
   }
 
-  /** The samples that a part of the points holds, at input q of the first stage. */
-  at(place: Place, q: number, part: 0 | 1, width: number): SamplePlace {
+  /** The samples that are real (or imaginary) parts of the points at input q of the first stage. */
+  at(place: Place, q: number, component: 0 | 1, width: number): SamplePlace {
     const { spec, cut } = this.#context;
     const { points, packing } = spec.plan;
-    const shift = packing === "halves" ? part * points : 0;
+    const shift = packing === "halves" ? component * points : 0;
     const run = points / this.#tile.stages[0]!.radix;
     const first = shift + q * run;
-    const within = (from: number, to: number): Share => {
+    const within = (from: number, to: number): Coverage => {
       if (from <= first && first + run <= to) return "all";
       return first + run <= from || to <= first ? "none" : "some";
     };
-    const shifted = { place: { base: place.base, offset: place.offset + shift }, part };
+    const shifted = { place: { base: place.base, offset: place.offset + shift }, component };
     if (!cut) return { ...shifted, row: within(0, width), own: "all" };
     // Where a block begins is known at run time alone.
     return { ...shifted, row: "some", own: within(cut.lead, cut.lead + cut.hop) };
   }
 
-  #row(part: 0 | 1): string {
-    return this.#context.twoRows && part === 1 ? "partner" : "row";
+  #row(component: 0 | 1): string {
+    return this.#context.twoRows && component === 1 ? "partner" : "row";
   }
 
   /** Index of the first sample of a row; `row` is the name of its number. */
@@ -55,9 +56,9 @@ export class RowSamples {
   }
 
   /** Index of a sample. */
-  index(tensor: TensorName, { place, part }: SamplePlace, width: number): Place {
+  index(tensor: TensorName, { place, component }: SamplePlace, width: number): Place {
     const start = this.#context.cut ? " + start" : "";
-    const row = this.#row(part);
+    const row = this.#row(component);
     const base = this.#tile.held("i", `${place.base} + ${row} * ${width}u + p.${tensor}${start}`);
     return { base, offset: place.offset };
   }
@@ -65,7 +66,7 @@ export class RowSamples {
   /** An index that never leaves the row, for samples that may lie beyond its end and are left out then. */
   clamped(tensor: TensorName, at: SamplePlace, width: number, samples: 1 | 2): string {
     const inside = this.#tile.held("n", `min(${sum(at.place)}, ${width - samples}u)`);
-    return `${inside} + ${this.rowStart(tensor, width, this.#row(at.part))}`;
+    return `${inside} + ${this.rowStart(tensor, width, this.#row(at.component))}`;
   }
 
   /** Conditions that a sample lies in the row, and is one of the block's own, where that is not known. */
@@ -81,8 +82,7 @@ export class RowSamples {
   /** The word that a tensor has for zeros. */
   noWord(tensor: TensorName): string {
     const { dtype, paired } = this.#context.tensors.get(tensor)!;
-    if (dtype !== "float32") return "0u";
-    return paired ? "vec2f()" : "0.0f";
+    return zero(dtype !== "float32" ? "u32" : paired ? "vec2f" : "f32");
   }
 
   /**

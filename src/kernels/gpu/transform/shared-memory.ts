@@ -1,7 +1,6 @@
 /**
- * Where points lie in shared memory. Strides of powers of two meet in one bank; leaving out elements at two distances moves
- * them apart, and which is best depends on how the stages on both sides read and write. Numbers small enough to count: what
- * one subgroup of 32 threads does on 32 banks of four bytes, which is what GPUs have; on others the answer is a good guess.
+ * Where points lie in shared memory. Strides of powers of two meet in one bank; elements left out at two distances move them
+ * apart. The layout taken is the one with the fewest bank conflicts, counted for subgroups of 32 threads and 32 banks of 4 bytes.
  */
 import type { Mirrored, PassLayout } from "../../../plan/gpu/passes.ts";
 

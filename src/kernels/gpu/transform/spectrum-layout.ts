@@ -1,13 +1,9 @@
 /**
- * Spectra in memory: the places of their points, and their formats.
+ * Where points of spectra, and of sums of them, lie in memory, and in which format. All plans of a length have them in one order
+ * (`digitAt`) and at the same places, so that a kept spectrum serves forward and backward whatever the plans of either.
  *
- * Where points of spectra, and of sums of them, lie in memory. All plans of a length have them in one order (`digitAt`), and
- * find them at the same places, so that a kept spectrum serves forward and backward whatever the plans of either.
- *
- * A thread has the points of its butterflies of the last stage, neighbours in that order, so that threads next to each other
- * would read at strides of 64 to 256 bytes. Runs of 512 points are transposed instead, as 32 × 16: threads of a last stage of
- * radix 16, the usual one, then read 256 bytes side by side; those of radix 8 two pieces of 128; those of radix 32 every
- * second point of 512 bytes, and the others with their next load.
+ * A thread has consecutive points, so adjacent threads would read at strides of 64 to 256 bytes. Runs of 512 points are
+ * transposed instead, as 32 × 16: threads of a last stage of radix 16, the usual one, then read 256 bytes side by side.
  */
 import type { PassLayout, PassPlan, SpectrumFormat } from "../../../plan/gpu/passes.ts";
 import { isPower, spectrumBytes, workPoints } from "../../../plan/gpu/passes.ts";

@@ -1,6 +1,6 @@
 /**
- * Sums over the threads of a tile: first by shuffles, among threads known to be lanes of one subgroup; then through
- * workgroup memory, where every thread reads what the subgroups came to. The order of additions is the same in every run.
+ * Sums over the threads of a tile: by shuffles among the lanes of a subgroup, then through workgroup memory, where every thread
+ * reads the subgroups' sums. The order of additions is the same in every run.
  */
 import type { PassLayout } from "../../../plan/gpu/passes.ts";
 import { choice, shuffled } from "../dialect/wgsl.ts";
@@ -76,9 +76,8 @@ export interface SumMemory {
 }
 
 /**
- * Adds up among the threads of a span. While a thread has several values it keeps half of them and gives the other half away,
- * so that a value crosses each distance but once; at last value v of lane b stands for part v + Σ parts/2^(s+1) over the bits
- * s of b.
+ * Butterfly reduce-scatter over the lanes of a span, log2(span) shuffles: each halves the parts that a lane has, then lane b ends
+ * with the sum of part bit-reverse(b). Four lanes, parts abcd: ab|cd|ab|cd, then a|c|b|d. With no parts left to halve, sums are of all.
  */
 function fold(text: Text, values: readonly string[], span: number): string[] {
   let v = [...values];
@@ -98,7 +97,7 @@ function fold(text: Text, values: readonly string[], span: number): string[] {
   return v;
 }
 
-/** Gives every thread of a span all parts, the way back from `fold`. */
+/** Butterfly all-gather: every lane of a span gets all parts, the way back from `fold`. */
 function unfold(text: Text, folded: readonly string[], parts: number): string[] {
   let v = [...folded];
   while (v.length < parts) {

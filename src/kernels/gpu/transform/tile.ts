@@ -1,11 +1,8 @@
 /**
- * One tile on chip: which points each thread holds at each stage, and the code of the stages and of the exchanges between
- * them. A tile is ρ rows of `columns` points; a stage of radix r takes blocks of S points apart into r sub-blocks. Butterfly
- * g of a stage lies in block ⌊g/S'⌋ at position g mod S', S' = S/r, and its input q stands q·S' further on, as does its
- * output of digit `digitAt(q, r)`; threads take
- * butterflies in turn. At the ends a thread takes `vector` neighbours at a time, for wider loads and stores.
+ * One tile on chip: which points each thread holds at each stage, the butterflies, and the exchanges between stages. A stage of
+ * radix r takes blocks of S points apart into r sub-blocks of S' = S/r. Butterfly g lies in block ⌊g/S'⌋ at position g mod S'; its
+ * input q stands q·S' further on, as does its output of digit `digitAt(q, r)`.
  */
-
 import type { Scaled } from "../../../math/codelet-fused.ts";
 import { fusedDft, turn, withFactor } from "../../../math/codelet-fused.ts";
 import type { Complex } from "../../../math/expr.ts";
@@ -48,7 +45,7 @@ export interface Stage {
   readonly mirrored?: Mirrored | undefined;
 }
 
-/** A number known up to the thread: `base` is text, `offset` a constant. */
+/** A number base + offset: `base` is text that depends on the thread, `offset` a constant. */
 export interface Place {
   readonly base: string;
   readonly offset: number;
@@ -77,7 +74,7 @@ export class Tile {
   readonly shared: SharedLayout;
   /** Words that may wait in registers while points are exchanged. */
   readonly ahead = 32;
-  /** Bit fields of a place never meet where every size is a power of two: then f(base + offset) = f(base) + f(offset). */
+  /** Every size is a power of two: base and offset share no bits, so maps of bits satisfy f(base + offset) = f(base) + f(offset). */
   readonly #additive: boolean;
   readonly #held = new Map<string, string>();
   #busy = false;
@@ -331,17 +328,13 @@ export class Tile {
     return this.places(this.stages[stage]!).map((row) => row.map((p) => this.#shared(p, boundary)));
   }
 
-  /** Waits until all have read what shared memory had before. */
+  /** Waits until all threads have read what shared memory had before. */
   #begin(): void {
     if (this.#busy) this.text.barrier();
     this.#busy = true;
   }
 
-  /**
-   * Moves what `of` takes of each value: all points at once, or one half of every block after the other. Which half a point
-   * belongs to is known here where it does not depend on the thread, as on the side of the stage whose blocks have the halves;
-   * on the other side it may.
-   */
+  /** Moves what `of` takes of each value, all points at once or one half of every block after the other; returns names by place. */
   #mover(
     values: readonly Value[][],
     from: number,
