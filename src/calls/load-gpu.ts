@@ -1,5 +1,4 @@
 /** Loading the code for GPUs, more than half of the library, when it is first asked for. */
-import { findGpu } from "../backend/webgpu/find-gpu.ts";
 import { UnsupportedError } from "../errors.ts";
 
 /**
@@ -11,7 +10,7 @@ export async function loadGpu<Module>(
   call: string,
   load: () => Promise<Module>,
 ): Promise<Module> {
-  if (device === undefined) await findGpu(call);
+  if (device === undefined) await (await import("../backend/webgpu/find-gpu.ts")).findGpu(call);
   try {
     return await load();
   } catch (cause) {

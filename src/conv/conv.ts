@@ -12,12 +12,11 @@ import type { Dtype, SampleArray, StoredArray } from "../dtype.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { KnownOptions, ResultOf } from "../tensors/result-types.ts";
 import type { ResultPlace } from "../tensors/results.ts";
-import { collect, collectNow } from "../tensors/results.ts";
+import { collect } from "../tensors/results.ts";
 import type { GpuTensor, Tensor, TensorData } from "../tensors/tensor.ts";
-import type { OtherPlans } from "./cpu-transforms.ts";
 import type { Explanation } from "./explain.ts";
 import { frozen } from "./explain.ts";
-import { openRunner, openRunnerNow } from "./open.ts";
+import { openRunner } from "./open.ts";
 import type { Operands } from "./operands.ts";
 import { checkSkip, named, OperandChecks } from "./operands.ts";
 import type {
@@ -33,7 +32,10 @@ import type {
 } from "./options.ts";
 import { checkedProblem } from "./options.ts";
 import { RepeatedCalls } from "./repeat.ts";
-import type { Request, RowOperand, Runner, RunnerNow, WeightGradients } from "./runner.ts";
+import type { Repeat, Request, RowOperand, Runner, RunnerNow, WeightGradients } from "./runner.ts";
+
+type Result = SampleArray | GpuTensor;
+type RunForward = (request: Request, keep: (repeat: Repeat) => void) => void | Promise<void>;
 
 /** Options of `warmUp`. */
 const warmUpNames = ["backward", "pregate", "postgate", "skip"] as const;
@@ -82,14 +84,9 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     return new FlashFFTConv(problem, await openRunner(problem, options, call));
   }
 
-  /** @internal create at once, on the CPU; `other` is code that only some plans need. */
-  static createNow<D extends Dtype = "float32">(
-    options: FlashFFTConvOptions<D>,
-    other: OtherPlans,
-    call: string,
-  ): FlashFFTConv<D> {
-    const problem = checkedProblem(options, call);
-    return new FlashFFTConv(problem, openRunnerNow(problem, options, other, call));
+  /** @internal create with a runner that is open. */
+  static on<D extends Dtype>(problem: Problem<D>, runner: Runner): FlashFFTConv<D> {
+    return new FlashFFTConv(problem, runner);
   }
 
   /** Samples of one output row. */
@@ -183,11 +180,15 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
    * @returns (B, H, Lout) samples: `out`, or an array of u's kind; a new buffer that is the caller's where u is in one.
    * @throws InvalidArgumentError, BackendError.
    */
-  forward<U extends Tensor<D> | GpuTensor, O extends Tensor<D> | GpuTensor | undefined = undefined>(
+  async forward<
+    U extends Tensor<D> | GpuTensor,
+    O extends Tensor<D> | GpuTensor | undefined = undefined,
+  >(
     u: U,
     k: Tensor<D | "float32"> | GpuTensor | PreparedKernel,
     options: ForwardOptions<D, O> = {},
   ): Promise<ResultOf<U, O>> {
+    if (this.#repeated.run(u, k, options, true)) return options.out as ResultOf<U, O>;
     return this.forwardFor(u, k, options, "conv.forward") as Promise<ResultOf<U, O>>;
   }
 
@@ -202,7 +203,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     k: Tensor<D | "float32"> | PreparedKernel,
     options: ForwardOptions<D, O> = {},
   ): ResultOf<U, O> {
-    if (this.#repeated.run(u, k, options)) return options.out as ResultOf<U, O>;
+    if (this.#repeated.run(u, k, options, false)) return options.out as ResultOf<U, O>;
     return this.forwardNow(u, k, options, "conv.forwardSync") as ResultOf<U, O>;
   }
 
@@ -214,36 +215,39 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     call: string,
   ): SampleArray {
     const now = this.#now(call);
-    const checks = this.#checks(call);
-    const operands = checks.operands(u, k, options);
-    const wanted = { out: checks.wantedRows(options.out, "out", operands.shape) };
-    const context = this.context(call, options.encoder);
-    const place = this.#place(operands.u, call);
-    const { out } = collectNow(place, wanted, operands.inputs, (results) => {
-      const y = checks.output("y", results.out);
-      const repeat = now.forwardNow(requestOf(operands, [...operands.rows, y], context));
-      this.#repeated.keep(u, k, options, repeat);
-    });
-    return out;
+    const run: RunForward = (request, keep) => now.forwardNow(request, keep);
+    return this.#forward(u, k, options, call, run) as SampleArray;
   }
 
   /** @internal forward, with errors that name another call. */
-  async forwardFor(
+  forwardFor(
     u: Tensor | GpuTensor,
     k: Tensor | GpuTensor | PreparedKernel,
     options: ForwardOptions<Dtype>,
     call: string,
-  ): Promise<SampleArray | GpuTensor> {
+  ): Result | Promise<Result> {
+    const run: RunForward = (request, keep) => this.#runner.forward(request, keep);
+    return this.#forward(u, k, options, call, run);
+  }
+
+  #forward(
+    u: Tensor | GpuTensor,
+    k: Tensor | GpuTensor | PreparedKernel,
+    options: ForwardOptions<Dtype>,
+    call: string,
+    run: RunForward,
+  ): Result | Promise<Result> {
     const checks = this.#checks(call);
     const operands = checks.operands(u, k, options);
     const wanted = { out: checks.wantedRows(options.out, "out", operands.shape) };
     const context = this.context(call, options.encoder);
     const place = this.#place(operands.u, call);
-    const { out } = await collect(place, wanted, operands.inputs, (results) => {
-      const y = checks.output("y", results.out);
-      return this.#runner.forward(requestOf(operands, [...operands.rows, y], context));
+    const results = collect(place, wanted, operands.inputs, ({ out }) => {
+      const rows = [...operands.rows, checks.output("y", out)];
+      const keep = (repeat: Repeat): void => this.#repeated.keep(u, k, options, repeat);
+      return run(requestOf(operands, rows, context), keep);
     });
-    return out;
+    return results instanceof Promise ? results.then(({ out }) => out) : results.out;
   }
 
   /** Where results of a call go that reads `like`. */
@@ -296,7 +300,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     const call = "conv.backwardSync";
     const now = this.#now(call);
     const { place, wanted, inputs, requestFor } = this.#gradients(dy, u, k, options, call);
-    const gradients = collectNow(place, wanted, inputs, (results) =>
+    const gradients = collect(place, wanted, inputs, (results) =>
       now.backwardNow(requestFor(results), results as typeof results & WeightGradients),
     );
     return gradients as unknown as GradientsOf<U, P>;
@@ -318,11 +322,12 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
       place: this.#place(operands.u, call),
       wanted: checks.gradients(operands, options),
       inputs: [named(upstream), ...operands.inputs],
-      requestFor: ({ dk, dskip, ...results }: Readonly<Record<string, TensorData>>): Request => {
-        const outputs = Object.entries(results).map(([field, data]) =>
-          checks.output(field as RowOperand["field"], data),
-        );
-        return requestOf(operands, [upstream, ...operands.rows, ...outputs], context);
+      requestFor: (results: Readonly<Record<string, TensorData>>): Request => {
+        const rows = [upstream, ...operands.rows];
+        for (const field in results)
+          if (field !== "dk" && field !== "dskip")
+            rows.push(checks.output(field as RowOperand["field"], results[field]!));
+        return requestOf(operands, rows, context);
       },
     };
   }
@@ -373,7 +378,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
 function requestOf(
   { kernel, shape, gates, skip }: Operands,
   rows: readonly RowOperand[],
-  context: CallContext,
+  { name, encoder, alive }: CallContext,
 ): Request {
-  return { ...{ kernel, shape, rows, gates, skip }, ...context };
+  return { kernel, shape, rows, gates, skip, name, encoder, alive };
 }

@@ -6,6 +6,8 @@ import { FlashFFTConv } from "./conv.ts";
 import type { Convolved, ConvolveOptions, Numbers } from "./convolve.ts";
 import { checkedCall } from "./convolve.ts";
 import * as other from "./cpu-other.ts";
+import { openRunnerNow } from "./open.ts";
+import { checkedProblem } from "./options.ts";
 
 /**
  * convolve, done when it returns: on the CPU, on the calling thread, with the bits of `convolve` on one thread. What takes no
@@ -26,7 +28,9 @@ export function convolveSync<
   const { settings, samples, taps, operands, sum } = checkedCall(u, k, options, call);
   if (sum) return sum() as Convolved<U, D>;
   usePrinter(javascript);
-  const conv = FlashFFTConv.createNow({ threads: 1, ...settings }, other, call);
+  const onOne = { threads: 1, ...settings };
+  const problem = checkedProblem(onOne, call);
+  const conv = FlashFFTConv.on(problem, openRunnerNow(problem, onOne, other, call));
   try {
     return conv.forwardNow(samples, taps, operands, call) as Convolved<U, D>;
   } finally {

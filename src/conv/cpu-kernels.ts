@@ -48,6 +48,11 @@ export class ConvolutionResidency extends CpuResidency {
     return this.compileNow(kernelDtype, this.#sources("forward", kernelDtype), call);
   }
 
+  foundBackward(kernelDtype: Dtype): Programs | undefined {
+    const [forward, backward] = [this.found(kernelDtype), this.found("backward")];
+    return forward && backward && { forward, backward };
+  }
+
   /** Both kinds: spectra are made by the forward ones. */
   async backward(kernelDtype: Dtype, call: string): Promise<Programs> {
     const forward = await this.forward(kernelDtype, call);

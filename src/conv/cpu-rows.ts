@@ -74,6 +74,14 @@ function team(engine: Engine, part: EnginePart, units: number, seconds: number):
   return { threads, blocking: total / threads < blockingSeconds, together };
 }
 
+/** Whether a forward call's rows are so few that this thread does them by itself, with no pause. */
+export function isShort(engine: Engine, { batch, channels }: Shape): boolean {
+  return engine.parts.every((p) => {
+    const { blocks } = p.jobs[jobKinds.blockForward]!;
+    return team(engine, p, batch * channels * (blocks || 1), p.rowSeconds) === alone.short;
+  });
+}
+
 /** Threads that any part's job of these units may use: decides how much is staged at a time. */
 export function widestTeam(
   engine: Engine,

@@ -13,7 +13,7 @@ import type { GpuSamples } from "../tensors/tensor.ts";
 import { ConvolutionResidency } from "./cpu-kernels.ts";
 import type { Engine } from "./cpu-parts.ts";
 import type { BoundRows, Programs, RowCall, Spectra } from "./cpu-rows.ts";
-import { makeSpectra, overChannels } from "./cpu-rows.ts";
+import { isShort, makeSpectra, overChannels } from "./cpu-rows.ts";
 import { sumSkipGradient } from "./cpu-skip-gradient.ts";
 import type { OtherPlans, PlanCode } from "./cpu-transforms.ts";
 import { planCode, planCodeOf } from "./cpu-transforms.ts";
@@ -223,15 +223,14 @@ export class CpuRunner implements Runner, RunnerNow {
   }
 
   #call({ shape, rows, skip, name }: Request): RowCall {
-    return {
-      ...{ shape, rows: rows as readonly RowTensor[], name },
-      skip: skip as Float32Array | undefined,
-    };
+    const weights = skip as Float32Array | undefined;
+    return { shape, rows: rows as readonly RowTensor[], skip: weights, name };
   }
 
-  forward(request: Request): Running {
+  forward(request: Request, keep?: (repeat: Repeat) => void): Running {
     const seat = this.#seat;
     const { spectra, dtype } = this.#spectra(request.kernel);
+    if (keep && this.#isNext(seat, request)) return this.forwardNow(request, keep);
     const run = (programs: readonly Program[]): Running => {
       request.alive();
       return this.#forward(seat.engine, programs, spectra, request, (bound) => bound());
@@ -243,7 +242,12 @@ export class CpuRunner implements Runner, RunnerNow {
     return after(running, () => this.#note(seat));
   }
 
-  forwardNow(request: Request): Repeat | undefined {
+  /** Whether a call with a prepared kernel may be done at once although it takes turns: it is its turn, and short. */
+  #isNext(seat: ConvolutionResidency, { kernel, shape }: Request): boolean {
+    return "prepared" in kernel && seat.backend.idle && isShort(seat.engine, shape);
+  }
+
+  forwardNow(request: Request, keep: (repeat: Repeat) => void): void {
     const seat = this.#seat;
     const { backend } = seat;
     const { spectra, dtype } = this.#spectra(request.kernel);
@@ -260,14 +264,15 @@ export class CpuRunner implements Runner, RunnerNow {
       });
     }, request.name);
     this.#note(seat);
-    if (!last || !("kept" in spectra)) return undefined;
+    if (!last || !("kept" in spectra)) return;
     const bound = last;
     this.#bound[place] = bound;
-    return () => {
-      if (this.#bound[place] !== bound) return false;
+    keep((takesTurns) => {
+      if (this.#bound[place] !== bound || (takesTurns && !this.#isNext(seat, request)))
+        return false;
       backend.now(bound, request.name);
       return true;
-    };
+    });
   }
 
   #forward(
@@ -283,15 +288,17 @@ export class CpuRunner implements Runner, RunnerNow {
     );
   }
 
-  async backward(request: Request, weights: WeightGradients): Promise<void> {
+  backward(request: Request, weights: WeightGradients): Running {
     const seat = this.#seat;
     const { spectra, dtype } = this.#spectra(request.kernel);
-    await seat.backend.exclusive(async () => {
+    const run = (programs: Programs): Running =>
+      this.#backward(seat.engine, programs, spectra, request, weights);
+    const running = seat.backend.exclusive(() => {
       request.alive();
-      const programs = await seat.backward(dtype, request.name);
-      await this.#backward(seat.engine, programs, spectra, request, weights);
+      const programs = seat.foundBackward(dtype);
+      return programs ? run(programs) : seat.backward(dtype, request.name).then(run);
     });
-    this.#note(seat);
+    return after(running, () => this.#note(seat));
   }
 
   backwardNow(request: Request, weights: WeightGradients): void {

@@ -1,4 +1,4 @@
-/** The last forward calls that returned no promise: one with the same arrays needs no checks, and allocates nothing. */
+/** The last forward calls that were done at once: one with the same arrays needs no checks, and allocates nothing. */
 import type { Repeat } from "./runner.ts";
 import { boundCalls } from "./runner.ts";
 
@@ -32,10 +32,10 @@ export class RepeatedCalls {
   #next = 0;
 
   /** Remember a call whose operands have been checked: with `out`, and all of them flat arrays, whose size is their own. */
-  keep(u: unknown, k: unknown, options: Options, repeat: Repeat | undefined): void {
+  keep(u: unknown, k: unknown, options: Options, repeat: Repeat): void {
     const { out, pregate, postgate, skip } = options;
     const given = [u, out, pregate, postgate, skip].filter((a) => a !== undefined);
-    if (!repeat || out === undefined || !given.every((a) => ArrayBuffer.isView(a))) return;
+    if (out === undefined || !given.every((a) => ArrayBuffer.isView(a))) return;
     const arrays = given as unknown as readonly { readonly length: number }[];
     const sizes = arrays.map((a) => a.length);
     if (sizes[0]! > mostSamples) return;
@@ -45,9 +45,9 @@ export class RepeatedCalls {
   }
 
   /** Run a call again, if it is one of these; whether it was. */
-  run(u: unknown, k: unknown, options: Options): boolean {
+  run(u: unknown, k: unknown, options: Options, takesTurns: boolean): boolean {
     for (const call of this.#calls) {
-      if (call.u === u && call.k === k && isSame(call, options)) return call.repeat();
+      if (call.u === u && call.k === k && isSame(call, options)) return call.repeat(takesTurns);
     }
     return false;
   }

@@ -41,16 +41,19 @@ export interface WeightGradients {
   readonly dskip?: TensorData | undefined;
 }
 
-/** Runs a forward call again, with the samples that its arrays hold now; whether it could: nothing it needs has moved. */
-export type Repeat = () => boolean;
+/**
+ * Runs a forward call again, with the samples that its arrays hold now; whether it could: nothing it needs has moved and, of a
+ * call that takes turns, it is its turn and few rows.
+ */
+export type Repeat = (takesTurns: boolean) => boolean;
 
 /** Calls that stay ready to run again: rows and results in turns, as those of a stream or of a few layers. */
 export const boundCalls = 8;
 
 /** Calls that are answered when they return. */
 export interface RunnerNow {
-  /** @returns How to run the call again, where that is quicker than another one. */
-  forwardNow(request: Request): Repeat | undefined;
+  /** `keep` is told how to run the call again, where that is quicker than another one. */
+  forwardNow(request: Request, keep: (repeat: Repeat) => void): void;
   backwardNow(request: Request, weights: WeightGradients): void;
   prepareNow(
     taps: TensorData,
@@ -64,9 +67,10 @@ export interface RunnerNow {
 export interface Runner extends ConvolutionRunner<WarmUp> {
   /** The same without promises, where the backend can. */
   readonly now?: RunnerNow;
-  forward(request: Request): void | Promise<void>;
+  /** `keep` as for `forwardNow`. */
+  forward(request: Request, keep?: (repeat: Repeat) => void): void | Promise<void>;
   /** Gradients, of rows and of weights. */
-  backward(request: Request, weights: WeightGradients): Promise<void>;
+  backward(request: Request, weights: WeightGradients): void | Promise<void>;
   /** Compute and keep the spectra of taps (H, K). */
   prepare(
     taps: TensorData,

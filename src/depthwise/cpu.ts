@@ -194,12 +194,10 @@ export class DepthwiseCpuRunner implements DepthwiseRunner, DepthwiseRunnerNow {
     ];
     const lines: LineTensor[] = [
       { name: "x", kind: "x", data: x, fields: this.#fields(inputFields) },
-      ...request.outputs.map(
-        ({ name, data }, o): LineTensor => ({
-          ...{ name, kind: "y", data: data as SampleArray, fields: [outputFields[o]!] },
-        }),
-      ),
     ];
+    request.outputs.forEach(({ name, data }, o) => {
+      lines.push({ name, kind: "y", data: data as SampleArray, fields: [outputFields[o]!] });
+    });
     const states: StateTensor[] = state
       ? [{ name: "state", direction: "in", data: state, fields: this.#fields(stateFields) }]
       : [];

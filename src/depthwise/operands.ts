@@ -130,16 +130,12 @@ export class ShortOperandChecks {
   #weights(
     tensor: Tensor | GpuTensor,
     name: string,
-    sizes: readonly (readonly [dimension: string, size: number])[],
+    dimensions: readonly string[],
+    shape: readonly number[],
   ): TensorData {
     const dtype = isGpuTensor(tensor) ? "float32" : this.#problem.dtype;
-    const dimensions = sizes.map(([dimension]) => dimension);
-    const expected = { ...this.#expected(name, dimensions, dtype), orFloat32: true };
-    const data = sized(
-      tensor,
-      sizes.map(([, size]) => size),
-      expected,
-    );
+    const [call, device] = [this.#call, this.#device];
+    const data = sized(tensor, shape, { call, name, dtype, dimensions, device, orFloat32: true });
     if (data instanceof GpuSamples || data instanceof Float32Array) return data;
     return Float32Array.from(decode(data, dtype));
   }
@@ -178,21 +174,23 @@ export class ShortOperandChecks {
     const { dims, shape = dims } = Object(weight) as { shape?: unknown; dims?: unknown };
     // As torch.nn.Conv1d has them, with the one input channel of each group.
     const grouped = Array.isArray(shape) && shape.length === 3;
-    const filters = [this.#packed, ...(grouped ? [["1", 1] as const] : []), ["K", kernelLength]];
-    const taps = this.#weights(weight, "weight", filters as [string, number][]);
+    const [packed, channels] = this.#packed;
+    const taps = grouped
+      ? this.#weights(weight, "weight", [packed, "1", "K"], [channels, 1, kernelLength])
+      : this.#weights(weight, "weight", [packed, "K"], [channels, kernelLength]);
     const given: Named[] = [
       { name: "x", data },
       { name: "weight", data: taps },
     ];
     const bias =
-      options.bias === undefined ? undefined : this.#weights(options.bias, "bias", [this.#packed]);
+      options.bias === undefined
+        ? undefined
+        : this.#weights(options.bias, "bias", [packed], [channels]);
     if (bias) given.push({ name: "bias", data: bias });
-    const state = this.state(options.state, "state", batch);
-    given.push(...state);
-    return {
-      ...{ x: data, batch, length: positions, outputLength, weight: taps, bias },
-      ...{ state: state[0]?.data, given },
-    };
+    const state = this.state(options.state, "state", batch)[0];
+    if (state) given.push(state);
+    const length = positions;
+    return { x: data, batch, length, outputLength, weight: taps, bias, state: state?.data, given };
   }
 
   /** Where a forward call leaves its state: apart from all that it reads, but for the state that it begins with. */
@@ -213,10 +211,8 @@ export class ShortOperandChecks {
     { batch, outputLength }: ShortOperands,
   ): WantedResult {
     const { channels, dtype } = this.#problem;
-    return {
-      ...{ given, dtype, shape: this.#ordered(batch, channels, outputLength) },
-      dimensions: this.#ordered("B", "H", "Lout"),
-    };
+    const shape = this.#ordered(batch, channels, outputLength);
+    return { given, dtype, shape, dimensions: this.#ordered("B", "H", "Lout") };
   }
 
   /** The gradient of an output, as a call is given it. */

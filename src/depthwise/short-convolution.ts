@@ -8,7 +8,7 @@ import type { Dtype, NewArray, SampleArray, StoredArray } from "../dtype.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import type { Named } from "../tensors/check.ts";
 import type { ResultPlace, WantedResult } from "../tensors/results.ts";
-import { collect, collectNow, zeros } from "../tensors/results.ts";
+import { collect, zeros } from "../tensors/results.ts";
 import type { GpuTensor, Tensor, TensorData } from "../tensors/tensor.ts";
 import type { OpenedShort } from "./open.ts";
 import {
@@ -121,10 +121,12 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
 
   #request(
     operands: ShortOperands,
-    { encoder }: Pick<DepthwiseForwardOptions, "encoder">,
+    options: Pick<DepthwiseForwardOptions, "encoder">,
     call: string,
   ): DepthwiseRequest {
-    return { ...operands, ...this.context(call, encoder) };
+    const { x, batch, length, weight, bias, state } = operands;
+    const { name, encoder, alive } = this.context(call, options.encoder);
+    return { x, batch, length, weight, bias, state, name, encoder, alive };
   }
 
   /** Where results of a call go that reads `like`. */
@@ -159,7 +161,9 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
   ): Record<N, SampleArray> {
     const now = this.#now(call);
     const { place, wanted, inputs, requestFor } = this.#outputs(call, x, weight, options, out);
-    return collectNow(place, wanted, inputs, (results) => now.forwardNow(requestFor(results)));
+    const run = (results: Readonly<Record<N, TensorData>>): void =>
+      now.forwardNow(requestFor(results));
+    return collect(place, wanted, inputs, run) as Record<N, SampleArray>;
   }
 
   /** A forward call, checked: its results and the request that they make. */
@@ -173,17 +177,17 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
     const checks = this.#checks(call);
     const operands = checks.operands(x, weight, options, "forward");
     const stateOut = checks.stateOut(options.stateOut, operands);
-    const given = Object.entries(out) as [N, Tensor | GpuTensor | undefined][];
-    const wanted = Object.fromEntries(
-      given.map(([name, tensor]) => [name, checks.wantedOutput(tensor, operands)]),
-    ) as Record<N, WantedResult>;
+    const wanted = {} as Record<N, WantedResult>;
+    for (const name in out) wanted[name] = checks.wantedOutput(out[name], operands);
     const request = this.#request(operands, options, call);
     return {
-      ...{ place: this.#place(operands.x, call), wanted },
+      place: this.#place(operands.x, call),
+      wanted,
       inputs: [...operands.given, ...stateOut],
       requestFor: (results: Readonly<Record<string, TensorData>>): DepthwiseForward => {
-        const outputs = Object.entries(results).map(([name, data]) => ({ name, data }));
-        return { ...request, outputs, stateOut: stateOut[0]?.data };
+        const outputs: Named[] = [];
+        for (const name in results) outputs.push({ name, data: results[name]! });
+        return Object.assign(request, { outputs, stateOut: stateOut[0]?.data });
       },
     };
   }
@@ -210,7 +214,7 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
   ): unknown {
     const now = this.#now(call);
     const { place, wanted, inputs, requestFor } = this.#gradients(call, dy, x, weight, options);
-    return collectNow(place, wanted, inputs, (results) => now.backwardNow(requestFor(results)));
+    return collect(place, wanted, inputs, (results) => now.backwardNow(requestFor(results)));
   }
 
   /** A backward call, checked: its results and the request that they make. */
@@ -230,7 +234,8 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
     const wanted = checks.gradients(operands, options);
     const request = this.#request(operands, options, call);
     return {
-      ...{ place: this.#place(operands.x, call), wanted },
+      place: this.#place(operands.x, call),
+      wanted,
       inputs: [...operands.given, ...upstream, ...behind],
       requestFor: (results: Readonly<Record<string, TensorData>>): DepthwiseBackward => {
         const { dx, dweight, dbias, dstate } = results;

@@ -16,7 +16,7 @@ import type { Job } from "./job.ts";
 import type { Block, WorkLayout } from "./memory.ts";
 import { Arena, maxPages, openWasmMemory, PlainMemory, WorkMemory } from "./memory.ts";
 import { begin, isDue, pause, withoutPauses } from "./pauses.ts";
-import { Pool } from "./pool.ts";
+import type { Pool } from "./pool.ts";
 import type { Kernels } from "./recipe.ts";
 
 /** A compiled program and its constants, ready on every thread. */
@@ -157,6 +157,11 @@ export class CpuBackend {
     this.#closing = setTimeout(() => void this.exclusive(() => this.#close()), grace);
     // Node: what waits to be closed keeps no process alive.
     (this.#closing as { unref?: () => void }).unref?.();
+  }
+
+  /** Whether no call is running, nor waits for its turn. */
+  get idle(): boolean {
+    return this.#last === undefined;
   }
 
   /** Run `work` when no other call is running: at once where possible, else in its turn. */
@@ -354,7 +359,8 @@ export class CpuBackend {
       if (!this.#pool?.usable) {
         await this.#pool?.close();
         const memory = this.arena.memory as WebAssembly.Memory;
-        this.#pool = new Pool(memory, mostThreads, this.settings.workerUrl);
+        const { Pool: Workers } = await import("./pool.ts");
+        this.#pool = new Workers(memory, mostThreads, this.settings.workerUrl);
         this.#unsent = [];
       }
       try {
@@ -424,7 +430,8 @@ export class CpuBackend {
     threads: number,
     blocking: boolean,
   ): void | Promise<void> {
-    return blocking ? pool.runWith(job, threads, kernels, this.#clear) : pool.run(job, threads);
+    if (!blocking) return pool.run(job, threads);
+    return pool.runWith(job, threads, (tickets) => execute(kernels, job, 0, tickets, this.#clear));
   }
 
   async #runOnFresh(program: Program, job: Job, threads: number, blocking: boolean): Promise<void> {

@@ -14,10 +14,9 @@ import {
   slot,
   waitWhile,
 } from "./control.ts";
-import { execute } from "./executor.ts";
+import type { Tickets } from "./executor.ts";
 import type { Job } from "./job.ts";
 import { mostFields, sendJob } from "./job.ts";
-import type { Kernels } from "./recipe.ts";
 import type { WorkerHandle } from "./worker-handle.ts";
 import { openWorker } from "./worker-handle.ts";
 
@@ -182,17 +181,12 @@ export class Pool {
   }
 
   /**
-   * Run a job on the caller and `threads` − 1 workers. Returns nothing when it is done, or a promise where a worker
-   * is late (or dead).
+   * Run a job on the caller, whose share is what it draws, and `threads` − 1 workers. Returns nothing when it is done, or a
+   * promise where a worker is late (or dead).
    */
-  runWith(
-    job: Job,
-    threads: number,
-    kernels: Kernels,
-    clear: (from: number, to: number) => void,
-  ): void | Promise<void> {
+  runWith(job: Job, threads: number, share: (tickets: Tickets) => void): void | Promise<void> {
     this.#open(job, threads - 1, 1, 0);
-    execute(kernels, job, 0, sharedTickets(this.#control, giveUp), clear);
+    share(sharedTickets(this.#control, giveUp));
     const ended = waitWhile(this.#control, slot.active, (active) => active > 0, patience);
     if (!ended || Atomics.load(this.#control, slot.failed) !== 0) return this.#wait();
     this.#check();

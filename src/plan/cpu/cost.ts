@@ -6,9 +6,8 @@
  */
 import { dft } from "../../math/codelet.ts";
 import { countOps, Graph } from "../../math/expr.ts";
-import { heldTaps } from "../depthwise.ts";
 import type { DeviceSpec } from "../device.ts";
-import { levelFor, sweepSeconds } from "../device.ts";
+import { heldTaps, levelFor, sweepSeconds } from "../device.ts";
 import type { TransformPlan } from "./plan.ts";
 import { keptOutputs, lastOutputs, layout } from "./plan.ts";
 

@@ -5,7 +5,7 @@
  * their lags, so that no kernel knows of modes or of how k is stored.
  */
 import type { Dtype } from "../../../dtype.ts";
-import { heldTaps } from "../../../plan/depthwise.ts";
+import { heldTaps } from "../../../plan/device.ts";
 import type { Part } from "../../../plan/geometry.ts";
 import type { Kernel } from "../kernel.ts";
 import { declarations, entry } from "../kernel.ts";
