@@ -73,6 +73,28 @@ const bars: readonly Bar[] = [
     applies: (r) => r.case === "gated",
     wanted: () => 1.15,
   },
+  ...([1024, 256] as const).map(
+    (L): Bar => ({
+      name: `times the speed of pffft-wasm, one row of ${L} by forwardSync, 1 thread, resident`,
+      sense: "at least",
+      applies: (r) => r.case === "sync" && r.data === "resident" && r.L === L,
+      wanted: () => (L === 1024 ? 1.2 : 1),
+    }),
+  ),
+  {
+    name: "two threads over one by minima, B·H ≥ 64, L = 4K … 256K",
+    sense: "at least",
+    applies: (r) => r.case === "threads" && r.threads === 2 && rowsOf(r) >= 64 && r.L >= 4096,
+    wanted: () => 1.6,
+    value: (r) => r.peer_min_ms! / r.ours_min_ms,
+  },
+  {
+    name: "two threads over one by minima, every shape",
+    sense: "at least",
+    applies: (r) => r.case === "threads" && r.threads === 2,
+    wanted: () => 1,
+    value: (r) => r.peer_min_ms! / r.ours_min_ms,
+  },
   {
     name: "two threads over one, B·H ≥ 16",
     sense: "at least",

@@ -6,6 +6,8 @@
  *   plans         the chosen plan against every other candidate, on twenty shapes
  *   webgpu        ours on the GPU against the time of copying, PyTorch, flash-fft-conv and ThunderKittens; short kernels
  *                 and masked frequencies against whole ones; short ones against Conv1d; beside FlashAttention-2
+ *   sync          one row at a time, without promises, against pffft-wasm
+ *   threads       two threads over one, for many shapes; the verdicts are on minima: run it on a quiet machine
  *   sparse        frequency-sparse convolutions against dense ones
  *   forms         one stage of a transform on a GPU: butterflies, subgroup matrices, both by turns
  *   recording     the processor's time to record calls, on Dawn's null backend; with --device twelve layers on a GPU too
@@ -41,6 +43,7 @@ import {
 } from "./records.ts";
 import { runShort, shortGroups } from "./short.ts";
 import { runSparse, sparseGroups } from "./sparse.ts";
+import { syncGroups, threadGroups } from "./sync.ts";
 import { header, machineLine, markdownTable, recordLine, verdictLine } from "./table.ts";
 import { closeTorch } from "./torch.ts";
 import { openTorchGpu } from "./torch-gpu.ts";
@@ -61,9 +64,9 @@ import { gpuShortCases, runGpuShort, shortName } from "./webgpu-short.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
-  "npm run bench -- cpu | webgpu | short | plans | partial | sparse | forms | recording | table FILE | plot FILE…  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown] [--device]";
+  "npm run bench -- cpu | webgpu | short | plans | partial | sync | threads | sparse | forms | recording | table FILE | plot FILE…  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown] [--device]";
 
-const measurements = ["cpu", "short", "plans", "partial", "sparse"] as const;
+const measurements = ["cpu", "short", "plans", "partial", "sync", "threads", "sparse"] as const;
 
 function isMeasurement(command: string | undefined): command is (typeof measurements)[number] {
   return measurements.some((m) => m === command);
@@ -299,6 +302,11 @@ async function main(): Promise<void> {
     const kinds = {
       cpu: grouped(cpuGroups),
       partial: grouped(partialGroups),
+      sync: grouped((_, quick) => syncGroups(quick)),
+      threads: grouped((counts, quick) => {
+        const several = counts.filter((n) => n > 1);
+        return threadGroups(several.length > 0 ? several : [2], quick);
+      }),
       short: () =>
         shortGroups(threads, values.quick).map((group) => ({
           name: group.name,

@@ -17,6 +17,7 @@ export type { RuntimeOptions } from "./calls/runtime.ts";
 export { FlashFFTConv } from "./conv/conv.ts";
 export type { Convolved, ConvolveOptions, Numbers } from "./conv/convolve.ts";
 export { convolve } from "./conv/convolve.ts";
+export { convolveSync } from "./conv/convolve-sync.ts";
 export type { Explanation, LeftOut, PlanPrediction, Saved } from "./conv/explain.ts";
 export type {
   BackwardOptions,

@@ -3,10 +3,13 @@
  * pass through a staging area a few rows at a time, so that a call never holds a second copy of its inputs.
  */
 
+import type { ConvolutionJob } from "../backend/cpu/job.ts";
 import type { Arena } from "../backend/cpu/memory.ts";
+import { aligned } from "../backend/cpu/memory.ts";
 import type { SampleArray } from "../dtype.ts";
 import type { Piece } from "../plan/geometry.ts";
 import { intact } from "../tensors/check.ts";
+import type { Running } from "./cpu-threads.ts";
 
 /** Fields of a job that point at rows. */
 export type RowField =
@@ -32,9 +35,12 @@ export interface RowTensor {
   readonly direction: "in" | "out";
 }
 
+const isRaw = (array: SampleArray): array is Float32Array | Uint16Array =>
+  array instanceof Float32Array || array instanceof Uint16Array;
+
 /** The same bytes as numbers that can be copied without conversion. */
-function raw(array: SampleArray): Float32Array | Uint16Array {
-  if (array instanceof Float32Array || array instanceof Uint16Array) return array;
+export function raw(array: SampleArray): Float32Array | Uint16Array {
+  if (isRaw(array)) return array;
   return new Uint16Array(array.buffer, array.byteOffset, array.length);
 }
 
@@ -82,6 +88,90 @@ export function copyRows(
     if (tensor.direction === "in") memory.set(part(user, from, from + samples), at);
     else user.set(memory.subarray(at, at + samples), from);
     i += run;
+  }
+}
+
+/** A tensor in staging, and its part of it. */
+interface StagedTensor {
+  readonly tensor: RowTensor;
+  /** Bytes before it. */
+  readonly offset: number;
+  /** Its samples there, where all of them are: calls of one row make no view of it anew. */
+  view: Float32Array | Uint16Array | undefined;
+}
+
+/** The rows of a call on their way through staging. */
+export class StagedRows {
+  readonly #arena: Arena;
+  readonly #call: string;
+  readonly #tensors: readonly StagedTensor[];
+
+  /** `slots` rows of each tensor at a time. */
+  constructor(
+    arena: Arena,
+    { rows, name }: { readonly rows: readonly RowTensor[]; readonly name: string },
+    slots: number,
+  ) {
+    this.#arena = arena;
+    this.#call = name;
+    let offset = 0;
+    this.#tensors = rows.map((tensor) => {
+      const at = offset;
+      offset += aligned(slots * tensor.width * tensor.data.BYTES_PER_ELEMENT);
+      return { tensor, offset: at, view: undefined };
+    });
+  }
+
+  /** Run `work` with `count` rows in staging at `base`: copy in, work, copy out. `rowAt` as in copyRows. */
+  around(
+    jobs: readonly ConvolutionJob[],
+    base: number,
+    count: number,
+    rowAt: (i: number) => number,
+    work: () => Running,
+  ): Running {
+    for (const staged of this.#tensors) {
+      for (const job of jobs) job[staged.tensor.field] = base + staged.offset;
+      if (staged.tensor.direction === "in") this.#copy(staged, base, count, rowAt);
+    }
+    const running = work();
+    if (running) return this.#bringOutAfter(running, base, count, rowAt);
+    this.#bringOut(base, count, rowAt);
+  }
+
+  async #bringOutAfter(
+    running: Promise<void>,
+    base: number,
+    count: number,
+    rowAt: (i: number) => number,
+  ): Promise<void> {
+    await running;
+    this.#bringOut(base, count, rowAt);
+  }
+
+  #bringOut(base: number, count: number, rowAt: (i: number) => number): void {
+    for (const staged of this.#tensors) {
+      if (staged.tensor.direction === "out") this.#copy(staged, base, count, rowAt);
+    }
+  }
+
+  #copy(staged: StagedTensor, base: number, count: number, rowAt: (i: number) => number): void {
+    const { tensor, offset } = staged;
+    const { data, width } = tensor;
+    const arena = this.#arena;
+    const address = base + offset;
+    if (count > 1 || data.length !== width || tensor.staged !== undefined || !isRaw(data)) {
+      copyRows(arena, tensor, address, count, rowAt, this.#call);
+      return;
+    }
+    const { view } = staged;
+    const memory = arena.view(data);
+    if (view?.buffer !== memory.buffer || view.byteOffset !== address) {
+      const at = address / data.BYTES_PER_ELEMENT;
+      staged.view = memory.subarray(at, at + width);
+    }
+    if (tensor.direction === "in") staged.view!.set(data);
+    else data.set(staged.view!);
   }
 }
 

@@ -10,16 +10,38 @@ export const soloStaging: number = 256 * 1024;
 /** Staging of a call on several threads: at least this much, so that they meet rarely even over short rows. */
 export const sharedStaging: number = 1024 * 1024;
 
-/** Run the steps from `at` on, one after the other, without a promise as long as none of them needs one and no pause is due. */
+/** What is done at once, or later: calls on one thread that need no pause allocate no promise. */
+export type Running = void | Promise<void>;
+
+/** `next` when `running` is done: now, where it is. */
+export function after(running: Running, next: () => Running): Running {
+  return running ? running.then(next) : next();
+}
+
+/** `work`, and `end` behind it however it ends. */
+export function ending(work: () => Running, end: () => void): Running {
+  let running: Running;
+  try {
+    running = work();
+  } catch (error) {
+    end();
+    throw error;
+  }
+  return running ? running.finally(end) : end();
+}
+
+/** Run the steps at `from`, `from + by`, … below `end`, without a promise as long as none of them needs one and no pause is due. */
 export function inSteps(
-  at: number,
+  from: number,
   end: number,
-  step: (at: number) => readonly [next: number, running: void | Promise<void>],
-): void | Promise<void> {
-  for (let i = at; i < end; ) {
-    const [next, running] = step(i);
-    if (running) return running.then(() => inSteps(next, end, step));
-    i = next;
-    if (i < end && isDue()) return pause().then(() => inSteps(next, end, step));
+  by: number,
+  step: (at: number) => Running,
+): Running {
+  for (let at = from; at < end; ) {
+    const running = step(at);
+    at += by;
+    const next = at;
+    if (running) return running.then(() => inSteps(next, end, by, step));
+    if (at < end && isDue()) return pause().then(() => inSteps(next, end, by, step));
   }
 }

@@ -1,7 +1,7 @@
 /** What objects of every class have in common: a backend's half, where it computes, and an end. */
 import type { Instructions } from "../backend/cpu/features.ts";
 import type { Dtype } from "../dtype.ts";
-import { InvalidArgumentError } from "../errors.ts";
+import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
 import type { GpuCommandEncoder, GpuDevice } from "../gpu.ts";
 import type { GpuSamples } from "../tensors/tensor.ts";
 import { madeByCreate } from "./runtime.ts";
@@ -37,6 +37,25 @@ export interface CallContext {
   readonly encoder: GpuCommandEncoder | undefined;
   /** Throws where the object has been disposed of while the call waited. */
   readonly alive: () => void;
+}
+
+/**
+ * A backend's way to answer when it returns.
+ * @throws UnsupportedError where it has none.
+ */
+export function answersNow<T>(
+  now: T | undefined,
+  device: GpuDevice | undefined,
+  call: string,
+  promised: string,
+): T {
+  if (now) return now;
+  throw new UnsupportedError({
+    call,
+    requirement: "it answers before it returns, which only the CPU on the caller's thread can",
+    value: device ? "an object on WebGPU" : "an object whose calls run in a worker",
+    remedy: `Create the object with backend: 'cpu' and without a worker, or await ${promised}.`,
+  });
 }
 
 /** An operation that is open on a backend: where it computes, and its end. Each class makes its own by `create`. */

@@ -3,7 +3,7 @@
  * gradients as often as asked.
  */
 import type { CallContext } from "../calls/operation.ts";
-import { Operation } from "../calls/operation.ts";
+import { answersNow, Operation } from "../calls/operation.ts";
 import type { PreparedKernel } from "../calls/prepared.ts";
 import type { GpuRecorder } from "../calls/recorder.ts";
 import { refuseRecorder } from "../calls/recorder.ts";
@@ -12,11 +12,12 @@ import type { Dtype, SampleArray, StoredArray } from "../dtype.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { KnownOptions, ResultOf } from "../tensors/result-types.ts";
 import type { ResultPlace } from "../tensors/results.ts";
-import { collect } from "../tensors/results.ts";
+import { collect, collectNow } from "../tensors/results.ts";
 import type { GpuTensor, Tensor, TensorData } from "../tensors/tensor.ts";
+import type { OtherPlans } from "./cpu-transforms.ts";
 import type { Explanation } from "./explain.ts";
 import { frozen } from "./explain.ts";
-import { openRunner } from "./open.ts";
+import { openRunner, openRunnerNow } from "./open.ts";
 import type { Operands } from "./operands.ts";
 import { checkSkip, named, OperandChecks } from "./operands.ts";
 import type {
@@ -31,7 +32,8 @@ import type {
   WarmUp,
 } from "./options.ts";
 import { checkedProblem } from "./options.ts";
-import type { Request, RowOperand, Runner } from "./runner.ts";
+import { RepeatedCalls } from "./repeat.ts";
+import type { Request, RowOperand, Runner, RunnerNow, WeightGradients } from "./runner.ts";
 
 /** Options of `warmUp`. */
 const warmUpNames = ["backward", "pregate", "postgate", "skip"] as const;
@@ -51,6 +53,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
   /** Lengths, mode and dtype. */
   readonly problem: Problem<D>;
   readonly #runner: Runner;
+  readonly #repeated: RepeatedCalls = new RepeatedCalls();
 
   private constructor(problem: Problem<D>, runner: Runner) {
     super(runner, "FlashFFTConv");
@@ -77,6 +80,16 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
   ): Promise<FlashFFTConv<D>> {
     const problem = checkedProblem(options, call);
     return new FlashFFTConv(problem, await openRunner(problem, options, call));
+  }
+
+  /** @internal create at once, on the CPU; `other` is code that only some plans need. */
+  static createNow<D extends Dtype = "float32">(
+    options: FlashFFTConvOptions<D>,
+    other: OtherPlans,
+    call: string,
+  ): FlashFFTConv<D> {
+    const problem = checkedProblem(options, call);
+    return new FlashFFTConv(problem, openRunnerNow(problem, options, other, call));
   }
 
   /** Samples of one output row. */
@@ -146,6 +159,22 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     return this.#runner.prepare(data, dtype, channels, this.context(call, undefined));
   }
 
+  #now(call: string): RunnerNow {
+    this.alive(call);
+    return answersNow(this.#runner.now, this.device, call, call.replace("Sync", ""));
+  }
+
+  /**
+   * prepareKernel, done when it returns: on the CPU, on the calling thread.
+   * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
+   */
+  prepareKernelSync(k: Tensor<D | "float32">): PreparedKernel {
+    const call = "conv.prepareKernelSync";
+    const now = this.#now(call);
+    const { data, dtype, channels } = this.#checks(call).taps(k);
+    return now.prepareNow(data, dtype, channels, this.context(call, undefined));
+  }
+
   /**
    * y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u. Inputs are read, and `out` is written, until the promise settles; what
    * `out` holds before that is not promised.
@@ -160,6 +189,42 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     options: ForwardOptions<D, O> = {},
   ): Promise<ResultOf<U, O>> {
     return this.forwardFor(u, k, options, "conv.forward") as Promise<ResultOf<U, O>>;
+  }
+
+  /**
+   * forward, done when it returns: on the CPU, on the calling thread, with the same bits. For short rows, for layers, and for who
+   * cannot await, such as an AudioWorklet. It waits for no call under way and disturbs none. A call with the arrays of one of the
+   * last eight, `out` among them, allocates nothing.
+   * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
+   */
+  forwardSync<U extends Tensor<D>, O extends Tensor<D> | undefined = undefined>(
+    u: U,
+    k: Tensor<D | "float32"> | PreparedKernel,
+    options: ForwardOptions<D, O> = {},
+  ): ResultOf<U, O> {
+    if (this.#repeated.run(u, k, options)) return options.out as ResultOf<U, O>;
+    return this.forwardNow(u, k, options, "conv.forwardSync") as ResultOf<U, O>;
+  }
+
+  /** @internal forwardSync, with errors that name another call. */
+  forwardNow(
+    u: Tensor,
+    k: Tensor | PreparedKernel,
+    options: ForwardOptions<Dtype>,
+    call: string,
+  ): SampleArray {
+    const now = this.#now(call);
+    const checks = this.#checks(call);
+    const operands = checks.operands(u, k, options);
+    const wanted = { out: checks.wantedRows(options.out, "out", operands.shape) };
+    const context = this.context(call, options.encoder);
+    const place = this.#place(operands.u, call);
+    const { out } = collectNow(place, wanted, operands.inputs, (results) => {
+      const y = checks.output("y", results.out);
+      const repeat = now.forwardNow(requestOf(operands, [...operands.rows, y], context));
+      this.#repeated.keep(u, k, options, repeat);
+    });
+    return out;
   }
 
   /** @internal forward, with errors that name another call. */
@@ -210,21 +275,56 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     options: KnownOptions<P, BackwardOptions, GradientArrays> = {} as never,
   ): Promise<GradientsOf<U, P>> {
     const call = "conv.backward";
+    const { place, wanted, inputs, requestFor } = this.#gradients(dy, u, k, options, call);
+    const gradients = await collect(place, wanted, inputs, (results) =>
+      this.#runner.backward(requestFor(results), results as typeof results & WeightGradients),
+    );
+    return gradients as unknown as GradientsOf<U, P>;
+  }
+
+  /**
+   * backward, done when it returns: on the CPU, on the calling thread, with the same bits. The first call compiles, in some
+   * 10 ms; `await conv.warmUp({ backward: true })` does so before.
+   * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
+   */
+  backwardSync<U extends Tensor<D>, P extends BackwardOptions<D> = Record<never, never>>(
+    dy: Tensor<D>,
+    u: U,
+    k: Tensor<D | "float32"> | PreparedKernel,
+    options: KnownOptions<P, BackwardOptions, GradientArrays> = {} as never,
+  ): GradientsOf<U, P> {
+    const call = "conv.backwardSync";
+    const now = this.#now(call);
+    const { place, wanted, inputs, requestFor } = this.#gradients(dy, u, k, options, call);
+    const gradients = collectNow(place, wanted, inputs, (results) =>
+      now.backwardNow(requestFor(results), results as typeof results & WeightGradients),
+    );
+    return gradients as unknown as GradientsOf<U, P>;
+  }
+
+  /** A backward call, checked: its results and the request that they make. */
+  #gradients(
+    dy: Tensor | GpuTensor,
+    u: Tensor | GpuTensor,
+    k: Tensor | GpuTensor | PreparedKernel,
+    options: BackwardOptions<Dtype>,
+    call: string,
+  ) {
     const checks = this.#checks(call);
     const operands = checks.operands(u, k, options);
     const upstream = checks.rows(dy, "dy", operands.shape);
-    const wanted = checks.gradients(operands, options);
     const context = this.context(call, options.encoder);
-    const inputs = [named(upstream), ...operands.inputs];
-    const place = this.#place(operands.u, call);
-    const gradients = await collect(place, wanted, inputs, ({ dk, dskip, ...results }) => {
-      const outputs = Object.entries(results).map(([field, data]) =>
-        checks.output(field as RowOperand["field"], data),
-      );
-      const request = requestOf(operands, [upstream, ...operands.rows, ...outputs], context);
-      return this.#runner.backward(request, { dk: dk!, dskip });
-    });
-    return gradients as unknown as GradientsOf<U, P>;
+    return {
+      place: this.#place(operands.u, call),
+      wanted: checks.gradients(operands, options),
+      inputs: [named(upstream), ...operands.inputs],
+      requestFor: ({ dk, dskip, ...results }: Readonly<Record<string, TensorData>>): Request => {
+        const outputs = Object.entries(results).map(([field, data]) =>
+          checks.output(field as RowOperand["field"], data),
+        );
+        return requestOf(operands, [upstream, ...operands.rows, ...outputs], context);
+      },
+    };
   }
 
   /**

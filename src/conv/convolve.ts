@@ -12,7 +12,7 @@ import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 import { holds } from "../tensors/tensor.ts";
 import { FlashFFTConv } from "./conv.ts";
 import type { Shape } from "./cpu-rows.ts";
-import type { FlashFFTConvOptions } from "./options.ts";
+import type { FlashFFTConvOptions, ForwardOptions } from "./options.ts";
 import { checkedProblem, howNames } from "./options.ts";
 import { type SumOperands, summable, sumOf } from "./tiny-sums.ts";
 
@@ -57,6 +57,33 @@ export async function convolve<
   options: ConvolveOptions<D> = {},
 ): Promise<Convolved<U, D>> {
   const call = "convolve";
+  const { settings, samples, taps, operands, sum } = checkedCall(u, k, options, call);
+  if (sum) return sum() as Convolved<U, D>;
+  const conv = await FlashFFTConv.createFor(settings, call);
+  try {
+    return (await conv.forwardFor(samples, taps, operands, call)) as Convolved<U, D>;
+  } finally {
+    conv.dispose();
+  }
+}
+
+/** A one-line convolution, checked: an object's options, and its call. */
+interface CheckedCall<D extends Dtype> {
+  readonly settings: FlashFFTConvOptions<D>;
+  readonly samples: SampleArray;
+  readonly taps: SampleArray;
+  readonly operands: ForwardOptions<Dtype>;
+  /** Term by term, where that is quicker. */
+  readonly sum?: () => SampleArray;
+}
+
+/** @internal The checks of a one-line convolution. */
+export function checkedCall<D extends Dtype>(
+  u: SampleArray<D> | Numbers,
+  k: SampleArray<D | "float32"> | Numbers,
+  options: ConvolveOptions<D>,
+  call: string,
+): CheckedCall<D> {
   checkOptions(options, call);
   const { pregate, postgate, skip, mode = "full", channels = 1, ...rest } = options;
   integer(call, "channels", channels, 1, 2 ** 31);
@@ -74,19 +101,13 @@ export async function convolve<
   const length = perRow(samples, batch * channels, expected);
   const kernelLength = perRow(taps, channels, kExpected);
   const settings = { ...rest, mode, channels, length, kernelLength };
-  if (howNames.every((name) => settings[name] === undefined)) {
-    const problem = checkedProblem(settings, call);
-    const shape = { batch, channels };
-    const all = { u: samples, k: taps, ...operands };
-    if (summable(problem, shape) && fits(all, problem, shape))
-      return sumOf(problem, all, shape) as Convolved<U, D>;
-  }
-  const conv = await FlashFFTConv.createFor(settings, call);
-  try {
-    return (await conv.forwardFor(samples, taps, operands, call)) as Convolved<U, D>;
-  } finally {
-    conv.dispose();
-  }
+  const checked = { settings, samples, taps, operands };
+  if (howNames.some((name) => settings[name] !== undefined)) return checked;
+  const problem = checkedProblem(settings, call);
+  const shape = { batch, channels };
+  const all = { u: samples, k: taps, ...operands };
+  if (!summable(problem, shape) || !fits(all, problem, shape)) return checked;
+  return { ...checked, sum: () => sumOf(problem, all, shape) };
 }
 
 /** Plain numbers in the array that holds a dtype; everything else as it is. */

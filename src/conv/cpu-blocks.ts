@@ -11,18 +11,18 @@ import { aligned } from "../backend/cpu/memory.ts";
 import { blockRecipes, shareOf } from "../backend/cpu/recipe-blocks.ts";
 import type { RowField, RowTensor } from "../calls/cpu-staging.ts";
 import { addressIn, blockIn, blockOut } from "../calls/cpu-staging.ts";
-import { inSteps } from "../calls/cpu-threads.ts";
+import type { Running } from "../calls/cpu-threads.ts";
+import { after, inSteps } from "../calls/cpu-threads.ts";
 import { extension } from "../plan/geometry.ts";
 import { intact } from "../tensors/check.ts";
 import type { Engine } from "./cpu-parts.ts";
-import type { Gates, Programs, RowCall, RowRuns, Spectra } from "./cpu-rows.ts";
+import type { BoundRows, Gates, Programs, RowCall, RowRuns } from "./cpu-rows.ts";
 import {
+  CallMemory,
   isInMemory,
   newJob,
   noGates,
-  overChannels,
   pointAt,
-  reserve,
   runParts,
   stagingBudget,
   widestTeam,
@@ -63,9 +63,9 @@ function stagedBlocks(
   base: number,
   size: number,
   places: readonly (BlockPlace | undefined)[],
-  work: () => void | Promise<void>,
+  work: () => Running,
   call: string,
-): void | Promise<void> {
+): Running {
   const { arena } = engine.backend;
   const { hop, lead, span, scratchBytes: step } = job;
   const areas = areasOf(engine, rows);
@@ -83,7 +83,7 @@ function stagedBlocks(
       blockIn(arena, tensor, row, job[field] + i * step, span, pieces, call);
     });
   }
-  const finish = (): void => {
+  return after(work(), () => {
     for (const tensor of rows) {
       if (tensor.direction === "in") continue;
       places.forEach((place, i) => {
@@ -94,9 +94,7 @@ function stagedBlocks(
         blockOut(arena, tensor, row, block * hop, at, count, call);
       });
     }
-  };
-  const running = work();
-  return running ? running.then(finish) : finish();
+  });
 }
 
 /** The tensor whose samples around a block matter, and the gate that is multiplied into it. */
@@ -108,49 +106,38 @@ function gateOf({ kind }: Job): RowField {
   return kind === jobKinds.blockForward ? "pregate" : "postgate";
 }
 
-/** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u, block by block. */
-function runBlocks(
-  engine: Engine,
-  programs: readonly Program[],
-  spectra: Spectra,
-  call: RowCall,
-  gates: Gates,
-): void | Promise<void> {
-  return overChannels(engine, programs, spectra, call, (from, to, [base]) =>
-    runRange(engine, programs, call, gates, from, to, base!),
-  );
-}
-
-/** The rows of channels [from, to), whose spectra lie from `spectra` on. */
-function runRange(
+/** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u of channels [from, to), block by block. */
+function bindBlocks(
   engine: Engine,
   programs: readonly Program[],
   call: RowCall,
   gates: Gates,
-  from: number,
-  to: number,
-  spectra: number,
-): void | Promise<void> {
+  [from, to]: readonly [number, number],
+  [spectra]: readonly number[],
+): BoundRows {
   const { batch, channels } = call.shape;
   const part = engine.parts[0]!;
   const job = newJob(part, jobKinds.blockForward, programs[0]!, call.shape, gates);
   const units = (to - from) * batch * job.blocks;
   const start = from * batch * job.blocks;
-  job.spectra = spectra;
+  job.spectra = spectra!;
   job.first = start;
   job.scratchBytes = blockBytes(job);
   const { threads } = widestTeam(engine, units, 1);
   if (isInMemory(engine, call.rows)) {
     pointAt([job], call.rows);
-    reserve(engine, [job], threads, call);
-    return runParts(engine, programs, [job], units, 1);
+    const memory = new CallMemory(engine, [job], threads, call);
+    return () => {
+      memory.place();
+      return runParts(engine, programs, [job], units, 1);
+    };
   }
   job.packed = 1;
   const bytes = areasOf(engine, call.rows).length * job.scratchBytes;
   const budget = stagingBudget(engine, jobKinds.blockForward, threads);
   const size = Math.min(units, Math.max(threads, Math.floor(budget / bytes)));
-  const [place] = reserve(engine, [job], threads, call, size * bytes);
-  return inSteps(0, units, (at) => {
+  const memory = new CallMemory(engine, [job], threads, call, size * bytes);
+  const step = (at: number): Running => {
     const count = Math.min(size, units - at);
     job.first = start + at;
     const places = Array.from({ length: count }, (_, i): BlockPlace => {
@@ -158,9 +145,13 @@ function runRange(
       const row = (index % batch) * channels + Math.floor(index / batch);
       return { row, block: (job.first + i) % job.blocks };
     });
-    const work = (): void | Promise<void> => runParts(engine, programs, [job], count, 1);
-    return [at + size, stagedBlocks(engine, job, call.rows, place!, size, places, work, call.name)];
-  });
+    const work = (): Running => runParts(engine, programs, [job], count, 1);
+    return stagedBlocks(engine, job, call.rows, memory.at(0), size, places, work, call.name);
+  };
+  return () => {
+    memory.place();
+    return inSteps(0, units, size, step);
+  };
 }
 
 /**
@@ -172,24 +163,23 @@ const mostShares = 8;
 /** Seconds of a backward block, in forward ones: three transforms and two products. */
 const backwardFactor = 1.5;
 
-/** Gradients of all rows, block by block; the kernel's go to `dk`, one row of K float32 per channel. */
+/** Gradients of channels [from, to), block by block; the kernel's go to `dk`, one row of K float32 per channel. */
 function runBlocksBackward(
   engine: Engine,
   programs: Programs,
-  spectra: Spectra,
   call: RowCall,
   gates: Gates,
   dk: Float32Array,
-): void | Promise<void> {
-  return overChannels(engine, programs.forward, spectra, call, async (from, to, [base]) => {
-    await runGradients(engine, programs.backward, call, gates, dk, from, to, base!);
-    const dpostgate = call.rows.find((r) => r.field === "dpostgate");
-    if (!dpostgate) return;
-    // dpostgate = dy ⊙ ((pregate ⊙ u) ∗ k): a forward call with dy for its gate.
-    const forward = forwardRows(call.rows);
-    const upstream: RowCall = { ...call, rows: forward, skip: undefined };
-    await runRange(engine, programs.forward, upstream, gates, from, to, base!);
-  });
+  range: readonly [number, number],
+  bases: readonly number[],
+): Running {
+  const gradients = runGradients(engine, programs.backward, call, gates, dk, range, bases[0]!);
+  if (!gates.postgate) return gradients;
+  // dpostgate = dy ⊙ ((pregate ⊙ u) ∗ k): a forward call with dy for its gate.
+  const upstream: RowCall = { ...call, rows: forwardRows(call.rows), skip: undefined };
+  return after(gradients, () =>
+    bindBlocks(engine, programs.forward, upstream, gates, range, bases)(),
+  );
 }
 
 /** Rows of the forward call whose result is dpostgate. */
@@ -210,10 +200,9 @@ function runGradients(
   call: RowCall,
   gates: Gates,
   dk: Float32Array,
-  from: number,
-  to: number,
+  [from, to]: readonly [number, number],
   spectra: number,
-): void | Promise<void> {
+): Running {
   const { batch, channels } = call.shape;
   const part = engine.parts[0]!;
   const [program] = programs;
@@ -242,12 +231,13 @@ function runGradients(
   const dkBytes = dkAddress === undefined ? group * width * 4 : 0;
   const staging = direct ? 0 : units * step * bytes;
   const sumBytes = units * job.transformBytes;
-  const regions = reserve(engine, [job], threads, call, sumBytes, dkBytes, staging);
-  const [sums, ownDk, place] = regions as [number, number, number];
+  const memory = new CallMemory(engine, [job], threads, call, sumBytes, dkBytes, staging);
+  memory.place();
+  const [sums, ownDk, place] = [memory.at(0), memory.at(1), memory.at(2)];
   job.sums = taps.sums = sums;
   if (direct) pointAt([job], rows);
   const perGroup = Math.ceil(most / step) + 1;
-  return inSteps(0, Math.ceil((to - from) / group) * perGroup, (at) => {
+  return inSteps(0, Math.ceil((to - from) / group) * perGroup, 1, (at) => {
     const h = from + Math.floor(at / perGroup) * group;
     const count = Math.min(group, to - h);
     const stage = at % perGroup;
@@ -260,16 +250,15 @@ function runGradients(
         intact("dk", dk, (h + count) * width, call.name);
         dk.set(new Float32Array(buffer, ownDk, count * width), h * width);
       };
-      const running = runParts(engine, programs, [taps], count, 1);
-      return [at + 1, running ? running.then(keep) : keep()];
+      return after(runParts(engine, programs, [taps], count, 1), keep);
     }
     job.first = h * shares;
     job.termFrom = stage * step;
     job.termTo = Math.min(most, job.termFrom + step);
     const some = job.termTo - job.termFrom;
-    const work = (): void | Promise<void> =>
+    const work = (): Running =>
       runParts(engine, programs, [job], count * shares, backwardFactor * some);
-    if (direct) return [at + 1, work()];
+    if (direct) return work();
     const places: (BlockPlace | undefined)[] = [];
     for (let unit = 0; unit < count * shares; unit++) {
       const [first, end] = shareOf(job, unit % shares);
@@ -280,12 +269,12 @@ function runGradients(
       }
     }
     const size = units * step;
-    return [at + 1, stagedBlocks(engine, job, rows, place, size, places, work, call.name)];
+    return stagedBlocks(engine, job, rows, place, size, places, work, call.name);
   });
 }
 
 /** How rows that are cut into blocks run. */
 export function blockRuns(): RowRuns {
   addRecipes(blockRecipes);
-  return { forward: runBlocks, backward: runBlocksBackward };
+  return { forward: bindBlocks, backward: runBlocksBackward };
 }

@@ -8,8 +8,16 @@ import { jobKinds } from "../backend/cpu/job.ts";
 import type { Block } from "../backend/cpu/memory.ts";
 import { aligned, WorkLayout } from "../backend/cpu/memory.ts";
 import type { RowTensor } from "../calls/cpu-staging.ts";
-import { addressIn, copyRows } from "../calls/cpu-staging.ts";
-import { blockingSeconds, inSteps, sharedStaging, soloStaging } from "../calls/cpu-threads.ts";
+import { addressIn, StagedRows } from "../calls/cpu-staging.ts";
+import type { Running } from "../calls/cpu-threads.ts";
+import {
+  after,
+  blockingSeconds,
+  ending,
+  inSteps,
+  sharedStaging,
+  soloStaging,
+} from "../calls/cpu-threads.ts";
 import type { SampleArray } from "../dtype.ts";
 import { intact } from "../tensors/check.ts";
 import type { Engine, EnginePart } from "./cpu-parts.ts";
@@ -45,6 +53,13 @@ interface Team {
   readonly together: boolean;
 }
 
+/** One thread, by how long its work is: by itself it stops between the pieces of a long row as those that share it do. */
+const alone = {
+  short: { threads: 1, blocking: true, together: false },
+  many: { threads: 1, blocking: false, together: false },
+  long: { threads: 1, blocking: false, together: true },
+} as const satisfies Record<string, Team>;
+
 /** How many threads a part's job of `units` units with `seconds` of work each deserves. */
 function team(engine: Engine, part: EnginePart, units: number, seconds: number): Team {
   const threads = engine.backend.threadsFor(engine.threads);
@@ -53,8 +68,8 @@ function team(engine: Engine, part: EnginePart, units: number, seconds: number):
   const together = part.shareable && (units < 4 * threads || units % threads !== 0);
   // Waking others must save a few times what it costs, and one row must be one that they can share.
   if (saved <= 3 * engine.device.dispatchSeconds || (units === 1 && !together)) {
-    // A thread by itself stops between the pieces of a long row as those that share it do.
-    return { threads: 1, blocking: total < blockingSeconds, together: seconds > blockingSeconds };
+    if (seconds > blockingSeconds) return alone.long;
+    return total < blockingSeconds ? alone.short : alone.many;
   }
   return { threads, blocking: total / threads < blockingSeconds, together };
 }
@@ -110,40 +125,56 @@ const scratchPerThread: Readonly<Record<number, number>> = {
   [jobKinds.blockBackward]: 3,
 };
 
-/**
- * Work memory of a call for the jobs of its parts: `areas` for transforms, one a thread or, of jobs that are `slotted`, one a
- * unit; the skip weights; and further regions of so many bytes, whose addresses are returned.
- */
-export function reserve(
-  engine: Engine,
-  jobs: readonly Job[],
-  areas: number,
-  call: RowCall,
-  ...regions: readonly number[]
-): number[] {
-  const { backend } = engine;
-  const perThread = jobs.map((j) => {
-    const scratch = j.packed ? 0 : (scratchPerThread[j.kind] ?? 0) * j.scratchBytes;
-    return aligned(transformsPerThread[j.kind]! * j.transformBytes + scratch);
-  });
-  if (call.skip) intact("skip", call.skip, call.shape.channels, call.name);
-  const layout = new WorkLayout();
-  const transforms = layout.take(areas * Math.max(...perThread));
-  const skip = layout.take(call.skip?.byteLength ?? 0);
-  const offsets = regions.map((bytes) => layout.take(bytes));
-  const base = backend.workspace(layout, call.name);
-  jobs.forEach((job, i) => {
-    job.workspace = base + transforms;
-    job.threadBytes = perThread[i]!;
-  });
-  if (call.skip) {
-    const at = base + skip;
-    new Float32Array(backend.arena.memory.buffer, at, call.skip.length).set(call.skip);
-    // The first part adds skip ⊙ u, the others add to its result.
-    jobs[0]!.skip = at;
-    jobs[0]!.hasSkip = 1;
+/** Work memory of a call for the jobs of its parts, laid out once and placed whenever they run. */
+export class CallMemory {
+  readonly #engine: Engine;
+  readonly #jobs: readonly Job[];
+  readonly #call: RowCall;
+  readonly #layout = new WorkLayout();
+  readonly #transforms: number;
+  readonly #skip: number;
+  readonly #regions: readonly number[];
+  #base = 0;
+
+  /** `areas` for transforms, one a thread or, of jobs that are `slotted`, one a unit; the skip weights; and `regions` of so many bytes. */
+  constructor(
+    engine: Engine,
+    jobs: readonly Job[],
+    areas: number,
+    call: RowCall,
+    ...regions: readonly number[]
+  ) {
+    this.#engine = engine;
+    this.#jobs = jobs;
+    this.#call = call;
+    for (const job of jobs) {
+      const scratch = job.packed ? 0 : (scratchPerThread[job.kind] ?? 0) * job.scratchBytes;
+      job.threadBytes = aligned(transformsPerThread[job.kind]! * job.transformBytes + scratch);
+    }
+    this.#transforms = this.#layout.take(areas * Math.max(...jobs.map((j) => j.threadBytes)));
+    this.#skip = this.#layout.take(call.skip?.byteLength ?? 0);
+    this.#regions = regions.map((bytes) => this.#layout.take(bytes));
   }
-  return offsets.map((offset) => base + offset);
+
+  /** Take the memory for a run: jobs point at it, and the skip weights lie in it. */
+  place(): void {
+    const { backend } = this.#engine;
+    const { skip, shape, name } = this.#call;
+    if (skip) intact("skip", skip, shape.channels, name);
+    this.#base = backend.workspace(this.#layout, name);
+    for (const job of this.#jobs) job.workspace = this.#base + this.#transforms;
+    if (!skip) return;
+    const at = this.#base + this.#skip;
+    backend.arena.view(skip).set(skip, at / 4);
+    // The first part adds skip ⊙ u, the others add to its result.
+    this.#jobs[0]!.skip = at;
+    this.#jobs[0]!.hasSkip = 1;
+  }
+
+  /** Where a region lies, in the run under way. */
+  at(region: number): number {
+    return this.#base + this.#regions[region]!;
+  }
 }
 
 /**
@@ -171,54 +202,45 @@ export function pointAt(jobs: readonly Job[], rows: readonly RowTensor[]): void 
   for (const r of rows) for (const job of jobs) job[r.field] = r.data.byteOffset;
 }
 
-/**
- * Run `work` with the rows of a call in staging at `base`: copy in, work, copy out. `slots` rows of each tensor; rowAt
- * as in copyRows.
- */
-function staged(
+/** Run the job of part i; later parts add to what earlier ones stored. */
+function runPart(
   engine: Engine,
+  programs: readonly Program[],
   jobs: readonly Job[],
-  call: Pick<RowCall, "rows" | "name">,
-  base: number,
-  slots: number,
-  rowAt: (i: number) => number,
-  work: () => void | Promise<void>,
-): void | Promise<void> {
-  const { arena } = engine.backend;
-  const places: number[] = [];
-  let at = base;
-  for (const tensor of call.rows) {
-    places.push(at);
-    for (const job of jobs) job[tensor.field] = at;
-    if (tensor.direction === "in") copyRows(arena, tensor, at, slots, rowAt, call.name);
-    at += aligned(slots * tensor.width * tensor.data.BYTES_PER_ELEMENT);
-  }
-  const finish = (): void => {
-    call.rows.forEach((tensor, i) => {
-      if (tensor.direction === "out") copyRows(arena, tensor, places[i]!, slots, rowAt, call.name);
-    });
-  };
-  const running = work();
-  return running ? running.then(finish) : finish();
+  i: number,
+  units: number,
+  factor: number,
+): Running {
+  const part = engine.parts[i]!;
+  const job = jobs[i]!;
+  const crew = team(engine, part, units, factor * part.rowSeconds);
+  job.units = units;
+  job.together = Number(crew.together);
+  job.threads = crew.threads;
+  return engine.backend.run(programs[i]!, job, crew.threads, crew.blocking);
 }
 
-/** Run the jobs of all parts, one after the other: later parts add to what earlier ones stored. */
+/** Run the jobs of all parts, one after the other. A function that makes a closure allocates at once: for one part there is none. */
 export function runParts(
   engine: Engine,
   programs: readonly Program[],
   jobs: readonly Job[],
   units: number,
   factor: number,
-): void | Promise<void> {
-  return inSteps(0, jobs.length, (i) => {
-    const part = engine.parts[i]!;
-    const job = jobs[i]!;
-    const crew = team(engine, part, units, factor * part.rowSeconds);
-    job.units = units;
-    job.together = Number(crew.together);
-    job.threads = crew.threads;
-    return [i + 1, engine.backend.run(programs[i]!, job, crew.threads, crew.blocking)];
-  });
+): Running {
+  return jobs.length === 1
+    ? runPart(engine, programs, jobs, 0, units, factor)
+    : runSeveral(engine, programs, jobs, units, factor);
+}
+
+function runSeveral(
+  engine: Engine,
+  programs: readonly Program[],
+  jobs: readonly Job[],
+  units: number,
+  factor: number,
+): Running {
+  return inSteps(0, jobs.length, 1, (i) => runPart(engine, programs, jobs, i, units, factor));
 }
 
 /** Taps from the first to the last that acts: in the causal mode there may be millions behind it. */
@@ -237,7 +259,7 @@ export function makeSpectra(
   range: readonly [from: number, to: number],
   base: number,
   name: string,
-): void | Promise<void> {
+): Running {
   const { backend, problem, parts } = engine;
   const [from, to] = range;
   const width = problem.kernelLength;
@@ -252,22 +274,21 @@ export function makeSpectra(
   );
   const rows: RowTensor[] = [{ field: "k", data: kernel, width, staged: acting, direction: "in" }];
   const call: RowCall = { shape: { batch: 1, channels: 1 }, rows, skip: undefined, name };
-  const staging = address === undefined ? Math.min(size, to - from) * rowBytes : 0;
-  const [place] = reserve(engine, jobs, threads, call, staging);
-  return inSteps(from, to, (h) => {
+  const slots = Math.min(size, to - from);
+  const memory = new CallMemory(engine, jobs, threads, call, slots * rowBytes);
+  const staging = new StagedRows(backend.arena, call, slots);
+  memory.place();
+  return inSteps(from, to, size, (h) => {
     const count = Math.min(size, to - h);
     jobs.forEach((job, i) => {
       job.kernelBytes = rowBytes;
       job.spectra = base + (to - from) * parts[i]!.spectrumOffset + (h - from) * job.spectrumBytes;
       if (address !== undefined) job.k = address + h * rowBytes;
     });
-    const work = (): void | Promise<void> =>
-      runParts(engine, programs, jobs, count, spectrumFactor);
-    const running =
-      address === undefined
-        ? staged(engine, jobs, call, place!, count, (i) => h + i, work)
-        : work();
-    return [h + size, running];
+    const work = (): Running => runParts(engine, programs, jobs, count, spectrumFactor);
+    return address === undefined
+      ? staging.around(jobs, memory.at(0), count, (i) => h + i, work)
+      : work();
   });
 }
 
@@ -275,7 +296,7 @@ export function makeSpectra(
 export type Spectra = { readonly kept: Block } | { readonly kernel: SampleArray };
 
 /** Work on channels [from, to); part p's spectrum of channel h lies at bases[p] + h·spectrumBytes of the part. */
-type ChannelWork = (from: number, to: number, bases: readonly number[]) => void | Promise<void>;
+type ChannelWork = (from: number, to: number, bases: readonly number[]) => Running;
 
 /** Where the parts' spectra of channels [from, to) begin, were they all there from channel 0 on. */
 function spectrumBases(engine: Engine, address: number, from: number, to: number): number[] {
@@ -289,76 +310,75 @@ export function overChannels(
   spectra: Spectra,
   call: RowCall,
   work: ChannelWork,
-): void | Promise<void> {
+): Running {
   const { channels } = call.shape;
   if ("kept" in spectra) {
     return work(0, channels, spectrumBases(engine, spectra.kept.address, 0, channels));
   }
-  return overGroups(engine, programs, spectra.kernel, call, work);
-}
-
-async function overGroups(
-  engine: Engine,
-  programs: readonly Program[],
-  kernel: SampleArray,
-  call: RowCall,
-  work: ChannelWork,
-): Promise<void> {
-  const { arena } = engine.backend;
-  const { channels } = call.shape;
-  const bytes = engine.spectrumBytes;
+  const { backend, spectrumBytes: bytes } = engine;
   const group = Math.min(channels, Math.max(1, Math.floor(spectraBudget / bytes)));
-  const block = engine.backend.allocate(group * bytes, call.name);
-  try {
-    for (let h = 0; h < channels; h += group) {
+  const { address, ...rest } = backend.allocate(group * bytes, call.name);
+  const groups = (): Running =>
+    inSteps(0, channels, group, (h) => {
       const to = Math.min(channels, h + group);
-      await makeSpectra(engine, programs, kernel, [h, to], block.address, call.name);
-      await work(h, to, spectrumBases(engine, block.address, h, to));
-    }
-  } finally {
-    arena.free(block);
-  }
+      const made = makeSpectra(engine, programs, spectra.kernel, [h, to], address, call.name);
+      return after(made, () => work(h, to, spectrumBases(engine, address, h, to)));
+    });
+  return ending(groups, () => backend.arena.free({ address, ...rest }));
 }
 
-/** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u for all rows of a call. */
-function runForward(
+/** Rows of a call, bound to their memory: may run again for as long as arrays and spectra stay where they are. */
+export type BoundRows = () => Running;
+
+/** y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u for the rows of channels [from, to). */
+function bindForward(
   engine: Engine,
   programs: readonly Program[],
-  spectra: Spectra,
   call: RowCall,
   gates: Gates,
-): void | Promise<void> {
+  [from, to]: readonly [number, number],
+  bases: readonly number[],
+): BoundRows {
   const { batch, channels } = call.shape;
-  return overChannels(engine, programs, spectra, call, (from, to, bases) => {
-    const units = (to - from) * batch;
-    const inPlace = isInMemory(engine, call.rows);
-    const jobs = engine.parts.map((part, i) => {
-      const job = newJob(part, jobKinds.forward, programs[i]!, call.shape, gates);
-      job.spectra = bases[i]!;
-      job.first = from * batch;
-      job.packed = Number(!inPlace);
-      return job;
-    });
-    const { threads, together } = widestTeam(engine, units, 1);
-    if (inPlace) {
-      pointAt(jobs, call.rows);
-      reserve(engine, jobs, threads, call);
-      return runParts(engine, programs, jobs, units, 1);
-    }
-    const rowBytes = stagedRowBytes(call.rows);
-    const budget = stagingBudget(engine, jobKinds.forward, threads);
-    const size = Math.min(units, Math.max(together ? 1 : threads, Math.floor(budget / rowBytes)));
-    const [place] = reserve(engine, jobs, threads, call, size * rowBytes + 128 * call.rows.length);
-    return inSteps(0, units, (at) => {
-      const count = Math.min(size, units - at);
-      const first = from * batch + at;
-      for (const job of jobs) job.first = first;
-      const rowAt = (i: number): number =>
-        ((first + i) % batch) * channels + Math.floor((first + i) / batch);
-      const work = (): void | Promise<void> => runParts(engine, programs, jobs, count, 1);
-      return [at + size, staged(engine, jobs, call, place!, count, rowAt, work)];
-    });
+  const units = (to - from) * batch;
+  const inPlace = isInMemory(engine, call.rows);
+  const jobs = engine.parts.map((part, i) => {
+    const job = newJob(part, jobKinds.forward, programs[i]!, call.shape, gates);
+    job.spectra = bases[i]!;
+    job.first = from * batch;
+    job.packed = Number(!inPlace);
+    return job;
   });
+  const { threads, together } = widestTeam(engine, units, 1);
+  if (inPlace) {
+    pointAt(jobs, call.rows);
+    const memory = new CallMemory(engine, jobs, threads, call);
+    return () => {
+      memory.place();
+      return runParts(engine, programs, jobs, units, 1);
+    };
+  }
+  const rowBytes = stagedRowBytes(call.rows);
+  const budget = stagingBudget(engine, jobKinds.forward, threads);
+  const size = Math.min(units, Math.max(together ? 1 : threads, Math.floor(budget / rowBytes)));
+  const room = size * rowBytes + 128 * call.rows.length;
+  const memory = new CallMemory(engine, jobs, threads, call, room);
+  const staging = new StagedRows(engine.backend.arena, call, size);
+  let first = 0;
+  let count = 0;
+  const rowAt = (i: number): number =>
+    ((first + i) % batch) * channels + Math.floor((first + i) / batch);
+  const work = (): Running => runParts(engine, programs, jobs, count, 1);
+  const step = (at: number): Running => {
+    first = from * batch + at;
+    count = Math.min(size, units - at);
+    for (const job of jobs) job.first = first;
+    return staging.around(jobs, memory.at(0), count, rowAt, work);
+  };
+  return () => {
+    memory.place();
+    return size === units ? step(0) : inSteps(0, units, size, step);
+  };
 }
 
 /** Programs of a backward call, one of each per part: the forward ones make spectra. */
@@ -391,72 +411,73 @@ function cutBackward(engine: Engine, call: RowCall, channels: number, inPlace: b
   return { channels: least, rows: Math.max(1, Math.floor(budget / (least * rowBytes))) };
 }
 
-/** Gradients of all rows; the kernel's go to `dk`, one row of K float32 per channel. */
+/** Gradients of the rows of channels [from, to); the kernel's go to `dk`, one row of K float32 per channel. */
 function runBackward(
   engine: Engine,
   programs: Programs,
-  spectra: Spectra,
   call: RowCall,
   gates: Gates,
   dk: Float32Array,
-): void | Promise<void> {
+  [from, to]: readonly [number, number],
+  bases: readonly number[],
+): Running {
   const { batch, channels } = call.shape;
   const { arena } = engine.backend;
   const width = engine.problem.kernelLength;
-  return overChannels(engine, programs.forward, spectra, call, (from, to, bases) => {
-    const inPlace = isInMemory(engine, call.rows);
-    const cut = cutBackward(engine, call, to - from, inPlace);
-    const jobs = engine.parts.map((part, i) => {
-      const job = newJob(part, jobKinds.backward, programs.backward[i]!, call.shape, gates);
-      job.spectra = bases[i]!;
-      job.packed = Number(!inPlace);
-      return job;
-    });
-    if (inPlace) pointAt(jobs, call.rows);
-    const dkAddress = addressIn(arena, dk);
-    const dkBytes = dkAddress === undefined ? cut.channels * width * 4 : 0;
-    const rowBytes = inPlace ? 0 : stagedRowBytes(call.rows);
-    const staging = cut.channels * cut.rows * rowBytes + 128 * call.rows.length;
-    // Where the batch is cut, the sum of each channel waits in an area of its own, however few threads each job deserves.
-    const slotted = cut.rows < batch;
-    const { threads } = widestTeam(engine, cut.channels, 2 * cut.rows);
-    const areas = slotted ? cut.channels : threads;
-    const [sums, place] = reserve(engine, jobs, areas, call, dkBytes, staging);
-    const perChannel = Math.ceil(batch / cut.rows);
-    const groups = Math.ceil((to - from) / cut.channels);
-    return inSteps(0, groups * perChannel, (at) => {
-      const h = from + Math.floor(at / perChannel) * cut.channels;
-      const b = (at % perChannel) * cut.rows;
-      const count = Math.min(cut.channels, to - h);
-      const rows = Math.min(cut.rows, batch - b);
-      for (const job of jobs) {
-        job.first = h;
-        job.batchFrom = b;
-        job.batchTo = b + rows;
-        job.slotted = Number(slotted);
-        job.dk = dkAddress === undefined ? sums! : dkAddress + h * width * 4;
-      }
-      const keep = (): void => {
-        if (dkAddress !== undefined || b + rows < batch) return;
-        intact("dk", dk, (h + count) * width, call.name);
-        dk.set(new Float32Array(arena.memory.buffer, sums, count * width), h * width);
-      };
-      const rowAt = (i: number): number => (b + (i % rows)) * channels + h + Math.floor(i / rows);
-      const work = (): void | Promise<void> =>
-        runParts(engine, programs.backward, jobs, count, 2 * rows);
-      const running = inPlace
-        ? work()
-        : staged(engine, jobs, call, place!, count * rows, rowAt, work);
-      return [at + 1, running ? running.then(keep) : keep()];
-    });
+  const inPlace = isInMemory(engine, call.rows);
+  const cut = cutBackward(engine, call, to - from, inPlace);
+  const jobs = engine.parts.map((part, i) => {
+    const job = newJob(part, jobKinds.backward, programs.backward[i]!, call.shape, gates);
+    job.spectra = bases[i]!;
+    job.packed = Number(!inPlace);
+    return job;
+  });
+  if (inPlace) pointAt(jobs, call.rows);
+  const dkAddress = addressIn(arena, dk);
+  const dkBytes = dkAddress === undefined ? cut.channels * width * 4 : 0;
+  const rowBytes = inPlace ? 0 : stagedRowBytes(call.rows);
+  const room = cut.channels * cut.rows * rowBytes + 128 * call.rows.length;
+  // Where the batch is cut, the sum of each channel waits in an area of its own, however few threads each job deserves.
+  const slotted = cut.rows < batch;
+  const { threads } = widestTeam(engine, cut.channels, 2 * cut.rows);
+  const areas = slotted ? cut.channels : threads;
+  const memory = new CallMemory(engine, jobs, areas, call, dkBytes, room);
+  const staging = new StagedRows(arena, call, cut.channels * cut.rows);
+  memory.place();
+  const sums = memory.at(0);
+  const perChannel = Math.ceil(batch / cut.rows);
+  const groups = Math.ceil((to - from) / cut.channels);
+  return inSteps(0, groups * perChannel, 1, (at) => {
+    const h = from + Math.floor(at / perChannel) * cut.channels;
+    const b = (at % perChannel) * cut.rows;
+    const count = Math.min(cut.channels, to - h);
+    const rows = Math.min(cut.rows, batch - b);
+    for (const job of jobs) {
+      job.first = h;
+      job.batchFrom = b;
+      job.batchTo = b + rows;
+      job.slotted = Number(slotted);
+      job.dk = dkAddress === undefined ? sums : dkAddress + h * width * 4;
+    }
+    const keep = (): void => {
+      if (dkAddress !== undefined || b + rows < batch) return;
+      intact("dk", dk, (h + count) * width, call.name);
+      dk.set(new Float32Array(arena.memory.buffer, sums, count * width), h * width);
+    };
+    const rowAt = (i: number): number => (b + (i % rows)) * channels + h + Math.floor(i / rows);
+    const work = (): Running => runParts(engine, programs.backward, jobs, count, 2 * rows);
+    const running = inPlace
+      ? work()
+      : staging.around(jobs, memory.at(1), count * rows, rowAt, work);
+    return after(running, keep);
   });
 }
 
-/** How the rows of calls run on an engine. */
+/** How the rows of some channels run on an engine. */
 export interface RowRuns {
-  readonly forward: typeof runForward;
+  readonly forward: typeof bindForward;
   readonly backward: typeof runBackward;
 }
 
 /** How rows that are transformed whole run. */
-export const wholeRuns: RowRuns = { forward: runForward, backward: runBackward };
+export const wholeRuns: RowRuns = { forward: bindForward, backward: runBackward };

@@ -1,5 +1,6 @@
 /** Gradient of the skip weights: dskip[h] = Σ_b Σ_n dy[b,h,n]·u[b,h,n], in float64, in the order of the rows. */
-import { isDue, pause } from "../backend/cpu/pauses.ts";
+import type { Running } from "../calls/cpu-threads.ts";
+import { inSteps } from "../calls/cpu-threads.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { decode } from "../dtype.ts";
 import { intact } from "../tensors/check.ts";
@@ -30,28 +31,28 @@ function slice(array: SampleArray, from: number, to: number): SampleArray {
 }
 
 /** dskip ← the sums of dy and u, which are (B, H, length). */
-export async function sumSkipGradient(
+export function sumSkipGradient(
   dy: SampleArray,
   u: SampleArray,
   dtype: Dtype,
-  shape: Shape,
+  { batch, channels }: Shape,
   length: number,
   dskip: Float32Array,
   call: string,
-): Promise<void> {
-  const size = shape.batch * shape.channels * length;
-  for (let h = 0; h < shape.channels; h++) {
-    let sum = 0;
-    for (let b = 0; b < shape.batch; b++) {
-      const row = (b * shape.channels + h) * length;
-      for (let at = row; at < row + length; at += chunk) {
-        if (isDue()) await pause();
-        intact("dy", dy, size, call);
-        intact("u", u, size, call);
-        intact("dskip", dskip, shape.channels, call);
-        sum = addProducts(sum, dy, u, at, Math.min(row + length, at + chunk), dtype);
-      }
-    }
-    dskip[h] = sum;
-  }
+): Running {
+  const size = batch * channels * length;
+  const perRow = Math.ceil(length / chunk);
+  const perChannel = batch * perRow;
+  let sum = 0;
+  return inSteps(0, channels * perChannel, 1, (at) => {
+    const [h, piece] = [Math.floor(at / perChannel), at % perChannel];
+    const row = (Math.floor(piece / perRow) * channels + h) * length;
+    const from = row + (piece % perRow) * chunk;
+    intact("dy", dy, size, call);
+    intact("u", u, size, call);
+    intact("dskip", dskip, channels, call);
+    if (piece === 0) sum = 0;
+    sum = addProducts(sum, dy, u, from, Math.min(row + length, from + chunk), dtype);
+    if (piece === perChannel - 1) dskip[h] = sum;
+  });
 }

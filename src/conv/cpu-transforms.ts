@@ -10,6 +10,8 @@ import { canShareRow } from "../plan/cpu/planner.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import type { Problem } from "../plan/problem.ts";
 import type { PartTransform, Transforms } from "./cpu-parts.ts";
+import type { RowRuns } from "./cpu-rows.ts";
+import { wholeRuns } from "./cpu-rows.ts";
 
 /** Transforms of fewer points than this are not worth sharing a row for. */
 const shareablePoints = 65_536;
@@ -37,9 +39,33 @@ function separately(
   });
 }
 
-/** How a candidate's parts run. What only some plans need is loaded with the first of them: a tenth of the code that runs on a CPU. */
-export async function transformsOf({ plan, geometry }: Candidate): Promise<Transforms> {
-  if (plan.length === 0) return (await import("./cpu-other.ts")).inTime;
-  if (geometry[0]!.ring) return (await import("./cpu-other.ts")).together;
-  return separately;
+/** How a plan's transforms and rows run. */
+export interface PlanCode {
+  readonly transforms: Transforms;
+  readonly runs: RowRuns;
+}
+
+/** What only some plans need. */
+export type OtherPlans = typeof import("./cpu-other.ts");
+
+const isOther = ({ plan, geometry: [first] }: Candidate): boolean =>
+  plan.length === 0 || Boolean(first!.ring ?? first!.blocks);
+
+/** How a candidate runs, with the code that it may need besides. */
+export function planCodeOf(
+  { plan, geometry: [first] }: Candidate,
+  other: OtherPlans | undefined,
+): PlanCode {
+  if (!other) return { transforms: separately, runs: wholeRuns };
+  const whole = first!.ring ? other.together : separately;
+  return {
+    transforms: plan.length === 0 ? other.inTime : whole,
+    runs: first!.blocks ? other.blockRuns() : wholeRuns,
+  };
+}
+
+/** The same; what only some plans need, a tenth of the code that runs on a CPU, is loaded with the first of them. */
+export async function planCode(candidate: Candidate): Promise<PlanCode> {
+  const other = isOther(candidate) ? await import("./cpu-other.ts") : undefined;
+  return planCodeOf(candidate, other);
 }

@@ -1,71 +1,74 @@
-/** Calls on the CPU: a seat on a backend, and the move to one that can lend arrays. */
+/** Calls on the CPU: a place on a backend, and the move to one that can lend arrays. */
 import type { Program } from "../backend/cpu/backend.ts";
 import type { Instructions } from "../backend/cpu/features.ts";
 import type { OpenedCpu } from "../calls/cpu-open.ts";
-import { lendingBackend } from "../calls/cpu-open.ts";
+import { lender } from "../calls/cpu-residency.ts";
 import type { RowTensor } from "../calls/cpu-staging.ts";
+import type { Running } from "../calls/cpu-threads.ts";
+import { after } from "../calls/cpu-threads.ts";
 import { PreparedKernel } from "../calls/prepared.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
-import { bytesPerSample } from "../dtype.ts";
-import type { Candidate } from "../plan/cpu/planner.ts";
 import { refuseBuffer } from "../tensors/check.ts";
-import { zeros } from "../tensors/results.ts";
 import type { GpuSamples } from "../tensors/tensor.ts";
-import type { Transforms } from "./cpu-parts.ts";
-import { createEngine } from "./cpu-parts.ts";
-import { CpuResidency } from "./cpu-residency.ts";
-import type { RowCall, RowRuns, Spectra } from "./cpu-rows.ts";
-import { makeSpectra, wholeRuns } from "./cpu-rows.ts";
+import { ConvolutionResidency } from "./cpu-kernels.ts";
+import type { Engine } from "./cpu-parts.ts";
+import type { BoundRows, Programs, RowCall, Spectra } from "./cpu-rows.ts";
+import { makeSpectra, overChannels } from "./cpu-rows.ts";
 import { sumSkipGradient } from "./cpu-skip-gradient.ts";
-import { transformsOf } from "./cpu-transforms.ts";
+import type { OtherPlans, PlanCode } from "./cpu-transforms.ts";
+import { planCode, planCodeOf } from "./cpu-transforms.ts";
 import type { Choice, Explanation } from "./explain.ts";
 import { withNotes } from "./explain.ts";
 import type { MemoryUse, WarmUp } from "./options.ts";
-import type { KernelArgument, Request, Runner, WeightGradients } from "./runner.ts";
+import type {
+  KernelArgument,
+  Repeat,
+  Request,
+  Runner,
+  RunnerNow,
+  WeightGradients,
+} from "./runner.ts";
+import { boundCalls } from "./runner.ts";
 
 /** Thrown inside prepare when the object has moved meanwhile. */
 class Moved extends Error {}
 
-/** How a plan's rows run: code for blocks is loaded where there are some. */
-async function runsOf({ geometry }: Candidate): Promise<RowRuns> {
-  return geometry[0]!.blocks ? (await import("./cpu-other.ts")).blockRuns() : wholeRuns;
-}
-
 /** One convolution on the CPU. Its tensors are arrays: the caller refuses others. */
-export class CpuRunner implements Runner {
+export class CpuRunner implements Runner, RunnerNow {
   readonly device = undefined;
-  #seat: CpuResidency;
+  readonly now: RunnerNow = this;
+  #seat: ConvolutionResidency;
   readonly #choice: Choice;
-  readonly #transforms: Transforms;
-  readonly #runs: RowRuns;
+  readonly #code: PlanCode;
   readonly #notes: readonly string[];
+  /** The last forward calls that returned no promise, bound to their memory; none when something has moved since. */
+  readonly #bound: BoundRows[] = [];
+  #next = 0;
 
-  private constructor(
-    seat: CpuResidency,
-    choice: Choice,
-    transforms: Transforms,
-    runs: RowRuns,
-    notes: readonly string[],
-  ) {
-    this.#seat = seat;
+  private constructor({ backend, threads, notes }: OpenedCpu, choice: Choice, code: PlanCode) {
+    this.#seat = new ConvolutionResidency(choice, code.transforms, backend, threads);
     this.#choice = choice;
-    this.#transforms = transforms;
-    this.#runs = runs;
+    this.#code = code;
     this.#notes = notes;
   }
 
   /** Compile the plan's forward programs. Threads start with the first call that they are worth it for. */
-  static async open(
-    { backend, threads, notes }: OpenedCpu,
-    choice: Choice,
-    call: string,
-  ): Promise<CpuRunner> {
-    const transforms = await transformsOf(choice.candidate);
-    const runs = await runsOf(choice.candidate);
-    const seat = new CpuResidency(createEngine(choice, transforms, backend, threads));
-    const runner = new CpuRunner(seat, choice, transforms, runs, notes);
+  static async open(opened: OpenedCpu, choice: Choice, call: string): Promise<CpuRunner> {
+    const runner = new CpuRunner(opened, choice, await planCode(choice.candidate));
     try {
-      await backend.exclusive(() => seat.forward("float32", call));
+      await opened.backend.exclusive(() => runner.#seat.forward("float32", call));
+    } catch (error) {
+      runner.leave();
+      throw error;
+    }
+    return runner;
+  }
+
+  /** The same at once, with the code that the plan may need. */
+  static openNow(opened: OpenedCpu, choice: Choice, other: OtherPlans, call: string): CpuRunner {
+    const runner = new CpuRunner(opened, choice, planCodeOf(choice.candidate, other));
+    try {
+      opened.backend.now(() => runner.#seat.forwardNow("float32", call), call);
     } catch (error) {
       runner.leave();
       throw error;
@@ -89,9 +92,7 @@ export class CpuRunner implements Runner {
   }
 
   memory(): MemoryUse {
-    const { engine, kernels, backend } = this.#seat;
-    let channels = 0;
-    for (const kernel of kernels.keys()) channels += kernel.channels;
+    const { engine, channels, backend } = this.#seat;
     return {
       transformBytes: Math.max(...engine.parts.map((p) => p.transformBytes)),
       workspaceBytes: this.#seat.workspaceBytes,
@@ -101,37 +102,26 @@ export class CpuRunner implements Runner {
   }
 
   lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
-    const { backend } = this.#lender(call);
-    const half = dtype !== "float32";
-    // Where no memory is shared, an ordinary array, which calls copy.
-    if (!this.#seat.backend.settings.shared) {
-      return zeros(dtype, size, call);
-    }
-    const block = backend.lend(size * bytesPerSample(dtype), call);
-    this.#seat.lent.push(block);
-    const { buffer } = backend.arena.memory;
-    const array = half
-      ? new Uint16Array(buffer, block.address, size)
-      : new Float32Array(buffer, block.address, size);
-    return array.fill(0);
+    const old = this.#seat;
+    this.#seat = lender(old, call, (backend) => this.#moved(old, backend, call));
+    if (this.#seat !== old) this.#bound.length = 0;
+    return this.#seat.lend(size, dtype, call);
   }
 
-  /** A seat whose backend can lend arrays, where the runtime has one: the object moves there, spectra and all. */
-  #lender(call: string): CpuResidency {
-    const old = this.#seat;
-    const backend = lendingBackend(old.backend, call);
-    if (backend === old.backend) return old;
-    const seat = new CpuResidency(
-      createEngine(this.#choice, this.#transforms, backend, old.threads),
-    );
+  /** The same convolution on another backend, spectra and all. */
+  #moved(
+    old: ConvolutionResidency,
+    backend: OpenedCpu["backend"],
+    call: string,
+  ): ConvolutionResidency {
+    const { transforms } = this.#code;
+    const seat = new ConvolutionResidency(this.#choice, transforms, backend, old.threads);
     try {
       seat.takeKernels(old, call);
     } catch (error) {
       seat.leave();
       throw error;
     }
-    this.#seat = seat;
-    old.leave();
     return seat;
   }
 
@@ -146,49 +136,88 @@ export class CpuRunner implements Runner {
     request: Pick<Request, "name" | "alive">,
   ): Promise<PreparedKernel> {
     const seat = this.#seat;
-    const { engine, backend } = seat;
-    return backend.exclusive(async () => {
+    return seat.backend.exclusive(async () => {
       const programs = await seat.forward(dtype, request.name);
-      const block = backend.allocate(channels * engine.spectrumBytes, request.name);
       try {
-        await makeSpectra(engine, programs, taps, [0, channels], block.address, request.name);
-        // Disposed, or moved to another seat, while the spectra were made: begin again, or say so.
-        request.alive();
-        if (seat !== this.#seat) throw new Moved();
+        const made = this.#prepare(seat, seat.engine, programs, taps, channels, request);
+        return made instanceof Promise ? await made : made;
       } catch (error) {
-        backend.arena.free(block);
         if (error instanceof Moved) return this.prepare(taps, dtype, channels, request);
         throw error;
       }
-      const kernel = new PreparedKernel(channels, (k) => this.#freeKernel(k));
-      seat.kernels.set(kernel, block);
-      return kernel;
     });
+  }
+
+  prepareNow(
+    taps: SampleArray,
+    dtype: Dtype,
+    channels: number,
+    request: Pick<Request, "name" | "alive">,
+  ): PreparedKernel {
+    const seat = this.#seat;
+    return seat.backend.now(() => {
+      const programs = seat.forwardNow(dtype, request.name);
+      return this.#prepare(
+        seat,
+        seat.alone(boundCalls),
+        programs,
+        taps,
+        channels,
+        request,
+      ) as PreparedKernel;
+    }, request.name);
+  }
+
+  /** Make and keep spectra of taps. */
+  #prepare(
+    seat: ConvolutionResidency,
+    engine: Engine,
+    programs: readonly Program[],
+    taps: SampleArray,
+    channels: number,
+    { name, alive }: Pick<Request, "name" | "alive">,
+  ): PreparedKernel | Promise<PreparedKernel> {
+    const block = engine.backend.allocate(channels * engine.spectrumBytes, name);
+    const keep = (): PreparedKernel => {
+      // Disposed, or moved to another place, while the spectra were made: begin again, or say so.
+      alive();
+      if (seat !== this.#seat) throw new Moved();
+      const kernel = new PreparedKernel(channels, (k) => this.#freeKernel(k));
+      seat.keep(kernel, block);
+      return kernel;
+    };
+    const give = (error: unknown): never => {
+      engine.backend.arena.free(block);
+      throw error;
+    };
+    try {
+      const making = makeSpectra(engine, programs, taps, [0, channels], block.address, name);
+      return making ? making.then(keep).catch(give) : keep();
+    } catch (error) {
+      return give(error);
+    }
   }
 
   async warmUp({ backward }: WarmUp, call: string): Promise<void> {
     // One program has all gates and skip terms.
     const seat = this.#seat;
     await seat.backend.exclusive(async () => {
-      await seat.forward("float32", call);
-      if (backward) await seat.backward(call);
+      await (backward ? seat.backward("float32", call) : seat.forward("float32", call));
     });
   }
 
   #freeKernel(kernel: PreparedKernel): void {
-    const { kernels, backend } = this.#seat;
-    const block = kernels.get(kernel);
-    kernels.delete(kernel);
-    if (block) void backend.exclusive(() => backend.arena.free(block));
+    this.#bound.length = 0;
+    this.#seat.drop(kernel);
   }
 
   holds(kernel: PreparedKernel): boolean {
-    return this.#seat.kernels.has(kernel);
+    return this.#seat.holds(kernel);
   }
 
   #spectra(kernel: KernelArgument): { spectra: Spectra; dtype: Dtype } {
     if ("prepared" in kernel) {
-      return { spectra: { kept: this.#seat.kernels.get(kernel.prepared)! }, dtype: "float32" };
+      return { spectra: { kept: this.#seat.spectra(kernel.prepared) }, dtype: "float32" };
     }
     return { spectra: { kernel: kernel.taps as SampleArray }, dtype: kernel.dtype };
   }
@@ -200,48 +229,109 @@ export class CpuRunner implements Runner {
     };
   }
 
-  forward(request: Request): void | Promise<void> {
+  forward(request: Request): Running {
     const seat = this.#seat;
     const { spectra, dtype } = this.#spectra(request.kernel);
-    const run = (programs: readonly Program[]): void | Promise<void> => {
+    const run = (programs: readonly Program[]): Running => {
       request.alive();
-      return this.#runs.forward(seat.engine, programs, spectra, this.#call(request), request.gates);
-    };
-    const note = (): void => {
-      seat.workspaceBytes = seat.backend.workspaceBytes;
+      return this.#forward(seat.engine, programs, spectra, request, (bound) => bound());
     };
     const running = seat.backend.exclusive(() => {
-      const programs = seat.forwardNow(dtype);
+      const programs = seat.foundForward(dtype);
       return programs ? run(programs) : seat.forward(dtype, request.name).then(run);
     });
-    return running ? running.then(note) : note();
+    return after(running, () => this.#note(seat));
+  }
+
+  forwardNow(request: Request): Repeat | undefined {
+    const seat = this.#seat;
+    const { backend } = seat;
+    const { spectra, dtype } = this.#spectra(request.kernel);
+    // Each of the last calls has the jobs of an engine of its own.
+    const place = this.#next;
+    this.#next = (place + 1) % boundCalls;
+    delete this.#bound[place];
+    let last: BoundRows | undefined;
+    backend.now(() => {
+      const programs = seat.forwardNow(dtype, request.name);
+      return this.#forward(seat.alone(place), programs, spectra, request, (bound) => {
+        last = bound;
+        return bound();
+      });
+    }, request.name);
+    this.#note(seat);
+    if (!last || !("kept" in spectra)) return undefined;
+    const bound = last;
+    this.#bound[place] = bound;
+    return () => {
+      if (this.#bound[place] !== bound) return false;
+      backend.now(bound, request.name);
+      return true;
+    };
+  }
+
+  #forward(
+    engine: Engine,
+    programs: readonly Program[],
+    spectra: Spectra,
+    request: Request,
+    run: (bound: BoundRows) => Running,
+  ): Running {
+    const call = this.#call(request);
+    return overChannels(engine, programs, spectra, call, (from, to, bases) =>
+      run(this.#code.runs.forward(engine, programs, call, request.gates, [from, to], bases)),
+    );
   }
 
   async backward(request: Request, weights: WeightGradients): Promise<void> {
-    const [dk, dskip] = [weights.dk, weights.dskip] as [Float32Array, Float32Array | undefined];
     const seat = this.#seat;
     const { spectra, dtype } = this.#spectra(request.kernel);
-    const call = this.#call(request);
     await seat.backend.exclusive(async () => {
       request.alive();
-      const programs = {
-        forward: await seat.forward(dtype, request.name),
-        backward: await seat.backward(request.name),
-      };
-      await this.#runs.backward(seat.engine, programs, spectra, call, request.gates, dk);
-      // In its turn: after a dispose, lent arrays are another's.
-      if (dskip) await this.#sumSkip(call, dskip);
+      const programs = await seat.backward(dtype, request.name);
+      await this.#backward(seat.engine, programs, spectra, request, weights);
     });
+    this.#note(seat);
+  }
+
+  backwardNow(request: Request, weights: WeightGradients): void {
+    const seat = this.#seat;
+    const { spectra, dtype } = this.#spectra(request.kernel);
+    seat.backend.now(() => {
+      const programs = seat.backwardNow(dtype, request.name);
+      return this.#backward(seat.alone(boundCalls), programs, spectra, request, weights);
+    }, request.name);
+    this.#note(seat);
+  }
+
+  #backward(
+    engine: Engine,
+    programs: Programs,
+    spectra: Spectra,
+    request: Request,
+    weights: WeightGradients,
+  ): Running {
+    const { name, gates, shape } = request;
+    const [dk, dskip] = [weights.dk, weights.dskip] as [Float32Array, Float32Array | undefined];
+    const call = this.#call(request);
+    const running = overChannels(engine, programs.forward, spectra, call, (from, to, bases) =>
+      this.#code.runs.backward(engine, programs, call, gates, dk, [from, to], bases),
+    );
+    if (!dskip) return running;
+    const { dtype, length } = engine.problem;
+    const data = (field: string): SampleArray => call.rows.find((r) => r.field === field)!.data;
+    // In the call's turn: after a dispose, lent arrays are another's.
+    return after(running, () =>
+      sumSkipGradient(data("dy"), data("u"), dtype, shape, length, dskip, name),
+    );
+  }
+
+  #note(seat: ConvolutionResidency): void {
     seat.workspaceBytes = seat.backend.workspaceBytes;
   }
 
-  #sumSkip({ rows, shape, name }: RowCall, dskip: Float32Array): Promise<void> {
-    const { dtype, length } = this.#choice.explanation.problem;
-    const data = (field: string): SampleArray => rows.find((r) => r.field === field)!.data;
-    return sumSkipGradient(data("dy"), data("u"), dtype, shape, length, dskip, name);
-  }
-
   leave(): void {
+    this.#bound.length = 0;
     this.#seat.leave();
   }
 }

@@ -1,11 +1,15 @@
 /** Choosing a backend and opening it. */
 
+import type { OpenedCpu } from "../calls/cpu-open.ts";
 import { openCpuFor } from "../calls/cpu-open.ts";
 import { loadGpu } from "../calls/load-gpu.ts";
 import { checkRuntime, usualRows } from "../calls/runtime.ts";
 import { integer } from "../checks.ts";
+import { UnsupportedError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
 import { CpuRunner } from "./cpu.ts";
+import type { OtherPlans } from "./cpu-transforms.ts";
+import type { Choice } from "./explain.ts";
 import { choosePlan } from "./explain.ts";
 import type { ConvolutionWorker, FlashFFTConvOptions } from "./options.ts";
 import type { FirstError } from "./remote.ts";
@@ -35,14 +39,63 @@ export async function openRunner(
     return (await import("./remote.ts")).RemoteRunner.open(options, error, call);
   }
   const { gpu, workspaceBytes } = checkRuntime(options, call);
-  const usual = gpu ? usualRows.gpu : usualRows.cpu;
-  const { batch = usual.batch, channels = usual.channels } = options;
-  integer(call, "batch", batch, 1, 2 ** 31);
-  integer(call, "channels", channels, 1, 2 ** 31);
+  const rows = checkedRows(options, gpu ? usualRows.gpu : usualRows.cpu, call);
   if (gpu) {
     const { openGpuRunner } = await loadGpu(options.device, call, () => import("./gpu.ts"));
-    return openGpuRunner(problem, { ...options, batch, channels, workspaceBytes }, call);
+    return openGpuRunner(problem, { ...options, ...rows, workspaceBytes }, call);
   }
+  const { opened, choice } = chooseOnCpu(problem, options, rows, call);
+  return CpuRunner.open(opened, choice, call);
+}
+
+/**
+ * The same at once, on the CPU; `other` is code that only some plans need.
+ * @throws UnsupportedError where the options ask for a GPU or a worker.
+ */
+export function openRunnerNow(
+  problem: Problem,
+  options: FlashFFTConvOptions,
+  other: OtherPlans,
+  call: string,
+): Runner {
+  const { gpu } = checkRuntime(options, call);
+  if (gpu || options.worker !== undefined) {
+    throw new UnsupportedError({
+      call,
+      requirement: "it answers before it returns, which only the CPU on the caller's thread can",
+      value: gpu ? "options that ask for a GPU" : "a worker",
+      remedy: "Leave backend, device and worker out, or await convolve.",
+    });
+  }
+  const rows = checkedRows(options, usualRows.cpu, call);
+  const { opened, choice } = chooseOnCpu(problem, options, rows, call);
+  return CpuRunner.openNow(opened, choice, other, call);
+}
+
+/** Rows that an object is planned for. */
+interface PlannedRows {
+  readonly batch: number;
+  readonly channels: number;
+}
+
+function checkedRows(
+  { batch, channels }: FlashFFTConvOptions,
+  usual: PlannedRows,
+  call: string,
+): PlannedRows {
+  return {
+    batch: integer(call, "batch", batch ?? usual.batch, 1, 2 ** 31),
+    channels: integer(call, "channels", channels ?? usual.channels, 1, 2 ** 31),
+  };
+}
+
+/** The backend and the plan of a problem on the CPU. */
+function chooseOnCpu(
+  problem: Problem,
+  options: FlashFFTConvOptions,
+  { batch, channels }: PlannedRows,
+  call: string,
+): { opened: OpenedCpu; choice: Choice } {
   const opened = openCpuFor(options, call);
   const { instructions } = opened.backend.settings;
   const workload = { rows: batch * channels, threads: opened.threads };
@@ -50,6 +103,6 @@ export async function openRunner(
     options.backend === "cpu"
       ? "it was asked for"
       : "auto takes a GPU only where its device is given";
-  const choice = choosePlan(problem, instructions, workload, { plan: options.plan, reason }, call);
-  return CpuRunner.open(opened, choice, call);
+  const settings = { plan: options.plan, reason };
+  return { opened, choice: choosePlan(problem, instructions, workload, settings, call) };
 }

@@ -41,8 +41,29 @@ export interface WeightGradients {
   readonly dskip?: TensorData | undefined;
 }
 
+/** Runs a forward call again, with the samples that its arrays hold now; whether it could: nothing it needs has moved. */
+export type Repeat = () => boolean;
+
+/** Calls that stay ready to run again: rows and results in turns, as those of a stream or of a few layers. */
+export const boundCalls = 8;
+
+/** Calls that are answered when they return. */
+export interface RunnerNow {
+  /** @returns How to run the call again, where that is quicker than another one. */
+  forwardNow(request: Request): Repeat | undefined;
+  backwardNow(request: Request, weights: WeightGradients): void;
+  prepareNow(
+    taps: TensorData,
+    dtype: Dtype,
+    channels: number,
+    request: Pick<Request, "name" | "alive">,
+  ): PreparedKernel;
+}
+
 /** A backend's way to run one convolution. */
 export interface Runner extends ConvolutionRunner<WarmUp> {
+  /** The same without promises, where the backend can. */
+  readonly now?: RunnerNow;
   forward(request: Request): void | Promise<void>;
   /** Gradients, of rows and of weights. */
   backward(request: Request, weights: WeightGradients): Promise<void>;

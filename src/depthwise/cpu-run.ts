@@ -7,7 +7,14 @@ import type { DepthwiseJob as Job } from "../backend/cpu/job.ts";
 import { depthwiseJob, jobKinds } from "../backend/cpu/job.ts";
 import { aligned, WorkLayout } from "../backend/cpu/memory.ts";
 import { copyRows } from "../calls/cpu-staging.ts";
-import { blockingSeconds, inSteps, sharedStaging, soloStaging } from "../calls/cpu-threads.ts";
+import type { Running } from "../calls/cpu-threads.ts";
+import {
+  after as behind,
+  blockingSeconds,
+  inSteps,
+  sharedStaging,
+  soloStaging,
+} from "../calls/cpu-threads.ts";
 import type { SampleArray } from "../dtype.ts";
 import { frame } from "../kernels/cpu/depthwise/addressing.ts";
 import { sumCount } from "../kernels/cpu/depthwise/gradients.ts";
@@ -373,10 +380,10 @@ class DepthwiseCallOnCpu {
   }
 
   /** Run the job slab by slab; `after` hears of each. */
-  start(program: Program, after: (slab: Slab) => void): void | Promise<void> {
+  start(program: Program, after: (slab: Slab) => void): Running {
     const { job, engine } = this;
     job.program = program.id;
-    const running = inSteps(0, this.slabs.length, (index) => {
+    const running = inSteps(0, this.slabs.length, 1, (index) => {
       const slab = this.slabs[index]!;
       const places = this.#stage(slab);
       job.first = slab.lineFrom * job.chunks + slab.chunkFrom;
@@ -390,10 +397,9 @@ class DepthwiseCallOnCpu {
         });
         after(slab);
       };
-      const work = engine.backend.run(program, job, job.threads, crew.blocking);
-      return [index + 1, work ? work.then(finish) : finish()];
+      return behind(engine.backend.run(program, job, job.threads, crew.blocking), finish);
     });
-    return running ? running.then(() => this.#returnStates()) : this.#returnStates();
+    return behind(running, () => this.#returnStates());
   }
 
   #returnStates(): void {
@@ -411,16 +417,17 @@ export function runDepthwiseForward(
   engine: DepthwiseEngine,
   program: Program,
   call: DepthwiseCall,
-): void | Promise<void> {
+): Running {
   return new DepthwiseCallOnCpu(engine, call, jobKinds.depthwiseForward).start(program, () => {});
 }
 
-/** dx, and the sums that dweight and dbias are, added up in the order of lines and chunks. */
-export async function runDepthwiseBackward(
+/** dx; `done` gets the sums that dweight and dbias are, added up in the order of lines and chunks. */
+export function runDepthwiseBackward(
   engine: DepthwiseEngine,
   program: Program,
   call: DepthwiseCall,
-): Promise<TapSums> {
+  done: (sums: TapSums) => void,
+): Running {
   const { kernelLength, channels } = engine.problem;
   const filters = engine.order.length * channels;
   const run = new DepthwiseCallOnCpu(engine, call, jobKinds.depthwiseBackward);
@@ -428,8 +435,8 @@ export async function runDepthwiseBackward(
     weight: new Float64Array(filters * kernelLength),
     bias: new Float64Array(filters),
   };
-  await run.start(program, (slab) => addPartials(engine, run.job, slab, sums));
-  return sums;
+  const running = run.start(program, (slab) => addPartials(engine, run.job, slab, sums));
+  return behind(running, () => done(sums));
 }
 
 /** Add the partial sums of a slab's units. */

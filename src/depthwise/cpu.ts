@@ -1,19 +1,20 @@
-/** Calls of short convolutions on the CPU: a seat on a backend, its programs, and the arrays that it lends. */
-import type { CpuBackend, CpuUser, Program } from "../backend/cpu/backend.ts";
+/** Calls of short convolutions on the CPU. */
+import type { CpuBackend, Program } from "../backend/cpu/backend.ts";
 import { addRecipes } from "../backend/cpu/executor.ts";
 import type { Instructions } from "../backend/cpu/features.ts";
 import type { DepthwiseJob as Job } from "../backend/cpu/job.ts";
-import type { Block } from "../backend/cpu/memory.ts";
 import { depthwiseRecipes } from "../backend/cpu/recipe-depthwise.ts";
-import { lendingBackend, openCpuFor } from "../calls/cpu-open.ts";
+import { openCpuFor } from "../calls/cpu-open.ts";
+import { CpuResidency, lender } from "../calls/cpu-residency.ts";
+import type { Running } from "../calls/cpu-threads.ts";
+import { after } from "../calls/cpu-threads.ts";
 import { deviceFor } from "../calls/measured.ts";
 import type { RuntimeOptions } from "../calls/runtime.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
-import { bytesPerSample } from "../dtype.ts";
 import { depthwiseSource } from "../kernels/cpu/depthwise/program.ts";
+import type { ProgramSource } from "../kernels/cpu/program-source.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { intact, refuseBuffer } from "../tensors/check.ts";
-import { zeros } from "../tensors/results.ts";
 import type { GpuSamples, TensorData } from "../tensors/tensor.ts";
 import type { DepthwiseCall, DepthwiseEngine, LineTensor, StateTensor } from "./cpu-run.ts";
 import { runDepthwiseBackward, runDepthwiseForward } from "./cpu-run.ts";
@@ -23,6 +24,7 @@ import type {
   DepthwiseForward,
   DepthwiseRequest,
   DepthwiseRunner,
+  DepthwiseRunnerNow,
   DepthwiseWarmUpFor,
 } from "./runner.ts";
 
@@ -36,53 +38,41 @@ const behindFields = ["dstateOut0", "dstateOut1", "dstateOut2"] as const;
 const outputFields = ["y0", "y1"] as const;
 const upstreamFields = ["dy0", "dy1"] as const;
 
-/** An object on one backend. */
-interface DepthwiseResidency extends CpuUser {
-  readonly backend: CpuBackend;
+/** A short convolution on one backend: its engine, for calls that take turns and for those that do not. */
+class DepthwiseResidency extends CpuResidency {
   readonly engine: DepthwiseEngine;
-  readonly programs: Map<Kind, Program>;
-  readonly lent: Block[];
-  workspaceBytes: number;
-}
+  readonly alone: DepthwiseEngine;
 
-function takeSeat(
-  problem: DepthwiseProblem,
-  order: readonly number[],
-  backend: CpuBackend,
-  threads: number,
-): DepthwiseResidency {
-  const device = deviceFor(backend.settings.instructions);
-  const engine = { problem, backend, threads, device, order, jobs: new Map() };
-  const seat = { backend, engine, threads, programs: new Map(), lent: [], workspaceBytes: 0 };
-  backend.retain(seat);
-  return seat;
-}
+  constructor(
+    problem: DepthwiseProblem,
+    order: readonly number[],
+    backend: CpuBackend,
+    threads: number,
+  ) {
+    super(backend, threads);
+    const device = deviceFor(backend.settings.instructions);
+    this.engine = { problem, backend, threads, device, order, jobs: new Map() };
+    this.alone = { ...this.engine, threads: 1, jobs: new Map() };
+  }
 
-/** Give everything back once the calls before have ended. */
-function leaveSeat(seat: DepthwiseResidency): void {
-  const { backend, programs, lent } = seat;
-  void backend.exclusive(() => {
-    for (const block of lent) backend.arena.free(block);
-    for (const p of programs.values()) backend.releaseProgram(p);
-    backend.release(seat);
-  });
-}
+  #sources(kind: Kind): () => ProgramSource[] {
+    return () => [depthwiseSource({ kind, problem: this.engine.problem })];
+  }
 
-/** Call inside the backend's exclusive section. */
-async function programOf(
-  seat: DepthwiseResidency,
-  kind: Kind,
-  problem: DepthwiseProblem,
-  call: string,
-): Promise<Program> {
-  const program = await seat.backend.program(depthwiseSource({ kind, problem }), call);
-  seat.programs.set(kind, program);
-  return program;
+  /** Call inside the backend's exclusive section. */
+  async program(kind: Kind, call: string): Promise<Program> {
+    return (await this.compile(kind, this.#sources(kind), call))[0]!;
+  }
+
+  programNow(kind: Kind, call: string): Program {
+    return this.compileNow(kind, this.#sources(kind), call)[0]!;
+  }
 }
 
 /** One short convolution on the CPU. */
-export class DepthwiseCpuRunner implements DepthwiseRunner {
+export class DepthwiseCpuRunner implements DepthwiseRunner, DepthwiseRunnerNow {
   readonly device = undefined;
+  readonly now: DepthwiseRunnerNow = this;
   readonly #problem: DepthwiseProblem;
   readonly #order: readonly number[];
   #seat: DepthwiseResidency;
@@ -106,10 +96,10 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   ): Promise<DepthwiseCpuRunner> {
     addRecipes(depthwiseRecipes);
     const { backend, threads } = openCpuFor(options, call);
-    const seat = takeSeat(problem, order, backend, threads);
+    const seat = new DepthwiseResidency(problem, order, backend, threads);
     const runner = new DepthwiseCpuRunner(problem, order, seat);
     try {
-      await seat.backend.exclusive(() => programOf(seat, "forward", problem, call));
+      await backend.exclusive(() => seat.program("forward", call));
     } catch (error) {
       runner.leave();
       throw error;
@@ -130,26 +120,13 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   }
 
   lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
-    const { backend, lent } = this.#lender(call);
-    if (!backend.settings.shared) return zeros(dtype, size, call);
-    const block = backend.lend(size * bytesPerSample(dtype), call);
-    lent.push(block);
-    const { buffer } = backend.arena.memory;
-    const array =
-      dtype === "float32"
-        ? new Float32Array(buffer, block.address, size)
-        : new Uint16Array(buffer, block.address, size);
-    return array.fill(0);
-  }
-
-  /** A seat whose backend can lend arrays, where the runtime has one: the object moves there. */
-  #lender(call: string): DepthwiseResidency {
-    const old = this.#seat;
-    const backend = lendingBackend(old.backend, call);
-    if (backend === old.backend) return old;
-    this.#seat = takeSeat(this.#problem, this.#order, backend, old.threads);
-    leaveSeat(old);
-    return this.#seat;
+    const { threads } = this.#seat;
+    this.#seat = lender(
+      this.#seat,
+      call,
+      (backend) => new DepthwiseResidency(this.#problem, this.#order, backend, threads),
+    );
+    return this.#seat.lend(size, dtype, call);
   }
 
   allocate(size: number, _dtype: Dtype, call: string): Promise<GpuSamples> {
@@ -177,14 +154,38 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   async warmUp({ backward }: DepthwiseWarmUpFor, call: string): Promise<void> {
     const seat = this.#seat;
     await seat.backend.exclusive(async () => {
-      if (backward && !seat.programs.has("backward"))
-        await programOf(seat, "backward", this.#problem, call);
+      if (backward) await seat.program("backward", call);
     });
   }
 
-  forward(request: DepthwiseForward): void | Promise<void> {
-    const { name: call, batch, length, alive } = request;
-    const problem = this.#problem;
+  forward(request: DepthwiseForward): Running {
+    const seat = this.#seat;
+    const run = (program: Program): Running => {
+      request.alive();
+      return this.#forward(seat, seat.engine, program, request);
+    };
+    return seat.backend.exclusive(() => {
+      const found = seat.found("forward");
+      return found ? run(found[0]!) : seat.program("forward", request.name).then(run);
+    });
+  }
+
+  forwardNow(request: DepthwiseForward): void {
+    const seat = this.#seat;
+    const { name } = request;
+    seat.backend.now(
+      () => this.#forward(seat, seat.alone, seat.programNow("forward", name), request),
+      name,
+    );
+  }
+
+  #forward(
+    seat: DepthwiseResidency,
+    engine: DepthwiseEngine,
+    program: Program,
+    request: DepthwiseForward,
+  ): Running {
+    const { name: call, batch, length } = request;
     // Without a device, all that was checked are arrays.
     const [x, state, stateOut] = [request.x, request.state, request.stateOut] as [
       SampleArray,
@@ -204,36 +205,43 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
       : [];
     const samples = x.length;
     const stateSamples = this.#stateSize(x, length);
-    const work = this.#call(request, lines, states);
-    const seat = this.#seat;
-    const run = (program: Program): void | Promise<void> => {
-      alive();
-      const running = runDepthwiseForward(seat.engine, program, work);
-      const carry = (): void => {
-        seat.workspaceBytes = seat.backend.workspaceBytes;
-        if (!stateOut) return;
-        intact("x", x, samples, call);
-        if (state) intact("state", state, stateSamples, call);
-        intact("stateOut", stateOut, stateSamples, call);
-        carryState(problem, x, state, stateOut, batch, length);
-      };
-      return running ? running.then(carry) : carry();
-    };
-    return seat.backend.exclusive(() => {
-      const program = seat.programs.get("forward");
-      return program ? run(program) : programOf(seat, "forward", problem, call).then(run);
+    const running = runDepthwiseForward(engine, program, this.#call(request, lines, states));
+    return after(running, () => {
+      seat.workspaceBytes = seat.backend.workspaceBytes;
+      if (!stateOut) return;
+      intact("x", x, samples, call);
+      if (state) intact("state", state, stateSamples, call);
+      intact("stateOut", stateOut, stateSamples, call);
+      carryState(this.#problem, x, state, stateOut, batch, length);
     });
   }
 
   async backward(request: DepthwiseBackward): Promise<void> {
-    const { name: call, alive, dweight, dbias } = request;
-    const problem = this.#problem;
+    const seat = this.#seat;
+    await seat.backend.exclusive(async () => {
+      request.alive();
+      const program = await seat.program("backward", request.name);
+      await this.#backward(seat, seat.engine, program, request);
+    });
+  }
+
+  backwardNow(request: DepthwiseBackward): void {
+    const seat = this.#seat;
+    const { name } = request;
+    seat.backend.now(
+      () => this.#backward(seat, seat.alone, seat.programNow("backward", name), request),
+      name,
+    );
+  }
+
+  #backward(
+    seat: DepthwiseResidency,
+    engine: DepthwiseEngine,
+    program: Program,
+    request: DepthwiseBackward,
+  ): Running {
+    const { name: call, dweight, dbias } = request;
     const [x, dx] = [request.x, request.dx] as [SampleArray, SampleArray];
-    const [state, dstate, dstateOut] = [request.state, request.dstate, request.dstateOut] as [
-      SampleArray | undefined,
-      SampleArray | undefined,
-      SampleArray | undefined,
-    ];
     const lines: LineTensor[] = [
       { name: "x", kind: "x", data: x, fields: this.#fields(inputFields) },
       { name: "dx", kind: "dx", data: dx, fields: this.#fields(gradientFields) },
@@ -243,24 +251,20 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
         }),
       ),
     ];
-    const states: StateTensor[] = [
-      [state, { name: "state", direction: "in", fields: this.#fields(stateFields) }] as const,
-      [
-        dstate,
-        { name: "dstate", direction: "out", fields: this.#fields(stateGradientFields) },
-      ] as const,
-      [
-        dstateOut,
-        { name: "dstateOut", direction: "in", fields: this.#fields(behindFields) },
-      ] as const,
-    ].flatMap(([data, tensor]) => (data ? [{ ...tensor, data }] : []));
-    const work = this.#call(request, lines, states);
-    const seat = this.#seat;
-    await seat.backend.exclusive(async () => {
-      alive();
-      const program =
-        seat.programs.get("backward") ?? (await programOf(seat, "backward", problem, call));
-      const sums = await runDepthwiseBackward(seat.engine, program, work);
+    const stateOf = (
+      name: "state" | "dstate" | "dstateOut",
+      direction: StateTensor["direction"],
+      fields: StateTensor["fields"],
+    ): StateTensor[] => {
+      const data = request[name] as SampleArray | undefined;
+      return data ? [{ name, direction, data, fields: this.#fields(fields) }] : [];
+    };
+    const states = [
+      ...stateOf("state", "in", stateFields),
+      ...stateOf("dstate", "out", stateGradientFields),
+      ...stateOf("dstateOut", "in", behindFields),
+    ];
+    return runDepthwiseBackward(engine, program, this.#call(request, lines, states), (sums) => {
       seat.workspaceBytes = seat.backend.workspaceBytes;
       setSums("dweight", dweight, sums.weight, call);
       if (dbias) setSums("dbias", dbias, sums.bias, call);
@@ -268,7 +272,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner {
   }
 
   leave(): void {
-    leaveSeat(this.#seat);
+    this.#seat.leave();
   }
 }
 

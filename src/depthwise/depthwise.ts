@@ -69,6 +69,20 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> extends Short
   }
 
   /**
+   * forward, done when it returns: on the CPU, on the calling thread, with the same bits. It waits for no call under way and
+   * disturbs none.
+   * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
+   */
+  forwardSync<X extends Tensor<D>, O extends Tensor<D> | undefined = undefined>(
+    x: X,
+    weight: Tensor<D | "float32">,
+    options: DepthwiseForwardOptions<D, O> = {},
+  ): ResultOf<X, O> {
+    const call = this.call("forwardSync");
+    return this.runNow(call, x, weight, options, { out: options?.out }).out as ResultOf<X, O>;
+  }
+
+  /**
    * Gradients of a forward call with the same x, weight and options, given dy = ∂loss/∂y. The object keeps nothing of the forward
    * call: it computes again what stands before an activation.
    * @param dy (B, H, Lout) or (B, Lout, H) samples of the object's dtype.
@@ -92,6 +106,21 @@ export class FlashDepthwiseConv1d<out D extends Dtype = "float32"> extends Short
   ): Promise<DepthwiseGradientsOf<X, P>> {
     const call = this.call("backward");
     const gradients = await this.differentiate(call, { dy }, x, weight, options);
+    return gradients as DepthwiseGradientsOf<X, P>;
+  }
+
+  /**
+   * backward, done when it returns, as `forwardSync` is. The first call compiles; `warmUp({ length, backward: true })` does so before.
+   * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
+   */
+  backwardSync<X extends Tensor<D>, P extends DepthwiseBackwardOptions<D> = Record<never, never>>(
+    dy: Tensor<D>,
+    x: X,
+    weight: Tensor<D | "float32">,
+    options: KnownOptions<P, DepthwiseBackwardOptions, DepthwiseGradientArrays> = {} as never,
+  ): DepthwiseGradientsOf<X, P> {
+    const call = this.call("backwardSync");
+    const gradients = this.differentiateNow(call, { dy }, x, weight, options);
     return gradients as DepthwiseGradientsOf<X, P>;
   }
 }

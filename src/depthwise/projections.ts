@@ -67,15 +67,23 @@ export class FlashHyenaProjections<out D extends Dtype = "float32"> extends Shor
     options: ProjectionsForwardOptions<D, O> = {},
   ): Promise<HyenaProjectionsOf<X, O>> {
     const call = this.call("forward");
-    const out = options?.out;
-    if (out !== undefined) {
-      checkOptions(out, call, "out", "Pass { gated, postgate }, or leave it out.");
-      known(out, ["gated", "postgate"], call, "out");
-    }
-    const given = { "out.gated": out?.gated, "out.postgate": out?.postgate };
-    const results = await this.run(call, x, weight, options, given);
-    const { "out.gated": gated, "out.postgate": postgate } = results;
-    return { gated, postgate } as HyenaProjectionsOf<X, O>;
+    const results = await this.run(call, x, weight, options, givenFor(options?.out, call));
+    return named(results) as HyenaProjectionsOf<X, O>;
+  }
+
+  /**
+   * forward, done when it returns: on the CPU, on the calling thread, with the same bits. It waits for no call under way and
+   * disturbs none.
+   * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
+   */
+  forwardSync<X extends Tensor<D>, O extends HyenaProjections<Tensor<D>> | undefined = undefined>(
+    x: X,
+    weight: Tensor<D | "float32">,
+    options: ProjectionsForwardOptions<D, O> = {},
+  ): HyenaProjectionsOf<X, O> {
+    const call = this.call("forwardSync");
+    const given = givenFor<Tensor>(options?.out, call);
+    return named(this.runNow(call, x, weight, options, given)) as HyenaProjectionsOf<X, O>;
   }
 
   /**
@@ -94,11 +102,51 @@ export class FlashHyenaProjections<out D extends Dtype = "float32"> extends Shor
     options: KnownOptions<P, DepthwiseBackwardOptions, DepthwiseGradientArrays> = {} as never,
   ): Promise<DepthwiseGradientsOf<X, P>> {
     const call = this.call("backward");
-    const remedy =
-      "Pass { dgated, dpostgate }: zeros for a result that the loss does not depend on.";
-    checkOptions(upstream, call, "the upstream gradients", remedy);
-    const { dgated, dpostgate } = upstream;
-    const gradients = await this.differentiate(call, { dgated, dpostgate }, x, weight, options);
+    const dy = upstreamOf(upstream, call);
+    const gradients = await this.differentiate(call, dy, x, weight, options);
     return gradients as DepthwiseGradientsOf<X, P>;
   }
+
+  /**
+   * backward, done when it returns, as `forwardSync` is. The first call compiles; `warmUp({ length, backward: true })` does so before.
+   * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
+   */
+  backwardSync<X extends Tensor<D>, P extends DepthwiseBackwardOptions<D> = Record<never, never>>(
+    upstream: ProjectionsUpstream<Tensor<D>>,
+    x: X,
+    weight: Tensor<D | "float32">,
+    options: KnownOptions<P, DepthwiseBackwardOptions, DepthwiseGradientArrays> = {} as never,
+  ): DepthwiseGradientsOf<X, P> {
+    const call = this.call("backwardSync");
+    const dy = upstreamOf<Tensor>(upstream, call);
+    return this.differentiateNow(call, dy, x, weight, options) as DepthwiseGradientsOf<X, P>;
+  }
+}
+
+/** What is given for the results, by the names that messages have for them. */
+function givenFor<T extends Tensor | GpuTensor>(
+  out: HyenaProjections<T> | undefined,
+  call: string,
+): Record<"out.gated" | "out.postgate", T | undefined> {
+  if (out !== undefined) {
+    checkOptions(out, call, "out", "Pass { gated, postgate }, or leave it out.");
+    known(out, ["gated", "postgate"], call, "out");
+  }
+  return { "out.gated": out?.gated, "out.postgate": out?.postgate };
+}
+
+/** Results by the names that users have for them. */
+function named<T>(results: Record<"out.gated" | "out.postgate", T>): HyenaProjections<T> {
+  const { "out.gated": gated, "out.postgate": postgate } = results;
+  return { gated, postgate };
+}
+
+function upstreamOf<T extends Tensor | GpuTensor>(
+  upstream: ProjectionsUpstream<T>,
+  call: string,
+): Record<"dgated" | "dpostgate", T> {
+  const remedy = "Pass { dgated, dpostgate }: zeros for a result that the loss does not depend on.";
+  checkOptions(upstream, call, "the upstream gradients", remedy);
+  const { dgated, dpostgate } = upstream;
+  return { dgated, dpostgate };
 }

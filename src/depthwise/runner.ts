@@ -40,10 +40,18 @@ export interface DepthwiseBackward extends DepthwiseRequest {
 /** Calls to be ready for: their rows and operands. */
 export type DepthwiseWarmUpFor = DepthwiseWarmUp & { readonly batch: number };
 
+/** Calls that are answered when they return. */
+export interface DepthwiseRunnerNow {
+  forwardNow(request: DepthwiseForward): void;
+  backwardNow(request: DepthwiseBackward): void;
+}
+
 /** A backend's way to run one short convolution. */
 export interface DepthwiseRunner extends ConvolutionRunner<DepthwiseWarmUpFor> {
   /** The CPU's memory and threads, where it is the CPU that computes. */
   readonly backend: CpuBackend | undefined;
+  /** The same without promises, where the backend can. */
+  readonly now?: DepthwiseRunnerNow;
   forward(request: DepthwiseForward): void | Promise<void>;
   backward(request: DepthwiseBackward): Promise<void>;
   /** A call to record in the middle of other commands; absent where there are none. */

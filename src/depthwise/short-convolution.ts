@@ -1,14 +1,14 @@
 /** What the short convolutions have in common: the choice of a backend, their calls, their arrays. */
 import type { CpuBackend } from "../backend/cpu/backend.ts";
-import { Operation } from "../calls/operation.ts";
+import { answersNow, Operation } from "../calls/operation.ts";
 import type { GpuRecorder } from "../calls/recorder.ts";
 import { refuseRecorder } from "../calls/recorder.ts";
 import { checkFlags, checkOptions, integer, known } from "../checks.ts";
 import type { Dtype, NewArray, SampleArray, StoredArray } from "../dtype.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import type { Named } from "../tensors/check.ts";
-import type { ResultPlace } from "../tensors/results.ts";
-import { collect, zeros } from "../tensors/results.ts";
+import type { ResultPlace, WantedResult } from "../tensors/results.ts";
+import { collect, collectNow, zeros } from "../tensors/results.ts";
 import type { GpuTensor, Tensor, TensorData } from "../tensors/tensor.ts";
 import type { OpenedShort } from "./open.ts";
 import {
@@ -25,7 +25,13 @@ import type {
   DepthwiseWarmUp,
   RecordedDepthwiseCall,
 } from "./options.ts";
-import type { DepthwiseRequest, DepthwiseRunner } from "./runner.ts";
+import type {
+  DepthwiseBackward,
+  DepthwiseForward,
+  DepthwiseRequest,
+  DepthwiseRunner,
+  DepthwiseRunnerNow,
+} from "./runner.ts";
 
 /** What `warmUp` is told of calls besides their rows. */
 const warmUpFlags = ["backward", "bias", "state"] as const;
@@ -127,6 +133,10 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
     return { call, device: runner.device, like, allocate: runner.allocate.bind(runner) };
   }
 
+  #now(call: string): DepthwiseRunnerNow {
+    return answersNow(this.#runner.now, this.device, call, call.replace("Sync", ""));
+  }
+
   /** @internal The outputs of a forward call by the names that messages have for them; `out` has what is given for them. */
   protected async run<N extends string>(
     call: string,
@@ -135,19 +145,47 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
     options: Omit<DepthwiseForwardOptions<Dtype>, "out">,
     out: Readonly<Record<N, Tensor | GpuTensor | undefined>>,
   ): Promise<Record<N, SampleArray | GpuTensor>> {
+    const { place, wanted, inputs, requestFor } = this.#outputs(call, x, weight, options, out);
+    return collect(place, wanted, inputs, (results) => this.#runner.forward(requestFor(results)));
+  }
+
+  /** @internal The same, done when it returns. */
+  protected runNow<N extends string>(
+    call: string,
+    x: Tensor,
+    weight: Tensor,
+    options: Omit<DepthwiseForwardOptions<Dtype>, "out">,
+    out: Readonly<Record<N, Tensor | undefined>>,
+  ): Record<N, SampleArray> {
+    const now = this.#now(call);
+    const { place, wanted, inputs, requestFor } = this.#outputs(call, x, weight, options, out);
+    return collectNow(place, wanted, inputs, (results) => now.forwardNow(requestFor(results)));
+  }
+
+  /** A forward call, checked: its results and the request that they make. */
+  #outputs<N extends string>(
+    call: string,
+    x: Tensor | GpuTensor,
+    weight: Tensor | GpuTensor,
+    options: Omit<DepthwiseForwardOptions<Dtype>, "out">,
+    out: Readonly<Record<N, Tensor | GpuTensor | undefined>>,
+  ) {
     const checks = this.#checks(call);
     const operands = checks.operands(x, weight, options, "forward");
     const stateOut = checks.stateOut(options.stateOut, operands);
     const given = Object.entries(out) as [N, Tensor | GpuTensor | undefined][];
     const wanted = Object.fromEntries(
       given.map(([name, tensor]) => [name, checks.wantedOutput(tensor, operands)]),
-    ) as Record<N, ReturnType<typeof checks.wantedOutput>>;
+    ) as Record<N, WantedResult>;
     const request = this.#request(operands, options, call);
-    const inputs = [...operands.given, ...stateOut];
-    return collect(this.#place(operands.x, call), wanted, inputs, (results) => {
-      const outputs = Object.entries<TensorData>(results).map(([name, data]) => ({ name, data }));
-      return this.#runner.forward({ ...request, outputs, stateOut: stateOut[0]?.data });
-    });
+    return {
+      ...{ place: this.#place(operands.x, call), wanted },
+      inputs: [...operands.given, ...stateOut],
+      requestFor: (results: Readonly<Record<string, TensorData>>): DepthwiseForward => {
+        const outputs = Object.entries(results).map(([name, data]) => ({ name, data }));
+        return { ...request, outputs, stateOut: stateOut[0]?.data };
+      },
+    };
   }
 
   /** @internal Gradients of a forward call with the same operands, given those of its outputs by name. */
@@ -158,6 +196,31 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
     weight: Tensor | GpuTensor,
     options: DepthwiseBackwardOptions<Dtype>,
   ): Promise<unknown> {
+    const { place, wanted, inputs, requestFor } = this.#gradients(call, dy, x, weight, options);
+    return collect(place, wanted, inputs, (results) => this.#runner.backward(requestFor(results)));
+  }
+
+  /** @internal The same, done when it returns. */
+  protected differentiateNow(
+    call: string,
+    dy: Readonly<Record<string, Tensor>>,
+    x: Tensor,
+    weight: Tensor,
+    options: DepthwiseBackwardOptions<Dtype>,
+  ): unknown {
+    const now = this.#now(call);
+    const { place, wanted, inputs, requestFor } = this.#gradients(call, dy, x, weight, options);
+    return collectNow(place, wanted, inputs, (results) => now.backwardNow(requestFor(results)));
+  }
+
+  /** A backward call, checked: its results and the request that they make. */
+  #gradients(
+    call: string,
+    dy: Readonly<Record<string, Tensor | GpuTensor>>,
+    x: Tensor | GpuTensor,
+    weight: Tensor | GpuTensor,
+    options: DepthwiseBackwardOptions<Dtype>,
+  ) {
     const checks = this.#checks(call);
     const operands = checks.operands(x, weight, options, "backward");
     const upstream = Object.entries(dy).map(
@@ -166,14 +229,17 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
     const behind = checks.state(options.dstateOut, "dstateOut", operands.batch);
     const wanted = checks.gradients(operands, options);
     const request = this.#request(operands, options, call);
-    const inputs = [...operands.given, ...upstream, ...behind];
-    return collect(this.#place(operands.x, call), wanted, inputs, (results) => {
-      const { dx, dweight, dbias, dstate } = results;
-      return this.#runner.backward({
-        ...{ ...request, dy: upstream, dstateOut: behind[0]?.data },
-        ...{ dx: dx!, dweight: dweight!, dbias, dstate },
-      });
-    });
+    return {
+      ...{ place: this.#place(operands.x, call), wanted },
+      inputs: [...operands.given, ...upstream, ...behind],
+      requestFor: (results: Readonly<Record<string, TensorData>>): DepthwiseBackward => {
+        const { dx, dweight, dbias, dstate } = results;
+        return {
+          ...{ ...request, dy: upstream, dstateOut: behind[0]?.data },
+          ...{ dx: dx!, dweight: dweight!, dbias, dstate },
+        };
+      },
+    };
   }
 
   /**

@@ -1,4 +1,4 @@
-/** What `stream.render` needs: a stream that can answer at once, and rows of whole blocks. */
+/** What calls need that answer when they return: a stream that can, and for `stream.render` rows of whole blocks. */
 import type { Dtype } from "../dtype.ts";
 import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
 import { show } from "../show.ts";
@@ -19,20 +19,39 @@ interface StreamState {
 
 /**
  * The engine's way to run a block at once.
+ * @throws UnsupportedError where it has none, InvalidArgumentError while calls are under way.
+ */
+export function blocksNow(
+  engine: StreamEngine,
+  busy: boolean,
+  call: string,
+): (block: number) => void {
+  if (!engine.runNow) {
+    throw new UnsupportedError({
+      call,
+      requirement: "it answers before it returns, which a GPU cannot",
+      value: "a stream on WebGPU",
+      remedy: "Create the stream with backend: 'cpu', or use process.",
+    });
+  }
+  if (!busy) return (block) => engine.runNow!(block);
+  throw new InvalidArgumentError({
+    call,
+    requirement: "it needs the stream to itself",
+    value: "a call of process, flush or reset under way",
+    remedy: "Await its promise first.",
+  });
+}
+
+/**
+ * The same for whole blocks of a row.
  * @throws UnsupportedError where it has none, InvalidArgumentError where the stream has no whole block to give.
  */
 export function renderer(
   engine: StreamEngine,
   { dtype, ahead, pending, busy }: StreamState,
 ): (block: number) => void {
-  if (!engine.runNow) {
-    throw new UnsupportedError({
-      call,
-      requirement: "render answers before it returns, which a GPU cannot",
-      value: "a stream on WebGPU",
-      remedy: "Create the stream with backend: 'cpu', or use process.",
-    });
-  }
+  const run = blocksNow(engine, busy, call);
   const refuse = (requirement: string, value: string, remedy: string): never => {
     throw new InvalidArgumentError({ call, requirement, value, remedy });
   };
@@ -44,19 +63,13 @@ export function renderer(
       `taps that look ${show(ahead)} samples ahead`,
       "Use mode 'causal' or 'full', or process.",
     );
-  if (busy)
-    refuse(
-      "render needs the stream to itself",
-      "a call of process, flush or reset under way",
-      "Await its promise first.",
-    );
   if (pending > 0)
     refuse(
       "render begins with a block",
       `one of which ${show(pending)} samples have come`,
       `Give process a multiple of ${show(engine.blockLength)} samples, or reset the stream.`,
     );
-  return (block) => engine.runNow!(block);
+  return run;
 }
 
 /**

@@ -2,24 +2,24 @@
  * FlashFFTConvStream: y = postgate ⊙ ((pregate ⊙ u) ∗ k) + skip ⊙ u of a sequence that comes in pieces, of any length,
  * in memory that depends on the kernel alone.
  */
+import type { Running } from "../calls/cpu-threads.ts";
 import { loadGpu } from "../calls/load-gpu.ts";
 import { Operation } from "../calls/operation.ts";
 import { checkRuntime } from "../calls/runtime.ts";
-import { checkOptions, known } from "../checks.ts";
-import type { Dtype, NewArray, SampleArray, StoredArray } from "../dtype.ts";
-import { decode, encode } from "../dtype.ts";
+import type { Dtype, NewArray, StoredArray } from "../dtype.ts";
+import { encode } from "../dtype.ts";
 import { BackendError, InvalidArgumentError } from "../errors.ts";
-import { show } from "../show.ts";
-import type { Expected } from "../tensors/check.ts";
-import { checkSizes, emptyOf, exactly, intact, samplesOf } from "../tensors/check.ts";
+import { intact } from "../tensors/check.ts";
 import { newArray } from "../tensors/results.ts";
 import type { Tensor } from "../tensors/tensor.ts";
 import { CpuStream } from "./cpu.ts";
 import { Delay } from "./delay.ts";
 import type { StreamEngine, StreamRows } from "./engine.ts";
 import type { CheckedStream, StreamOptions, StreamPiece, StreamSettings } from "./options.ts";
-import { checkStream, pieceNames, refuseStreamBuffer } from "./options.ts";
-import { renderer, renderLength } from "./render.ts";
+import { checkStream } from "./options.ts";
+import type { PieceSamples } from "./pieces.ts";
+import { checkPiece, checkSource, rowsIn } from "./pieces.ts";
+import { blocksNow, renderer, renderLength } from "./render.ts";
 import { webStream } from "./web-stream.ts";
 
 /**
@@ -127,66 +127,54 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operati
   async process(piece: Tensor<D> | StreamPiece<D>): Promise<NewArray<StoredArray<D>>> {
     const call = "stream.process";
     this.alive(call);
-    if (Array.isArray(piece)) {
-      throw new InvalidArgumentError({
-        call,
-        requirement: "the piece must be one typed array, or { u, pregate, postgate }",
-        value: show(piece),
-        remedy: "Pass the next samples of every row, one row after the other.",
-      });
-    }
-    if (!ArrayBuffer.isView(piece)) {
-      const remedy = "Pass the next samples of every row, or { u, pregate, postgate }.";
-      checkOptions(piece, call, "the piece", remedy);
-    }
-    const { u, pregate, postgate } = named(piece, call);
+    const checked = checkPiece(piece, { ...this.#shape, ...this.#options }, call);
+    if (checked.size === 0) return this.#stored(new Float32Array(0));
+    return await this.#turn(() => this.#process(checked, call, this.#run));
+  }
+
+  /**
+   * process, done when it returns: on the CPU, on the calling thread, with the same bits. For pieces of any length, gates and all
+   * types and modes; `render` is quicker for whole blocks of float32.
+   * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
+   */
+  processSync(piece: Tensor<D> | StreamPiece<D>): NewArray<StoredArray<D>> {
+    const call = "stream.processSync";
+    this.alive(call);
+    const checked = checkPiece(piece, { ...this.#shape, ...this.#options }, call);
+    const run = blocksNow(this.#engine, this.#calls > 0, call);
+    if (checked.size === 0) return this.#stored(new Float32Array(0));
+    return this.#process(checked, call, run) as NewArray<StoredArray<D>>;
+  }
+
+  /** Take a piece: the outputs that it completes. */
+  #process(
+    piece: PieceSamples,
+    call: string,
+    run: RunBlock,
+  ): NewArray<StoredArray<D>> | Promise<NewArray<StoredArray<D>>> {
+    const { size, u, pregate, postgate } = piece;
     const { dtype } = this.#options;
-    const data = this.#samples(u, "u", call);
-    if (data.length % this.#rows !== 0) {
-      throw new InvalidArgumentError({
-        call,
-        requirement: `u must hold ${show(this.#rows)} rows of equal length`,
-        value: show(data),
-        remedy: "Pass the next samples of every row, one row after the other.",
-      });
+    this.#whole(call);
+    for (const [name, samples] of Object.entries({ u, pregate, postgate })) {
+      if (samples) intact(name, samples, size, call);
     }
-    const gate = (tensor: Tensor | undefined, name: string): SampleArray | undefined => {
-      if (tensor === undefined) return undefined;
-      const samples = this.#samples(tensor, name, call);
-      exactly(samples, data.length, { call, name, dtype, dimensions: streamDimensions });
-      return samples;
-    };
-    const before = gate(pregate, "pregate");
-    const after = gate(postgate, "postgate");
-    const size = data.length;
-    if (after && this.#options.mode === "full") {
-      throw new InvalidArgumentError({
-        call,
-        requirement: "postgate needs outputs as long as the inputs",
-        value: "a stream of mode 'full'",
-        remedy: "Use another mode, or multiply the outputs yourself.",
-      });
-    }
-    if (size === 0) return this.#stored(new Float32Array(0));
-    return await this.#turn(async () => {
-      this.#whole(call);
-      for (const [name, samples] of Object.entries({ u: data, pregate: before, postgate: after })) {
-        if (samples) intact(name, samples, size, call);
-      }
-      this.#open(call, after !== undefined);
-      // What fails from here on may have taken some of the samples, which nobody gives again.
-      this.#broken = true;
-      const rows = rowsIn(data, dtype, this.#rows);
-      const n = size / this.#rows;
-      this.#received += n;
-      if (this.#skip) this.#inputs.push(rows);
-      if (after) this.#gates.push(rowsIn(after, dtype, this.#rows));
-      const factors = before && rowsIn(before, dtype, this.#rows);
-      const inputs = factors ? rows.map((row, r) => row.map((x, i) => x * factors[r]![i]!)) : rows;
-      const y = this.#finish(await this.#feed(inputs, n, call));
+    this.#open(call, postgate !== undefined);
+    // What fails from here on may have taken some of the samples, which nobody gives again.
+    this.#broken = true;
+    const rows = rowsIn(u, dtype, this.#rows);
+    const n = size / this.#rows;
+    this.#received += n;
+    if (this.#skip) this.#inputs.push(rows);
+    if (postgate) this.#gates.push(rowsIn(postgate, dtype, this.#rows));
+    const factors = pregate && rowsIn(pregate, dtype, this.#rows);
+    const inputs = factors ? rows.map((row, r) => row.map((x, i) => x * factors[r]![i]!)) : rows;
+    const finish = (y: NewArray<Float32Array>): NewArray<StoredArray<D>> => {
+      const out = this.#finish(y);
       this.#broken = false;
-      return y;
-    });
+      return out;
+    };
+    const y = this.#feed(inputs, n, call, run);
+    return y instanceof Promise ? y.then(finish) : finish(y);
   }
 
   /**
@@ -228,18 +216,6 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operati
     this.#broken = false;
   }
 
-  /** Samples (B, H, n) of a piece or its gate. */
-  #samples(tensor: Tensor, name: string, call: string): SampleArray {
-    const { dtype } = this.#options;
-    const expected: Expected = { call, name, dtype, dimensions: streamDimensions };
-    refuseStreamBuffer(tensor, name, call);
-    const nothing = emptyOf(tensor, dtype);
-    const { data, shape } = nothing ?? samplesOf(tensor, expected);
-    const { batch, channels } = this.#shape;
-    checkSizes(shape, [batch, channels, nothing ? 0 : undefined], expected);
-    return data;
-  }
-
   /**
    * The end of the input: the outputs that are still to come, so that there are L of all, or L + K − 1 in mode `full`.
    * The stream then stands at its beginning again, for another sequence.
@@ -247,28 +223,48 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operati
   async flush(): Promise<NewArray<StoredArray<D>>> {
     const call = "stream.flush";
     this.alive(call);
-    return await this.#turn(async () => {
-      this.#whole(call);
-      this.#broken = true;
-      const { mode, kernelLength } = this.#options;
-      const all =
-        this.#received === 0 ? 0 : this.#received + (mode === "full" ? kernelLength - 1 : 0);
-      const left = Math.max(0, all - this.#sent);
-      const silence = new Array<Float32Array>(this.#rows).fill(new Float32Array(this.blockLength));
+    return await this.#turn(() => this.#flush(call, this.#run));
+  }
+
+  /** flush, done when it returns, as processSync is. */
+  flushSync(): NewArray<StoredArray<D>> {
+    const call = "stream.flushSync";
+    this.alive(call);
+    const run = blocksNow(this.#engine, this.#calls > 0, call);
+    return this.#flush(call, run) as NewArray<StoredArray<D>>;
+  }
+
+  #flush(
+    call: string,
+    run: RunBlock,
+  ): NewArray<StoredArray<D>> | Promise<NewArray<StoredArray<D>>> {
+    this.#whole(call);
+    this.#broken = true;
+    const { mode, kernelLength } = this.#options;
+    const all =
+      this.#received === 0 ? 0 : this.#received + (mode === "full" ? kernelLength - 1 : 0);
+    const left = Math.max(0, all - this.#sent);
+    // Silence until all of them are out, for the samples of the block under way and the look-ahead.
+    const n = left === 0 ? 0 : this.#untilOut(left);
+    const silence = new Array<Float32Array>(this.#rows).fill(new Float32Array(n));
+    const finish = (y: NewArray<Float32Array>): NewArray<StoredArray<D>> => {
+      const width = y.length / this.#rows;
       const rest = new Float32Array(this.#rows * left);
-      for (let at = 0; at < left; ) {
-        const y = await this.#feed(silence, this.blockLength - this.#pending, call);
-        const width = y.length / this.#rows;
-        const count = Math.min(left - at, width);
-        for (let r = 0; r < this.#rows; r++) {
-          rest.set(y.subarray(r * width, r * width + count), r * left + at);
-        }
-        at += count;
-      }
+      for (let r = 0; r < this.#rows; r++)
+        rest.set(y.subarray(r * width, r * width + left), r * left);
       const out = this.#finish(rest);
       this.#reset();
       return out;
-    });
+    };
+    const y = this.#feed(silence, n, call, run);
+    return y instanceof Promise ? y.then(finish) : finish(y);
+  }
+
+  /** Samples to feed so that `left` more outputs come: whole blocks, the first of which is begun. */
+  #untilOut(left: number): number {
+    const hop = this.blockLength;
+    const early = Math.max(0, this.#ahead - this.#blocks * hop);
+    return Math.ceil((early + left) / hop) * hop - this.#pending;
   }
 
   /** Forget the input and begin anew. */
@@ -345,33 +341,46 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operati
     this.#pending = this.#blocks = this.#received = this.#sent = 0;
   }
 
+  readonly #run: RunBlock = (block, call) => this.#engine.run(block, call);
+
   /** Convolve `n` samples of each row: the rows of outputs that they complete, those before the first one dropped. */
-  async #feed(
+  #feed(
     inputs: readonly Float32Array[],
     n: number,
     call: string,
-  ): Promise<NewArray<Float32Array>> {
+    run: RunBlock,
+  ): NewArray<Float32Array> | Promise<NewArray<Float32Array>> {
     const hop = this.blockLength;
     const done = Math.floor((this.#pending + n) / hop);
     const early = Math.max(0, this.#ahead - this.#blocks * hop);
     const size = Math.max(0, done * hop - early);
     const y = newArray(Float32Array, this.#rows * size, call);
     let at = -Math.min(early, done * hop);
-    for (let from = 0; from < n; ) {
+    let from = 0;
+    const take = (): boolean => {
       const count = Math.min(n - from, hop - this.#pending);
       this.#engine.take(inputs, from, count);
       from += count;
       this.#pending += count;
-      if (this.#pending < hop) break;
-      await this.#engine.run(this.#blocks, call);
+      return this.#pending === hop;
+    };
+    const bring = (): void => {
       for (let r = 0; r < this.#rows; r++) {
         this.#output(y.subarray(r * size, (r + 1) * size), r, at);
       }
       at += hop;
       this.#pending = 0;
       this.#blocks++;
-    }
-    return y;
+    };
+    const rest = (): Running => {
+      while (from < n && take()) {
+        const running = run(this.#blocks, call);
+        if (running) return running.then(bring).then(rest);
+        bring();
+      }
+    };
+    const running = rest();
+    return running ? running.then(() => y) : y;
   }
 
   /** The newest outputs of row r to out[at …]; those before index 0 are dropped. */
@@ -431,37 +440,5 @@ export class FlashFFTConvStream<out D extends Dtype = "float32"> extends Operati
   }
 }
 
-/** A piece with the names of what it has. */
-function named<D extends Dtype>(
-  piece: Tensor<D> | StreamPiece<D>,
-  call: string,
-): StreamPiece<Dtype> {
-  if (ArrayBuffer.isView(piece) || "data" in piece) return { u: piece };
-  known(piece, pieceNames, call, "the piece");
-  return piece;
-}
-
-/** The rows of an array as float32. */
-function rowsIn(data: SampleArray, dtype: Dtype, rows: number): Float32Array[] {
-  const values = data instanceof Float32Array ? data : Float32Array.from(decode(data, dtype));
-  const n = values.length / rows;
-  return Array.from({ length: rows }, (_, r) => values.subarray(r * n, (r + 1) * n));
-}
-
-/** Dimensions of a piece, for messages. */
-const streamDimensions = ["B", "H", "n"] as const;
-
-/** Refuse what does not come in pieces; an array is a piece, not a list of them. */
-function checkSource(source: unknown, call: string): void {
-  const { [Symbol.asyncIterator]: later, [Symbol.iterator]: now } = Object(source) as Partial<
-    AsyncIterable<unknown> & Iterable<unknown>
-  >;
-  const iterates = typeof later === "function" || typeof now === "function";
-  if (iterates && typeof source === "object" && !ArrayBuffer.isView(source)) return;
-  throw new InvalidArgumentError({
-    call,
-    requirement: "source must be an iterable of pieces, async or not",
-    value: show(source),
-    remedy: "Pass [samples] for a single piece, or pipe a Web Stream through stream.transform().",
-  });
-}
+/** Convolves a whole block. */
+type RunBlock = (block: number, call: string) => Running;

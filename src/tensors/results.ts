@@ -101,6 +101,18 @@ export async function collect<N extends string>(
   return Object.fromEntries(handedOut) as Record<N, SampleArray | GpuTensor>;
 }
 
+/** The same for a call that is answered when it returns, on arrays. */
+export function collectNow<N extends string>(
+  place: ResultPlace,
+  wanted: Readonly<Record<N, WantedResult>>,
+  inputs: readonly Named[],
+  run: (results: Readonly<Record<N, SampleArray>>) => void,
+): Record<N, SampleArray> {
+  const results = placeResults(place, wanted, inputs).all as Record<N, SampleArray>;
+  run(results);
+  return results;
+}
+
 /** Destroy what lies on the GPU: results of a call that failed, which its caller never gets. */
 function destroyBuffers(results: Iterable<unknown>): void {
   for (const r of results) if (r instanceof GpuSamples) r.buffer.destroy();

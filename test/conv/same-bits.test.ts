@@ -1,5 +1,5 @@
 /**
- * Threads, prices, and where arrays lie decide how a call is cut, not what comes out: one plan gives the same bits, forward
+ * Threads, prices, where arrays lie and whether the caller waits decide how a call is cut, not what comes out: one plan gives the same bits, forward
  * and backward, whatever they are. Work memory has guards between its regions, and a call that writes to one fails.
  * `npm run fuzz` tries 10,000 problems on each instruction set; 60, a third on each, are tried with the other tests.
  */
@@ -144,6 +144,10 @@ describe.skipIf(onGpu)("the same bits", () => {
                 expectSameBits(await conv.forward(u, k, inputs.options), y, name);
                 const own = await conv.backward(dy, u, k, inputs.options);
                 expectSameBits(own, gradients, name);
+                if (threads > teams[1]!) continue;
+                expectSameBits(conv.forwardSync(u, k, inputs.options), y, `${name}, at once`);
+                const now = conv.backwardSync(dy, u, k, inputs.options);
+                expectSameBits(now, gradients, `${name}, at once`);
                 continue;
               }
               const there = lent(conv, inputs, batch, channels);
@@ -153,6 +157,12 @@ describe.skipIf(onGpu)("the same bits", () => {
                 ...{ ...there.options, out: there.gradients },
               });
               expectSameBits(own, gradients, name);
+              using kernel = conv.prepareKernelSync(k);
+              for (let run = 0; run < 2; run++) {
+                out.fill(0);
+                conv.forwardSync(there.u, kernel, { ...there.options, out });
+                expectSameBits(out, y, `${name}, at once, run ${run}`);
+              }
             }
           });
         },

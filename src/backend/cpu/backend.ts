@@ -3,18 +3,19 @@
  * convolutions with the same settings. WebAssembly with relaxed SIMD or SIMD, or plain JavaScript.
  */
 
-import { BackendError } from "../../errors.ts";
+import { BackendError, UnsupportedError } from "../../errors.ts";
 import { printWasm } from "../../kernels/cpu/print/wasm.ts";
 import type { ConstantTable, ProgramSource } from "../../kernels/cpu/program-source.ts";
 import type { KernelFactory } from "./compile.ts";
-import { compileJavaScript, compileWasm } from "./compile.ts";
-import { execute, soloItems, soloTickets } from "./executor.ts";
+import { compileJavaScript, compileWasm, compileWasmNow, loadPrinter } from "./compile.ts";
+import type { WorkerProgram } from "./control.ts";
+import { execute, SoloTickets, soloItems } from "./executor.ts";
 import type { Instructions } from "./features.ts";
 import { features } from "./features.ts";
 import type { Job } from "./job.ts";
 import type { Block, WorkLayout } from "./memory.ts";
-import { Arena, aligned, maxPages, openWasmMemory, PlainMemory } from "./memory.ts";
-import { begin, isDue, pause } from "./pauses.ts";
+import { Arena, maxPages, openWasmMemory, PlainMemory, WorkMemory } from "./memory.ts";
+import { begin, isDue, pause, withoutPauses } from "./pauses.ts";
 import { Pool } from "./pool.ts";
 import type { Kernels } from "./recipe.ts";
 
@@ -94,16 +95,16 @@ export class CpuBackend {
   readonly #programs = new Map<string, Program>();
   readonly #tables = new Map<string, { block: Block; uses: number }>();
   #nextProgram = 1;
-  #workspace: Block | undefined;
-  /** What lies in it. */
-  #layout: WorkLayout | undefined;
-  /** Bytes of it that the call in turn has taken so far. */
-  #taken = 0;
+  /** Work memory of the call in turn, and of whoever waits for no turn while there is one. */
+  readonly #turnWork: WorkMemory;
+  #work: WorkMemory;
   readonly #users = new Set<CpuUser>();
   readonly #onClose: () => void;
   #closing: ReturnType<typeof setTimeout> | undefined;
   /** The end of the last call in the queue. */
   #last: Promise<unknown> | undefined;
+  /** Whether one is between two of its steps. */
+  #isBusy = false;
 
   /** @throws UnsupportedError where there is no memory for it, naming `call`. */
   constructor(settings: CpuSettings, call: string, onClose: () => void) {
@@ -116,6 +117,7 @@ export class CpuBackend {
       const { memory, pages } = openWasmMemory(settings.shared, call);
       this.arena = new Arena(memory, pages);
     }
+    this.#work = this.#turnWork = new WorkMemory(this.arena);
     this.#closeLater();
   }
 
@@ -128,13 +130,8 @@ export class CpuBackend {
   release(user: CpuUser): void {
     this.#users.delete(user);
     const needed = Math.max(0, ...[...this.#users].map((u) => u.workspaceBytes));
-    if (this.#workspace && this.#workspace.bytes > needed) this.#freeWorkspace();
+    if (this.#turnWork.bytes > needed) this.#turnWork.free();
     this.#closeLater();
-  }
-
-  #freeWorkspace(): void {
-    if (this.#workspace) this.arena.free(this.#workspace);
-    this.#workspace = this.#layout = undefined;
   }
 
   #dropIdlePrograms(): void {
@@ -142,15 +139,13 @@ export class CpuBackend {
   }
 
   /** End what nobody uses: threads, programs with their tables, and the backend. */
-  async #close(): Promise<void> {
+  #close(): void | Promise<void> {
     const users = [...this.#users];
     if (users.length === 0) this.#onClose();
-    if (!users.some((u) => u.threads > 1)) {
-      const pool = this.#pool;
-      this.#pool = undefined;
-      await pool?.close();
-    }
-    this.#dropIdlePrograms();
+    const pool = this.#pool;
+    if (!pool || users.some((u) => u.threads > 1)) return this.#dropIdlePrograms();
+    this.#pool = undefined;
+    return pool.close().then(() => this.#dropIdlePrograms());
   }
 
   /** After the grace, end what nobody uses. */
@@ -168,8 +163,16 @@ export class CpuBackend {
   exclusive<T>(work: () => T | Promise<T>): T | Promise<T> {
     const start = (): T | Promise<T> => {
       begin();
-      this.#taken = 0;
-      return work();
+      this.#turnWork.taken = 0;
+      const working = work();
+      if (working instanceof Promise) {
+        this.#isBusy = true;
+        const over = (): void => {
+          this.#isBusy = false;
+        };
+        working.then(over, over);
+      }
+      return working;
     };
     const turn = this.#last ? this.#last.then(start) : start();
     if (!(turn instanceof Promise)) return turn;
@@ -183,56 +186,87 @@ export class CpuBackend {
     return turn;
   }
 
-  readonly #modules = new Map<number, WebAssembly.Module>();
-
-  /** Compile a program on every thread, or find it compiled. Call inside `exclusive`. */
-  async program(source: ProgramSource, call: string): Promise<Program> {
-    const { key } = source;
-    const found = this.#programs.get(key);
-    if (found) {
-      found.uses++;
-      return found;
+  /**
+   * Do `work` at once, without pauses and on this thread: before the calls in the queue, and between two steps of the one in turn,
+   * whose work memory stays as it is.
+   * @throws UnsupportedError in plain JavaScript while a call is under way: memory that grows would leave its kernels behind.
+   */
+  now<T>(work: () => T, call: string): T {
+    if (!this.#isBusy) {
+      this.#turnWork.taken = 0;
+      return withoutPauses(work);
     }
-    const id = this.#nextProgram++;
-    const { kernels, factory } = await this.#compile(source, id, call);
+    if (this.lanes === 1) {
+      throw new UnsupportedError({
+        call,
+        requirement: "instructions 'javascript' to itself, as long as it returns no promise",
+        value: "a call under way that does",
+        remedy: "Await the promises of the calls before.",
+      });
+    }
+    const before = this.#work;
+    this.#work = new WorkMemory(this.arena);
+    try {
+      return withoutPauses(work);
+    } finally {
+      this.#work.free();
+      this.#work = before;
+    }
+  }
+
+  readonly #modules = new Map<number, WebAssembly.Module>();
+  /** Programs that workers have yet to be given. */
+  #unsent: WorkerProgram[] = [];
+
+  /** Compile a program, or find it compiled. */
+  async program(source: ProgramSource, call: string): Promise<Program> {
+    if (this.lanes === 1) await loadPrinter();
+    else if (!this.#programs.has(source.key)) {
+      const module = await compileWasm(this.#print(source), call);
+      // Another call may have compiled it meanwhile.
+      return this.#found(source) ?? this.#add(source, module, call);
+    }
+    return this.programNow(source, call);
+  }
+
+  /** The same at once. */
+  programNow(source: ProgramSource, call: string): Program {
+    const found = this.#found(source);
+    if (found) return found;
+    return this.#add(source, this.lanes > 1 && compileWasmNow(this.#print(source), call), call);
+  }
+
+  #found({ key }: ProgramSource): Program | undefined {
+    const found = this.#programs.get(key);
+    if (found) found.uses++;
+    return found;
+  }
+
+  #print({ build }: ProgramSource): Uint8Array {
+    return printWasm(build(this.lanes), {
+      relaxed: this.settings.instructions === "relaxed-simd",
+      sharedPages: this.settings.shared ? maxPages : undefined,
+    });
+  }
+
+  #add(source: ProgramSource, module: WebAssembly.Module | false, call: string): Program {
+    const { buffer } = this.arena.memory;
+    const factory = module ? undefined : compileJavaScript(source.build(this.lanes), call);
+    const kernels = module ? this.#instance(module) : factory!(buffer);
     const table = source.table && this.#table(source.table, call);
-    const program: Program = {
-      id,
-      key,
-      table,
-      kernels,
-      factory,
-      buffer: this.arena.memory.buffer,
-      uses: 1,
-    };
-    this.#programs.set(key, program);
+    const id = this.#nextProgram++;
+    const program: Program = { id, key: source.key, table, kernels, factory, buffer, uses: 1 };
+    this.#programs.set(source.key, program);
+    if (module && this.settings.shared) {
+      this.#modules.set(id, module);
+      this.#unsent.push({ type: "program", id, module });
+    }
     return program;
   }
 
-  async #compile(
-    { build }: ProgramSource,
-    id: number,
-    call: string,
-  ): Promise<Pick<Program, "kernels" | "factory">> {
-    const source = build(this.lanes);
-    if (this.lanes === 1) {
-      const factory = await compileJavaScript(source, call);
-      return { kernels: factory(this.arena.memory.buffer), factory };
-    }
-    const relaxed = this.settings.instructions === "relaxed-simd";
-    const binary = printWasm(source, {
-      relaxed,
-      sharedPages: this.settings.shared ? maxPages : undefined,
-    });
-    const module = await compileWasm(binary, call);
-    const instance = await WebAssembly.instantiate(module, {
-      env: { memory: this.arena.memory as WebAssembly.Memory },
-    });
-    if (this.settings.shared) {
-      this.#modules.set(id, module);
-      if (this.#pool?.usable) await this.#pool.send({ type: "program", id, module });
-    }
-    return { kernels: instance.exports as unknown as Kernels, factory: undefined };
+  #instance(module: WebAssembly.Module): Kernels {
+    const env = { memory: this.arena.memory as WebAssembly.Memory };
+    return new WebAssembly.Instance(module, { env }).exports as unknown as Kernels;
   }
 
   releaseProgram(program: Program): void {
@@ -244,6 +278,7 @@ export class CpuBackend {
   #drop(program: Program): void {
     this.#programs.delete(program.key);
     this.#modules.delete(program.id);
+    this.#unsent = this.#unsent.filter(({ id }) => id !== program.id);
     for (const [key, t] of this.#tables) {
       if (t.block !== program.table) continue;
       t.uses--;
@@ -276,13 +311,13 @@ export class CpuBackend {
     return block;
   }
 
-  /** A block for the call whose turn it is, before it takes work memory: where there is no room, what others have left goes. */
+  /** A block for a call, before it takes work memory: where there is no room, what others have left goes, if it is its turn. */
   allocate(bytes: number, call: string): Block {
     try {
       return this.arena.allocate(bytes, call);
     } catch (error) {
-      if (!(error instanceof BackendError)) throw error;
-      this.#freeWorkspace();
+      if (!(error instanceof BackendError) || this.#work !== this.#turnWork) throw error;
+      this.#turnWork.free();
       this.#dropIdlePrograms();
       return this.arena.allocate(bytes, call);
     }
@@ -293,27 +328,14 @@ export class CpuBackend {
     return this.#last ? this.arena.allocate(bytes, call) : this.allocate(bytes, call);
   }
 
-  /** Work memory for a layout, valid until the next call of this or the end of the exclusive section: where it begins. */
+  /** Work memory for a layout, valid until the next call of this or the end of the section: where it begins. */
   workspace(layout: WorkLayout, call: string): number {
-    const { bytes } = layout;
-    if (!this.#workspace || this.#workspace.bytes < bytes) {
-      if (this.#workspace) this.arena.free(this.#workspace);
-      this.#workspace = undefined;
-      this.#workspace = this.arena.allocate(bytes, call);
-    }
-    this.#layout = layout;
-    this.#taken = Math.max(this.#taken, aligned(bytes));
-    layout.seal(this.arena.memory, this.#workspace.address);
-    return this.#workspace.address;
-  }
-
-  #checkWorkspace(): void {
-    if (this.#workspace) this.#layout?.check(this.arena.memory, this.#workspace.address);
+    return this.#work.take(layout, call);
   }
 
   /** Bytes of work memory that the last call took. What is kept may be more, for another object's calls. */
   get workspaceBytes(): number {
-    return this.#taken;
+    return this.#work.taken;
   }
 
   /** Threads that an object which asked for so many has now: one where workers did not start. */
@@ -333,6 +355,7 @@ export class CpuBackend {
         await this.#pool?.close();
         const memory = this.arena.memory as WebAssembly.Memory;
         this.#pool = new Pool(memory, mostThreads, this.settings.workerUrl);
+        this.#unsent = [];
       }
       try {
         const programs = [...this.#modules].map(
@@ -377,13 +400,19 @@ export class CpuBackend {
       program.kernels = program.factory(program.buffer);
     }
     const running = this.#start(program, job, threads, blocking);
-    return running ? running.then(() => this.#checkWorkspace()) : this.#checkWorkspace();
+    if (running) return this.#checkAfter(running);
+    this.#work.check();
+  }
+
+  async #checkAfter(running: Promise<void>): Promise<void> {
+    await running;
+    this.#work.check();
   }
 
   #start(program: Program, job: Job, threads: number, blocking: boolean): void | Promise<void> {
     if (threads === 1) return this.#runHere(program, job, blocking);
     const pool = this.#pool;
-    if (pool?.usable && pool.workers.length >= threads)
+    if (pool?.usable && pool.workers.length >= threads && this.#unsent.length === 0)
       return this.#runOn(pool, program, job, threads, blocking);
     return this.#runOnFresh(program, job, threads, blocking);
   }
@@ -400,15 +429,18 @@ export class CpuBackend {
 
   async #runOnFresh(program: Program, job: Job, threads: number, blocking: boolean): Promise<void> {
     const pool = await this.#livePool(threads);
-    if (pool) return this.#runOn(pool, program, job, threads, blocking);
-    return this.#runHere(program, job, blocking);
+    if (!pool) return this.#runHere(program, job, blocking);
+    for (const message of this.#unsent.splice(0)) await pool.send(message);
+    return this.#runOn(pool, program, job, threads, blocking);
   }
 
   #runHere({ kernels }: Program, job: Job, blocking: boolean): void | Promise<void> {
-    if (blocking) return execute(kernels, job, 0, soloTickets(), this.#clear);
+    if (blocking) return execute(kernels, job, 0, this.#tickets.restart(), this.#clear);
     const items = soloItems(kernels, job, this.#clear);
     if (!advance(items)) return finish(items);
   }
+
+  readonly #tickets = new SoloTickets();
 
   readonly #clear = (from: number, to: number): void => {
     new Uint8Array(this.arena.memory.buffer, from, to - from).fill(0);

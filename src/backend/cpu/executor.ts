@@ -26,12 +26,33 @@ export interface Tickets {
   wait(count: number): boolean;
 }
 
-/** Tickets for a thread that works alone. */
-export function soloTickets(): Tickets {
-  let item = 0;
-  const draw = (_: number, job: Job): number => (item < job.units ? item++ : -1);
-  return { draw, next: () => item++, finish: () => {}, wait: () => true };
+/** Tickets for a thread that works alone, the same for all its jobs. */
+export class SoloTickets implements Tickets {
+  #item = 0;
+
+  /** Before a job. */
+  restart(): this {
+    this.#item = 0;
+    return this;
+  }
+
+  draw(_: number, { units }: Job): number {
+    return this.#item < units ? this.#item++ : -1;
+  }
+
+  next(): number {
+    return this.#item++;
+  }
+
+  finish(): void {}
+
+  wait(): boolean {
+    return true;
+  }
 }
+
+/** Where this thread is at work. Jobs that run to their end do not nest, so that none needs a context of its own. */
+const here = {} as { -readonly [Field in keyof RecipeContext]: RecipeContext[Field] };
 
 /** A job on one thread, item after item: whoever runs it may stop between two of them and go on later. */
 export function* soloItems(kernels: Kernels, job: Job, clear: Clear): Generator<void, void> {
@@ -75,12 +96,13 @@ export function execute(
   clear: Clear,
 ): void {
   const recipe = recipeFor(kernels, job);
-  const work = job.workspace + (job.together ? 0 : thread * job.threadBytes);
-  const context: RecipeContext = { job, work, clear };
-  if (job.together) return runTogether(recipe, context, tickets);
+  here.work = job.workspace + (job.together ? 0 : thread * job.threadBytes);
+  here.job = job;
+  here.clear = clear;
+  if (job.together) return runTogether(recipe, here, tickets);
   for (let item = tickets.draw(thread, job); item >= 0; item = tickets.draw(thread, job)) {
-    if (job.slotted) context.work = job.workspace + item * job.threadBytes;
-    runUnit(recipe, context, job.first + item);
+    if (job.slotted) here.work = job.workspace + item * job.threadBytes;
+    runUnit(recipe, here, job.first + item);
   }
 }
 

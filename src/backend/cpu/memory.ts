@@ -104,6 +104,7 @@ export class WorkLayout {
 
   /** Write the guards; call it where the layout has been placed. */
   seal(memory: LinearMemory, base: number): void {
+    if (this.#guards.length === 0) return;
     for (const guard of this.#guardsIn(memory, base)) guard.fill(guardWord);
   }
 
@@ -122,6 +123,46 @@ export class WorkLayout {
 
 const sizeOf = (pages: number): string =>
   pages < 16_384 ? `${show(pages / 16)} MiB` : `${show(pages / 16_384)} GiB`;
+
+/** The work memory of calls: one block, which grows to the largest need, and what lies in it. */
+export class WorkMemory {
+  readonly #arena: Arena;
+  #block: Block | undefined;
+  #layout: WorkLayout | undefined;
+  /** Bytes that the call in turn has taken so far. */
+  taken = 0;
+
+  constructor(arena: Arena) {
+    this.#arena = arena;
+  }
+
+  get bytes(): number {
+    return this.#block?.bytes ?? 0;
+  }
+
+  /** Room for a layout, until the next call of this: where it begins. */
+  take(layout: WorkLayout, call: string): number {
+    const { bytes } = layout;
+    if (!this.#block || this.#block.bytes < bytes) {
+      this.free();
+      this.#block = this.#arena.allocate(bytes, call);
+    }
+    this.#layout = layout;
+    this.taken = Math.max(this.taken, aligned(bytes));
+    layout.seal(this.#arena.memory, this.#block.address);
+    return this.#block.address;
+  }
+
+  /** For tests: see that nobody has written past a region. */
+  check(): void {
+    if (this.#block) this.#layout?.check(this.#arena.memory, this.#block.address);
+  }
+
+  free(): void {
+    if (this.#block) this.#arena.free(this.#block);
+    this.#block = this.#layout = undefined;
+  }
+}
 
 /** A range of linear memory. */
 export interface Block {

@@ -5,6 +5,8 @@ const slice = 8;
 
 /** When others last had the thread. */
 let since = 0;
+/** Whether the caller waits for the answer on this thread: then there are no pauses. */
+let waited = false;
 
 /** Milliseconds. An AudioWorklet has no clock, and nobody to pause for. */
 const now = (): number => (typeof performance === "undefined" ? 0 : performance.now());
@@ -16,7 +18,18 @@ export function begin(): void {
 
 /** Whether it is time for a pause. */
 export function isDue(): boolean {
-  return now() - since >= slice;
+  return !waited && now() - since >= slice;
+}
+
+/** Do `work` without pauses. */
+export function withoutPauses<T>(work: () => T): T {
+  const before = waited;
+  waited = true;
+  try {
+    return work();
+  } finally {
+    waited = before;
+  }
 }
 
 /** Let the event loop do what waits. In a page by a message: timers wait 4 ms there. */

@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import type { CpuBackend } from "../../../src/backend/cpu/backend.ts";
 import type { PartTransform } from "../../../src/conv/cpu-parts.ts";
-import { transformsOf } from "../../../src/conv/cpu-transforms.ts";
+import { planCode } from "../../../src/conv/cpu-transforms.ts";
 import { dtypes } from "../../../src/dtype.ts";
 import { programSource } from "../../../src/kernels/cpu/dense-program.ts";
 import { depthwiseSource } from "../../../src/kernels/cpu/depthwise/program.ts";
@@ -41,7 +41,7 @@ function hashesOf(source: ProgramSource): string {
 async function partsOf(plan: string, options: ProblemOptions): Promise<PartTransform[]> {
   const problem = createProblem(options, "test");
   const candidate = namedCandidate(plan, problem, defaultCpu, { rows: 1, threads: 1 })!;
-  const transforms = await transformsOf(candidate);
+  const { transforms } = await planCode(candidate);
   return transforms(problem, candidate, { lanes: 4 } as CpuBackend, 1, defaultCpu);
 }
 
