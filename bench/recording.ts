@@ -200,9 +200,13 @@ function inOnePass(encoder: GPUCommandEncoder, calls: readonly Recorded[], times
 }
 
 /** Twelve layers, forward and backward, on the GPU that the library opens. */
-async function measureLayers(rounds: number, layers: number): Promise<RecordingRecord[]> {
-  const { length, ...rows } = shape;
-  using conv = await FlashFFTConv.create({ ...shape, dtype, backend: "webgpu" });
+async function measureLayers(
+  rounds: number,
+  layers: number,
+  rows: { readonly batch: number; readonly channels: number },
+): Promise<RecordingRecord[]> {
+  const { length } = shape;
+  using conv = await FlashFFTConv.create({ ...rows, length, dtype, backend: "webgpu" });
   const device = conv.device!;
   using projections = await FlashHyenaProjections.create({
     ...{ channels: rows.channels, kernelLength: taps, dtype, device },
@@ -287,6 +291,7 @@ async function measureLayers(rounds: number, layers: number): Promise<RecordingR
   return [
     {
       ...{ case: `${layers} layers, forward and backward`, ...common },
+      ...{ B: rows.batch, H: rows.channels },
       dispatches: step.reduce((sum, { dispatches }) => sum + dispatches, 0),
       ...{ step_ms: round(one.ms), steps_ms: round(many.ms), record_ms: round(many.recordMs) },
       ...{ device_ms: round(deviceMs), ratio: round(many.ms / deviceMs) },
@@ -306,5 +311,7 @@ export async function runRecording(
     if (json !== undefined) appendRecords(json, records);
   };
   report(await measureEncoding(quick ? 5 : 40));
-  if (onDevice) report(await measureLayers(quick ? 1 : 7, quick ? 2 : 12));
+  if (!onDevice) return;
+  const { batch, channels } = quick ? { batch: 1, channels: 16 } : shape;
+  report(await measureLayers(quick ? 1 : 7, quick ? 2 : 12, { batch, channels }));
 }

@@ -127,7 +127,14 @@ describe("the package", () => {
     expect(names).toEqual([
       ...["BackendError", "FileError", "FlashDepthwiseConv1d", "FlashFFTConv", "FlashFFTConvError"],
       ...["FlashFFTConvStream", "FlashHyenaProjections", "InvalidArgumentError", "PreparedKernel"],
-      ...["UnsupportedError", "convolve", "serveConvolutions", "sparsifyKernel", "tune"],
+      ...[
+        "UnsupportedError",
+        "convolve",
+        "convolveSync",
+        "serveConvolutions",
+        "sparsifyKernel",
+        "tune",
+      ],
     ]);
   });
 

@@ -78,14 +78,11 @@ interface PlannedRows {
   readonly channels: number;
 }
 
-function checkedRows(
-  { batch, channels }: FlashFFTConvOptions,
-  usual: PlannedRows,
-  call: string,
-): PlannedRows {
+function checkedRows(options: FlashFFTConvOptions, usual: PlannedRows, call: string): PlannedRows {
+  const { batch = usual.batch, channels = usual.channels } = options;
   return {
-    batch: integer(call, "batch", batch ?? usual.batch, 1, 2 ** 31),
-    channels: integer(call, "channels", channels ?? usual.channels, 1, 2 ** 31),
+    batch: integer(call, "batch", batch, 1, 2 ** 31),
+    channels: integer(call, "channels", channels, 1, 2 ** 31),
   };
 }
 

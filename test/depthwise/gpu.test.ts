@@ -219,7 +219,10 @@ describe.skipIf(!onGpu)("refusals and resources", () => {
       [() => conv.forward({ ...x, shape: [2, 5, 40] }, weight), /must hold 1,600 bytes/],
       [() => conv.forward(x, { ...weight, shape: [2, 4] }), /weight must hold 16 samples/],
       [() => conv.forward(x, weight, {}, [x]), /out must not overlap x/],
-      [() => conv.forward({ data: inputs.x, shape: x.shape }, weight, { encoder }), /encoder all/],
+      [
+        () => conv.forward({ data: inputs.x, shape: x.shape }, weight, { encoder }),
+        /with an encoder every tensor must be in a GPU buffer/,
+      ],
       [
         async () => {
           using cpu = await FlashDepthwiseConv1d.create({ channels: 4, kernelLength: 4 });

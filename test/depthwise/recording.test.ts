@@ -188,5 +188,5 @@ test("calls on the CPU are not recorded", async () => {
   using conv = await FlashDepthwiseConv1d.create(options);
   const made = conv.recorder("forward", { batch: 1, length: 8 });
   await expect(made).rejects.toThrow(UnsupportedError);
-  await expect(made).rejects.toThrow(/conv\.recorder.*recorded on a GPU/s);
+  await expect(made).rejects.toThrow(/depthwise\.recorder.*recorded on a GPU/s);
 });
