@@ -174,7 +174,7 @@ function checkedRange(
     refuse(
       `${name} needs { buffer } with a GPUBuffer`,
       binding,
-      `Give it one of ${show(bytes)} bytes or more.`,
+      `Pass { buffer }, or { buffer, offset, size }, of ${show(bytes)} bytes or more.`,
     );
   }
   const { offset = 0, size } = binding!;
@@ -192,7 +192,7 @@ function checkedRange(
     refuse(
       `the range of ${name} must have ${show(bytes)} bytes`,
       Math.max(0, room),
-      "Check batch, channels, offset and size.",
+      "Check offset, size and the buffer, and the shape that the recorder was made for.",
     );
   }
   return new GpuSamples(whole, offset, bytes, 1);

@@ -132,7 +132,7 @@ export function checkEncoder(encoder: unknown, device: GpuDevice | undefined, ca
     call,
     requirement: "encoder must be a GPUCommandEncoder",
     value: show(encoder),
-    remedy: "Pass what device.createCommandEncoder() returns, or leave encoder out.",
+    remedy: "Pass what device.createCommandEncoder() returns, or nothing.",
   });
 }
 

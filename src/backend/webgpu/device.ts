@@ -108,7 +108,7 @@ export class WebGpuBackend implements GpuDeviceBackend<GPUBuffer, CommandTarget>
           {
             call,
             requirement: `a device of the adapter ${adapterName(adapter.info)}`,
-            value: String((cause as Error)?.message ?? cause),
+            value: String((cause as Error)?.message ?? cause).trim(),
             remedy: "Free the GPU, check its driver, or use backend: 'cpu'.",
           },
           cause,
