@@ -19,11 +19,14 @@ const noise = (length: number, seed: number): Float32Array =>
   Float32Array.from(normal(length, seed));
 const problem = { length: 1024, kernelLength: 1024 };
 
-/** Bytes that a call leaves on the heap: the least of several tries, until it is few enough. Compilers and collectors come between. */
+/**
+ * Bytes that a call leaves on the heap: the least of many tries, until it is few enough. Numbers are boxed until the compiler is
+ * done, which waits for a processor, and collectors come between.
+ */
 function bytesPerCall(run: () => void, enough: number): number {
   const calls = 10_000;
   let least = Number.POSITIVE_INFINITY;
-  for (let attempt = 0; attempt < 20 && least >= enough; attempt++) {
+  for (const end = performance.now() + 20_000; performance.now() < end && least >= enough; ) {
     const before = getHeapStatistics().used_heap_size;
     for (let call = 0; call < calls; call++) run();
     const grown = getHeapStatistics().used_heap_size - before;
