@@ -1,5 +1,6 @@
 /** Recorders: calls of fixed shape on a GPU, bound to the caller's buffers and recorded without waiting. */
 import type { BoundSchedule } from "../backend/gpu.ts";
+import { storageSize } from "../backend/webgpu/buffers.ts";
 import type { CommandTarget, WebGpuSchedule } from "../backend/webgpu/compiled.ts";
 import { checkOptions, known } from "../checks.ts";
 import { InvalidArgumentError } from "../errors.ts";
@@ -25,14 +26,18 @@ export interface RecorderOwner {
   readonly alive: (call: string) => void;
 }
 
-/** A recorder of a call. */
+/**
+ * A recorder of a call.
+ * @throws BackendError where an operand fits no buffer: a call of any size would have a schedule as long.
+ */
 export async function openRecorder(
-  planned: PlannedCall,
+  plan: () => PlannedCall,
   operands: readonly NamedOperand[],
   owner: RecorderOwner,
   call: string,
 ): Promise<GpuRecorder> {
-  const compiled = await owner.calls.hold(planned, () => owner.alive(call), call);
+  for (const { bytes } of operands) storageSize(owner.calls.backend.device, bytes, call);
+  const compiled = await owner.calls.hold(plan(), () => owner.alive(call), call);
   return new ScheduleRecorder(compiled, operands, owner);
 }
 
@@ -75,9 +80,10 @@ class ScheduleRecorder implements GpuRecorder {
       ...{ name, data: check(name, ranges[name], bytes), isOutput: access !== "read" },
     }));
     const work = this.scratchBytes.map((bytes, i) => {
-      const lent = scratch[i] as GPUBuffer | GpuBufferBinding | undefined;
-      const binding = lent && "buffer" in lent ? lent : lent && { buffer: lent };
-      return { name: `scratch ${i}`, data: check(`scratch ${i}`, binding, bytes) };
+      const lent = Object(scratch)[i] as GpuBuffer | GpuBufferBinding | undefined;
+      const binding = Object(lent).buffer ? lent : { buffer: lent };
+      const name = `scratch ${i}`;
+      return { name, data: check(name, binding as GpuBufferBinding, bytes) };
     });
     found.forEach((o, i) => {
       if (o.isOutput) apart(o, found.toSpliced(i, 1), call);

@@ -40,7 +40,14 @@ export class RepeatedCalls {
     const sizes = arrays.map((a) => a.length);
     if (sizes[0]! > mostSamples) return;
     const known = { out, pregate, postgate, skip };
-    this.#calls[this.#next] = { u, k, options: known, arrays, sizes, repeat };
+    const call = { u, k, options: known, arrays, sizes, repeat };
+    // One that could not run again gives its place to the same call.
+    const same = this.#calls.findIndex((c) => c.u === u && c.k === k && isSame(c, known));
+    if (same >= 0) {
+      this.#calls[same] = call;
+      return;
+    }
+    this.#calls[this.#next] = call;
     this.#next = (this.#next + 1) % boundCalls;
   }
 
@@ -56,7 +63,7 @@ export class RepeatedCalls {
 function isSame({ options: known, arrays, sizes }: RepeatedCall, options: Options | null): boolean {
   if (!options) return false;
   for (const name of optionNames) if (options[name] !== known[name]) return false;
-  for (const name in options) if (!(name in known)) return false;
+  for (const name in options) if (!Object.hasOwn(known, name)) return false;
   // An array that was transferred away has lost its samples.
   for (let i = 0; i < arrays.length; i++) if (arrays[i]!.length !== sizes[i]) return false;
   return true;

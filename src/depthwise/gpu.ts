@@ -72,9 +72,9 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     alive: (call: string) => void,
   ): Promise<GpuRecorder> {
     const recorded = this.#schedules.recorded(way, options, call);
-    const planned = this.#schedules.planned(way, recorded);
+    const plan = () => this.#schedules.planned(way, recorded);
     const operands = this.#schedules.operands(way, recorded);
-    return openRecorder(planned, operands, { calls: this.#calls, alive }, call);
+    return openRecorder(plan, operands, { calls: this.#calls, alive }, call);
   }
 
   get device(): GPUDevice {

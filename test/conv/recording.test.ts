@@ -333,12 +333,17 @@ describe.skipIf(!onGpu)("refusals", () => {
     backward.bind(ranges, enough);
     const cases: [readonly GPUBuffer[], RegExp][] = [
       [[], /scratch 0 needs \{ buffer \}/],
+      [[sizes[0] as never], /scratch 0 needs \{ buffer \}/],
+      [null as never, /scratch 0 needs \{ buffer \}/],
       [[make(sizes[0]! - 256), ...enough.slice(1)], /range of scratch 0 must have/],
       [[enough[0]!, enough[0]!, ...enough.slice(2)], /scratch 1 must not overlap scratch 0/],
       [[ranges.u!.buffer as GPUBuffer, ...enough.slice(1)], /scratch 0 must not overlap u/],
     ];
-    for (const [scratch, message] of cases)
-      expect(() => backward.bind(ranges, scratch)).toThrow(message);
+    for (const [scratch, message] of cases) {
+      const wrong = () => backward.bind(ranges, scratch);
+      expect(wrong).toThrow(InvalidArgumentError);
+      expect(wrong).toThrow(message);
+    }
     device.destroy();
   });
 
@@ -360,6 +365,10 @@ describe.skipIf(!onGpu)("refusals", () => {
     using full = await FlashFFTConv.create({ length: 100, mode: "full", device });
     const skip = full.recorder("forward", { ...shape, skip: true });
     await expect(skip).rejects.toThrow(/skip needs outputs as long as the inputs/);
+    // Nothing is planned for tensors that no buffer holds: a schedule would be as long.
+    const large = conv.recorder("forward", { batch: 2 ** 31, channels: 2 ** 31 });
+    await expect(large).rejects.toThrow(BackendError);
+    await expect(large).rejects.toThrow(/conv\.recorder: tensors .* fit one buffer/);
     const bound = forward.bind(ranges, scratch);
     expect(() => bound.encode({} as never)).toThrow(/into must be a GPUCommandEncoder/);
     await expect(forward.submit(5 as never)).rejects.toThrow(/encoder must be a GPUCommandEncoder/);

@@ -1,6 +1,7 @@
 /** Calls that return no promise: at once, whatever else is under way, with the bits of those that do. */
 import { getHeapStatistics } from "node:v8";
 import { expect, test } from "vitest";
+import { RepeatedCalls } from "../../src/conv/repeat.ts";
 import type { Dtype } from "../../src/dtype.ts";
 import type { PreparedKernel } from "../../src/index.ts";
 import {
@@ -108,6 +109,7 @@ describeBackends(
         () =>
           conv.forwardSync(u, kernel, given as object);
       expect(wrong({ out, gate: u })).toThrow(/gate/);
+      expect(wrong({ out, constructor: u })).toThrow(/constructor/);
       expect(wrong({ out, encoder: {} })).toThrow(/encoder/);
       expect(wrong({ out: u })).toThrow(/overlap/);
       expect(wrong({ out: new Float32Array(5) })).toThrow(InvalidArgumentError);
@@ -215,4 +217,13 @@ test.runIf(onGpu)("a GPU cannot answer at once", async () => {
     expect(call).toThrow(UnsupportedError);
     expect(call).toThrow(/await conv\.\w+/);
   }
+});
+
+test("a repeated call that has lost its place takes one place again", () => {
+  const calls = new RepeatedCalls();
+  const [u, k, out] = [noise(16, 1), noise(16, 2), new Float32Array(16)];
+  calls.keep(u, k, { out }, () => false);
+  expect(calls.run(u, k, { out }, false)).toBe(false);
+  calls.keep(u, k, { out }, () => true);
+  expect(calls.run(u, k, { out }, false)).toBe(true);
 });

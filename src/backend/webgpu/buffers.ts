@@ -17,14 +17,10 @@ export const usage = {
 } as const;
 
 /**
- * A storage buffer of zeros on a device.
- * @throws BackendError where the device has no room for it.
+ * The size of a storage buffer for so many bytes.
+ * @throws BackendError where no buffer of the device is that large.
  */
-export async function storageBuffer(
-  device: GPUDevice,
-  bytes: number,
-  call: string,
-): Promise<GPUBuffer> {
+export function storageSize(device: GPUDevice, bytes: number, call: string): number {
   const size = Math.max(16, Math.ceil(bytes / 16) * 16);
   const most = device.limits.maxBufferSize;
   if (size > most) {
@@ -36,6 +32,19 @@ export async function storageBuffer(
         "Use fewer rows or channels a call, or open the device with a greater requiredLimits.maxBufferSize, where its adapter has it.",
     });
   }
+  return size;
+}
+
+/**
+ * A storage buffer of zeros on a device.
+ * @throws BackendError where the device has no room for it.
+ */
+export async function storageBuffer(
+  device: GPUDevice,
+  bytes: number,
+  call: string,
+): Promise<GPUBuffer> {
+  const size = storageSize(device, bytes, call);
   device.pushErrorScope("out-of-memory");
   const buffer = device.createBuffer({
     size,
