@@ -183,6 +183,7 @@ function checkedRange(
       `Pass { buffer }, or { buffer, offset, size }, of ${show(bytes)} bytes or more.`,
     );
   }
+  known(binding!, ["buffer", "offset", "size"], call, name);
   const { offset = 0, size } = binding!;
   if (!Number.isInteger(offset) || offset < 0 || offset % alignment !== 0) {
     refuse(

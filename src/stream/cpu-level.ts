@@ -5,6 +5,7 @@ import type { Jobs } from "../backend/cpu/job.ts";
 import { jobKinds, streamJob } from "../backend/cpu/job.ts";
 import type { Block } from "../backend/cpu/memory.ts";
 import { aligned } from "../backend/cpu/memory.ts";
+import { blockingSeconds } from "../calls/cpu-threads.ts";
 import { programSource } from "../kernels/cpu/dense-program.ts";
 import { bodyCount, tileCount } from "../kernels/cpu/stages.ts";
 import { transformBytes } from "../plan/cpu/plan.ts";
@@ -19,8 +20,6 @@ const view = new Float32Array(0);
 
 /** Blocks predicted shorter than this, in seconds, stay on the calling thread. */
 const sharedSeconds = 0.5e-3;
-/** Blocks predicted shorter than this run with the caller taking part, in seconds: not long enough to miss an event. */
-const blockingSeconds = 4e-3;
 
 /** Part of the work on a block: its transform, products with partitions [from, to), the sum's transform back. */
 export interface LevelStep {

@@ -296,6 +296,7 @@ describe.skipIf(!onGpu)("refusals", () => {
       [{ u: { buffer, offset: 128 } }, /offset of u must be a multiple of 256 bytes/],
       [{ u: { buffer, offset: -256 } }, /offset of u must be a multiple of 256/],
       [{ u: { buffer, offset: 2048 } }, /range of u must have 2,400 bytes.*got 2,048/],
+      [{ u: { buffer, ofset: 256 } }, /u may have buffer, offset, size; got "ofset"/],
       [{ u: { buffer, size: 2396 } }, /range of u must have 2,400 bytes.*got 2,396/],
       [{ u: undefined }, /u needs \{ buffer \} with a GPUBuffer; got undefined/],
       [{ u: buffer }, /u needs \{ buffer \}/],
