@@ -11,7 +11,7 @@ import {
   InvalidArgumentError,
   UnsupportedError,
 } from "../../src/index.ts";
-import { describeBackends, onCpu, onGpu } from "../support/backends.ts";
+import { describeBackends, onCpu } from "../support/backends.ts";
 import { drawInputs } from "../support/cases.ts";
 import { expectSameBits } from "../support/close.ts";
 import { normal } from "../support/signals.ts";
@@ -189,7 +189,7 @@ describeBackends(
   { threads: 1 },
 );
 
-test.skipIf(onGpu)("a convolution in a line", async () => {
+test("a convolution in a line", async () => {
   for (const [length, kernelLength] of [
     [3, 2],
     [1000, 1000],
@@ -203,20 +203,6 @@ test.skipIf(onGpu)("a convolution in a line", async () => {
   expect(convolveSync([1, 2, 3], [1, 1])).toEqual(Float32Array.of(1, 3, 5, 3));
   expect(() => convolveSync([1], [1], { backend: "webgpu" })).toThrow(UnsupportedError);
   expect(() => convolveSync([1], [1], { channels: 0 })).toThrow(InvalidArgumentError);
-});
-
-test.runIf(onGpu)("a GPU cannot answer at once", async () => {
-  using conv = await FlashFFTConv.create({ ...problem, backend: "webgpu" });
-  expect(conv.device).toBeDefined();
-  const [u, k] = [noise(1024, 1), noise(1024, 2)];
-  for (const call of [
-    () => conv.forwardSync(u, k),
-    () => conv.backwardSync(u, u, k),
-    () => conv.prepareKernelSync(k),
-  ]) {
-    expect(call).toThrow(UnsupportedError);
-    expect(call).toThrow(/await conv\.\w+/);
-  }
 });
 
 test("a repeated call that has lost its place takes one place again", () => {

@@ -5,9 +5,8 @@ import {
   FlashDepthwiseConv1d,
   FlashHyenaProjections,
   InvalidArgumentError,
-  UnsupportedError,
 } from "../../src/index.ts";
-import { describeBackends, onCpu, onGpu } from "../support/backends.ts";
+import { describeBackends, onCpu } from "../support/backends.ts";
 import { expectSameBits } from "../support/close.ts";
 import { normal } from "../support/signals.ts";
 
@@ -86,12 +85,3 @@ describeBackends(
   },
   { threads: 1 },
 );
-
-test.runIf(onGpu)("a GPU cannot answer at once", async () => {
-  using conv = await FlashDepthwiseConv1d.create({
-    ...{ channels: 1, kernelLength: 3, backend: "webgpu" },
-  });
-  const [x, weight] = [noise(64, 1), noise(3, 2)];
-  expect(() => conv.forwardSync(x, weight)).toThrow(UnsupportedError);
-  expect(() => conv.backwardSync(x, x, weight)).toThrow(/await depthwise.backward/);
-});
