@@ -3,8 +3,8 @@ import type { Instructions } from "../backend/cpu/features.ts";
 import type { KeptPlan } from "../calls/measured.ts";
 import { deviceFor, keptPlan } from "../calls/measured.ts";
 import { InvalidArgumentError } from "../errors.ts";
-import type { Candidate, Workload } from "../plan/cpu/planner.ts";
-import { candidates, namedCandidate, wholeWork, workOf } from "../plan/cpu/planner.ts";
+import type { Candidate, Planner, Workload } from "../plan/cpu/planner.ts";
+import { workOf } from "../plan/cpu/planner.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import type { KeptFrequencies } from "../plan/frequencies.ts";
 import { keptRuns } from "../plan/frequencies.ts";
@@ -153,6 +153,7 @@ export function measuredOf(kept: KeptPlan | undefined): Pick<Explanation, "measu
 /** The planner's choice for a problem, the plan that was measured to be the fastest, or the one that the user names. */
 export function choosePlan(
   problem: Problem,
+  planner: Planner,
   instructions: Instructions,
   workload: Workload,
   options: { readonly plan?: string | undefined; readonly reason: string },
@@ -160,13 +161,17 @@ export function choosePlan(
 ): Choice {
   const { plan, reason } = options;
   const device = deviceFor(instructions);
-  const all = candidates(problem, device, workload);
+  const all = planner.candidates(problem, device, workload);
   const { rows, threads } = workload;
   const kept = plan === undefined ? keptPlan(instructions, problem, { rows, threads }) : undefined;
   // One that does not fit is another version's.
-  const measured = kept && namedCandidate(kept.plan, problem, device, workload);
+  const measured = kept && planner.named(kept.plan, problem, device, workload);
   const candidate =
-    measured ?? (plan === undefined ? all[0]! : namedPlan(plan, problem, device, workload, call));
+    measured ??
+    (plan === undefined
+      ? all[0]!
+      : (typeof plan === "string" && planner.named(plan, problem, device, workload)) ||
+        refusePlan(plan, call));
   const predictions = all.map(prediction);
   const explanation: Explanation = {
     ...{ problem, workload, device, instructions, backend: "cpu", reason },
@@ -176,7 +181,7 @@ export function choosePlan(
     ...(problem.frequencies && {
       leftOut: leftOutOf(
         problem.frequencies,
-        wholeWork(problem, device, workload),
+        planner.wholeWork!(problem, device, workload),
         workOf(candidate, device),
       ),
     }),
@@ -192,16 +197,7 @@ export function withNotes(explanation: Explanation, notes: readonly string[]): E
   return noted;
 }
 
-function namedPlan(
-  text: string,
-  problem: Problem,
-  device: DeviceSpec,
-  workload: Workload,
-  call: string,
-): Candidate {
-  const candidate =
-    typeof text === "string" ? namedCandidate(text, problem, device, workload) : undefined;
-  if (candidate) return candidate;
+function refusePlan(text: string, call: string): never {
   throw new InvalidArgumentError({
     call,
     requirement: "plan must be one that explain() prints for these lengths, or like it",

@@ -6,6 +6,8 @@ import { loadGpu } from "../calls/load-gpu.ts";
 import { checkRuntime, usualRows } from "../calls/runtime.ts";
 import { integer } from "../checks.ts";
 import { UnsupportedError } from "../errors.ts";
+import type { Planner } from "../plan/cpu/planner.ts";
+import { densePlanner, isCyclic } from "../plan/cpu/planner.ts";
 import type { Problem } from "../plan/problem.ts";
 import { CpuRunner } from "./cpu.ts";
 import type { OtherPlans } from "./cpu-transforms.ts";
@@ -44,7 +46,9 @@ export async function openRunner(
     const { openGpuRunner } = await loadGpu(options.device, call, () => import("./gpu.ts"));
     return openGpuRunner(problem, { ...options, ...rows, workspaceBytes }, call);
   }
-  const { opened, choice } = chooseOnCpu(problem, options, rows, call);
+  const isDense = !problem.frequencies && !isCyclic(problem.period);
+  const planner = isDense ? densePlanner : (await import("./cpu-other.ts")).cyclicPlanner;
+  const { opened, choice } = chooseOnCpu(problem, planner, options, rows, call);
   return CpuRunner.open(opened, choice, call);
 }
 
@@ -68,7 +72,7 @@ export function openRunnerNow(
     });
   }
   const rows = checkedRows(options, usualRows.cpu, call);
-  const { opened, choice } = chooseOnCpu(problem, options, rows, call);
+  const { opened, choice } = chooseOnCpu(problem, other.cyclicPlanner, options, rows, call);
   return CpuRunner.openNow(opened, choice, other, call);
 }
 
@@ -89,6 +93,7 @@ function checkedRows(options: FlashFFTConvOptions, usual: PlannedRows, call: str
 /** The backend and the plan of a problem on the CPU. */
 function chooseOnCpu(
   problem: Problem,
+  planner: Planner,
   options: FlashFFTConvOptions,
   { batch, channels }: PlannedRows,
   call: string,
@@ -101,5 +106,5 @@ function chooseOnCpu(
       ? "it was asked for"
       : "auto takes a GPU only where its device is given";
   const settings = { plan: options.plan, reason };
-  return { opened, choice: choosePlan(problem, instructions, workload, settings, call) };
+  return { opened, choice: choosePlan(problem, planner, instructions, workload, settings, call) };
 }

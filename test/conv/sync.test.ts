@@ -68,6 +68,32 @@ describeBackends(
       }
     });
 
+    test("those that do, in a row, see what arrays hold, wait for calls under way, and are refused", async () => {
+      const conv = await FlashFFTConv.create(options);
+      const kernel = await conv.prepareKernel(noise(1024, 1));
+      const [u, out] = [noise(1024, 2), new Float32Array(1024)];
+      for (let seed = 3; seed < 6; seed++) {
+        u.set(noise(1024, seed));
+        expect(await conv.forward(u, kernel, { out })).toBe(out);
+        expectSameBits(out, conv.forwardSync(u, kernel));
+      }
+      const y = out.slice();
+      out.fill(0);
+      const before = conv.prepareKernel(noise(1024, 6));
+      const waiting = conv.forward(u, kernel, { out });
+      expect(out.every((sample) => sample === 0)).toBe(true);
+      await waiting;
+      expectSameBits(out, y);
+      kernel.dispose();
+      await expect(conv.forward(u, kernel, { out })).rejects.toThrow(/must be alive/);
+      const other = await before;
+      await conv.forward(u, other, { out });
+      structuredClone(u.buffer, { transfer: [u.buffer] });
+      await expect(conv.forward(u, other, { out })).rejects.toThrow(InvalidArgumentError);
+      conv.dispose();
+      await expect(conv.forward(u, other, { out })).rejects.toThrow(/disposed/);
+    });
+
     test("run again after whatever moves their memory", async () => {
       const conv = await FlashFFTConv.create(options);
       const first = conv.prepareKernelSync(noise(1024, 1));

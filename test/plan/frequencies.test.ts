@@ -1,8 +1,9 @@
 /** Patterns, what the planner makes of them, and what it says they save. */
 import { describe, expect, test } from "vitest";
 import { planCost } from "../../src/plan/cpu/cost.ts";
+import { candidates, namedCandidate, wholeWork } from "../../src/plan/cpu/cyclic-planner.ts";
 import { parsePlan, pointsLeft, product } from "../../src/plan/cpu/plan.ts";
-import { candidates, namedCandidate, wholeWork, workOf } from "../../src/plan/cpu/planner.ts";
+import { workOf } from "../../src/plan/cpu/planner.ts";
 import { cyclicFactors, ringPoints } from "../../src/plan/cpu/sparse.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import { defaultCpu } from "../../src/plan/device.ts";

@@ -168,7 +168,7 @@ export class CpuBackend {
   exclusive<T>(work: () => T | Promise<T>): T | Promise<T> {
     const start = (): T | Promise<T> => {
       begin();
-      this.#turnWork.taken = 0;
+      this.#turnWork.next();
       const working = work();
       if (working instanceof Promise) {
         this.#isBusy = true;
@@ -198,7 +198,7 @@ export class CpuBackend {
    */
   now<T>(work: () => T, call: string): T {
     if (!this.#isBusy) {
-      this.#turnWork.taken = 0;
+      this.#turnWork.next();
       return withoutPauses(work);
     }
     if (this.lanes === 1) {

@@ -129,8 +129,9 @@ export class WorkMemory {
   readonly #arena: Arena;
   #block: Block | undefined;
   #layout: WorkLayout | undefined;
-  /** Bytes that the call in turn has taken so far. */
+  /** Bytes that the last call which took any has taken so far: turns that only tidy up take none. */
   taken = 0;
+  #isNext = true;
 
   constructor(arena: Arena) {
     this.#arena = arena;
@@ -138,6 +139,11 @@ export class WorkMemory {
 
   get bytes(): number {
     return this.#block?.bytes ?? 0;
+  }
+
+  /** What is taken from now on is another call's. */
+  next(): void {
+    this.#isNext = true;
   }
 
   /** Room for a layout, until the next call of this: where it begins. */
@@ -148,7 +154,8 @@ export class WorkMemory {
       this.#block = this.#arena.allocate(bytes, call);
     }
     this.#layout = layout;
-    this.taken = Math.max(this.taken, aligned(bytes));
+    this.taken = Math.max(this.#isNext ? 0 : this.taken, aligned(bytes));
+    this.#isNext = false;
     layout.seal(this.#arena.memory, this.#block.address);
     return this.#block.address;
   }

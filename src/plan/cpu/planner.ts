@@ -17,7 +17,6 @@ import type { Cost } from "./cost.ts";
 import { copySeconds, directCost, planBytes, planCost } from "./cost.ts";
 import type { Plan, TransformPlan } from "./plan.ts";
 import { formatDirect, formatPlan, layout, parsePlan } from "./plan.ts";
-import { cyclicFactors, isCyclic, sparsePlan, sparsePlans, suits } from "./sparse.ts";
 
 /** How much work the plan is for. */
 export interface Workload {
@@ -69,7 +68,12 @@ function callSeconds(
 }
 
 /** Price a plan for rows: the sum over its parts. */
-function priced(geometry: Geometry, plan: Plan, device: DeviceSpec, workload: Workload): Candidate {
+export function priced(
+  geometry: Geometry,
+  plan: Plan,
+  device: DeviceSpec,
+  workload: Workload,
+): Candidate {
   const costs = plan.map((p) => planCost(p, device));
   const cost = costs.reduce((a, b) => ({
     seconds: a.seconds + b.seconds,
@@ -179,25 +183,8 @@ function candidatesFor(geometry: Geometry, device: DeviceSpec, workload: Workloa
   return [priced(geometry, plan, device, workload)];
 }
 
-/** Candidates for an exact cyclic convolution: the longest factor has any plan, the others have their cheapest. */
-function cyclicCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
-  const factors = cyclicFactors(problem);
-  const geometry = factors.map(({ part }) => part);
-  const [longest, ...others] = factors.map((factor) =>
-    sparsePlans(factor, device)
-      .map((plan) => ({ plan, seconds: planCost(plan, device).seconds }))
-      .sort((a, b) => a.seconds - b.seconds)
-      .map(({ plan }) => plan),
-  );
-  const rest = others.map((plans) => plans[0]!);
-  const texts = new Set<string>();
-  return longest!
-    .map((plan) => priced(geometry, [plan, ...rest], device, workload))
-    .filter(({ text }) => !texts.has(text) && texts.add(text));
-}
-
 /** What a row's transforms do, both ways and with the product between them: ends, gates and folding not counted. */
-interface Work {
+export interface Work {
   /** Floating-point operations; a fused multiply-add counts as two. */
   readonly flops: number;
   /** Bytes that stages read and write, spectra and twiddles. */
@@ -209,46 +196,26 @@ export function workOf({ plan, cost }: Candidate, device: DeviceSpec): Work {
   return { flops: cost.flops, bytes: plan.reduce((sum, p) => sum + planBytes(p, device), 0) };
 }
 
-/** What the same transforms would do for one row if a frequency-sparse problem kept all its frequencies. */
-export function wholeWork(problem: Problem, device: DeviceSpec, workload: Workload): Work {
-  const frequencies = { band: [0, 1], period: problem.frequencies!.period } as const;
-  const [whole] = cyclicCandidates({ ...problem, frequencies }, device, workload);
-  return workOf(whole!, device);
+/** Whether a period has exact factors: a multiple of 16 of the form 2^a 3^b 5^c 7^d. */
+export function isCyclic(period: number): boolean {
+  return period > 0 && transformable(period);
 }
 
-/** All candidates for a problem, cheapest first. */
-export function candidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
-  if (problem.frequencies) return cyclicCandidates(problem, device, workload);
-  if (isProduct(problem))
-    return directBlocks(problem, directHop(problem.outputLength), device, workload);
+/** Candidates of transforms with all frequencies, and in the time domain, cheapest first. */
+function denseCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
+  const direct = directBlocks(problem, directHop(problem.outputLength), device, workload);
+  if (isProduct(problem)) return direct;
   // Factors in one program share their folds; a split into parts of their own is for periods that have no factors.
-  const cyclic = isCyclic(problem.period);
-  const own = cyclic ? [onePart(problem)] : geometries(problem);
+  const own = isCyclic(problem.period) ? [onePart(problem)] : geometries(problem);
   return [
     ...own.flatMap((geometry) => candidatesFor(geometry, device, workload)),
-    ...(cyclic ? cyclicCandidates(problem, device, workload) : []),
     ...blockCandidates(problem, device, workload),
-    ...directBlocks(problem, directHop(problem.outputLength), device, workload),
+    ...direct,
   ].sort((a, b) => a.seconds - b.seconds);
 }
 
-function namedCyclic(
-  plan: Plan,
-  problem: Problem,
-  device: DeviceSpec,
-  workload: Workload,
-): Candidate | undefined {
-  if (!problem.frequencies && !isCyclic(problem.period)) return undefined;
-  const factors = cyclicFactors(problem);
-  const fits = plan.length === factors.length && plan.every((p, i) => suits(factors[i]!, p));
-  if (!fits) return undefined;
-  const geometry = factors.map(({ part }) => part);
-  const sparse = plan.map((p, i) => sparsePlan(factors[i]!, p));
-  return priced(geometry, sparse, device, workload);
-}
-
-/** The plan that a text names, for the geometry that it fits; undefined where it fits none. */
-export function namedCandidate(
+/** The one of them that a text names, for the geometry that it fits; undefined where it fits none. */
+function namedDense(
   text: string,
   problem: Problem,
   device: DeviceSpec,
@@ -257,8 +224,7 @@ export function namedCandidate(
   const parsed = parsePlan(text);
   if (!parsed) return undefined;
   const { plan, hop, taps, cyclic } = parsed;
-  if (cyclic) return namedCyclic(plan, problem, device, workload);
-  if (problem.frequencies) return undefined;
+  if (cyclic || problem.frequencies) return undefined;
   if (taps !== undefined) {
     const outputs = hop || directHop(problem.outputLength);
     return taps === problem.kernelLength
@@ -280,3 +246,21 @@ export function namedCandidate(
   );
   return geometry && priced(geometry, plan, device, workload);
 }
+
+/** How plans are found. */
+export interface Planner {
+  /** All candidates for a problem, cheapest first. */
+  candidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[];
+  /** The plan that a text names, for the geometry that it fits; undefined where it fits none. */
+  named(
+    text: string,
+    problem: Problem,
+    device: DeviceSpec,
+    workload: Workload,
+  ): Candidate | undefined;
+  /** What a problem's transforms would do for one row with all frequencies. */
+  wholeWork?(problem: Problem, device: DeviceSpec, workload: Workload): Work;
+}
+
+/** Plans of problems that neither have frequencies nor a period with exact factors: most of them. */
+export const densePlanner: Planner = { candidates: denseCandidates, named: namedDense };

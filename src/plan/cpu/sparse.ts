@@ -16,7 +16,7 @@ import { tapRuns } from "../geometry.ts";
 import type { Intervals } from "../intervals.ts";
 import { append, countOf, digitValues, flagsOf } from "../intervals.ts";
 import type { Problem } from "../problem.ts";
-import { candidatePlans, radicesOf, transformable } from "./candidates.ts";
+import { candidatePlans, radicesOf } from "./candidates.ts";
 import { stageSeconds, stageShare } from "./cost.ts";
 import type { Sparse, TransformPlan } from "./plan.ts";
 import { product } from "./plan.ts";
@@ -80,11 +80,6 @@ export function cyclicTaps(problem: Problem): Run[] {
   // Unmasked, only taps between two samples of a row matter, reaching back or ahead.
   const back = Math.min(kernelLength, length);
   return [...run(0, back), ...run(Math.max(back, period - length + 1), kernelLength)];
-}
-
-/** Whether a period has exact factors: a multiple of 16 of the form 2^a 3^b 5^c 7^d. */
-export function isCyclic(period: number): boolean {
-  return period > 0 && transformable(period);
 }
 
 /** A factor with the points of it that are kept. */

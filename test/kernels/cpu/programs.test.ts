@@ -13,7 +13,7 @@ import { depthwiseSource } from "../../../src/kernels/cpu/depthwise/program.ts";
 import { printJavaScript } from "../../../src/kernels/cpu/print/javascript.ts";
 import { printWasm } from "../../../src/kernels/cpu/print/wasm.ts";
 import type { ProgramSource } from "../../../src/kernels/cpu/program-source.ts";
-import { namedCandidate } from "../../../src/plan/cpu/planner.ts";
+import { namedCandidate } from "../../../src/plan/cpu/cyclic-planner.ts";
 import { streamLevels, streamPart } from "../../../src/plan/cpu/stream-levels.ts";
 import { createProblem } from "../../../src/plan/create-problem.ts";
 import { createDepthwiseProblem, type Form, layouts } from "../../../src/plan/depthwise.ts";

@@ -9,6 +9,7 @@ import {
   planCost,
   stageFlops,
 } from "../../../src/plan/cpu/cost.ts";
+import { candidates, namedCandidate } from "../../../src/plan/cpu/cyclic-planner.ts";
 import {
   formatDirect,
   formatPlan,
@@ -17,7 +18,6 @@ import {
   parseTransform,
   product,
 } from "../../../src/plan/cpu/plan.ts";
-import { candidates, namedCandidate } from "../../../src/plan/cpu/planner.ts";
 import { createProblem } from "../../../src/plan/create-problem.ts";
 import { a100, defaultCpu, sweepSeconds } from "../../../src/plan/device.ts";
 import { apartBySample, covered, geometries, onePart } from "../../../src/plan/geometry.ts";
