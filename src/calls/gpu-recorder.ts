@@ -26,18 +26,32 @@ export interface RecorderOwner {
   readonly alive: (call: string) => void;
 }
 
+/** What an operation says of the calls that it records: the ways they go, the options of one, and the call that comes of them. */
+interface RecordedCalls<Way, Options, Call> {
+  recorded(way: Way, options: Options, call: string): Call;
+  planned(way: Way, recorded: Call): PlannedCall;
+  operands(way: Way, recorded: Call): readonly NamedOperand[];
+}
+
 /**
  * A recorder of a call.
- * @throws BackendError where an operand fits no buffer: a call of any size would have a schedule as long.
+ * @throws InvalidArgumentError for options out of range, BackendError where an operand fits no buffer: a call of any size would have a schedule as long.
  */
-export async function openRecorder(
-  plan: () => PlannedCall,
-  operands: readonly NamedOperand[],
+export async function openRecorder<Way, Options, Call>(
+  schedules: RecordedCalls<Way, Options, Call>,
+  way: Way,
+  options: Options,
   owner: RecorderOwner,
   call: string,
 ): Promise<GpuRecorder> {
+  const recorded = schedules.recorded(way, options, call);
+  const operands = schedules.operands(way, recorded);
   for (const { bytes } of operands) storageSize(owner.calls.backend.device, bytes, call);
-  const compiled = await owner.calls.hold(plan(), () => owner.alive(call), call);
+  const compiled = await owner.calls.hold(
+    schedules.planned(way, recorded),
+    () => owner.alive(call),
+    call,
+  );
   return new ScheduleRecorder(compiled, operands, owner);
 }
 

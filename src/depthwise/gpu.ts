@@ -71,10 +71,7 @@ export class DepthwiseGpuRunner implements DepthwiseRunner {
     call: string,
     alive: (call: string) => void,
   ): Promise<GpuRecorder> {
-    const recorded = this.#schedules.recorded(way, options, call);
-    const plan = () => this.#schedules.planned(way, recorded);
-    const operands = this.#schedules.operands(way, recorded);
-    return openRecorder(plan, operands, { calls: this.#calls, alive }, call);
+    return openRecorder(this.#schedules, way, options, { calls: this.#calls, alive }, call);
   }
 
   get device(): GPUDevice {
