@@ -73,7 +73,7 @@ export class CpuResidency implements CpuUser {
     if (!backend.settings.shared) return zeros(dtype, size, call);
     const block = backend.lend(size * bytesPerSample(dtype), call);
     this.blocks.add(block);
-    const { buffer } = backend.arena.memory;
+    const { buffer } = backend.arena;
     const array =
       dtype === "float32"
         ? new Float32Array(buffer, block.address, size)

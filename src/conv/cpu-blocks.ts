@@ -246,7 +246,7 @@ function runGradients(
       taps.dk = dkAddress === undefined ? ownDk : dkAddress + h * width * 4;
       const keep = (): void => {
         if (dkAddress !== undefined) return;
-        const { buffer } = engine.backend.arena.memory;
+        const { buffer } = engine.backend.arena;
         intact("dk", dk, (h + count) * width, call.name);
         dk.set(new Float32Array(buffer, ownDk, count * width), h * width);
       };

@@ -103,8 +103,8 @@ export class ConvolutionResidency extends CpuResidency {
     for (const [kernel, block] of from.#kernels) {
       const bytes = kernel.channels * this.engine.spectrumBytes;
       const mine = this.backend.lend(bytes, call);
-      const source = new Uint8Array(from.backend.arena.memory.buffer, block.address, bytes);
-      new Uint8Array(arena.memory.buffer, mine.address, bytes).set(source);
+      const source = new Uint8Array(from.backend.arena.buffer, block.address, bytes);
+      new Uint8Array(arena.buffer, mine.address, bytes).set(source);
       this.keep(kernel, mine);
     }
   }

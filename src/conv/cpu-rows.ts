@@ -470,7 +470,7 @@ function runBackward(
     const keep = (): void => {
       if (dkAddress !== undefined || b + rows < batch) return;
       intact("dk", dk, (h + count) * width, call.name);
-      dk.set(new Float32Array(arena.memory.buffer, sums, count * width), h * width);
+      dk.set(new Float32Array(arena.buffer, sums, count * width), h * width);
     };
     const rowAt = (i: number): number => (b + (i % rows)) * channels + h + Math.floor(i / rows);
     const work = (): Running => runParts(engine, programs.backward, jobs, count, 2 * rows);

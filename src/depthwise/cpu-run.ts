@@ -249,7 +249,7 @@ class DepthwiseCallOnCpu {
   /** Taps and biases as the kernels read them: as given in layout BHL, tap by tap in BLH. */
   #placeTaps(taps: number, bias: number): void {
     const { engine, call, job } = this;
-    const { buffer } = engine.backend.arena.memory;
+    const { buffer } = engine.backend.arena;
     const { kernelLength, channels, layout } = engine.problem;
     const count = job.branches * channels;
     intact("weight", call.weight, count * kernelLength, call.name);
@@ -444,7 +444,7 @@ function addPartials(engine: DepthwiseEngine, job: Job, slab: Slab, sums: TapSum
   const { arena } = engine.backend;
   const { layout, channels, kernelLength } = engine.problem;
   const across = layout === "BLH";
-  const floats = new Float32Array(arena.memory.buffer);
+  const floats = new Float32Array(arena.buffer);
   // From tap to tap and from channel to channel of a unit's sums.
   const [perTap, perChannel] = across ? [channels, 1] : [1, 0];
   const chunks = slab.chunkTo - slab.chunkFrom;

@@ -311,7 +311,7 @@ export class CpuBackend {
       return found.block;
     }
     const block = this.allocate(4 * size, call);
-    write(new Float32Array(this.arena.memory.buffer, block.address, size), this.lanes);
+    write(new Float32Array(this.arena.buffer, block.address, size), this.lanes);
     this.#tables.set(key, { block, uses: 1 });
     return block;
   }
@@ -401,8 +401,8 @@ export class CpuBackend {
    * @throws BackendError when a worker dies.
    */
   run(program: Program, job: Job, threads: number, blocking: boolean): void | Promise<void> {
-    if (program.factory && program.buffer !== this.arena.memory.buffer) {
-      program.buffer = this.arena.memory.buffer;
+    if (program.factory && program.buffer !== this.arena.buffer) {
+      program.buffer = this.arena.buffer;
       program.kernels = program.factory(program.buffer);
     }
     const running = this.#start(program, job, threads, blocking);
@@ -450,7 +450,7 @@ export class CpuBackend {
   readonly #tickets = new SoloTickets();
 
   readonly #clear = (from: number, to: number): void => {
-    new Uint8Array(this.arena.memory.buffer, from, to - from).fill(0);
+    new Uint8Array(this.arena.buffer, from, to - from).fill(0);
   };
 }
 

@@ -202,6 +202,16 @@ export class Arena {
     return this.#used;
   }
 
+  /**
+   * What to make arrays of. Read it here and nowhere else: a runtime may show a shared memory by another object after
+   * other threads have learned of its growth, and `owns` knows those that were read here (seen on Node 24).
+   */
+  get buffer(): ArrayBufferLike {
+    const { buffer } = this.memory;
+    this.#buffers.add(buffer);
+    return buffer;
+  }
+
   /** Whether a typed array lies in this memory, so that kernels can work on it where it is. */
   owns(buffer: ArrayBufferLike): boolean {
     return this.#buffers.has(buffer);
@@ -209,7 +219,7 @@ export class Arena {
 
   /** The whole memory as an array of the kind of `like`. */
   view(like: Float32Array | Uint16Array): Float32Array | Uint16Array {
-    const { buffer } = this.memory;
+    const { buffer } = this;
     if (this.#floats?.buffer !== buffer) {
       this.#floats = new Float32Array(buffer);
       this.#halves = new Uint16Array(buffer);

@@ -47,6 +47,23 @@ test("owns what lies in its memory, before and after growth", () => {
   expect(arena.owns(new ArrayBuffer(8))).toBe(false);
 });
 
+test("owns arrays of every object by which a shared memory shows itself", () => {
+  const shown: SharedArrayBuffer[] = [];
+  // As Node 24 does: another object each time, once other threads have learned of a growth.
+  const memory = {
+    get buffer() {
+      shown.push(new SharedArrayBuffer(65_536));
+      return shown.at(-1)!;
+    },
+    grow() {},
+  };
+  const arena = new Arena(memory);
+  const first = arena.buffer;
+  expect(arena.buffer).not.toBe(first);
+  expect(shown.length).toBe(3);
+  expect(shown.every((buffer) => arena.owns(buffer))).toBe(true);
+});
+
 test("more than 4 GiB is refused by name, and nothing is lost", () => {
   const arena = new Arena(new PlainMemory());
   const refused = (): Block => arena.allocate(2 ** 32, "conv.forward");
