@@ -2,7 +2,7 @@
  * What schedules run on, whatever the language of the kernels: `B` is a buffer of the device, `C` what takes commands.
  * WebGPU's devices are one implementation (backend/webgpu).
  */
-import type { BufferName, GpuLimits, Schedule } from "../schedule/schedule.ts";
+import type { GpuLimits, Schedule } from "../schedule/schedule.ts";
 
 /** Part of a buffer. */
 export interface GpuRange<B> {
@@ -15,11 +15,11 @@ export interface GpuRange<B> {
 }
 
 /** What the names of a schedule stand for. */
-export type GpuRanges<B> = Readonly<Partial<Record<BufferName, GpuRange<B>>>>;
+export type GpuRanges<B> = Readonly<Record<string, GpuRange<B>>>;
 
 /** A schedule whose kernels are compiled and whose parameters are on the device. */
 export interface CompiledSchedule<B, C> {
-  readonly schedule: Schedule;
+  readonly schedule: Schedule<string>;
   /**
    * Bytes of each range of work memory: several where a dispatch may not read one part of a buffer and write another. Work memory
    * carries nothing from call to call, so that all calls of a queue may have the same.
@@ -41,5 +41,9 @@ export interface GpuDeviceBackend<B, C> {
   /** What schedules may use of it. */
   limits(workspaceBytes: number): GpuLimits;
   /** Compile a schedule; `tables` are ranges that every call of it binds. */
-  prepare(schedule: Schedule, call: string, tables?: GpuRanges<B>): Promise<CompiledSchedule<B, C>>;
+  prepare(
+    schedule: Schedule<string>,
+    call: string,
+    tables?: GpuRanges<B>,
+  ): Promise<CompiledSchedule<B, C>>;
 }

@@ -44,9 +44,9 @@ export type BufferName =
   | "norms"
   | "sums";
 
-/** Part of a buffer. */
-export interface BufferRange {
-  readonly buffer: BufferName;
+/** Part of a buffer; `Name` are the buffers that a schedule knows, those of convolutions by default. */
+export interface BufferRange<Name extends string = BufferName> {
+  readonly buffer: Name;
   /** Bytes. */
   readonly offset: number;
   /** Bytes. */
@@ -54,19 +54,19 @@ export interface BufferRange {
 }
 
 /** One dispatch. */
-export interface ScheduleStep {
+export interface ScheduleStep<Name extends string = BufferName> {
   readonly kernel: Kernel;
   /** Tiles in all; the kernel takes `kernel.tiles` in a workgroup. */
   readonly tiles: number;
   readonly parameters: Parameters | OwnParameters;
   /** What each of the kernel's bindings is bound to. */
-  readonly ranges: Readonly<Record<string, BufferRange>>;
+  readonly ranges: Readonly<Record<string, BufferRange<Name>>>;
 }
 
 /** Steps of a call and the bytes of the buffers that it needs besides its tensors. */
-export interface Schedule {
-  readonly steps: readonly ScheduleStep[];
-  readonly bytes: Readonly<Partial<Record<BufferName, number>>>;
+export interface Schedule<Name extends string = BufferName> {
+  readonly steps: readonly ScheduleStep<Name>[];
+  readonly bytes: Readonly<Partial<Record<Name, number>>>;
 }
 
 /** What a call computes. */

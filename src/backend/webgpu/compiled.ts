@@ -1,7 +1,7 @@
 /** Schedules on a WebGPU device: bind groups are made once for given ranges, commands are added as often as asked. */
 import type { Kernel, OwnParameters } from "../../kernels/gpu/kernel.ts";
 import { parameterNames } from "../../kernels/gpu/kernel.ts";
-import type { BufferName, Schedule, ScheduleStep } from "../../schedule/schedule.ts";
+import type { Schedule, ScheduleStep } from "../../schedule/schedule.ts";
 import type { ScratchLayout } from "../../schedule/scratch.ts";
 import { layOutScratch } from "../../schedule/scratch.ts";
 import type { BoundSchedule, CompiledSchedule, GpuRange, GpuRanges } from "../gpu.ts";
@@ -29,7 +29,7 @@ interface BoundStep {
 
 /** A schedule whose kernels are compiled and whose parameters are uploaded. */
 export class WebGpuSchedule implements CompiledSchedule<GPUBuffer, CommandTarget> {
-  readonly schedule: Schedule;
+  readonly schedule: Schedule<string>;
   readonly pipelines: Pipelines;
   readonly parameters: GPUBuffer;
   readonly #device: GPUDevice;
@@ -38,7 +38,7 @@ export class WebGpuSchedule implements CompiledSchedule<GPUBuffer, CommandTarget
 
   constructor(
     device: GPUDevice,
-    schedule: Schedule,
+    schedule: Schedule<string>,
     pipelines: Pipelines,
     tables: GpuRanges<GPUBuffer>,
   ) {
@@ -62,7 +62,7 @@ export class WebGpuSchedule implements CompiledSchedule<GPUBuffer, CommandTarget
     const layouts = new Map(
       [...this.pipelines].map(([kernel, pipeline]) => [kernel, pipeline.getBindGroupLayout(0)]),
     );
-    const rangeOf = (name: BufferName): GpuRange<GPUBuffer> => {
+    const rangeOf = (name: string): GpuRange<GPUBuffer> => {
       const given = ranges[name] ?? this.#tables[name];
       if (given) return given;
       const { index, offset } = this.#scratch.places.get(name)!;
@@ -85,9 +85,9 @@ export class WebGpuSchedule implements CompiledSchedule<GPUBuffer, CommandTarget
   }
 
   #entries(
-    { kernel, ranges }: ScheduleStep,
+    { kernel, ranges }: ScheduleStep<string>,
     index: number,
-    rangeOf: (name: BufferName) => GpuRange<GPUBuffer>,
+    rangeOf: (name: string) => GpuRange<GPUBuffer>,
   ): GPUBindGroupEntry[] {
     const at = index * parameterBytes;
     const resource = { buffer: this.parameters, offset: at, size: parameterBytes };
@@ -138,7 +138,7 @@ class BoundSteps implements BoundSchedule<CommandTarget> {
   }
 }
 
-function uploadParameters(device: GPUDevice, { steps }: Schedule): GPUBuffer {
+function uploadParameters(device: GPUDevice, { steps }: Schedule<string>): GPUBuffer {
   const buffer = device.createBuffer({
     size: Math.max(1, steps.length) * parameterBytes,
     usage: usage.uniform,

@@ -252,7 +252,7 @@ export class WebGpuBackend implements GpuDeviceBackend<GPUBuffer, CommandTarget>
   }
 
   /** Compile every kernel of a schedule at once; they stay until `spare`. */
-  async compile(schedule: Schedule, call: string): Promise<Pipelines> {
+  async compile(schedule: Schedule<string>, call: string): Promise<Pipelines> {
     const kernels = [...new Set(schedule.steps.map((s) => s.kernel))];
     const held = kernels.map((kernel) => this.#hold(kernel, call));
     try {
@@ -310,7 +310,7 @@ export class WebGpuBackend implements GpuDeviceBackend<GPUBuffer, CommandTarget>
 
   /** Compile every kernel of a schedule and upload its parameters; until `forget`. */
   async prepare(
-    schedule: Schedule,
+    schedule: Schedule<string>,
     call: string,
     tables: GpuRanges<GPUBuffer> = {},
   ): Promise<WebGpuSchedule> {
