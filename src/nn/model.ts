@@ -49,7 +49,7 @@ export class Model<M = unknown, Tree extends Weights = Weights> {
     const made = new Map<object, Tensor>();
     return mapWeights(this.#tree, (weight, path) => {
       const tensor =
-        made.get(weight) ?? tape.outside(weight.shape, "float32", path, "parameter");
+        made.get(weight) ?? tape.parameter(weight.shape, path, weight.frozen ?? false);
       made.set(weight, tensor);
       return tensor;
     });

@@ -9,6 +9,8 @@ export interface Weight {
   readonly shape: TensorShape;
   /** Row-major, as many as the shape has. */
   readonly data: Float32Array;
+  /** Whether training leaves it as it is: it has no gradient. */
+  readonly frozen?: boolean;
 }
 
 /** A tree of weights: what a model's parameters look like before they are tensors. */

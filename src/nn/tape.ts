@@ -28,6 +28,8 @@ export interface Operation {
   readonly gradient: GradientRule;
   /** The rule's results hold what was carried. */
   readonly takesCarried?: boolean;
+  /** Parameters get gradients by it that are none of its inputs. */
+  readonly holdsParameters?: boolean;
 }
 
 /** How gradients are added up: operations, which stand above the tape. */
@@ -102,8 +104,13 @@ export class Tape {
 
   /** A tensor whose memory the caller or the model's arenas have. */
   outside(shape: TensorShape, storage: Storage, label: string, role: TensorRole): Tensor {
-    const tensor = new Tensor(this, shape, storage, label, role);
-    if (role === "parameter" && this.training) this.#differentiable.add(tensor);
+    return new Tensor(this, shape, storage, label, role);
+  }
+
+  /** A parameter; one that is `frozen` has no gradient. */
+  parameter(shape: TensorShape, label: string, frozen: boolean): Tensor {
+    const tensor = this.outside(shape, "float32", label, "parameter");
+    if (this.training && !frozen) this.#differentiable.add(tensor);
     return tensor;
   }
 
@@ -160,7 +167,8 @@ export class Tape {
 
   /** Remember how gradients pass an operation, if any will. */
   operation(operation: Operation): void {
-    if (!operation.inputs.some((t) => this.#differentiable.has(t))) return;
+    const { inputs, holdsParameters } = operation;
+    if (!holdsParameters && !inputs.some((t) => this.#differentiable.has(t))) return;
     for (const output of operation.outputs) this.#differentiable.add(output);
     this.#operations.push(operation);
   }
@@ -202,7 +210,7 @@ export class Tape {
    * `result` is what the rule returns for it.
    */
   sink(input: Tensor, storage: Storage = this.storage): Sink {
-    if (input.role === "parameter") {
+    if (input.role === "parameter" && this.differentiates(input)) {
       return { tensor: this.gradientOf(input), accumulate: true, result: undefined };
     }
     const tensor = this.tensor(input.shape, storage);
@@ -210,32 +218,36 @@ export class Tape {
   }
 
   /**
-   * Trace without remembering: `body` again, when gradients are wanted, instead of keeping what it computes.
+   * Trace without remembering operations, random ones with the same numbers each time.
    * @returns what `body` returns, and the operations that it stands for.
    */
-  apart<T>(body: () => T): { readonly result: T; readonly operations: readonly Operation[] } {
+  apart<T>(body: () => T, stream: number = this.#streams): { readonly result: T; readonly operations: readonly Operation[] } {
     const before = this.#operations;
+    const streams = this.#streams;
     this.#operations = [];
+    this.#streams = stream;
     try {
       const result = body();
       return { result, operations: this.#operations };
     } finally {
       this.#operations = before;
+      this.#streams = Math.max(streams, this.#streams);
     }
   }
 
-  /** Trace the gradients of all parameters, from those of losses and what else is given. */
+  /** The number that the next random operation has. */
+  get stream(): number {
+    return this.#streams;
+  }
+
+  /** Trace the gradients of all parameters, from those of losses. */
   differentiate(seeds: ReadonlyMap<Tensor, Tensor>, sums: GradientSums): void {
     const operations = this.#operations;
     this.#operations = [];
-    const gradients = new Map(seeds);
-    this.sweep(operations, gradients, sums);
-    for (const [tensor, gradient] of gradients) {
-      if (tensor.role === "parameter") sums.addTo(this.gradientOf(tensor), gradient);
-    }
+    this.sweep(operations, new Map(seeds), sums);
   }
 
-  /** Pass gradients back through operations, the last first. */
+  /** Pass gradients back through operations, the last first; those of parameters are added up where they lie. */
   sweep(
     operations: readonly Operation[],
     gradients: Map<Tensor, Tensor>,
@@ -260,6 +272,9 @@ export class Tape {
         const before = takesCarried ? undefined : gradients.get(input);
         gradients.set(input, before ? sums.add(before, own) : own);
       });
+    }
+    for (const [tensor, gradient] of gradients) {
+      if (tensor.role === "parameter") sums.addTo(this.gradientOf(tensor), gradient);
     }
   }
 }

@@ -25,7 +25,7 @@ export function embedding(ids: Tensor, table: Tensor): Tensor {
     inputs: [table],
     outputs: [y],
     gradient: ([dy]) => {
-      const sum = tape.gradientOf(table);
+      const { tensor: sum } = tape.sink(table);
       tape.step(work("scatterAdd", sum), { ids, dy: dy!, table: sum }, { table: sum });
       return [undefined];
     },
