@@ -2,6 +2,7 @@
  * The Hyena operator of order 2 and the blocks that models are made of (Poli et al., "Hyena Hierarchy", arXiv 2302.10866). Shapes: B
  * sequences, L positions, D channels, E features of a position, F neurons of the filter's network.
  */
+import { dropout } from "../nn/operations/elementwise.ts";
 import { hyenaFilter } from "../nn/operations/hyena-filter.ts";
 import { linear, mlp } from "../nn/operations/linear.ts";
 import { longConv, projections } from "../nn/operations/long-convolution.ts";
@@ -34,6 +35,8 @@ export interface HyenaConfig {
   readonly trainsPositions: boolean;
   /** Epsilon of the norms. */
   readonly normEpsilon: number;
+  /** Rate of dropout behind the embedding and behind both parts of each block, in training. */
+  readonly dropout: number;
   /** Keep only the input of each block for the gradient, and compute the rest again. */
   readonly recompute: boolean;
 }
@@ -112,8 +115,21 @@ export function hyena(
 export function block(x: Tensor, p: BlockParameters, c: HyenaConfig): Tensor {
   const { tape } = x;
   const norm = (h: Tensor, q: BlockParameters["norm1"]) => layerNorm(h, q, c.normEpsilon);
-  const mixed = tape.within("mixer", () => hyena(norm(x, p.norm1), p.mixer, c, x)); // (B, L, D)
-  return tape.within("mlp", () => mlp(norm(mixed, p.norm2), p.mlp, { residual: mixed }));
+  const mixed = tape.within("mixer", () =>
+    joined(x, c, (residual) => hyena(norm(x, p.norm1), p.mixer, c, residual)),
+  ); // (B, L, D)
+  return tape.within("mlp", () =>
+    joined(mixed, c, (residual) => mlp(norm(mixed, p.norm2), p.mlp, { residual })),
+  ); // (B, L, D)
+}
+
+/** x + part: the last product of a part adds x, where no dropout stands between. */
+function joined(
+  x: Tensor,
+  { dropout: rate }: HyenaConfig,
+  part: (residual?: Tensor) => Tensor,
+): Tensor {
+  return rate > 0 && x.tape.training ? dropout(part(), rate, x) : part(x);
 }
 
 /** All blocks, one after another. */

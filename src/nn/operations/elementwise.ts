@@ -94,26 +94,31 @@ export function glu(x: Tensor, name: ActivationName = "sigmoid"): Tensor {
 
 /**
  * Set each number to 0 with probability `rate` in training, and scale the others by 1/(1 − rate). Which ones is computed again for
- * the gradient, from the step's seed: no mask is kept.
+ * the gradient, from the step's seed: no mask is kept. A residual is added behind it.
  */
-export function dropout(x: Tensor, rate: number): Tensor {
+export function dropout(x: Tensor, rate: number, residual?: Tensor): Tensor {
   const { tape } = x;
   if (!(rate >= 0 && rate < 1)) throw misshapen(tape.place || "dropout", "a rate from 0 to 1", rate);
-  if (rate === 0 || !tape.training) return x;
+  if (rate === 0 || !tape.training) return residual ? add(residual, x) : x;
   const stream = tape.nextStream();
   const seed = tape.state("seed", [], "uint32");
-  const drop = (from: Tensor): Tensor => {
+  const drop = (from: Tensor, and?: Tensor): Tensor => {
     const to = tape.tensor(from.shape, from.storage);
     const rows = rowsOf(from);
     const { g } = rows;
     const drawn = rows.along.random(rows.scalar(seed), stream);
     const kept = g.mul(rows.cell(from), g.constant(1 / (1 - rate)));
     // A number below the rate is dropped: rate − drawn > 0.
-    rows.store(to, g.select(g.sub(g.constant(rate), drawn), g.constant(0), kept));
+    const value = g.select(g.sub(g.constant(rate), drawn), g.constant(0), kept);
+    rows.store(to, and ? g.add(value, rows.cell(and)) : value);
     rows.run();
     return to;
   };
-  const y = drop(x);
-  tape.operation({ inputs: [x], outputs: [y], gradient: ([d]) => [drop(d!)] });
+  const y = drop(x, residual);
+  tape.operation({
+    inputs: [x, ...(residual ? [residual] : [])],
+    outputs: [y],
+    gradient: ([d]) => [drop(d!), ...(residual ? [d] : [])],
+  });
   return y;
 }
