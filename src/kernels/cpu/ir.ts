@@ -16,11 +16,17 @@ export type Int =
 
 export interface Store {
   readonly at: Address;
-  readonly format: Exclude<Format, "splat">;
+  readonly format: Exclude<Format, "splat" | "word">;
   readonly value: Node;
   /** Lanes outside [first, last) stay as they are. */
   readonly first: number;
   readonly last: number;
+}
+
+/** A vector variable of a function and what it is set to, behind all loads and stores of its block. */
+export interface Register {
+  readonly name: string;
+  readonly value: Node;
 }
 
 export type Statement =
@@ -49,6 +55,7 @@ export type Statement =
   | {
       readonly op: "block";
       readonly stores: readonly Store[];
+      readonly registers?: readonly Register[];
       /**
        * Compute values in the order in which their nodes were made, even those used once: sums of many terms that
        * share operands then advance together, and few operands are alive at a time.
