@@ -45,6 +45,8 @@ export type Node =
       readonly first: number;
       readonly last: number;
     }
+  /** What a variable of the function holds before the block: see `sets` of kernels/cpu/ir.ts. */
+  | { readonly op: "register"; readonly id: number; readonly name: string }
   | { readonly op: Binary; readonly id: number; readonly a: Node; readonly b: Node }
   | { readonly op: Unary; readonly id: number; readonly a: Node }
   | Ternary<"fma">
@@ -87,6 +89,10 @@ export class Graph {
         last,
       }),
     );
+  }
+
+  register(name: string): Node {
+    return this.#intern(`register ${name}`, (id) => ({ op: "register", id, name }));
   }
 
   add(a: Node, b: Node): Node {
@@ -234,6 +240,7 @@ export function operands(n: Node): readonly Node[] {
   switch (n.op) {
     case "const":
     case "load":
+    case "register":
       return [];
     case "neg":
     case "nearest":
@@ -253,6 +260,7 @@ export function countOps(roots: readonly Node[]): Readonly<Record<Node["op"], nu
   const counts: Record<Node["op"], number> = {
     const: 0,
     load: 0,
+    register: 0,
     add: 0,
     sub: 0,
     mul: 0,

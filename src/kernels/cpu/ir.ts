@@ -54,6 +54,8 @@ export type Statement =
        * share operands then advance together, and few operands are alive at a time.
        */
       readonly ordered?: boolean;
+      /** Variables that hold a vector from one block to the next get these values, all at once, after the stores. */
+      readonly sets?: readonly { readonly register: string; readonly value: Node }[];
     }
   /** Copy bytes; the ranges may not overlap. */
   | { readonly op: "copy"; readonly to: Int; readonly from: Int; readonly bytes: Int }
@@ -103,6 +105,11 @@ export function loop(
   nonempty = true,
 ): Statement {
   return { op: "loop", variable, from, end, step, also, body, nonempty };
+}
+
+/** Whether a value is at hand without being computed. */
+export function isFree({ op }: Node): boolean {
+  return op === "const" || op === "register";
 }
 
 /** Nodes below the roots with how often each is used, the roots' own use counted; `held` nodes are not entered. */

@@ -3,8 +3,8 @@
  * of (memory) that returns the exported kernels; arithmetic between loads and stores is float64.
  */
 import type { Node } from "../../../math/expr.ts";
-import type { Int, KernelFunction, KernelModule, Statement, Store } from "../ir.ts";
-import { useCounts } from "../ir.ts";
+import type { Int, KernelFunction, KernelModule, Statement } from "../ir.ts";
+import { isFree, useCounts } from "../ir.ts";
 
 /** Widening and rounding of half precision by bit patterns, and views of the memory. */
 const prelude = `"use strict";
@@ -68,6 +68,8 @@ function expression(n: Node, value: (n: Node) => string): string {
       return n.value < 0 ? `(${n.value})` : String(n.value);
     case "load":
       return loadText(n);
+    case "register":
+      return n.name;
     case "neg":
       return `(-${value(n.a)})`;
     case "nearest":
@@ -128,7 +130,7 @@ class Printer {
           return `${name} = ${expression(n, () => "")};`;
         });
       case "block":
-        return this.#block(s.stores);
+        return this.#block(s);
       case "copy": {
         const from = integer(s.from);
         return [`B.copyWithin(${integer(s.to)}, ${from}, ${from} + ${integer(s.bytes)});`];
@@ -154,9 +156,9 @@ class Printer {
     }
   }
 
-  #block(stores: readonly Store[]): string[] {
+  #block({ stores, sets = [] }: Statement & { op: "block" }): string[] {
     const uses = useCounts(
-      stores.map((s) => s.value),
+      [...stores, ...sets].map((s) => s.value),
       this.#held,
     );
     const lines: string[] = ["{"];
@@ -167,13 +169,13 @@ class Printer {
     };
     // Every load, and everything used twice, before the first store.
     for (const n of [...uses.keys()].sort((a, b) => a.id - b.id)) {
-      if (n.op !== "load" && (uses.get(n)! < 2 || n.op === "const")) continue;
+      if (n.op !== "load" && (uses.get(n)! < 2 || isFree(n))) continue;
       const text = expression(n, value);
       const name = this.#fresh();
       names.set(n, name);
       lines.push(`const ${name} = ${text};`);
     }
-    const values = stores.map((s) => {
+    const values = [...stores, ...sets].map((s) => {
       const name = this.#fresh();
       lines.push(`const ${name} = ${value(s.value)};`);
       return name;
@@ -181,6 +183,10 @@ class Printer {
     stores.forEach((s, i) => {
       const text = s.format === "float32" ? values[i]! : `${writers[s.format]}(${values[i]!})`;
       lines.push(`${element(s.at, s.format === "float32" ? 4 : 2)} = ${text};`);
+    });
+    sets.forEach(({ register }, i) => {
+      this.#declared.add(register);
+      lines.push(`${register} = ${values[stores.length + i]!};`);
     });
     return [...lines, "}"];
   }

@@ -4,7 +4,7 @@
  */
 import type { Node, Shuffle } from "../../../math/expr.ts";
 import type { Int, KernelFunction, KernelModule, Statement, Store } from "../ir.ts";
-import { useCounts } from "../ir.ts";
+import { isFree, useCounts } from "../ir.ts";
 import type { Bytes } from "./wasm-encode.ts";
 import {
   i32Type,
@@ -62,6 +62,7 @@ class FunctionPrinter implements FunctionText {
   /** v128 locals not in use now. */
   readonly #free: number[] = [];
   readonly #held = new Map<Node, number>();
+  readonly #registers = new Map<string, number>();
   readonly #parameters: number;
   readonly #target: WasmTarget;
   readonly #functions: ReadonlyMap<string, number>;
@@ -104,6 +105,12 @@ class FunctionPrinter implements FunctionText {
       this.#integers.set(name, index);
     }
     return index;
+  }
+
+  #register(name: string): number {
+    const local = this.#registers.get(name) ?? this.newLocal(v128Type);
+    this.#registers.set(name, local);
+    return local;
   }
 
   integer(value: Int): void {
@@ -189,12 +196,12 @@ class FunctionPrinter implements FunctionText {
    * and costs 24 spills in the middle block (V8 13.6, x64). In an ordered block all arithmetic comes where it was made,
    * not only what is shared.
    */
-  #block({ stores, ordered }: Statement & { op: "block" }): void {
-    const roots = stores.map((s) => s.value);
+  #block({ stores, ordered, sets = [] }: Statement & { op: "block" }): void {
+    const roots = [...stores, ...sets].map((s) => s.value);
     const left = useCounts(roots, this.#held);
     const shared = new Set(
       [...left]
-        .filter(([n, uses]) => n.op !== "const" && (uses > 1 || (ordered && n.op !== "load")))
+        .filter(([n, uses]) => !isFree(n) && (uses > 1 || (ordered && n.op !== "load")))
         .map(([n]) => n),
     );
     const locals = new Map<Node, number>();
@@ -232,6 +239,8 @@ class FunctionPrinter implements FunctionText {
       for (const s of byValue.get(n) ?? []) store(s);
     }
     for (const s of stores) if (this.#held.has(s.value)) store(s);
+    for (const s of sets) value(s.value);
+    for (const s of [...sets].reverse()) this.emit(op.localSet, ...u32(this.#register(s.register)));
   }
 
   /** Held values are leaves or few: each gets a local of its own for the rest of the function. */
@@ -250,6 +259,8 @@ class FunctionPrinter implements FunctionText {
         return this.emit(...splatFloat(n.value));
       case "load":
         return loadConverted(this, n);
+      case "register":
+        return this.emit(op.localGet, ...u32(this.#register(n.name)));
       case "neg":
         value(n.a);
         return this.emit(...simd(v128.f32x4Neg));
