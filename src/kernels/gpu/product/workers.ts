@@ -193,7 +193,7 @@ export class SubgroupWorkers implements Workers {
   end(text: Text): void {
     const { splits, tile } = this.#spec;
     const { shape } = tile;
-    if (!splits) text.constant("first", `subgroup * ${shape!.m * this.#stripStride}u`);
+    if (!splits) text.constant("strip", `subgroup * ${shape!.m * this.#stripStride}u`);
     for (const i of upTo(this.#down))
       for (const j of upTo(this.#along)) {
         const row = `row + down + ${i * shape!.m}u`;
@@ -204,12 +204,12 @@ export class SubgroupWorkers implements Workers {
           continue;
         }
         const part = j % this.#strip;
-        const at = `first + ${part * shape!.n}u`;
+        const at = `strip + ${part * shape!.n}u`;
         const stride = `${this.#stripStride}u`;
         text.line(matrices.store(`sum${i}_${j}`, { array: "shared_c", at, stride }));
         if (part < this.#strip - 1) continue;
         const column = `column + along + ${(j - part) * shape!.n}u`;
-        text.line(`finish_strip(item, first, lane % ${this.#lanes}u, ${row}, ${column});`);
+        text.line(`finish_strip(item, strip, lane % ${this.#lanes}u, ${row}, ${column});`);
       }
   }
 }
