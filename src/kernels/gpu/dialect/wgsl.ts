@@ -226,6 +226,9 @@ export const matrices = {
     `subgroupMatrixStore<${order(to)}>(&${to.array}, ${to.at}, ${sums}, ${to.stride});`,
 } as const;
 
+/** The place of the lowest bit of a word that is set. */
+export const lowestBit = (word: string): string => `firstTrailingBit(${word})`;
+
 /** Statements that change an element of an array of words, which other threads change too; `load` is what it holds. */
 export const atomic = {
   load: (element: string): string => `atomicLoad(&${element})`,

@@ -189,7 +189,8 @@ class RowKernel {
     return this.#lanes.map((lane, l) => {
       const given = leaves.map(([, leaf], i) => {
         if (leaf.from === "operand") return held[i]! + (this.#isWide(leaf.operand) ? lane : "");
-        if (leaf.from === "reduction") return `reduced${this.#program.reductions.indexOf(leaf.reduction)}`;
+        if (leaf.from === "reduction")
+          return `reduced${this.#program.reductions.indexOf(leaf.reduction)}`;
         if (leaf.from === "row") return "r";
         return leaf.from === "column" ? `(c + ${l}u)` : `(r * p.columns + c + ${l}u)`;
       });
