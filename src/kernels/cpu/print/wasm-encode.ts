@@ -102,7 +102,10 @@ export const v128 = {
   i32x4ShrU: 0xad,
   i32x4Add: 0xae,
   i32x4Sub: 0xb1,
+  i32x4Mul: 0xb5,
+  i32x4Splat: 0x11,
   f32x4Neg: 0xe1,
+  f32x4Sqrt: 0xe3,
   f32x4Abs: 0xe0,
   f32x4Add: 0xe4,
   f32x4Sub: 0xe5,
@@ -112,14 +115,23 @@ export const v128 = {
   f32x4Max: 0xe9,
   f32x4Nearest: 0x6a,
   i32x4TruncSatF32x4S: 0xf8,
+  f32x4ConvertI32x4S: 0xfa,
+  f32x4ConvertI32x4U: 0xfb,
   relaxedMadd: 0x105,
   relaxedNmadd: 0x106,
 } as const;
 
-/** v128.const of four equal 32-bit patterns. */
+/** v128.const of four 32-bit patterns. */
+export function vectorBits(words: readonly number[]): number[] {
+  return [
+    ...simd(v128.const),
+    ...words.flatMap((w) => [0, 8, 16, 24].map((by) => (w >>> by) & 255)),
+  ];
+}
+
+/** v128.const of four equal ones. */
 export function splatBits(bits: number): number[] {
-  const word = [bits & 255, (bits >>> 8) & 255, (bits >>> 16) & 255, (bits >>> 24) & 255];
-  return [...simd(v128.const), ...word, ...word, ...word, ...word];
+  return vectorBits([bits, bits, bits, bits]);
 }
 
 const real = new Float32Array(1);
