@@ -1,6 +1,6 @@
 /** Short depthwise convolutions in float64, by their definition: the reference that tests and benchmarks compare with. */
 
-import type { ActivationName } from "../math/activation.ts";
+import type { ActivationName } from "../../src/math/activation.ts";
 
 /** What a short convolution is; plan/depthwise.ts makes it from options. */
 export interface DepthwiseShape {
