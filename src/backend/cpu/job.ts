@@ -208,6 +208,46 @@ const partialSums = {
   branchPartialBytes: 0,
 };
 
+/** Numbers of the tensors of a row program, by their place in `addressed`. */
+const places = [
+  "0",
+  "1",
+  "2",
+  "3",
+  "4",
+  "5",
+  "6",
+  "7",
+  "8",
+  "9",
+  "10",
+  "11",
+  "12",
+  "13",
+  "14",
+  "15",
+] as const;
+type TensorField = `${"p" | "s" | "m"}${(typeof places)[number]}`;
+/** Address of the first row, bytes from row to row, and rows after which they repeat; 0 where they do not. */
+const rowTensors = Object.fromEntries(
+  (["p", "s", "m"] as const).flatMap((letter) => places.map((i) => [`${letter}${i}`, 0])),
+) as Record<TensorField, number>;
+
+/** A row program; a unit is a chunk of rows. */
+const rowProgram = {
+  tensors: 0,
+  rows: 0,
+  columns: 0,
+  /** Columns of the last row, where rows are pieces of a flat program's cells. */
+  lastColumns: 0,
+  /** Rows of a unit. */
+  chunk: 0,
+  /** Address of the first unit's sums, bytes from unit to unit, and from column sums to column sums. */
+  partials: 0,
+  partialBytes: 0,
+  sumBytes: 0,
+};
+
 /** A job as those see it that only pass it on. */
 export type Job = typeof common;
 type Transform = Job & typeof transform;
@@ -235,6 +275,7 @@ export interface Jobs {
   stream: Transform & typeof kept & typeof terms & typeof level;
   depthwiseForward: Depthwise & typeof depthwiseOutputs;
   depthwiseBackward: Depthwise & typeof branchGradients & States & typeof partialSums;
+  rows: Job & typeof rowProgram & typeof rowTensors;
 }
 type Kind = keyof Jobs;
 
@@ -253,6 +294,7 @@ const fields: Readonly<Jobs> = {
   stream: { ...common, ...transform, ...kept, ...terms, ...level },
   depthwiseForward: { ...line, ...depthwiseOutputs },
   depthwiseBackward: { ...line, ...branchGradients, ...states, ...partialSums },
+  rows: { ...common, ...rowProgram, ...rowTensors },
 };
 
 const kinds = Object.keys(fields) as Kind[];
@@ -277,6 +319,7 @@ export const depthwiseJob: Readonly<DepthwiseJob> = {
   ...fields.depthwiseBackward,
 };
 export const streamJob: Readonly<Jobs["stream"]> = fields.stream;
+export const rowsJob: Readonly<Jobs["rows"]> = fields.rows;
 
 /** Fields of each kind, and jobs that are read into: by number of the kind. */
 const names = kinds.map((kind) => Object.keys(fields[kind]) as (keyof Job)[]);
