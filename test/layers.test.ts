@@ -19,6 +19,8 @@ const floors = [
   ["tune"],
   ["files"],
   ["formats", "data"],
+  ["nn"],
+  ["models"],
   ["cli"],
 ];
 const rooms = floors.flat();
