@@ -1,74 +1,47 @@
-/** Products as programs: packing, tiles of sums over panels, and what becomes of sums before they are stored. */
+/** Products as programs: packing, tiles of sums over panels, and what becomes of the sums. */
 import { activations } from "../../../math/activation.ts";
 import type { Node } from "../../../math/expr.ts";
 import { Graph } from "../../../math/expr.ts";
-import type { ProductTile } from "../../../plan/cpu/product.ts";
-import { productTile, tileBytes, tileWidth } from "../../../plan/cpu/product.ts";
+import type { RegisterTile } from "../../../plan/cpu/product.ts";
+import { tileBytes, tileWidth } from "../../../plan/cpu/product.ts";
 import type { ProductEpilogue, ProductProblem } from "../../../plan/product.ts";
 import type { Int, KernelFunction, KernelModule, Statement, Store } from "../ir.ts";
 import { call, loop, plus, times } from "../ir.ts";
 import type { ProgramSource } from "../program-source.ts";
 import { packAcross, packBeside } from "./pack.ts";
-import { tileFunction } from "./tile.ts";
+import { dotFunction, range, set, tileFunction } from "./tile.ts";
 
-type Pack = (
-  source: number,
-  stride: number,
-  last: number,
-  to: number,
-  count: number,
-  depth: number,
-) => void;
-
-/** Sums of a block of A's rows times a panel of B: addresses of both and of the tiles' sums; steps of k; rows and columns of C; and where C and what it is made of lie. */
-type Multiply = (
-  a: number,
-  b: number,
-  t: number,
-  depth: number,
-  rows: number,
-  columns: number,
-  ...cells: readonly number[]
-) => void;
+type Operand = "Rows" | "Columns";
+/** Which of the panels that are summed: all in one, or in turn; or rows of A times B as it lies. */
+type Turn = "Only" | "First" | "Inner" | "Last" | "Thin";
 
 /** Functions of a program of products. */
-export interface ProductFunctions {
-  readonly packRowsBeside: Pack;
-  readonly packRowsAcross: Pack;
-  readonly packColumnsBeside: Pack;
-  readonly packColumnsAcross: Pack;
-  /** By the place of the panel among those that are summed. */
-  readonly multiplyOnly: Multiply;
-  readonly multiplyFirst: Multiply;
-  readonly multiplyInner: Multiply;
-  readonly multiplyLast: Multiply;
-}
+export type ProductFunctions = Readonly<
+  Record<`pack${Operand}${"Beside" | "Across"}` | `multiply${Turn}`, (...args: number[]) => void>
+>;
 
 /** Matrices that lie as C does. */
-const alike = ["c", "residual", "z", "sum"] as const;
-/** Bytes from row to row of C, and addresses in it and in what goes with it. */
-const cellParameters = ["stride", ...alike, "bias"];
+const alike = ["c", "residual", "z", "sum"];
 
-/** finish{name}(t, rows, …cellParameters): a tile's sums to C, `columns` of them a row. */
-function finishFunction(
-  name: string,
-  tile: ProductTile,
+/** Sums at t to `rows` rows of C, `columns` of each; the pointers {name}p are at the first. */
+function finish(
+  { lanes, vectors }: RegisterTile,
   { bias, activation, keeps, slope, residual, accumulate }: ProductEpilogue,
   columns: number,
-): KernelFunction {
-  const { lanes } = tile;
+  rows: Int,
+): Statement {
   const g = new Graph();
-  const stores = Array.from({ length: Math.ceil(columns / lanes) }, (_, v): Store[] => {
-    const at = (pointer: string) => ({ pointer, offset: 4 * lanes * v });
-    const load = (pointer: string): Node => g.load(at(pointer), "float32", 0, lanes);
-    const store = (pointer: string, value: Node): Store => ({
-      at: at(pointer),
-      ...{ format: "float32", value, first: 0, last: Math.min(lanes, columns - lanes * v) },
+  const stores = range(Math.ceil(columns / lanes)).flatMap((v): Store[] => {
+    const at = (name: string) => ({ pointer: `${name}p`, offset: 4 * lanes * v });
+    const load = (name: string): Node => g.load(at(name), "float32", 0, lanes);
+    const store = (name: string, value: Node): Store => ({
+      ...{ at: at(name), format: "float32", value, first: 0 },
+      last: Math.min(lanes, columns - lanes * v),
     });
     let value = load("t");
     if (bias === "columns") value = g.add(value, load("bias"));
     if (bias === "rows")
-      value = g.add(value, g.load({ pointer: "bias", offset: 0 }, "splat", 0, lanes));
+      value = g.add(value, g.load({ pointer: "biasp", offset: 0 }, "splat", 0, lanes));
     const kept = keeps ? [store("sum", value)] : [];
     if (activation) value = activations[activation].value(g, value);
     if (slope) value = g.mul(value, activations[slope].slope(g, load("z")));
@@ -76,123 +49,115 @@ function finishFunction(
     if (accumulate) value = g.add(value, load("c"));
     return [...kept, store("c", value)];
   });
-  const uses = { c: true, residual, z: slope, sum: keeps };
-  const used = alike.filter((each) => uses[each]);
-  const advance = ([name, by]: readonly [string, Int]): Statement => ({
-    op: "let",
-    name,
-    value: plus(name, by),
-  });
-  return {
-    name: `finish${name}`,
-    parameters: ["t", "rows", ...cellParameters],
-    exported: false,
-    body: [
-      loop(
-        "row",
-        0,
-        "rows",
-        1,
-        [
-          { op: "block", stores: stores.flat() },
-          ...used.map((each) => advance([each, "stride"])),
-          ...(bias === "rows" ? [advance(["bias", 4])] : []),
-        ],
-        [{ name: "t", from: "t", step: 4 * tileWidth(tile) }],
-      ),
-    ],
-  };
+  const advance = [
+    ...alike.map((name) => [name, "stride"] as const),
+    ...(bias === "rows" ? [["bias", 4] as const] : []),
+  ];
+  const body: Statement[] = [
+    { op: "block", stores },
+    ...advance.map(([name, by]) => set(`${name}p`, plus(`${name}p`, by))),
+  ];
+  return loop("i", 0, rows, 1, body, [{ name: "tp", from: "t", step: 4 * vectors * lanes }]);
 }
 
-/** multiply{name}(a, b, t, depth, rows, columns, …cellParameters). */
+/** Sums of packed rows of A times a packed panel of B, tile by tile; a block of C where they are complete. */
 function multiplyFunction(
-  name: string,
-  tile: ProductTile,
+  turn: Turn,
+  tile: RegisterTile,
+  epilogue: ProductEpilogue,
   tail: number,
-  bias: ProductEpilogue["bias"],
 ): KernelFunction {
   const width = tileWidth(tile);
-  const sums = name === "Only" || name === "First" ? "tileOf" : "addTile";
-  const set = (variable: string, value: Int): Statement => ({ op: "let", name: variable, value });
-  const advance = (variable: string, by: Int): Statement => set(variable, plus(variable, by));
-  const columns = (finish: string, end: Int): Statement =>
+  const thin = turn === "Thin";
+  const height = thin ? 1 : tile.rows;
+  const complete = turn !== "First" && turn !== "Inner";
+  const along = (name: string): boolean => name !== "bias" || epilogue.bias === "columns";
+  const sums = thin
+    ? call("dot", "ap", "b", "t", "depth", "bStride", "last")
+    : call(turn === "Only" || turn === "First" ? "tileOf" : "addTile", "ap", "b", "t", "depth");
+  const tiles = (columns: number, end: Int): Statement =>
     loop(
       "column",
       "column",
       end,
       width,
       [
-        set("pa", "a"),
-        set("at", times("column", 4)),
-        loop("row", 0, "rows", tile.rows, [
-          call(sums, "pa", "b", "t", "depth"),
-          ...(name === "Only" || name === "Last"
+        set("ap", "a"),
+        ...[...alike, "bias"].map((name) =>
+          set(`${name}p`, along(name) ? plus(name, times("column", 4)) : name),
+        ),
+        loop("row", 0, "rows", height, [
+          sums,
+          ...(complete
             ? [
-                call(
-                  finish,
-                  "t",
-                  { op: "min", a: tile.rows, b: plus("rows", times("row", -1)) },
-                  "stride",
-                  ...alike.map((each) => plus(each, "at")),
-                  bias === "rows"
-                    ? plus("bias", times("row", 4))
-                    : plus("bias", times("column", 4)),
-                ),
+                finish(tile, epilogue, columns, {
+                  op: "min",
+                  a: height,
+                  b: plus("rows", times("row", -1)),
+                }),
               ]
             : []),
-          advance("pa", times("depth", 4 * tile.rows)),
-          advance("at", times("stride", tile.rows)),
-          ...(name === "Only" ? [] : [advance("t", tileBytes(tile))]),
+          set("ap", plus("ap", thin ? "aStride" : times("depth", 4 * height))),
+          ...(turn === "Only" || thin ? [] : [set("t", plus("t", tileBytes(tile)))]),
         ]),
-        advance("b", times("depth", 4 * width)),
+        set("b", plus("b", thin ? times("bStride", width) : times("depth", 4 * width))),
       ],
       [],
       false,
     );
   return {
-    name: `multiply${name}`,
-    parameters: ["a", "b", "t", "depth", "rows", "columns", ...cellParameters],
+    name: `multiply${turn}`,
+    parameters: [
+      "a",
+      "b",
+      "t",
+      "depth",
+      "rows",
+      "columns",
+      "stride",
+      ...alike,
+      "bias",
+      ...(thin ? ["aStride", "bStride", "last"] : []),
+    ],
     exported: true,
     body: [
       set("column", 0),
-      columns("finishTile", times({ op: "div", a: "columns", by: width }, width)),
-      ...(tail > 0 ? [columns("finishTail", "columns")] : []),
+      tiles(width, times({ op: "div", a: "columns", by: width }, width)),
+      ...(tail > 0 ? [tiles(tail, "columns")] : []),
     ],
   };
 }
 
-function buildProduct(epilogue: ProductEpilogue, tail: number, lanes: 1 | 4): KernelModule {
-  const tile = productTile(lanes);
-  const width = tileWidth(tile);
-  const packs = (
-    [
-      ["Rows", tile.rows],
-      ["Columns", width],
-    ] as const
-  ).flatMap(([name, size]) => [
-    packBeside(`pack${name}Beside`, size, lanes),
-    packAcross(`pack${name}Across`, size, lanes),
-  ]);
-  const functions = [
-    ...packs,
-    tileFunction("tileOf", tile, false),
-    tileFunction("addTile", tile, true),
-    finishFunction("Tile", tile, epilogue, width),
-    ...(tail > 0 ? [finishFunction("Tail", tile, epilogue, tail)] : []),
-    ...["Only", "First", "Inner", "Last"].map((name) =>
-      multiplyFunction(name, tile, tail, epilogue.bias),
-    ),
+function build(tile: RegisterTile, epilogue: ProductEpilogue, tail: number): KernelModule {
+  const { rows, lanes } = tile;
+  const sides: readonly (readonly [Operand, number])[] = [
+    ["Rows", rows],
+    ["Columns", tileWidth(tile)],
   ];
-  return { lanes, functions };
+  const packs = sides.flatMap(([side, size]) => [
+    packBeside(`${side}Beside`, size, lanes),
+    packAcross(`${side}Across`, size, lanes),
+  ]);
+  const turns: readonly Turn[] = ["Only", "First", "Inner", "Last", "Thin"];
+  return {
+    lanes,
+    functions: [
+      ...packs,
+      tileFunction("tileOf", tile, false),
+      tileFunction("addTile", tile, true),
+      dotFunction("dot", tile),
+      ...turns.map((turn) => multiplyFunction(turn, tile, epilogue, tail)),
+    ],
+  };
 }
 
-/** The program of a product: the same for all of an epilogue whose rows end alike. */
-export function productSource({ n, epilogue }: ProductProblem): ProgramSource {
-  const { bias = "", activation = "", slope = "", ...flags } = epilogue;
-  const words = [bias, activation, slope, flags.keeps, flags.residual, flags.accumulate];
-  const tailOf = (lanes: 1 | 4): number => n % tileWidth(productTile(lanes));
+/** The program of a product for a tile: the same for all that end alike. */
+export function productSource({ n, epilogue }: ProductProblem, tile: RegisterTile): ProgramSource {
+  const { bias, activation, slope, keeps, residual, accumulate } = epilogue;
+  const tail = n % tileWidth(tile);
+  const ends = [bias, activation, slope, keeps, residual, accumulate].map((each) => each || "");
   return {
-    key: `product ${words.join(" ")} ${tailOf(1)} ${tailOf(4)}`,
-    build: (lanes) => buildProduct(epilogue, tailOf(lanes), lanes),
+    key: `product ${tile.rows} ${tile.vectors} ${tile.lanes} ${tail} ${ends.join(" ")}`,
+    build: () => build(tile, epilogue, tail),
   };
 }
