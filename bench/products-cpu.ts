@@ -98,18 +98,24 @@ function openRoofline(instructions: Instructions): ProductContender & { readonly
   const sums = Array.from({ length: rows * vectors }, (_, i) => `sum${i}`);
   const g = new Graph();
   const [a, b] = [g.register("a"), g.register("b")];
-  const sets = sums.map((register) => ({ register, value: g.fma(a, b, g.register(register)) }));
-  const start = ["a", "b", ...sums].map((register, i) => ({
-    register,
+  const registers = sums.map((register) => ({
+    name: register,
+    value: g.fma(a, b, g.register(register)),
+  }));
+  const start = ["a", "b", ...sums].map((name, i) => ({
+    name,
     value: g.load({ pointer: "at", offset: 16 * i }, "float32"),
   }));
   const stores = sums.map((register, i) => ({
     at: { pointer: "at", offset: 16 * i },
     ...({ format: "float32", value: g.register(register), first: 0, last: 4 } as const),
   }));
-  const steps = Array.from({ length: 4 }, (): Statement => ({ op: "block", stores: [], sets }));
+  const steps = Array.from(
+    { length: 4 },
+    (): Statement => ({ op: "block", stores: [], registers }),
+  );
   const body: Statement[] = [
-    { op: "block", stores: [], sets: start },
+    { op: "block", stores: [], registers: start },
     loop("i", 0, rounds, 1, steps),
     { op: "block", stores },
   ];

@@ -16,11 +16,17 @@ export type Int =
 
 export interface Store {
   readonly at: Address;
-  readonly format: Exclude<Format, "splat">;
+  readonly format: Exclude<Format, "splat" | "word">;
   readonly value: Node;
   /** Lanes outside [first, last) stay as they are. */
   readonly first: number;
   readonly last: number;
+}
+
+/** A vector variable of a function and what it is set to, behind all loads and stores of its block. */
+export interface Register {
+  readonly name: string;
+  readonly value: Node;
 }
 
 export type Statement =
@@ -55,7 +61,7 @@ export type Statement =
        */
       readonly ordered?: boolean;
       /** Variables that hold a vector from one block to the next get these values, all at once, after the stores. */
-      readonly sets?: readonly { readonly register: string; readonly value: Node }[];
+      readonly registers?: readonly Register[];
     }
   /** Copy bytes; the ranges may not overlap. */
   | { readonly op: "copy"; readonly to: Int; readonly from: Int; readonly bytes: Int }

@@ -19,17 +19,17 @@ function clearSums(count: number): Statement {
   return {
     op: "block",
     stores: [],
-    sets: range(count).map((i) => ({ register: sumOf(i), value })),
+    registers: range(count).map((i) => ({ name: sumOf(i), value })),
   };
 }
 
 /** Each sum gains a product. */
 function gain(g: Graph, products: readonly (readonly [Node, Node])[]): Statement {
-  const sets = products.map(([a, b], i) => ({
-    register: sumOf(i),
+  const registers = products.map(([a, b], i) => ({
+    name: sumOf(i),
     value: g.fma(a, b, g.register(sumOf(i))),
   }));
-  return { op: "block", stores: [], sets };
+  return { op: "block", stores: [], registers };
 }
 
 /** Steps of k that a round of the loop takes. */
