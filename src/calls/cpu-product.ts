@@ -39,7 +39,7 @@ export async function compileProduct(
   const tile = registerTiles[backend.settings.instructions];
   const program = await backend.program(productSource(problem, tile), call);
   const numbers = planProduct(problem, tile, threads);
-  const seconds = productSeconds(numbers, tile);
+  const seconds = productSeconds(problem, tile);
   const crew = seconds < soloSeconds ? 1 : Math.min(threads, numbers.units);
   const job: Jobs["product"] = {
     ...{ ...productJob, ...numbers, kind: jobKinds.product },

@@ -15,57 +15,46 @@ function multiplier(e: ProductFunctions, thin: number, p: number, all: number) {
 
 function productRecipe(e: ProductFunctions): Recipe<Jobs["product"]> {
   return wholeUnits(({ job, work }, unit) => {
-    const { across, blockRows, aTransposed, bTransposed, aStride, bStride, cStride, thin } = job;
+    const { across, down, depth, panels, blockRows, thin, rowBias } = job;
+    const { aTransposed, bTransposed, aStride, bStride, cStride } = job;
     const packA = aTransposed ? e.packRowsBeside : e.packRowsAcross;
     const packB = bTransposed ? e.packColumnsAcross : e.packColumnsBeside;
-    // Bytes from row to row of A and from column to column of B.
+    // Bytes from row to row of A, from column to column of B, and from step to step of k.
     const aNext = aTransposed ? 4 : aStride;
     const bNext = bTransposed ? bStride : 4;
-    const item = Math.floor(unit / (job.down * across));
+    const aStep = aTransposed ? aStride : 4;
+    const bStep = bTransposed ? 4 : bStride;
+    const item = Math.floor(unit / (down * across));
     const left = (unit % across) * job.columns;
-    const top = (Math.floor(unit / across) % job.down) * job.rows;
+    const top = (Math.floor(unit / across) % down) * job.rows;
     const bottom = Math.min(top + job.rows, job.m);
     const columns = Math.min(job.columns, job.n - left);
-    const depth = thin ? job.k : job.depth;
-    const panels = thin ? 1 : job.panels;
     const all = job.summed * panels;
     for (let p = 0; p < all; p++) {
+      const multiply = multiplier(e, thin, p, all);
       const from = (p % panels) * depth;
       const steps = Math.min(depth, job.k - from);
       const each = item + Math.floor(p / panels);
-      const multiply = multiplier(e, thin, p, all);
-      const b = job.b + each * job.bBatch + from * (bTransposed ? 4 : bStride) + left * bNext;
+      let b = job.b + each * job.bBatch + from * bStep + left * bNext;
       const bLast = b + (columns - 1) * bNext;
       if (!thin) packB(b, bStride, bLast, work, columns, steps);
+      if (!thin) b = work;
+      let t = work + job.sumOffset;
       for (let row = top; row < bottom; row += blockRows) {
         const rows = Math.min(blockRows, bottom - row);
-        const a = job.a + each * job.aBatch + from * (aTransposed ? aStride : 4) + row * aNext;
         const packed = work + job.aOffset;
+        let a = job.a + each * job.aBatch + from * aStep + row * aNext;
         if (!thin) packA(a, aStride, a + (rows - 1) * aNext, packed, rows, steps);
-        const t =
-          work + job.sumOffset + (all > 1 ? ((row - top) / blockRows) * job.blockSumBytes : 0);
+        if (!thin) a = packed;
         const at = item * job.cBatch + row * cStride + 4 * left;
-        const [c, residual, z, sum] = [job.c + at, job.residual + at, job.z + at, job.sum + at];
-        const bias = job.bias + 4 * (job.rowBias ? row : left);
-        if (thin)
-          multiply(
-            a,
-            b,
-            t,
-            steps,
-            rows,
-            columns,
-            cStride,
-            c,
-            residual,
-            z,
-            sum,
-            bias,
-            aStride,
-            bStride,
-            bLast,
-          );
-        else multiply(packed, work, t, steps, rows, columns, cStride, c, residual, z, sum, bias);
+        const c = job.c + at;
+        const residual = job.residual + at;
+        const z = job.z + at;
+        const sum = job.sum + at;
+        const bias = job.bias + 4 * (rowBias ? row : left);
+        // biome-ignore format: one call
+        multiply(a, b, t, steps, rows, columns, cStride, bStride, bLast, c, residual, z, sum, bias);
+        t += job.blockSumBytes;
       }
     }
   });

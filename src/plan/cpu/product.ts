@@ -91,9 +91,8 @@ export function planProduct(
 ): typeof productNumbers {
   const { m, n, k, batch, sumsBatch, a, b, c, epilogue } = problem;
   const [items, summed] = sumsBatch ? [1, batch] : [batch, 1];
-  const [depth, panels] = equalParts(k, mostDepth, 1);
-  const whole = panels * summed === 1;
   const thin = m <= thinRows && !a.transposed && b.transposed && summed === 1;
+  const [depth, panels] = equalParts(k, thin ? k : mostDepth, 1);
   const wanted = threads === 1 ? 1 : share * threads;
   const [columns, across] = equalParts(n, thin ? n / wanted : mostColumns, tileWidth(tile));
   const others = items * across;
@@ -102,11 +101,12 @@ export function planProduct(
     Math.max((m * others) / wanted, Math.min(fewestRows, (m * others) / threads)),
   );
   const [rows, down] = equalParts(m, most, tile.rows);
-  const [blockRows] = equalParts(rows, Math.floor(blockBytes / (4 * depth)), tile.rows);
-  const blockSumBytes = 4 * blockRows * columns;
-  const aOffset = region(4 * depth * columns);
-  const sumOffset = aOffset + region(4 * depth * blockRows);
-  const sumBytes = whole ? tileBytes(tile) : blockSumBytes * Math.ceil(rows / blockRows);
+  const [packedRows] = equalParts(rows, blockBytes / (4 * depth), tile.rows);
+  const blockRows = thin ? 1 : packedRows;
+  const blockSumBytes = panels * summed > 1 ? 4 * blockRows * columns : 0;
+  const aOffset = thin ? 0 : region(4 * depth * columns);
+  const sumOffset = aOffset + (thin ? 0 : region(4 * depth * blockRows));
+  const sumBytes = Math.max(tileBytes(tile), blockSumBytes * Math.ceil(rows / blockRows));
   return {
     ...{ m, n, k, summed, rows, columns, down, across, depth, panels, blockRows, blockSumBytes },
     ...{ aOffset, sumOffset, threadBytes: sumOffset + region(sumBytes) },
@@ -118,14 +118,14 @@ export function planProduct(
   };
 }
 
-/** Seconds of a multiplication with its addition, of packing an element, of storing a cell of C: EPYC 9005, relaxed SIMD. */
-const price = { product: 0.04e-9, packed: 0.25e-9, cell: 0.5e-9, javascript: 12 } as const;
+/** Seconds of a multiplication with its addition, and of a cell of C: EPYC 9005, relaxed SIMD; so many times that without any. */
+const price = { product: 0.045e-9, cell: 0.5e-9, javascript: 12 } as const;
 
 /** Seconds that a product takes one thread. */
-export function productSeconds(p: typeof productNumbers, { lanes }: RegisterTile): number {
-  const items = p.units / (p.down * p.across);
-  const packed = p.thin ? 0 : p.k * (p.m * p.across + p.n * p.down);
-  const each =
-    p.summed * (p.m * p.n * p.k * price.product + packed * price.packed) + p.m * p.n * price.cell;
-  return items * each * (lanes === 1 ? price.javascript : 1);
+export function productSeconds(
+  { m, n, k, batch }: ProductProblem,
+  { lanes }: RegisterTile,
+): number {
+  const seconds = batch * m * n * (k * price.product + price.cell);
+  return lanes === 1 ? price.javascript * seconds : seconds;
 }
