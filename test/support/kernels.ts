@@ -7,7 +7,7 @@ import type { GpuLimits, Schedule } from "../../src/schedule/schedule.ts";
 
 Object.assign(globalThis, globals);
 /** Held on to for as long as its devices live. */
-const gpu = create(["backend=null"]);
+const gpu = create(["backend=null", "enable-dawn-features=allow_unsafe_apis"]);
 
 /** Devices that kernels are generated for: the default limits of WebGPU, limits as on Apple's, an NVIDIA's. */
 export const defaultLimits = "browser default";
@@ -29,7 +29,7 @@ export const deviceProfiles: Readonly<Record<string, GpuLimits>> = {
 };
 
 /** Each kernel of some schedules once. */
-export function kernelsOf(schedules: readonly Schedule[]): Kernel[] {
+export function kernelsOf(schedules: readonly Schedule<string>[]): Kernel[] {
   const all = schedules.flatMap((s) =>
     s.steps.map((step) => [step.kernel.code, step.kernel] as const),
   );
@@ -49,7 +49,8 @@ export async function expectCompiled(
   makesPipelines: boolean,
 ): Promise<void> {
   const adapter = await gpu.requestAdapter();
-  const device = await adapter!.requestDevice({ requiredFeatures: ["subgroups"] });
+  const features = ["subgroups", "shader-f16", "chromium-experimental-subgroup-matrix"];
+  const device = await adapter!.requestDevice({ requiredFeatures: features as GPUFeatureName[] });
   for (const { code, bindings } of kernels) {
     const module = device.createShaderModule({ code });
     const { messages } = await module.getCompilationInfo();
@@ -72,7 +73,7 @@ export async function expectCompiled(
 
 /** Ranges as a device may bind them, a value for each parameter that is a tensor's, and no more work memory than allowed. */
 export function expectBound(
-  schedules: readonly Schedule[],
+  schedules: readonly Schedule<string>[],
   kernels: readonly Kernel[],
   limits: GpuLimits,
 ): void {
@@ -88,7 +89,7 @@ export function expectBound(
         [],
       );
     }
-    const held = Object.values(bytes).reduce((a, b) => a + b, 0);
+    const held = Object.values(bytes).reduce<number>((a, b) => a + (b ?? 0), 0);
     expect(held).toBeLessThanOrEqual(limits.workspaceBytes);
   }
 }
@@ -105,7 +106,9 @@ function threadsOf(code: string): number {
 }
 
 function sharedBytesOf(code: string): number {
-  const sizes: Readonly<Record<string, number>> = { f32: 4, vec2f: 8, vec4f: 16 };
+  const sizes: Readonly<Record<string, number>> = {
+    ...{ f16: 2, f32: 4, u32: 4, vec2f: 8, vec2u: 8, vec4f: 16, vec4u: 16 },
+  };
   const found = code.matchAll(/var<workgroup> \w+: array<(\w+), (\d+)>/g);
   return [...found].reduce((sum, [, type, n]) => sum + sizes[type!]! * Number(n), 0);
 }
