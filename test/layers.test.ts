@@ -17,6 +17,8 @@ const floors = [
   ["conv"],
   ["depthwise", "stream"],
   ["tune"],
+  ["files"],
+  ["formats", "data"],
   ["cli"],
 ];
 const rooms = floors.flat();
