@@ -38,9 +38,9 @@ const storages: Readonly<Record<string, TensorType>> = {
 /** A tensor that is expanded from a smaller storage takes its full size when it is read: at most so many elements. */
 const mostExpanded = 2 ** 26;
 
+/** The memory of tensors: `count` elements. */
 class Storage {
   readonly dtype: TensorType;
-  /** Elements. */
   readonly count: number;
   readonly entry: ZipEntry;
 
@@ -51,43 +51,32 @@ class Storage {
   }
 }
 
+/** The tensors of this file's own making, to be told from all else that a pickle holds. */
+const tensorsMade = new WeakSet<object>();
+
+const isTensor = (value: unknown): value is StoredTensor =>
+  typeof value === "object" && value !== null && tensorsMade.has(value);
+
 /** Elements of a storage, from one on and with strides. */
-class PyTorchTensor implements StoredTensor {
-  readonly dtype: TensorType;
-  readonly shape: readonly number[];
-  readonly #storage: Storage;
-  readonly #offset: number;
-  readonly #strides: readonly number[];
-
-  constructor(
-    storage: Storage,
-    offset: number,
-    shape: readonly number[],
-    strides: readonly number[],
-  ) {
-    this.dtype = storage.dtype;
-    this.shape = shape;
-    this.#storage = storage;
-    this.#offset = offset;
-    this.#strides = strides;
-  }
-
-  async bytes(): Promise<Uint8Array<ArrayBuffer>> {
-    const { entry } = this.#storage;
-    const width = typeBits[this.dtype] / 8;
-    const count = elements(this.shape);
-    if (count === 0) return new Uint8Array(0);
-    const span = width * (lastOf(this.shape, this.#strides) + 1);
-    const part =
-      span === entry.size ? await entry.all() : await entry.read(this.#offset * width, span);
-    let dense = 1;
-    const contiguous = this.shape.toReversed().every((size, i) => {
-      const stride = this.#strides.at(-1 - i);
-      dense *= size;
-      return size === 1 || stride === dense / size;
-    });
-    return contiguous ? part : gathered(part, width, this.shape, this.#strides);
-  }
+function stridedTensor(
+  { dtype, entry }: Storage,
+  offset: number,
+  shape: readonly number[],
+  strides: readonly number[],
+): StoredTensor {
+  const bytes = async (): Promise<Uint8Array<ArrayBuffer>> => {
+    if (elements(shape) === 0) return new Uint8Array(0);
+    const width = typeBits[dtype] / 8;
+    const span = width * (lastOf(shape, strides) + 1);
+    const part = span === entry.size ? await entry.all() : await entry.read(offset * width, span);
+    const isDense = shape.every(
+      (size, i) => size === 1 || strides[i] === elements(shape.slice(i + 1)),
+    );
+    return isDense ? part : gathered(part, width, shape, strides);
+  };
+  const tensor = { dtype, shape, bytes };
+  tensorsMade.add(tensor);
+  return tensor;
 }
 
 /** The distance from the first element to the last. */
@@ -219,7 +208,7 @@ function made(file: InputFile, name: string, args: readonly unknown[]): unknown 
   throw unsupported(file, "dense tensors", name);
 }
 
-function tensorFrom(file: InputFile, args: readonly unknown[]): PyTorchTensor {
+function tensorFrom(file: InputFile, args: readonly unknown[]): StoredTensor {
   const [storage, offset, shape, strides] = args;
   if (storage instanceof PickledObject)
     throw unsupported(file, `storages of class ${Object.keys(storages).join(", ")}`, storage.name);
@@ -234,7 +223,7 @@ function tensorFrom(file: InputFile, args: readonly unknown[]): PyTorchTensor {
       );
     const fits = count === 0 || first + lastOf(shape, strides) < storage.count;
     if (fits && strides.length === shape.length)
-      return new PyTorchTensor(storage, first, shape, strides);
+      return stridedTensor(storage, first, shape, strides);
   }
   throw file.refuse(
     "must hold tensors that lie within their storages",
@@ -262,7 +251,7 @@ function namedTensors(file: InputFile, root: unknown): Map<string, StoredTensor>
   const left: (readonly [path: string, value: unknown])[] = [["", root]];
   while (left.length > 0) {
     const [path, value] = left.pop()!;
-    if (value instanceof PyTorchTensor) {
+    if (isTensor(value)) {
       if (tensors.has(path)) throw file.refuse("must give each tensor its name", show(path), again);
       tensors.set(path, value);
     } else if ((value instanceof Map || Array.isArray(value)) && !seen.has(value)) {

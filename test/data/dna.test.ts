@@ -132,11 +132,11 @@ describe("FASTA", () => {
   });
 
   test("windows of either strand; a place in a genome that is streamed is gone on from, exactly", async () => {
-    const bases = Array.from({ length: 3_000_000 }, (_, i) => "ACGT"[(i * i + (i >> 7)) & 3]).join(
+    const bases = Array.from({ length: 400_000 }, (_, i) => "ACGT"[(i * i + (i >> 7)) & 3]).join(
       "",
     );
     const blob = new Blob([gzipSync(`>one\n${bases}\n>two\n${bases.slice(0, 1000)}\n`)]);
-    const options = { batch: 3, length: 50_000, endless: true, augment: eitherStrand, seed: 4 };
+    const options = { batch: 3, length: 6000, endless: true, augment: eitherStrand, seed: 4 };
     const windows = orderedWindows(await openFasta(blob), options);
     await take(windows, 30); // into the second pass
     const state = JSON.parse(JSON.stringify(windows.state()));

@@ -271,7 +271,7 @@ describe("archives by hand", () => {
       "s.",
     );
     expect(await outcome(() => openPyTorch(archive(own)))).toBe(whole);
-    const deep = pickle("\x80\x02", "]".repeat(200_000), "a".repeat(199_999), ".");
+    const deep = pickle("\x80\x02", "]".repeat(50_000), "a".repeat(49_999), ".");
     expect(await outcome(() => openPyTorch(archive(deep)))).toMatch(/tensors by their names/);
     const rebuild = "ctorch._tensor\n_rebuild_from_type_v2\n";
     const circle = pickle("\x80\x02", rebuild, "(", rebuild, "N", rebuild, "]q\x00h\x00atR.");
