@@ -32,7 +32,7 @@ import type {
 } from "./options.ts";
 import { checkedProblem } from "./options.ts";
 import { RepeatedCalls } from "./repeat.ts";
-import type { Repeat, Request, RowOperand, Runner, RunnerNow, WeightGradients } from "./runner.ts";
+import type { OperandRows, Repeat, Request, Runner, RunnerNow, WeightGradients } from "./runner.ts";
 
 type Result = SampleArray | GpuTensor;
 type RunForward = (request: Request, keep: (repeat: Repeat) => void) => void | Promise<void>;
@@ -326,7 +326,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
         const rows = [upstream, ...operands.rows];
         for (const field in results)
           if (field !== "dk" && field !== "dskip")
-            rows.push(checks.output(field as RowOperand["field"], results[field]!));
+            rows.push(checks.output(field as OperandRows["field"], results[field]!));
         return requestOf(operands, rows, context);
       },
     };
@@ -377,7 +377,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
 
 function requestOf(
   { kernel, shape, gates, skip }: Operands,
-  rows: readonly RowOperand[],
+  rows: readonly OperandRows[],
   { name, encoder, alive }: CallContext,
 ): Request {
   return { kernel, shape, rows, gates, skip, name, encoder, alive };

@@ -15,7 +15,7 @@ import type { GpuTensor, Tensor, TensorData } from "../tensors/tensor.ts";
 import { GpuSamples, isGpuTensor } from "../tensors/tensor.ts";
 import type { Gates, Shape } from "./cpu-rows.ts";
 import type { BackwardOptions, ForwardOptions, GradientArrays } from "./options.ts";
-import type { KernelArgument, RowOperand, Runner } from "./runner.ts";
+import type { KernelArgument, OperandRows, Runner } from "./runner.ts";
 
 /** Options of forward and backward calls, and of a backward call's `out`. */
 const operandNames = ["pregate", "postgate", "skip", "out", "encoder"] as const;
@@ -37,7 +37,7 @@ export interface Operands {
   readonly shape: Shape;
   readonly u: TensorData;
   /** u and the gates. */
-  readonly rows: readonly RowOperand[];
+  readonly rows: readonly OperandRows[];
   readonly gates: Gates;
   /** (H) float32. */
   readonly skip: TensorData | undefined;
@@ -143,7 +143,7 @@ export class OperandChecks {
   }
 
   /** A row tensor with exactly the rows of the call. */
-  rows(tensor: Tensor | GpuTensor, field: RowField, { batch, channels }: Shape): RowOperand {
+  rows(tensor: Tensor | GpuTensor, field: RowField, { batch, channels }: Shape): OperandRows {
     const { width, dimensions } = this.#row(field);
     const data = sized(tensor, [batch, channels, width], this.#expected(field, dimensions));
     return { field, data, width, direction: "in" };
@@ -167,7 +167,7 @@ export class OperandChecks {
     const { kernel, channels, taps } = this.#kernel(k);
     const { data, shape } = this.#input(u, channels);
     const { width } = this.#row("u");
-    const rows: RowOperand[] = [{ field: "u", data, width, direction: "in" }];
+    const rows: OperandRows[] = [{ field: "u", data, width, direction: "in" }];
     for (const gate of ["pregate", "postgate"] as const) {
       const tensor = options[gate];
       if (tensor !== undefined) rows.push(this.rows(tensor, gate, shape));
@@ -214,12 +214,12 @@ export class OperandChecks {
   }
 
   /** A row tensor that takes a result. */
-  output(field: RowField, data: TensorData): RowOperand {
+  output(field: RowField, data: TensorData): OperandRows {
     return { field, data, width: this.#row(field).width, direction: "out" };
   }
 }
 
 /** A row tensor as errors name it. */
-export function named({ field, data }: RowOperand): Named {
+export function named({ field, data }: OperandRows): Named {
   return { name: field, data };
 }

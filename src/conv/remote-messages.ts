@@ -10,7 +10,7 @@ import {
 } from "../errors.ts";
 import type { Explanation } from "./explain.ts";
 import type { FlashFFTConvOptions, MemoryUse, WarmUp } from "./options.ts";
-import type { Request, RowOperand } from "./runner.ts";
+import type { OperandRows, Request } from "./runner.ts";
 
 /** Samples on their way: half precision as its bits. */
 export type Wire = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
@@ -26,7 +26,7 @@ export interface Opening {
 }
 
 /** A row tensor of a call: samples in, or how many come out. */
-export interface WireRows extends Omit<RowOperand, "data"> {
+export interface WireRows extends Omit<OperandRows, "data"> {
   readonly data: Wire | undefined;
   readonly size: number;
   readonly wide: boolean;

@@ -10,7 +10,7 @@ import type { Explanation } from "./explain.ts";
 import type { ConvRecorderOptions, MemoryUse, RecordedConvCall, WarmUp } from "./options.ts";
 
 /** One row tensor of a call: rows in the order b·channels + h. */
-export interface RowOperand {
+export interface OperandRows {
   readonly field: RowField;
   readonly data: TensorData;
   /** Samples of a row. */
@@ -27,7 +27,7 @@ export type KernelArgument =
 export interface Request extends CallContext {
   readonly kernel: KernelArgument;
   readonly shape: Shape;
-  readonly rows: readonly RowOperand[];
+  readonly rows: readonly OperandRows[];
   readonly gates: Gates;
   /** (H) float32. */
   readonly skip: TensorData | undefined;

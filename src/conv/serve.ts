@@ -15,7 +15,7 @@ import type {
   WireRows,
 } from "./remote-messages.ts";
 import { toWire } from "./remote-messages.ts";
-import type { Request, RowOperand, Runner } from "./runner.ts";
+import type { OperandRows, Request, Runner } from "./runner.ts";
 
 type Numbered = Ask & { readonly id: number };
 
@@ -139,7 +139,7 @@ function requestOf(wire: WireRequest, kernels: Map<number, PreparedKernel>): Req
   };
 }
 
-function rowsOf({ field, width, direction, data, size, wide }: WireRows): RowOperand {
+function rowsOf({ field, width, direction, data, size, wide }: WireRows): OperandRows {
   const made = data ?? (wide ? new Float32Array(size) : new Uint16Array(size));
   return { field, width, direction, data: made };
 }

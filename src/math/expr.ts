@@ -13,17 +13,24 @@ export interface Address {
   readonly copy?: number;
 }
 
-/** How a vector lies in memory: consecutive samples of a storage type, or one float32 copied to every lane. */
-export type Format = "float32" | "float16" | "bfloat16" | "splat";
+/**
+ * How a vector lies in memory: consecutive samples of a storage type, or one float32 copied to every lane; `word` is one integer
+ * of 32 bits copied to every lane, which stays an integer.
+ */
+export type Format = "float32" | "float16" | "bfloat16" | "splat" | "word";
 
 /** Two-input lane permutations: interleave low or high elements, of 32 or 64 bits. */
 export type Shuffle = "low32" | "high32" | "low64" | "high64";
 
-/** `min` and `max` pass a NaN of either side on. */
-type Binary = "add" | "sub" | "mul" | "div" | "min" | "max";
+/** `min` and `max` pass a NaN of either side on; `hash` is an integer made of two, the same bits on every target. */
+type Binary = "add" | "sub" | "mul" | "div" | "min" | "max" | "hash";
 
-/** `nearest` rounds to an integer (ties as the target likes); `pow2` is 2^a for an integral a from −126 to 127. */
-type Unary = "neg" | "nearest" | "pow2";
+/**
+ * `nearest` rounds to an integer (ties as the target likes); `pow2` is 2^a for an integral a from −126 to 127. |a| is
+ * `fraction` · 2^`exponent` with a fraction in [1, 2), where a is neither zero nor subnormal. Of an integer, `float` is the float32
+ * next to it and `uniform` its upper 24 bits as a number in [0, 1).
+ */
+type Unary = "neg" | "nearest" | "pow2" | "sqrt" | "exponent" | "fraction" | "float" | "uniform";
 
 interface Ternary<Op extends string> {
   readonly op: Op;
@@ -45,6 +52,18 @@ export type Node =
       readonly first: number;
       readonly last: number;
     }
+  /** An integer of 32 bits. */
+  | { readonly op: "word"; readonly id: number; readonly value: number }
+  /** The integer variable `name` plus `ahead`, and in lane i plus i where lanes are to `count`. */
+  | {
+      readonly op: "counter";
+      readonly id: number;
+      readonly name: string;
+      readonly ahead: number;
+      readonly counts: boolean;
+    }
+  /** A vector variable that statements set (kernels/cpu/ir.ts). */
+  | { readonly op: "register"; readonly id: number; readonly name: string }
   | { readonly op: Binary; readonly id: number; readonly a: Node; readonly b: Node }
   | { readonly op: Unary; readonly id: number; readonly a: Node }
   | Ternary<"fma">
@@ -137,12 +156,57 @@ export class Graph {
     return this.#intern(`max ${a.id} ${b.id}`, (id) => ({ op: "max", id, a, b }));
   }
 
+  #unary(op: Unary, a: Node): Node {
+    return this.#intern(`${op} ${a.id}`, (id) => ({ op, id, a }));
+  }
+
   nearest(a: Node): Node {
-    return this.#intern(`nearest ${a.id}`, (id) => ({ op: "nearest", id, a }));
+    return this.#unary("nearest", a);
   }
 
   pow2(a: Node): Node {
-    return this.#intern(`pow2 ${a.id}`, (id) => ({ op: "pow2", id, a }));
+    return this.#unary("pow2", a);
+  }
+
+  sqrt(a: Node): Node {
+    return this.#unary("sqrt", a);
+  }
+
+  exponent(a: Node): Node {
+    return this.#unary("exponent", a);
+  }
+
+  fraction(a: Node): Node {
+    return this.#unary("fraction", a);
+  }
+
+  float(a: Node): Node {
+    return this.#unary("float", a);
+  }
+
+  uniform(a: Node): Node {
+    return this.#unary("uniform", a);
+  }
+
+  /** An integer whose every bit depends on those of `key` and `index`: of counters it makes random numbers. */
+  hash(key: Node, index: Node): Node {
+    return this.#intern(`hash ${key.id} ${index.id}`, (id) => ({
+      ...{ op: "hash", id, a: key, b: index },
+    }));
+  }
+
+  word(value: number): Node {
+    return this.#intern(`word ${value}`, (id) => ({ op: "word", id, value }));
+  }
+
+  counter(name: string, ahead: number, counts: boolean): Node {
+    return this.#intern(`counter ${name} ${ahead} ${counts}`, (id) => ({
+      ...{ op: "counter", id, name, ahead, counts },
+    }));
+  }
+
+  register(name: string): Node {
+    return this.#intern(`register ${name}`, (id) => ({ op: "register", id, name }));
   }
 
   /** a·b + c */
@@ -179,6 +243,42 @@ export class Graph {
   shuffle(op: Shuffle, a: Node, b: Node): Node {
     if (isZero(a) && isZero(b)) return a;
     return this.#intern(`${op} ${a.id} ${b.id}`, (id) => ({ op, id, a, b }));
+  }
+
+  /** A value of another graph in this one; `known` says what stands for nodes there, and learns of what is copied. */
+  copy(n: Node, known: Map<Node, Node>): Node {
+    const found = known.get(n);
+    if (found) return found;
+    const [a, b, c] = operands(n).map((m) => this.copy(m, known)) as [Node, Node, Node];
+    const made = this.#again(n, a, b, c);
+    known.set(n, made);
+    return made;
+  }
+
+  #again(n: Node, a: Node, b: Node, c: Node): Node {
+    switch (n.op) {
+      case "const":
+        return this.constant(n.value);
+      case "word":
+        return this.word(n.value);
+      case "load":
+        return this.load(n.at, n.format, n.first, n.last);
+      case "counter":
+        return this.counter(n.name, n.ahead, n.counts);
+      case "register":
+        return this.register(n.name);
+      case "fma":
+      case "fnma":
+      case "select":
+        return this[n.op](a, b, c);
+      case "low32":
+      case "high32":
+      case "low64":
+      case "high64":
+        return this.shuffle(n.op, a, b);
+      default:
+        return this[n.op](a, b);
+    }
   }
 
   cadd(a: Complex, b: Complex): Complex {
@@ -234,10 +334,18 @@ export function operands(n: Node): readonly Node[] {
   switch (n.op) {
     case "const":
     case "load":
+    case "word":
+    case "counter":
+    case "register":
       return [];
     case "neg":
     case "nearest":
     case "pow2":
+    case "sqrt":
+    case "exponent":
+    case "fraction":
+    case "float":
+    case "uniform":
       return [n.a];
     case "fma":
     case "fnma":
@@ -251,24 +359,10 @@ export function operands(n: Node): readonly Node[] {
 /** How often each operation occurs in the graph below the roots: what a codelet costs. */
 export function countOps(roots: readonly Node[]): Readonly<Record<Node["op"], number>> {
   const counts: Record<Node["op"], number> = {
-    const: 0,
-    load: 0,
-    add: 0,
-    sub: 0,
-    mul: 0,
-    div: 0,
-    min: 0,
-    max: 0,
-    neg: 0,
-    nearest: 0,
-    pow2: 0,
-    fma: 0,
-    fnma: 0,
-    select: 0,
-    low32: 0,
-    high32: 0,
-    low64: 0,
-    high64: 0,
+    ...{ const: 0, load: 0, word: 0, counter: 0, register: 0 },
+    ...{ add: 0, sub: 0, mul: 0, div: 0, min: 0, max: 0, hash: 0 },
+    ...{ neg: 0, nearest: 0, pow2: 0, sqrt: 0, exponent: 0, fraction: 0, float: 0, uniform: 0 },
+    ...{ fma: 0, fnma: 0, select: 0, low32: 0, high32: 0, low64: 0, high64: 0 },
   };
   const seen = new Set<Node>();
   const visit = (n: Node): void => {

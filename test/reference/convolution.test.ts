@@ -4,11 +4,13 @@ import { createProblem } from "../../src/plan/create-problem.ts";
 import { modes, type Problem, type ProblemOptions } from "../../src/plan/problem.ts";
 import {
   oracleBackward,
+  oracleBoth,
   oracleForward,
   relativeError,
   rowErrors,
 } from "../../src/reference/convolution.ts";
 import { drawInputs, gateCombinations } from "../support/cases.ts";
+import { expectSameBits } from "../support/close.ts";
 import { normal } from "../support/signals.ts";
 
 const lengths = [1, 2, 3, 4, 5, 7, 8, 13, 16, 31];
@@ -149,6 +151,24 @@ describe("the FFT way", () => {
         const error = relativeError(actual[name as keyof typeof actual]!, gradient);
         expect(error, `${name} of ${label}`).toBeLessThan(3e-14);
       }
+    }
+  });
+
+  test("gives the same bits where forward and backward share what they need, in either order", () => {
+    for (const mode of modes) {
+      const problem = createProblem({ length: 300, mode }, "test");
+      const shape = { batch: 2, channels: 3, pregate: true, postgate: true, skip: mode !== "full" };
+      const { exact } = drawInputs(problem, shape, 7);
+      const y = oracleForward(problem, exact);
+      const gradients = oracleBackward(problem, exact);
+      const both = oracleBoth(problem, exact);
+      for (let round = 0; round < 2; round++) {
+        expectSameBits(both.forward(), y);
+        expectSameBits(both.backward(), gradients);
+      }
+      const other = oracleBoth(problem, exact);
+      expectSameBits(other.backward(), gradients);
+      expectSameBits(other.forward(), y);
     }
   });
 

@@ -16,11 +16,17 @@ export type Int =
 
 export interface Store {
   readonly at: Address;
-  readonly format: Exclude<Format, "splat">;
+  readonly format: Exclude<Format, "splat" | "word">;
   readonly value: Node;
   /** Lanes outside [first, last) stay as they are. */
   readonly first: number;
   readonly last: number;
+}
+
+/** A vector variable of a function and what it is set to, behind all loads and stores of its block. */
+export interface Register {
+  readonly name: string;
+  readonly value: Node;
 }
 
 export type Statement =
@@ -54,6 +60,8 @@ export type Statement =
        * share operands then advance together, and few operands are alive at a time.
        */
       readonly ordered?: boolean;
+      /** Variables that hold a vector from one block to the next get these values, all at once, after the stores. */
+      readonly registers?: readonly Register[];
     }
   /** Copy bytes; the ranges may not overlap. */
   | { readonly op: "copy"; readonly to: Int; readonly from: Int; readonly bytes: Int }
@@ -103,6 +111,11 @@ export function loop(
   nonempty = true,
 ): Statement {
   return { op: "loop", variable, from, end, step, also, body, nonempty };
+}
+
+/** Whether a value is at hand without being computed. */
+export function isFree({ op }: Node): boolean {
+  return op === "const" || op === "register";
 }
 
 /** Nodes below the roots with how often each is used, the roots' own use counted; `held` nodes are not entered. */

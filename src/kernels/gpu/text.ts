@@ -11,6 +11,7 @@ import {
   loopHead,
   variable,
   when,
+  wordOf,
 } from "./dialect/wgsl.ts";
 
 /** A complex value in a kernel's text: names of its parts, or 0 where a part is known to be zero. */
@@ -174,6 +175,20 @@ function expression(n: Node, value: (n: Node) => string, fuses: boolean): string
       return `round(${value(n.a)})`;
     case "pow2":
       return floatOf(`u32(i32(${value(n.a)}) + 127) << 23u`);
+    case "sqrt":
+      return `sqrt(${value(n.a)})`;
+    case "exponent":
+      return `f32(i32((${wordOf(value(n.a))} >> 23u) & 255u) - 127)`;
+    case "fraction":
+      return floatOf(`(${wordOf(value(n.a))} & 0x7fffffu) | 0x3f800000u`);
+    case "word":
+      return `${n.value}u`;
+    case "float":
+      return `f32(${value(n.a)})`;
+    case "uniform":
+      return `f32(${value(n.a)} >> 8u) * ${literal(2 ** -24)}`;
+    case "hash":
+      return `hash_of(${value(n.a)}, ${value(n.b)})`;
     default:
       throw new Error(`a thread holds one lane: no ${n.op} here`);
   }
@@ -193,7 +208,7 @@ export function printValues(text: Text, values: readonly Complex[]): Value[] {
     visit(v.im);
   }
   for (const n of [...needed].sort((a, b) => a.id - b.id)) {
-    const inline = n.op === "const" || n.op === "load";
+    const inline = n.op === "const" || n.op === "load" || n.op === "word";
     const body = expression(n, (m) => names.get(m)!, text.fuses);
     names.set(n, inline ? body : text.hold("v", body));
   }

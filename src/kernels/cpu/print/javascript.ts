@@ -2,9 +2,9 @@
  * Kernel language → plain JavaScript, one lane, for runtimes without WebAssembly SIMD. The text is the body of a function
  * of (memory) that returns the exported kernels; arithmetic between loads and stores is float64.
  */
-import type { Node } from "../../../math/expr.ts";
-import type { Int, KernelFunction, KernelModule, Statement, Store } from "../ir.ts";
-import { useCounts } from "../ir.ts";
+import type { Format, Node } from "../../../math/expr.ts";
+import type { Int, KernelFunction, KernelModule, Register, Statement, Store } from "../ir.ts";
+import { isFree, useCounts } from "../ir.ts";
 
 /** Widening and rounding of half precision by bit patterns, and views of the memory. */
 const prelude = `"use strict";
@@ -34,6 +34,20 @@ const toBfloat16 = (x) => {
 };
 `;
 
+/** What few kernels need, by what stands in their text. */
+const extras: Readonly<Record<string, string>> = {
+  "U[": "const U = new Uint32Array(memory);",
+  "exponent(": "const exponent = (x) => ((real[0] = x), ((word[0] >>> 23) & 255) - 127);",
+  "fraction(":
+    "const fraction = (x) => ((real[0] = x), (word[0] = (word[0] & 0x7fffff) | 0x3f800000), real[0]);",
+  "hash(": `const hash = (key, index) => {
+  let x = key ^ index;
+  x = (Math.imul(x ^ (x >>> 16), 0x85ebca6b) + key) | 0;
+  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
+  return (x ^ (x >>> 16)) >>> 0;
+};`,
+};
+
 function integer(value: Int): string {
   if (typeof value === "number") return String(value);
   if (typeof value === "string") return value;
@@ -49,17 +63,23 @@ function integer(value: Int): string {
   }
 }
 
-function element(at: { readonly pointer: string; readonly offset: number }, bytes: 2 | 4): string {
+function element(
+  at: { readonly pointer: string; readonly offset: number },
+  format: Format,
+): string {
   const address = at.offset ? `${at.pointer} + ${at.offset}` : at.pointer;
-  return bytes === 4 ? `F[(${address}) / 4]` : `H[(${address}) / 2]`;
+  if (format === "float16" || format === "bfloat16") return `H[(${address}) / 2]`;
+  return `${format === "word" ? "U" : "F"}[(${address}) / 4]`;
 }
 
 const readers = { float16: "fromFloat16", bfloat16: "fromBfloat16" } as const;
 const writers = { float16: "toFloat16", bfloat16: "toBfloat16" } as const;
 
 function loadText(n: Node & { op: "load" }): string {
-  if (n.format === "float32" || n.format === "splat") return element(n.at, 4);
-  return `${readers[n.format]}(${element(n.at, 2)})`;
+  const stored = element(n.at, n.format);
+  return n.format === "float16" || n.format === "bfloat16"
+    ? `${readers[n.format]}(${stored})`
+    : stored;
 }
 
 function expression(n: Node, value: (n: Node) => string): string {
@@ -73,7 +93,23 @@ function expression(n: Node, value: (n: Node) => string): string {
     case "nearest":
       return `Math.round(${value(n.a)})`;
     case "pow2":
-      return `pow2(${value(n.a)})`;
+    case "exponent":
+    case "fraction":
+      return `${n.op}(${value(n.a)})`;
+    case "sqrt":
+      return `Math.sqrt(${value(n.a)})`;
+    case "word":
+      return String(n.value);
+    case "counter":
+      return `((${n.name} + ${n.ahead}) >>> 0)`;
+    case "register":
+      return n.name;
+    case "hash":
+      return `hash(${value(n.a)}, ${value(n.b)})`;
+    case "float":
+      return value(n.a);
+    case "uniform":
+      return `(${value(n.a)} >>> 8) * 2 ** -24`;
     case "min":
     case "max":
       return `Math.${n.op}(${value(n.a)}, ${value(n.b)})`;
@@ -128,7 +164,7 @@ class Printer {
           return `${name} = ${expression(n, () => "")};`;
         });
       case "block":
-        return this.#block(s.stores);
+        return this.#block(s.stores, s.registers ?? []);
       case "copy": {
         const from = integer(s.from);
         return [`B.copyWithin(${integer(s.to)}, ${from}, ${from} + ${integer(s.bytes)});`];
@@ -154,11 +190,9 @@ class Printer {
     }
   }
 
-  #block(stores: readonly Store[]): string[] {
-    const uses = useCounts(
-      stores.map((s) => s.value),
-      this.#held,
-    );
+  #block(stores: readonly Store[], registers: readonly Register[]): string[] {
+    const roots = [...stores, ...registers].map((s) => s.value);
+    const uses = useCounts(roots, this.#held);
     const lines: string[] = ["{"];
     const names = new Map<Node, string>();
     const value = (n: Node): string => {
@@ -167,20 +201,24 @@ class Printer {
     };
     // Every load, and everything used twice, before the first store.
     for (const n of [...uses.keys()].sort((a, b) => a.id - b.id)) {
-      if (n.op !== "load" && (uses.get(n)! < 2 || n.op === "const")) continue;
+      if (n.op !== "load" && (uses.get(n)! < 2 || isFree(n))) continue;
       const text = expression(n, value);
       const name = this.#fresh();
       names.set(n, name);
       lines.push(`const ${name} = ${text};`);
     }
-    const values = stores.map((s) => {
+    const values = roots.map((root) => {
       const name = this.#fresh();
-      lines.push(`const ${name} = ${value(s.value)};`);
+      lines.push(`const ${name} = ${value(root)};`);
       return name;
     });
     stores.forEach((s, i) => {
       const text = s.format === "float32" ? values[i]! : `${writers[s.format]}(${values[i]!})`;
-      lines.push(`${element(s.at, s.format === "float32" ? 4 : 2)} = ${text};`);
+      lines.push(`${element(s.at, s.format)} = ${text};`);
+    });
+    registers.forEach(({ name }, i) => {
+      this.#declared.add(name);
+      lines.push(`${name} = ${values[stores.length + i]!};`);
     });
     return [...lines, "}"];
   }
@@ -191,5 +229,9 @@ export function printJavaScript(module: KernelModule): string {
   if (module.lanes !== 1) throw new Error("JavaScript kernels have one lane");
   const functions = module.functions.map((f) => new Printer().print(f));
   const exported = module.functions.filter((f) => f.exported).map((f) => f.name);
-  return `${prelude}${functions.join("\n")}\nreturn { ${exported.join(", ")} };\n`;
+  const text = functions.join("\n");
+  const used = Object.entries(extras).flatMap(([name, extra]) =>
+    text.includes(name) ? [`${extra}\n`] : [],
+  );
+  return `${prelude}${used.join("")}${text}\nreturn { ${exported.join(", ")} };\n`;
 }

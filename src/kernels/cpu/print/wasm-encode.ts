@@ -1,6 +1,17 @@
 /** WebAssembly's binary format, as much of it as the kernels need. Code is arrays of bytes. */
 
-export type Bytes = readonly number[];
+export type Bytes = ArrayLike<number>;
+
+/** Parts one after the other. Code is long: it goes from one place to the next whole, not byte by byte. */
+export function joined(...parts: readonly Bytes[]): Uint8Array {
+  const out = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
 
 /** Unsigned LEB128. */
 export function u32(n: number): number[] {
@@ -31,14 +42,12 @@ export function name(text: string): number[] {
   return [...u32(text.length), ...Array.from(text, (c) => c.charCodeAt(0))];
 }
 
-export function vector(items: readonly Bytes[]): number[] {
-  const out = u32(items.length);
-  for (const item of items) for (const byte of item) out.push(byte);
-  return out;
+export function vector(items: readonly Bytes[]): Uint8Array {
+  return joined(u32(items.length), ...items);
 }
 
-export function section(id: number, body: Bytes): number[] {
-  return [id, ...u32(body.length), ...body];
+export function section(id: number, body: Bytes): Uint8Array {
+  return joined([id], u32(body.length), body);
 }
 
 export const i32Type = 0x7f;
@@ -66,8 +75,8 @@ export const op = {
 } as const;
 
 /** Bulk memory instructions, in memory 0. */
-export const memoryCopy: Bytes = [0xfc, ...u32(10), 0, 0];
-export const memoryFill: Bytes = [0xfc, ...u32(11), 0];
+export const memoryCopy: readonly number[] = [0xfc, ...u32(10), 0, 0];
+export const memoryFill: readonly number[] = [0xfc, ...u32(11), 0];
 
 /** A SIMD instruction without immediates. */
 export function simd(code: number): number[] {
@@ -102,7 +111,10 @@ export const v128 = {
   i32x4ShrU: 0xad,
   i32x4Add: 0xae,
   i32x4Sub: 0xb1,
+  i32x4Mul: 0xb5,
+  i32x4Splat: 0x11,
   f32x4Neg: 0xe1,
+  f32x4Sqrt: 0xe3,
   f32x4Abs: 0xe0,
   f32x4Add: 0xe4,
   f32x4Sub: 0xe5,
@@ -112,14 +124,22 @@ export const v128 = {
   f32x4Max: 0xe9,
   f32x4Nearest: 0x6a,
   i32x4TruncSatF32x4S: 0xf8,
+  f32x4ConvertI32x4S: 0xfa,
+  f32x4ConvertI32x4U: 0xfb,
   relaxedMadd: 0x105,
   relaxedNmadd: 0x106,
 } as const;
 
-/** v128.const of four equal 32-bit patterns. */
+/** v128.const of four 32-bit patterns. */
+export function vectorBits(words: readonly number[]): number[] {
+  const out = simd(v128.const);
+  for (const w of words) out.push(w & 255, (w >>> 8) & 255, (w >>> 16) & 255, w >>> 24);
+  return out;
+}
+
+/** v128.const of four equal ones. */
 export function splatBits(bits: number): number[] {
-  const word = [bits & 255, (bits >>> 8) & 255, (bits >>> 16) & 255, (bits >>> 24) & 255];
-  return [...simd(v128.const), ...word, ...word, ...word, ...word];
+  return vectorBits([bits, bits, bits, bits]);
 }
 
 const real = new Float32Array(1);

@@ -23,7 +23,8 @@ type Load = Node & { op: "load" };
 export function loadConverted(p: FunctionText, n: Load): void {
   p.pointer(n.at.pointer);
   const memory = p.memory(n.at.offset);
-  if (n.format === "splat") return p.emit(...simd(v128.load32Splat), ...memory);
+  if (n.format === "splat" || n.format === "word")
+    return p.emit(...simd(v128.load32Splat), ...memory);
   if (n.format === "float32") p.emit(...simd(v128.load), ...memory);
   else {
     p.emit(...simd(v128.load64Zero), ...memory, ...simd(v128.i32x4ExtendLowI16x8U));

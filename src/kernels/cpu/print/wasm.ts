@@ -4,10 +4,10 @@
  */
 import type { Node, Shuffle } from "../../../math/expr.ts";
 import type { Int, KernelFunction, KernelModule, Statement, Store } from "../ir.ts";
-import { useCounts } from "../ir.ts";
-import type { Bytes } from "./wasm-encode.ts";
+import { isFree, useCounts } from "../ir.ts";
 import {
   i32Type,
+  joined,
   memoryCopy,
   memoryFill,
   name,
@@ -21,6 +21,7 @@ import {
   v128,
   v128Type,
   vector,
+  vectorBits,
 } from "./wasm-encode.ts";
 import type { FunctionText } from "./wasm-half.ts";
 import { loadConverted, storeConverted } from "./wasm-half.ts";
@@ -42,17 +43,16 @@ const arithmetic = {
   max: v128.f32x4Max,
 } as const;
 
-const lanesOf: Record<Shuffle, readonly number[]> = {
-  low32: [0, 4, 1, 5],
-  high32: [2, 6, 3, 7],
-  low64: [0, 1, 4, 5],
-  high64: [2, 3, 6, 7],
+const shuffle = (lanes: readonly number[]): readonly number[] => [
+  ...simd(v128.shuffle),
+  ...lanes.flatMap((lane) => [0, 1, 2, 3].map((i) => 4 * lane + i)),
+];
+const shuffles: Record<Shuffle, readonly number[]> = {
+  low32: shuffle([0, 4, 1, 5]),
+  high32: shuffle([2, 6, 3, 7]),
+  low64: shuffle([0, 1, 4, 5]),
+  high64: shuffle([2, 3, 6, 7]),
 };
-
-function shuffleBytes(kind: Shuffle): number[] {
-  const bytes = lanesOf[kind].flatMap((lane) => [0, 1, 2, 3].map((i) => 4 * lane + i));
-  return [...simd(v128.shuffle), ...bytes];
-}
 
 /** Prints one function. */
 class FunctionPrinter implements FunctionText {
@@ -62,6 +62,7 @@ class FunctionPrinter implements FunctionText {
   /** v128 locals not in use now. */
   readonly #free: number[] = [];
   readonly #held = new Map<Node, number>();
+  readonly #registers = new Map<string, number>();
   readonly #parameters: number;
   readonly #target: WasmTarget;
   readonly #functions: ReadonlyMap<string, number>;
@@ -74,10 +75,9 @@ class FunctionPrinter implements FunctionText {
     for (const s of source.body) this.#statement(s);
   }
 
-  get body(): number[] {
+  get body(): Uint8Array {
     const locals = vector(this.#types.map((t) => [1, t]));
-    const all = [...locals, ...this.code, op.end];
-    return [...u32(all.length), ...all];
+    return joined(u32(locals.length + this.code.length + 1), locals, this.code, [op.end]);
   }
 
   emit(...bytes: readonly number[]): void {
@@ -104,6 +104,15 @@ class FunctionPrinter implements FunctionText {
       this.#integers.set(name, index);
     }
     return index;
+  }
+
+  #register(name: string): number {
+    let local = this.#registers.get(name);
+    if (local === undefined) {
+      local = this.newLocal(v128Type);
+      this.#registers.set(name, local);
+    }
+    return local;
   }
 
   integer(value: Int): void {
@@ -189,12 +198,12 @@ class FunctionPrinter implements FunctionText {
    * and costs 24 spills in the middle block (V8 13.6, x64). In an ordered block all arithmetic comes where it was made,
    * not only what is shared.
    */
-  #block({ stores, ordered }: Statement & { op: "block" }): void {
-    const roots = stores.map((s) => s.value);
+  #block({ stores, ordered, registers = [] }: Statement & { op: "block" }): void {
+    const roots = [...stores, ...registers].map((s) => s.value);
     const left = useCounts(roots, this.#held);
     const shared = new Set(
       [...left]
-        .filter(([n, uses]) => n.op !== "const" && (uses > 1 || (ordered && n.op !== "load")))
+        .filter(([n, uses]) => !isFree(n) && (uses > 1 || (ordered && n.op !== "load")))
         .map(([n]) => n),
     );
     const locals = new Map<Node, number>();
@@ -232,6 +241,9 @@ class FunctionPrinter implements FunctionText {
       for (const s of byValue.get(n) ?? []) store(s);
     }
     for (const s of stores) if (this.#held.has(s.value)) store(s);
+    for (const r of registers) value(r.value);
+    for (const { name } of [...registers].reverse())
+      this.emit(op.localSet, ...u32(this.#register(name)));
   }
 
   /** Held values are leaves or few: each gets a local of its own for the rest of the function. */
@@ -259,6 +271,36 @@ class FunctionPrinter implements FunctionText {
       case "pow2":
         value(n.a);
         return this.#powerOfTwo();
+      case "sqrt":
+        value(n.a);
+        return this.emit(...simd(v128.f32x4Sqrt));
+      case "exponent":
+        value(n.a);
+        this.emit(op.i32Const, 23, ...simd(v128.i32x4ShrU), ...splatBits(255), ...simd(v128.and));
+        this.emit(...splatBits(-127), ...simd(v128.i32x4Add));
+        return this.emit(...simd(v128.f32x4ConvertI32x4S));
+      case "fraction":
+        value(n.a);
+        this.emit(...splatBits(0x7fffff), ...simd(v128.and));
+        return this.emit(...splatFloat(1), ...simd(v128.or));
+      case "word":
+        return this.emit(...splatBits(n.value));
+      case "counter":
+        this.pointer(n.name);
+        this.emit(...simd(v128.i32x4Splat));
+        this.emit(...vectorBits([0, 1, 2, 3].map((i) => n.ahead + (n.counts ? i : 0))));
+        return this.emit(...simd(v128.i32x4Add));
+      case "register":
+        return this.emit(op.localGet, ...u32(this.#register(n.name)));
+      case "float":
+        value(n.a);
+        return this.emit(...simd(v128.f32x4ConvertI32x4U));
+      case "uniform":
+        value(n.a);
+        this.emit(op.i32Const, 8, ...simd(v128.i32x4ShrU), ...simd(v128.f32x4ConvertI32x4S));
+        return this.emit(...splatFloat(2 ** -24), ...simd(v128.f32x4Mul));
+      case "hash":
+        return this.#hash(n.a, n.b, value);
       case "add":
       case "sub":
       case "mul":
@@ -279,7 +321,7 @@ class FunctionPrinter implements FunctionText {
       default:
         value(n.a);
         value(n.b);
-        return this.emit(...shuffleBytes(n.op));
+        return this.emit(...shuffles[n.op]);
     }
   }
 
@@ -287,6 +329,28 @@ class FunctionPrinter implements FunctionText {
   #powerOfTwo(): void {
     this.emit(...simd(v128.i32x4TruncSatF32x4S), ...splatBits(127), ...simd(v128.i32x4Add));
     this.emit(op.i32Const, 23, ...simd(v128.i32x4Shl));
+  }
+
+  /** The finaliser of MurmurHash3 over key ^ index, with the key added once more half-way. */
+  #hash(a: Node, b: Node, value: (n: Node) => void): void {
+    const [key, x] = [this.vectorLocal(), this.vectorLocal()];
+    const get = (local: number): number[] => [op.localGet, ...u32(local)];
+    const mixed = (by: number): void => {
+      this.emit(op.localTee, ...u32(x), ...get(x), op.i32Const, by);
+      this.emit(...simd(v128.i32x4ShrU), ...simd(v128.xor));
+    };
+    value(a);
+    this.emit(op.localTee, ...u32(key));
+    value(b);
+    this.emit(...simd(v128.xor));
+    mixed(16);
+    this.emit(...splatBits(0x85ebca6b), ...simd(v128.i32x4Mul));
+    this.emit(...get(key), ...simd(v128.i32x4Add));
+    mixed(13);
+    this.emit(...splatBits(0xc2b2ae35), ...simd(v128.i32x4Mul));
+    mixed(16);
+    this.release(key);
+    this.release(x);
   }
 
   #fused(n: Node & { op: "fma" | "fnma" }, value: (n: Node) => void): void {
@@ -316,13 +380,13 @@ export function printWasm(module: KernelModule, target: WasmTarget): Uint8Array 
   const declared = vector(functions.map((f) => u32(types.indexOf(f.parameters.length))));
   const exported = functions.filter((f) => f.exported);
   const exports = vector(exported.map((f) => [...name(f.name), 0, ...u32(index.get(f.name)!)]));
-  const code = vector(functions.map((f): Bytes => new FunctionPrinter(f, target, index).body));
-  return Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, typeSection),
-    ...section(2, imports),
-    ...section(3, declared),
-    ...section(7, exports),
-    ...section(10, code),
-  ]);
+  const code = vector(functions.map((f) => new FunctionPrinter(f, target, index).body));
+  return joined(
+    [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    section(1, typeSection),
+    section(2, imports),
+    section(3, declared),
+    section(7, exports),
+    section(10, code),
+  );
 }

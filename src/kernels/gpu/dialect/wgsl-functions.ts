@@ -135,3 +135,11 @@ fn scales_of(a: vec2f, b: vec2f) -> vec4f {
 }`,
   ];
 }
+
+/** The function `hash_of`, which the graph's `hash` calls: the finaliser of MurmurHash3, with the key added once more half-way. */
+export const hashFunction = `fn hash_of(key: u32, index: u32) -> u32 {
+  var x = key ^ index;
+  x = (x ^ (x >> 16u)) * 0x85ebca6bu + key;
+  x = (x ^ (x >> 13u)) * 0xc2b2ae35u;
+  return x ^ (x >> 16u);
+}`;
