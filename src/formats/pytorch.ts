@@ -8,6 +8,7 @@ import { show } from "../show.ts";
 import { PickledName, PickledObject, PickleError, unpickle } from "./pickle.ts";
 import {
   elements,
+  isCount,
   isShape,
   type StoredTensor,
   type TensorType,
@@ -177,7 +178,7 @@ function storageOf(
   // Whatever tensor needs it says that it is unknown.
   if (!dtype) return new PickledObject(name, []);
   const entry = typeof key === "string" ? entryOf(key) : undefined;
-  if (entry && isShape([count]) && entry.size === (count * typeBits[dtype]) / 8)
+  if (entry && isCount(count) && entry.size === (count * typeBits[dtype]) / 8)
     return new Storage(dtype, count, entry);
   const value = `${show(entry?.size)} for ${show(count)} of ${dtype}`;
   throw file.refuse(`must hold the bytes of storage ${show(key)}`, value, again);
@@ -212,8 +213,7 @@ function tensorFrom(file: InputFile, args: readonly unknown[]): StoredTensor {
   const [storage, offset, shape, strides] = args;
   if (storage instanceof PickledObject)
     throw unsupported(file, `storages of class ${Object.keys(storages).join(", ")}`, storage.name);
-  if (storage instanceof Storage && isShape([offset]) && isShape(shape) && areStrides(strides)) {
-    const first = offset as number;
+  if (storage instanceof Storage && isCount(offset) && isShape(shape) && areStrides(strides)) {
     const count = elements(shape);
     if (count > Math.max(storage.count, mostExpanded))
       throw unsupported(
@@ -221,9 +221,9 @@ function tensorFrom(file: InputFile, args: readonly unknown[]): StoredTensor {
         `at most ${show(mostExpanded)} elements expanded of fewer`,
         show(shape),
       );
-    const fits = count === 0 || first + lastOf(shape, strides) < storage.count;
+    const fits = count === 0 || offset + lastOf(shape, strides) < storage.count;
     if (fits && strides.length === shape.length)
-      return stridedTensor(storage, first, shape, strides);
+      return stridedTensor(storage, offset, shape, strides);
   }
   throw file.refuse(
     "must hold tensors that lie within their storages",
@@ -233,7 +233,7 @@ function tensorFrom(file: InputFile, args: readonly unknown[]): StoredTensor {
 }
 
 const areStrides = (value: unknown): value is readonly number[] =>
-  Array.isArray(value) && value.every((stride) => isShape([stride]));
+  Array.isArray(value) && value.every(isCount);
 
 const within = (value: unknown, key: string): unknown =>
   value instanceof Map ? value.get(key) : undefined;

@@ -198,6 +198,27 @@ test("only what is asked for is read", async () => {
   expect(bytes).toBeLessThan(300);
 });
 
+test("a file of a terabyte: places beyond 32 bits, and nothing between them is read", async () => {
+  const first = 2 ** 40;
+  const header = {
+    first: { dtype: "F32", shape: [2 ** 10, 2 ** 28], data_offsets: [0, first] },
+    last: { dtype: "F32", shape: [2], data_offsets: [first, first + 8] },
+  };
+  const start = made(header);
+  const end = new Uint8Array(Float32Array.of(3, 4).buffer);
+  const size = start.length + first + 8;
+  const whole = Object.assign(Object.create(Blob.prototype) as Blob, {
+    slice: (from: number, to: number) =>
+      new Blob([from < start.length ? start.slice(from, to) : end.slice(from - size + 8)]),
+  });
+  Object.defineProperty(whole, "size", { value: size });
+  const file = await openSafetensors(whole);
+  expect(Array.from(await float32Of(file.tensors.get("last")!))).toEqual([3, 4]);
+  await expect(file.tensors.get("first")!.bytes()).rejects.toThrow(
+    /fit into memory; got 1,099,511,627,776 bytes/,
+  );
+});
+
 describe("broken files", () => {
   const one = { dtype: "F32", shape: [2], data_offsets: [0, 8] };
   const two = { dtype: "F32", shape: [2], data_offsets: [8, 16] };
