@@ -60,7 +60,7 @@ export function kernelText(parts: KernelParts): string {
     ...shared.map((s) => `var<workgroup> ${s.name}: array<${s.element}, ${s.count}>;`),
     ...functions,
     `@compute @workgroup_size(${threads})`,
-    entry,
+    "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
     ...body,
     "}",
     "",
