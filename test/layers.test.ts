@@ -19,6 +19,9 @@ const floors = [
   ["tune"],
   ["files"],
   ["formats", "data"],
+  ["nn"],
+  ["train"],
+  ["models"],
   ["cli"],
 ];
 const rooms = floors.flat();
