@@ -181,11 +181,7 @@ interface Shaped {
 }
 
 /** The call of a step. */
-function callOf(
-  object: Operator,
-  work: ConvolutionStep | FilterStep,
-  a: Arrays,
-): Promise<unknown> {
+function callOf(object: Operator, work: ConvolutionStep | FilterStep, a: Arrays): Promise<unknown> {
   const { batch, channels, length } = work;
   const rows = (data: Float32Array, wide = 1): Shaped => ({
     ...{ data, shape: [batch, wide * channels, length] },

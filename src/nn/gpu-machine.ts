@@ -149,7 +149,12 @@ export class GpuMachine implements Machine<GPUBuffer> {
       case "projections": {
         const { way, batch, length, bias } = work;
         const filter = await this.#object(work, call);
-        return filter.recorder(way, { batch, length, bias, ...(way === "backward" && { add: true }) });
+        return filter.recorder(way, {
+          batch,
+          length,
+          bias,
+          ...(way === "backward" && { add: true }),
+        });
       }
       default: {
         const limits = this.#backend.limits(workspaceBytes);

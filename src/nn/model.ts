@@ -48,8 +48,7 @@ export class Model<M = unknown, Tree extends Weights = Weights> {
   tensors(tape: Tape): Mapped<Tree, Tensor> {
     const made = new Map<object, Tensor>();
     return mapWeights(this.#tree, (weight, path) => {
-      const tensor =
-        made.get(weight) ?? tape.parameter(weight.shape, path, weight.frozen ?? false);
+      const tensor = made.get(weight) ?? tape.parameter(weight.shape, path, weight.frozen ?? false);
       made.set(weight, tensor);
       return tensor;
     });

@@ -14,7 +14,10 @@ export interface Weight {
 }
 
 /** A tree of weights: what a model's parameters look like before they are tensors. */
-export type Weights = Weight | readonly Weights[] | { readonly [name: string]: Weights | undefined };
+export type Weights =
+  | Weight
+  | readonly Weights[]
+  | { readonly [name: string]: Weights | undefined };
 
 /** The same tree with `Leaf` in place of weights. */
 export type Mapped<Tree, Leaf> = Tree extends Weight

@@ -221,7 +221,10 @@ export class Tape {
    * Trace without remembering operations, random ones with the same numbers each time.
    * @returns what `body` returns, and the operations that it stands for.
    */
-  apart<T>(body: () => T, stream: number = this.#streams): { readonly result: T; readonly operations: readonly Operation[] } {
+  apart<T>(
+    body: () => T,
+    stream: number = this.#streams,
+  ): { readonly result: T; readonly operations: readonly Operation[] } {
     const before = this.#operations;
     const streams = this.#streams;
     this.#operations = [];

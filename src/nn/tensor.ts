@@ -7,7 +7,11 @@ import type { Tape } from "./tape.ts";
 export type Storage = "float32" | "float16" | "uint32";
 
 /** Bytes of a stored number. */
-export const storageBytes: Readonly<Record<Storage, number>> = { float32: 4, float16: 2, uint32: 4 };
+export const storageBytes: Readonly<Record<Storage, number>> = {
+  float32: 4,
+  float16: 2,
+  uint32: 4,
+};
 
 /** Lengths of a tensor's dimensions, the outermost first; a scalar has none. */
 export type TensorShape = readonly number[];
@@ -106,7 +110,11 @@ export function sizeOf(shape: TensorShape): number {
 }
 
 /** The error for a shape that does not fit; `place` is where, as `blocks.3.mixer.inProjection`. */
-export function misshapen(place: string, requirement: string, value: unknown): InvalidArgumentError {
+export function misshapen(
+  place: string,
+  requirement: string,
+  value: unknown,
+): InvalidArgumentError {
   return new InvalidArgumentError({
     call: place,
     requirement,

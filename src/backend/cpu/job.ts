@@ -208,6 +208,48 @@ const partialSums = {
   branchPartialBytes: 0,
 };
 
+/** Matrix products. C is cut into rectangles; a unit is one of them, of one item of the batch: (item·down + i)·across + j. */
+const product = {
+  m: 0,
+  n: 0,
+  k: 0,
+  /** Items of the batch that make one result. */
+  summed: 0,
+  /** Rows and columns of a rectangle, and rectangles down and across C. */
+  rows: 0,
+  columns: 0,
+  down: 0,
+  across: 0,
+  /** Steps of k of a panel, and panels of an item. */
+  depth: 0,
+  panels: 0,
+  /** Rows of A that are packed at a time, and bytes of their sums in a rectangle of several panels. */
+  blockRows: 0,
+  blockSumBytes: 0,
+  /** Where packed rows of A, and sums, lie in work memory; packed columns of B lie at its start. */
+  aOffset: 0,
+  sumOffset: 0,
+  /** Flags. */
+  aTransposed: 0,
+  bTransposed: 0,
+  hasRowBias: 0,
+  /** Bytes from row to row as stored, and from item to item. What goes with C lies as C does. */
+  aStride: 0,
+  bStride: 0,
+  cStride: 0,
+  aBatch: 0,
+  bBatch: 0,
+  cBatch: 0,
+  /** Addresses. */
+  a: 0,
+  b: 0,
+  c: 0,
+  bias: 0,
+  residual: 0,
+  z: 0,
+  sum: 0,
+};
+
 /** A job as those see it that only pass it on. */
 export type Job = typeof common;
 type Transform = Job & typeof transform;
@@ -235,6 +277,7 @@ export interface Jobs {
   stream: Transform & typeof kept & typeof terms & typeof level;
   depthwiseForward: Depthwise & typeof depthwiseOutputs;
   depthwiseBackward: Depthwise & typeof branchGradients & States & typeof partialSums;
+  product: Job & typeof product;
 }
 type Kind = keyof Jobs;
 
@@ -253,6 +296,7 @@ const fields: Readonly<Jobs> = {
   stream: { ...common, ...transform, ...kept, ...terms, ...level },
   depthwiseForward: { ...line, ...depthwiseOutputs },
   depthwiseBackward: { ...line, ...branchGradients, ...states, ...partialSums },
+  product: { ...common, ...product },
 };
 
 const kinds = Object.keys(fields) as Kind[];
@@ -277,6 +321,7 @@ export const depthwiseJob: Readonly<DepthwiseJob> = {
   ...fields.depthwiseBackward,
 };
 export const streamJob: Readonly<Jobs["stream"]> = fields.stream;
+export const productJob: Readonly<Jobs["product"]> = fields.product;
 
 /** Fields of each kind, and jobs that are read into: by number of the kind. */
 const names = kinds.map((kind) => Object.keys(fields[kind]) as (keyof Job)[]);

@@ -7,6 +7,7 @@ import { receivedJob } from "./job.ts";
 import type { Kernels } from "./recipe.ts";
 import { blockRecipes } from "./recipe-blocks.ts";
 import { depthwiseRecipes } from "./recipe-depthwise.ts";
+import { productRecipes } from "./recipe-product.ts";
 import { streamRecipes } from "./recipe-stream.ts";
 
 /** Looks at the generation this often before sleeping on it: about 0.1 ms, so that calls in a loop find it awake. */
@@ -27,7 +28,7 @@ function openPort(): Port {
   return threads?.parentPort ?? (globalThis as unknown as Port);
 }
 
-addRecipes({ ...blockRecipes, ...depthwiseRecipes, ...streamRecipes });
+addRecipes({ ...blockRecipes, ...depthwiseRecipes, ...productRecipes, ...streamRecipes });
 const port = openPort();
 const programs = new Map<number, Kernels>();
 let start: WorkerStart | undefined;

@@ -98,7 +98,8 @@ export function glu(x: Tensor, name: ActivationName = "sigmoid"): Tensor {
  */
 export function dropout(x: Tensor, rate: number, residual?: Tensor): Tensor {
   const { tape } = x;
-  if (!(rate >= 0 && rate < 1)) throw misshapen(tape.place || "dropout", "a rate from 0 to 1", rate);
+  if (!(rate >= 0 && rate < 1))
+    throw misshapen(tape.place || "dropout", "a rate from 0 to 1", rate);
   if (rate === 0 || !tape.training) return residual ? add(residual, x) : x;
   const stream = tape.nextStream();
   const seed = tape.state("seed", [], "uint32");

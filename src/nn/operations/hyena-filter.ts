@@ -75,7 +75,12 @@ export function hyenaFilter(p: HyenaFilterParameters, options: HyenaFilterOption
 }
 
 /** What stands behind the network: decay, shift and skip. */
-function shaped(h: Tensor, { decay, skip }: HyenaFilterParameters, shift: number, step: number): Tensor {
+function shaped(
+  h: Tensor,
+  { decay, skip }: HyenaFilterParameters,
+  shift: number,
+  step: number,
+): Tensor {
   const { tape } = h;
   const place = tape.place || decay.label;
   checkShape(place, skip, [h.shape[0]!]);

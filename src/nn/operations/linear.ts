@@ -2,9 +2,9 @@
 import type { ActivationName } from "../../math/activation.ts";
 import type { Tensor, TensorShape } from "../tensor.ts";
 import { checkShape, checkWidth, misshapen } from "../tensor.ts";
-import { sumDown } from "./sums.ts";
 import type { MatrixView } from "./multiply.ts";
 import { multiply, transpose } from "./multiply.ts";
+import { sumDown } from "./sums.ts";
 
 /** Weights of a linear layer. */
 export interface LinearParameters {
@@ -43,7 +43,11 @@ function dimensions({ shape, label }: Tensor, layout: SequenceLayout): [number, 
 }
 
 /** What a linear layer reads and writes, as matrices. */
-function frame(x: Tensor, { weight }: LinearParameters, { from = "rows", to = "rows" }: LinearOptions) {
+function frame(
+  x: Tensor,
+  { weight }: LinearParameters,
+  { from = "rows", to = "rows" }: LinearOptions,
+) {
   const [outputs = 0, inputs = 0] = weight.shape;
   const whole = from === "rows" && to === "rows";
   const shape = (): TensorShape => {

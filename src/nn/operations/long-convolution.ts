@@ -106,11 +106,7 @@ function filtered(
       const adds = dweight.accumulate;
       const writes = { dx, dweight: dweight.tensor, ...(dbias && { dbias: dbias.tensor }) };
       const sums = adds ? { dweight: dweight.tensor, ...(dbias && { dbias: dbias.tensor }) } : {};
-      tape.step(
-        step("backward"),
-        { x, ...weights, ...named("d", upstream), ...sums },
-        writes,
-      );
+      tape.step(step("backward"), { x, ...weights, ...named("d", upstream), ...sums }, writes);
       return [
         dx,
         adds ? undefined : dweight.tensor,

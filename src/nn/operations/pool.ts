@@ -12,7 +12,9 @@ export function meanPool(x: Tensor): Tensor {
   const { tape } = x;
   checkShape(tape.place || "meanPool", x, [-1, -1, -1]);
   const [batch, length, width] = x.shape as [number, number, number];
-  const share = tape.constant(`1/${length}`, [length], () => new Float32Array(length).fill(1 / length));
+  const share = tape.constant(`1/${length}`, [length], () =>
+    new Float32Array(length).fill(1 / length),
+  );
   const ones = { tensor: share, rows: 1, columns: length, transposed: false, batch: 1 };
   const sequence = (tensor: Tensor) => ({
     ...{ tensor, rows: length, columns: width, transposed: false, batch },

@@ -108,9 +108,7 @@ export class Rows {
 
   /** Store the sum of a number of each row. */
   total(tensor: Tensor, value: Node, accumulate = false): void {
-    this.#write(tensor, "scalar", {}, accumulate, (o) =>
-      this.#builder.total(o, value, accumulate),
-    );
+    this.#write(tensor, "scalar", {}, accumulate, (o) => this.#builder.total(o, value, accumulate));
   }
 
   /** Compute a tensor in place: values of its cells, stored where they were read. */

@@ -4,7 +4,7 @@
  */
 import type { Node, Shuffle } from "../../../math/expr.ts";
 import type { Int, KernelFunction, KernelModule, Statement, Store } from "../ir.ts";
-import { useCounts } from "../ir.ts";
+import { isFree, useCounts } from "../ir.ts";
 import type { Bytes } from "./wasm-encode.ts";
 import {
   i32Type,
@@ -205,7 +205,7 @@ class FunctionPrinter implements FunctionText {
     const left = useCounts(roots, this.#held);
     const shared = new Set(
       [...left]
-        .filter(([n, uses]) => n.op !== "const" && (uses > 1 || (ordered && n.op !== "load")))
+        .filter(([n, uses]) => !isFree(n) && (uses > 1 || (ordered && n.op !== "load")))
         .map(([n]) => n),
     );
     const locals = new Map<Node, number>();
