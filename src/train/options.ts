@@ -5,7 +5,7 @@ import type { Weights } from "../nn/parameters.ts";
 import type { InputSpecs } from "../nn/program.ts";
 import type { AdamWOptions } from "./adamw.ts";
 import type { LoopState } from "./checkpoint.ts";
-import type { Batch, LossFunction } from "./diagnose.ts";
+import type { MicroBatch, LossFunction } from "./diagnose.ts";
 import type { TrainingReport } from "./log.ts";
 import type { RateOptions, RateSchedule } from "./schedule.ts";
 
@@ -16,9 +16,9 @@ export interface TrainerOptions<M, Tree extends Weights, I extends InputSpecs> {
   readonly inputs: I;
   readonly loss: LossFunction<Tree, I>;
   /** Micro-batches, from a number of them on: the same ones whenever it is asked, so that a resumed run goes on where it was. */
-  readonly data: (from: number) => AsyncIterable<Batch>;
+  readonly data: (from: number) => AsyncIterable<MicroBatch>;
   /** Micro-batches of the held-out part. */
-  readonly validation?: () => AsyncIterable<Batch>;
+  readonly validation?: () => AsyncIterable<MicroBatch>;
   readonly steps: number;
   readonly rate: RateOptions | RateSchedule;
   /** Micro-batches whose gradients make a step; 1 by default. */

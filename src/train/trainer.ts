@@ -12,7 +12,7 @@ import { AdamW, addLoss } from "./adamw.ts";
 import type { LoopState, SaveOptions } from "./checkpoint.ts";
 import { loadCheckpoint, saveCheckpoint, saveWeights } from "./checkpoint.ts";
 import { lossCurve } from "./curve.ts";
-import type { Batch, LossFunction } from "./diagnose.ts";
+import type { MicroBatch, LossFunction } from "./diagnose.ts";
 import { firstNotFinite, NotFiniteError } from "./diagnose.ts";
 import type { TrainingReport } from "./log.ts";
 import { reportLine, TrainingLog } from "./log.ts";
@@ -138,7 +138,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
    * The mean loss over batches without dropout: the held-out part's by default. Where the optimiser keeps an average of the weights,
    * it is the average that is judged.
    */
-  async evaluate(batches: () => AsyncIterable<Batch> = this.#heldOut()): Promise<number> {
+  async evaluate(batches: () => AsyncIterable<MicroBatch> = this.#heldOut()): Promise<number> {
     const { model, onProgress } = this.#options;
     const name = "evaluation loss";
     this.#evaluation ??= await lossProgram(this.#options, "Trainer.evaluate", name);
@@ -183,7 +183,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     this.#log = TrainingLog.open(this.#file("log"), this.#loop.step, "Trainer.run");
   }
 
-  async #step(source: AsyncIterator<Batch>): Promise<void> {
+  async #step(source: AsyncIterator<MicroBatch>): Promise<void> {
     const { microBatches = 1 } = this.#options;
     const { position } = this.#loop;
     for (let i = 0; i < microBatches; i++) {
@@ -205,7 +205,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     this.#options.model.writeState("seed", Uint32Array.of(seed));
   }
 
-  async #runOn(program: Program<M>, batch: Batch): Promise<void> {
+  async #runOn(program: Program<M>, batch: MicroBatch): Promise<void> {
     const { inputs, vocabulary = {} } = this.#options;
     for (const name of Object.keys(inputs)) {
       const data = batch[name];
@@ -251,9 +251,9 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     if (found.halted === 0) return found;
     const { model, inputs, loss, data, microBatches = 1 } = this.#options;
     const from = this.#loop.position - (this.#loop.step - found.halted + 1) * microBatches;
-    const batches: Batch[] = [];
+    const batches: MicroBatch[] = [];
     for await (const batch of data(from)) if (batches.push(batch) === microBatches) break;
-    const run = async (program: Program<M>, batch: Batch, i: number): Promise<void> => {
+    const run = async (program: Program<M>, batch: MicroBatch, i: number): Promise<void> => {
       this.#sow(from + i);
       await this.#runOn(program, batch);
     };
@@ -339,7 +339,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     throw this.#lacking("files of a training need a folder", "none");
   }
 
-  #heldOut(): () => AsyncIterable<Batch> {
+  #heldOut(): () => AsyncIterable<MicroBatch> {
     const { validation } = this.#options;
     if (validation) return validation;
     throw this.#lacking("evaluate needs batches", "none");
