@@ -1,29 +1,6 @@
-/** Activations behind short filters, over the expression graph: the one list that options, kernels and error texts follow. */
+/** Activations over the expression graph: the one list that options, kernels and error texts follow. */
 import type { Graph, Node } from "./expr.ts";
-
-/** ln 2 in two parts: the first has nine bits, so that its products with |n| < 128 are exact in float32. */
-const ln2High = 355 / 512;
-const ln2Low = Math.LN2 - ln2High;
-
-/** Terms of e^r's series: for |r| ≤ ln 2 / 2 the rest is below 6e-9 of the value. */
-const terms = 7;
-
-/**
- * e^x for x clamped to [−87, 88], where float32 has normal values: x = n·ln 2 + r, e^x = 2^n·e^r. In float32 without fused
- * multiply-add the relative error stays below 1.5e-7.
- */
-export function exp(g: Graph, x: Node): Node {
-  const clamped = g.min(g.max(x, g.constant(-87)), g.constant(88));
-  const n = g.nearest(g.mul(clamped, g.constant(Math.LOG2E)));
-  const r = g.fnma(n, g.constant(ln2Low), g.fnma(n, g.constant(ln2High), clamped));
-  let sum = g.constant(1 / factorial(terms));
-  for (let i = terms - 1; i >= 0; i--) sum = g.fma(sum, r, g.constant(1 / factorial(i)));
-  return g.mul(sum, g.pow2(n));
-}
-
-function factorial(n: number): number {
-  return n < 2 ? 1 : n * factorial(n - 1);
-}
+import { cos, erf, exp, sigmoid, sin } from "./functions.ts";
 
 /** z·σ(z) with σ(z) = 1/(1 + e^−z). */
 function silu(g: Graph, z: Node): Node {
@@ -38,18 +15,57 @@ function siluSlope(g: Graph, z: Node): Node {
   return g.mul(sigma, g.fma(z, g.mul(e, sigma), one));
 }
 
-/** A function that every output of a filter goes through. */
+/** −2·√(2/π)·(z + 0.044715·z³): GELU by tanh is z·σ of minus this, since ½·(1 + tanh u) = σ(2u). */
+const geluScale = -2 * Math.sqrt(2 / Math.PI);
+const geluCube = 0.044715;
+
+function geluExponent(g: Graph, z: Node, square: Node): Node {
+  const inner = g.fma(square, g.constant(geluScale * geluCube), g.constant(geluScale));
+  return g.mul(inner, z);
+}
+
+function gelu(g: Graph, z: Node): Node {
+  return g.div(z, g.add(g.constant(1), exp(g, geluExponent(g, z, g.mul(z, z)))));
+}
+
+/** σ·(1 + z·(1 − σ)·v′) with v the argument of σ and v′ = 2·√(2/π)·(1 + 3·0.044715·z²). */
+function geluSlope(g: Graph, z: Node): Node {
+  const one = g.constant(1);
+  const square = g.mul(z, z);
+  const e = exp(g, geluExponent(g, z, square));
+  const sigma = g.div(one, g.add(one, e));
+  const inner = g.fma(square, g.constant(-3 * geluScale * geluCube), g.constant(-geluScale));
+  return g.mul(sigma, g.fma(g.mul(z, inner), g.mul(e, sigma), one));
+}
+
+/** Φ(z), the normal distribution's: ½·(1 + erf(z/√2)). */
+function normal(g: Graph, z: Node): Node {
+  const half = g.constant(0.5);
+  return g.fma(erf(g, g.mul(z, g.constant(Math.SQRT1_2))), half, half);
+}
+
+/** Φ(z) + z·φ(z), with the density φ(z) = e^(−z²/2)/√(2π). */
+function geluExactSlope(g: Graph, z: Node): Node {
+  const density = exp(g, g.mul(g.mul(z, z), g.constant(-0.5)));
+  return g.fma(g.mul(z, g.constant(1 / Math.sqrt(2 * Math.PI))), density, normal(g, z));
+}
+
+/** A function that cells go through one by one. */
 export interface Activation {
   readonly value: (g: Graph, z: Node) => Node;
   /** Its derivative. */
   readonly slope: (g: Graph, z: Node) => Node;
 }
 
-/** An activation's name, as options have it: `silu` is z/(1 + e^−z), `relu` is max(0, z). */
-export type ActivationName = "silu" | "relu";
+/**
+ * An activation's name, as options have it: `silu` is z/(1 + e^−z), `relu` is max(0, z), `gelu` is z·Φ(z) by way of tanh,
+ * ½·z·(1 + tanh(√(2/π)·(z + 0.044715·z³))), `gelu-exact` is z·Φ(z) by way of the error function, `sin` is sin(z), for |z| ≤ 10,000,
+ * `sigmoid` is 1/(1 + e^−z).
+ */
+export type ActivationName = "silu" | "relu" | "gelu" | "gelu-exact" | "sin" | "sigmoid";
 
 /**
- * All of them. To add one, name it above and write it here; `reference/depthwise.ts` says what it is in float64. Options, error
+ * All of them. To add one, name it above and write it here; `reference/activation.ts` says what it is in float64. Options, error
  * texts and the kernels of every backend follow.
  */
 export const activations: Readonly<Record<ActivationName, Activation>> = {
@@ -57,5 +73,12 @@ export const activations: Readonly<Record<ActivationName, Activation>> = {
   relu: {
     value: (g, z) => g.max(z, g.constant(0)),
     slope: (g, z) => g.select(z, g.constant(1), g.constant(0)),
+  },
+  gelu: { value: gelu, slope: geluSlope },
+  "gelu-exact": { value: (g, z) => g.mul(z, normal(g, z)), slope: geluExactSlope },
+  sin: { value: sin, slope: cos },
+  sigmoid: {
+    value: sigmoid,
+    slope: (g, z) => g.mul(sigmoid(g, z), sigmoid(g, g.neg(z))),
   },
 };

@@ -4,10 +4,11 @@ import { embedding } from "../nn/operations/embedding.ts";
 import { linear } from "../nn/operations/linear.ts";
 import { crossEntropy } from "../nn/operations/loss.ts";
 import { layerNorm } from "../nn/operations/norm.ts";
-import type { Mapped } from "../nn/parameters.ts";
+import type { Weight } from "../nn/parameters.ts";
 import type { Tensor } from "../nn/tensor.ts";
-import type { HyenaConfig } from "./hyena.ts";
+import type { BlockOf, HyenaConfig } from "./hyena.ts";
 import { blocks, blockWeights } from "./hyena.ts";
+import type { LayerOf } from "./initial.ts";
 import { Initial } from "./initial.ts";
 
 /** What a language model is configured by. */
@@ -24,17 +25,28 @@ const usual = {
 };
 
 /** Configurations by name: `small` is the published 155M; `gpt2` has the widths of GPT-2 small. */
-export const hyenaLMs = {
+export const hyenaLMs: Readonly<Record<"small" | "gpt2" | "characters", HyenaLMConfig>> = {
   small: { ...usual, width: 864, layers: 18, inner: 1728, maxLength: 2048, vocabulary: 50_264 },
   gpt2: { ...usual, width: 768, layers: 12, inner: 3072, maxLength: 2048, vocabulary: 50_304 },
   characters: {
     ...{ ...usual, features: 5, width: 384, layers: 6, inner: 1536, maxLength: 1024 },
     ...{ vocabulary: 65, dropout: 0.2 },
   },
-} as const satisfies Record<string, HyenaLMConfig>;
+};
+
+/** Weights of a language model. */
+export type HyenaLMOf<T> = {
+  readonly embedding: T; // (V, D)
+  readonly blocks: readonly BlockOf<T>[];
+  readonly norm: LayerOf<T>; // (D)
+  readonly head: T; // (V, D): the embedding, where they are tied
+};
+
+/** Parameters of a language model on a tape. */
+export type HyenaLMParameters = HyenaLMOf<Tensor>;
 
 /** Weights before training, drawn from a seed. */
-export function hyenaLMWeights(c: HyenaLMConfig, seed = 1) {
+export function hyenaLMWeights(c: HyenaLMConfig, seed = 1): HyenaLMOf<Weight> {
   const draw = new Initial(seed);
   const table = draw.normal([c.vocabulary, c.width], 0.02);
   return {
@@ -44,9 +56,6 @@ export function hyenaLMWeights(c: HyenaLMConfig, seed = 1) {
     head: c.tied ? table : draw.normal([c.vocabulary, c.width], 0.02), // (V, D)
   };
 }
-
-/** Parameters of the model on a tape. */
-export type HyenaLMParameters = Mapped<ReturnType<typeof hyenaLMWeights>, Tensor>;
 
 /** What the head reads: the blocks' result, normalised. */
 export function hyenaLM(

@@ -8,9 +8,9 @@ import { linear, mlp } from "../nn/operations/linear.ts";
 import { longConv, projections } from "../nn/operations/long-convolution.ts";
 import { layerNorm } from "../nn/operations/norm.ts";
 import { recompute } from "../nn/operations/recompute.ts";
-import type { Mapped, Weight } from "../nn/parameters.ts";
+import type { Weight } from "../nn/parameters.ts";
 import type { Tensor } from "../nn/tensor.ts";
-import type { Initial } from "./initial.ts";
+import type { Initial, LayerOf } from "./initial.ts";
 import { weightOf } from "./initial.ts";
 
 /** What every Hyena model is configured by. */
@@ -42,7 +42,32 @@ export interface HyenaConfig {
 }
 
 /** Weights of an implicit filter: three sine layers and a last one. */
-function filterWeights(c: HyenaConfig, draw: Initial) {
+export type FilterOf<T> = {
+  readonly positions: T; // (L, E)
+  readonly layers: readonly LayerOf<T>[]; // (F, E), (F, F), (F, F)
+  readonly frequency: T; // (F)
+  readonly last: { readonly weight: T }; // (D, F)
+  readonly decay: T; // (D)
+  readonly skip: T; // (D)
+};
+
+/** Weights of a block. */
+export type BlockOf<T> = {
+  readonly norm1: LayerOf<T>; // (D)
+  readonly mixer: {
+    readonly inProjection: LayerOf<T>; // (3D, D)
+    readonly short: LayerOf<T>; // (3D, 3)
+    readonly filter: FilterOf<T>;
+    readonly outProjection: LayerOf<T>; // (D, D)
+  };
+  readonly norm2: LayerOf<T>; // (D)
+  readonly mlp: { readonly first: LayerOf<T>; readonly second: LayerOf<T> }; // (inner, D), (D, inner)
+};
+
+/** Parameters of a block on a tape. */
+export type BlockParameters = BlockOf<Tensor>;
+
+function filterWeights(c: HyenaConfig, draw: Initial): FilterOf<Weight> {
   const { width, maxLength, features, filterWidth } = c;
   const [fast, slow] = [Math.log(0.01) / 0.3, Math.log(0.01) / 1.5];
   const decay = weightOf([width], (d) => slow + ((fast - slow) * d) / Math.max(1, width - 1));
@@ -71,7 +96,7 @@ export function positionalFeatures(length: number, features: number): Weight {
 }
 
 /** Weights of a block, as the original code draws them: what ends in the residual has a smaller deviation. */
-export function blockWeights(c: HyenaConfig, draw: Initial) {
+export function blockWeights(c: HyenaConfig, draw: Initial): BlockOf<Weight> {
   const { width, inner, layers } = c;
   const ending = 0.02 / Math.sqrt(2 * layers);
   const short = 1 / Math.sqrt(3);
@@ -93,9 +118,6 @@ export function blockWeights(c: HyenaConfig, draw: Initial) {
     },
   };
 }
-
-/** Parameters of a block on a tape. */
-export type BlockParameters = Mapped<ReturnType<typeof blockWeights>, Tensor>;
 
 /** The Hyena operator: two gates around a long convolution, all made of x. */
 export function hyena(

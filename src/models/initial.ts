@@ -2,6 +2,9 @@
 import type { Weight } from "../nn/parameters.ts";
 import { normalSource } from "../reference/random.ts";
 
+/** Weights, or tensors, of a linear layer, or of a norm. */
+export type LayerOf<T> = { readonly weight: T; readonly bias: T };
+
 /** Draws weights one after another. */
 export class Initial {
   readonly #normal: () => number;
@@ -22,18 +25,18 @@ export class Initial {
   }
 
   /** A linear layer as PyTorch draws it: uniform in ±1/√inputs. */
-  linear(outputs: number, inputs: number): { weight: Weight; bias: Weight } {
+  linear(outputs: number, inputs: number): LayerOf<Weight> {
     const bound = 1 / Math.sqrt(inputs);
     return { weight: this.uniform([outputs, inputs], bound), bias: this.uniform([outputs], bound) };
   }
 
   /** A linear layer of normal weights and no bias yet. */
-  projection(outputs: number, inputs: number, deviation: number): { weight: Weight; bias: Weight } {
+  projection(outputs: number, inputs: number, deviation: number): LayerOf<Weight> {
     return { weight: this.normal([outputs, inputs], deviation), bias: filled([outputs], 0) };
   }
 
   /** A normalisation that changes nothing. */
-  norm(width: number): { weight: Weight; bias: Weight } {
+  norm(width: number): LayerOf<Weight> {
     return { weight: filled([width], 1), bias: filled([width], 0) };
   }
 

@@ -3,13 +3,14 @@ import type { CpuBackend } from "../backend/cpu/backend.ts";
 import type { Block } from "../backend/cpu/memory.ts";
 import { lendingBackend, openCpuFor } from "../calls/cpu-open.ts";
 import { compileProduct, runProduct } from "../calls/cpu-product.ts";
-import { compileGather, compileRows, runGather, runRows } from "../calls/cpu-rows-program.ts";
+import { compileRows, runRows } from "../calls/cpu-rows-program.ts";
 import type { Running } from "../calls/cpu-threads.ts";
 import { inSteps } from "../calls/cpu-threads.ts";
 import type { RuntimeOptions } from "../calls/runtime.ts";
 import { FlashFFTConv } from "../conv/conv.ts";
 import { FlashDepthwiseConv1d } from "../depthwise/depthwise.ts";
 import { FlashHyenaProjections } from "../depthwise/projections.ts";
+import type { GatherProblem } from "../schedule/gather.ts";
 import type { CompiledSteps, Machine, Region } from "./machine.ts";
 import type { ConvolutionStep, FilterStep, Step } from "./step.ts";
 import type { Tensor } from "./tensor.ts";
@@ -121,8 +122,7 @@ export class CpuMachine implements Machine<Block> {
       }
       case "gather":
       case "scatterAdd": {
-        const gather = await inTurn(() => compileGather(backend, work, this.#threads, call));
-        return () => backend.exclusive(() => runGather(backend, gather, addresses, during));
+        return () => backend.exclusive(() => gathered(work, backend.arena.buffer, addresses));
       }
       default:
         return this.#convolution(work, reads, writes, addresses, call);
@@ -169,6 +169,22 @@ export class CpuMachine implements Machine<Block> {
     for (const made of this.#objects.values()) void made.then((object) => object.dispose());
     this.#objects.clear();
     this.#backend.release(this);
+  }
+}
+
+/** Rows of a table by number, or their sum into it: a copy or a sum for each row, which one thread does as fast as memory goes. */
+function gathered(
+  { kind, rows, columns, entries }: GatherProblem,
+  memory: ArrayBufferLike,
+  at: Readonly<Record<string, number>>,
+): void {
+  const ids = new Uint32Array(memory, at.ids, rows);
+  const table = new Float32Array(memory, at.table, entries * columns);
+  const cells = new Float32Array(memory, kind === "gather" ? at.y : at.dy, rows * columns);
+  for (let r = 0; r < rows; r++) {
+    const [from, to] = [r * columns, ids[r]! * columns];
+    if (kind === "gather") cells.set(table.subarray(to, to + columns), from);
+    else for (let c = 0; c < columns; c++) table[to + c]! += cells[from + c]!;
   }
 }
 

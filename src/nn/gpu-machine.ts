@@ -22,7 +22,10 @@ type ScheduledWork = Exclude<Work, ConvolutionStep | FilterStep>;
 /** What can be bound to ranges, whatever it is made of. */
 interface Bindable {
   readonly scratchBytes: readonly number[];
-  bind(ranges: Record<string, GpuRange<GPUBuffer>>, scratch: readonly GPUBuffer[]): Recorded;
+  bind(
+    ranges: Record<string, GpuRange<GPUBuffer>>,
+    scratch: readonly GpuRange<GPUBuffer>[],
+  ): Recorded;
 }
 
 type Recorded = Pick<BoundSchedule<CommandTarget>, "dispatches" | "encode">;
@@ -119,7 +122,8 @@ export class GpuMachine implements Machine<GPUBuffer> {
         const named = Object.entries({ ...reads, ...writes });
         const ranges = Object.fromEntries(named.map(([name, t]) => [name, range(t)]));
         const { scratchBytes } = made[i]!;
-        return made[i]!.bind(ranges, scratch.slice(0, scratchBytes.length));
+        const lent = scratch.slice(0, scratchBytes.length).map((buffer) => ({ buffer }));
+        return made[i]!.bind(ranges, lent);
       }),
     );
     // What was bound wrong comes to light here, and not in the first run.

@@ -1,6 +1,7 @@
 /** Steps of a tape: the few kinds of work that backends know, on tensors. All operations come down to them. */
 import type { RowProgram, RowShape } from "../math/row-program.ts";
 import type { ProductProblem } from "../plan/product.ts";
+import type { GatherProblem } from "../schedule/gather.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** A call of a long convolution, y = postgate ⊙ (u ∗ k), or all of its gradients. */
@@ -31,22 +32,11 @@ export interface FilterStep {
   readonly pregate?: "first" | "second";
 }
 
-/** Rows of a table by number, y[r] = table[ids[r]], or its gradient: table[ids[r]] += dy[r]. */
-export interface GatherStep {
-  readonly kind: "gather" | "scatterAdd";
-  readonly rows: number;
-  readonly columns: number;
-  /** Rows of the table. */
-  readonly entries: number;
-  readonly table: "float32" | "float16";
-  readonly cells: "float32" | "float16";
-}
-
 /** What a backend does at once. */
 export type Work =
   | { readonly kind: "product"; readonly problem: ProductProblem }
   | { readonly kind: "rows"; readonly program: RowProgram; readonly shape: RowShape }
-  | GatherStep
+  | GatherProblem
   | ConvolutionStep
   | FilterStep;
 

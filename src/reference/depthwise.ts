@@ -1,6 +1,7 @@
 /** Short depthwise convolutions in float64, by their definition: the reference that tests and benchmarks compare with. */
 
 import type { ActivationName } from "../math/activation.ts";
+import { activations64 } from "./activation.ts";
 
 /** What a short convolution is; plan/depthwise.ts makes it from options. */
 export interface DepthwiseShape {
@@ -83,22 +84,6 @@ class DepthwiseRows {
     return sum;
   }
 }
-
-const sigmoid = (z: number): number => 1 / (1 + Math.exp(-z));
-
-/** Functions of a filter's output, and their derivatives. */
-const activations64: Readonly<
-  Record<
-    ActivationName,
-    { readonly value: (z: number) => number; readonly slope: (z: number) => number }
-  >
-> = {
-  silu: {
-    value: (z) => z * sigmoid(z),
-    slope: (z) => sigmoid(z) * (1 + z * (1 - sigmoid(z))),
-  },
-  relu: { value: (z) => Math.max(0, z), slope: (z) => (z > 0 ? 1 : 0) },
-};
 
 /** The outputs: y, or gated and postgate. */
 export function depthwiseOracleForward(

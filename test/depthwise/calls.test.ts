@@ -40,7 +40,7 @@ describe("options", () => {
     [{ layout: "LBH" }, "layout must be one of BHL, BLH"],
     [{ dtype: "float64" }, "dtype must be one of"],
     [
-      { activation: "gelu" },
+      { activation: "swish" },
       `activation must be one of none, ${Object.keys(activations).join(", ")}`,
     ],
     [{ batch: 0 }, "batch must be an integer"],

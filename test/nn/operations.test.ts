@@ -204,7 +204,10 @@ describe.skipIf(onGpu)("gradients in float64 are slopes", () => {
   test("a wrong gradient is noticed", async () => {
     const found = await exactly("linear, rows to rows");
     const gradients = new Map(found.gradients);
-    gradients.set("weight", gradients.get("weight")!.map((g) => 1.1 * g));
+    gradients.set(
+      "weight",
+      gradients.get("weight")!.map((g) => 1.1 * g),
+    );
     await expect(
       expectDifferences(cases["linear, rows to rows"]!, { ...found, gradients }),
     ).rejects.toThrow();

@@ -1,15 +1,17 @@
 /** A machine that runs programs by their definition, in float64: what all others are compared with. */
+
+import { activations } from "../../src/math/activation.ts";
 import type { Node } from "../../src/math/expr.ts";
+import { Graph } from "../../src/math/expr.ts";
 import type { RowOperand, RowProgram, RowShape } from "../../src/math/row-program.ts";
 import type { CompiledSteps, Machine, Region } from "../../src/nn/machine.ts";
-import type { ConvolutionStep, FilterStep, GatherStep, Step } from "../../src/nn/step.ts";
+import type { ConvolutionStep, FilterStep, Step } from "../../src/nn/step.ts";
 import type { Tensor } from "../../src/nn/tensor.ts";
-import { activations } from "../../src/math/activation.ts";
-import { Graph } from "../../src/math/expr.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import type { Matrix, ProductProblem } from "../../src/plan/product.ts";
 import { oracleBackward, oracleForward } from "../../src/reference/convolution.ts";
 import { depthwiseOracleBackward, depthwiseOracleForward } from "../../src/reference/depthwise.ts";
+import type { GatherProblem } from "../../src/schedule/gather.ts";
 
 /** Numbers of four bytes each, as float64. */
 type Memory = Float64Array;
@@ -53,7 +55,7 @@ export class Float64Machine implements Machine<Memory> {
         if (work.kind === "product") runProduct(work.problem, named);
         else if (work.kind === "rows") runRows(work.program, work.shape, named);
         else if (work.kind === "convolution") runConvolution(work, named);
-        else if (work.kind === "gather" || work.kind === "scatterAdd") runGather(work, named);
+        else if ("entries" in work) runGather(work, named);
         else runFilter(work, named);
       }
     };
@@ -177,10 +179,10 @@ function runRows(program: RowProgram, { rows, columns }: RowShape, named: Named)
         node,
         (n) => {
           const leaf = leaves.get(n)!;
-          if (leaf.from === "reduction") return reduced[leaf.index]!;
+          if (leaf.from === "reduction") return reduced[reductions.indexOf(leaf.reduction)]!;
           if (leaf.from === "column") return c;
           if (leaf.from === "row") return r;
-          if (leaf.from === "cell") return r * columns + c;
+          if (leaf.from !== "operand") return r * columns + c;
           return named(leaf.operand.name)[cellOf(leaf.operand, columns)(r, c)]!;
         },
         known,
@@ -199,7 +201,11 @@ function runRows(program: RowProgram, { rows, columns }: RowShape, named: Named)
         else if (operand.kind === "cell" || c === 0) {
           const x = valueAt(value, c, known);
           if (how === "total") sums[i]![0]! += x;
-          else stores.push(() => (named(operand.name)[cellOf(operand, columns)(r, c)] = x));
+          else {
+            stores.push(() => {
+              named(operand.name)[cellOf(operand, columns)(r, c)] = x;
+            });
+          }
         }
       });
     }
@@ -215,7 +221,7 @@ function runRows(program: RowProgram, { rows, columns }: RowShape, named: Named)
   });
 }
 
-function runGather({ kind, rows, columns }: GatherStep, named: Named): void {
+function runGather({ kind, rows, columns }: GatherProblem, named: Named): void {
   const [ids, table, cells] = [named("ids"), named("table"), named(kind === "gather" ? "y" : "dy")];
   for (let r = 0; r < rows; r++)
     for (let c = 0; c < columns; c++) {
@@ -252,7 +258,9 @@ function runFilter(work: FilterStep, named: Named): void {
   };
   const names = packed ? ["gated", "postgate"] : ["y"];
   if (way === "forward") {
-    depthwiseOracleForward(shape, inputs).forEach((values, i) => named(names[i]!).set(values));
+    depthwiseOracleForward(shape, inputs).forEach((values, i) => {
+      named(names[i]!).set(values);
+    });
     return;
   }
   const dy = names.map((name) => named(`d${name}`));
@@ -260,7 +268,9 @@ function runFilter(work: FilterStep, named: Named): void {
   named("dx").set(dx);
   const add = (name: string, values: Float64Array): void => {
     const to = named(name);
-    values.forEach((v, i) => (to[i]! += v));
+    values.forEach((v, i) => {
+      to[i]! += v;
+    });
   };
   add("dweight", dweight);
   if (bias) add("dbias", dbias);

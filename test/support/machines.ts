@@ -103,9 +103,10 @@ export function expectClose(found: Found, exact: Found, tolerance: number): void
   for (const [path, expected] of exact.gradients) {
     const actual = found.gradients.get(path)!;
     const apart = norm(actual.map((x, i) => x - expected[i]!));
-    expect(apart / Math.max(norm(expected), 0.01 * largest), `gradient of ${path}`).toBeLessThanOrEqual(
-      tolerance,
-    );
+    expect(
+      apart / Math.max(norm(expected), 0.01 * largest),
+      `gradient of ${path}`,
+    ).toBeLessThanOrEqual(tolerance);
   }
 }
 
@@ -141,7 +142,9 @@ export async function expectDifferences(given: Case, exact: Found, each = 2): Pr
       const difference =
         ((await lossWith(given, path, index, high)) - (await lossWith(given, path, index, low))) /
         (high - low);
-      expect(Math.abs(difference - gradient[index]!) / scale, `${path}[${index}]`).toBeLessThan(2e-3);
+      expect(Math.abs(difference - gradient[index]!) / scale, `${path}[${index}]`).toBeLessThan(
+        2e-3,
+      );
     }
   }
 }

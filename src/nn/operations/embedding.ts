@@ -1,5 +1,5 @@
 /** Embedding: rows of a table by number, with a gradient whose bits do not depend on the order of threads. */
-import type { GatherStep } from "../step.ts";
+import type { GatherProblem } from "../../schedule/gather.ts";
 import type { Tensor } from "../tensor.ts";
 import { checkShape, misshapen } from "../tensor.ts";
 
@@ -16,7 +16,7 @@ export function embedding(ids: Tensor, table: Tensor): Tensor {
   const [entries = 0, columns = 0] = table.shape;
   const read = tape.stored(table);
   const y = tape.tensor([...ids.shape, columns]);
-  const work = (kind: GatherStep["kind"], stored: Tensor): GatherStep => ({
+  const work = (kind: GatherProblem["kind"], stored: Tensor): GatherProblem => ({
     ...{ kind, rows: ids.size, columns, entries, cells: tape.storage },
     table: stored.storage === "float16" ? "float16" : "float32",
   });

@@ -25,6 +25,8 @@ export interface ProductTile {
   readonly shape?: MatrixShape;
   /** Whether a step's slices have memory besides those of the step before, so that one barrier a step is enough. */
   readonly twice?: boolean;
+  /** Matrices side by side that a subgroup hands over through shared memory at a time. */
+  readonly strip?: number;
 }
 
 /** A tile with what it costs on the machine where it was measured. */
@@ -90,7 +92,7 @@ function matrixTiles({ matrices = [], lanes = 1 }: ProductMachine): PricedTile[]
   if (!shape || lanes < 2) return [];
   const tile = (sides: number, atOnce: number, stepSeconds: number, tileSeconds: number) => ({
     ...{ m: 2 * sides * shape.m, n: 2 * sides * shape.m, k: 32, rows: 2, columns: 2 },
-    ...{ threads: 4 * lanes, shape, atOnce, stepSeconds, tileSeconds },
+    ...{ threads: 4 * lanes, shape, strip: 2, atOnce, stepSeconds, tileSeconds },
   });
   return [tile(4, 264, 0.9e-6, 4e-6), tile(2, 528, 0.6e-6, 2e-6)];
 }

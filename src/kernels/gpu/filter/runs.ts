@@ -278,7 +278,7 @@ export class FilterText extends RunWriter {
   /** The activation of a cell, or its derivative, `slope`, there. */
   activated(part: keyof Activation, z: string): string {
     const { activation } = this.common;
-    const name = part === "value" ? activation! : part;
+    const name = `activation_${part}`;
     if (this.functions.length > 0) return `${name}(${z})`;
     const { cell } = this.spread;
     const g = new Graph();

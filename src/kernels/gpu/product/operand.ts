@@ -68,10 +68,23 @@ export class OperandSlices {
     return this.stride * (this.rowsAlongK ? this.#side : this.#spec.tile.k);
   }
 
+  /**
+   * Elements of a slice that lie in one element of shared memory. Matrices are loaded from accesses as they came from storage: they
+   * are stored whole, and the device knows how they are aligned. Single halves stand alone.
+   */
+  get unit(): number {
+    return this.#spec.tile.shape ? this.operand.width : 1;
+  }
+
   get shared(): SharedArray {
     const { shape, twice } = this.#spec.tile;
-    const count = this.sharedCount * (twice ? 2 : 1);
-    return { name: `shared_${this.operand.name}`, element: shape ? halfType : "f32", count };
+    const count = (this.sharedCount / this.unit) * (twice ? 2 : 1);
+    const alone = shape && this.unit === 1 ? halfType : "f32";
+    return {
+      name: `shared_${this.operand.name}`,
+      element: this.unit > 1 ? this.#element : alone,
+      count,
+    };
   }
 
   /** Row and place in it of a thread's access `i`, both in a slice as stored: numbers that few threads share, and constants. */
@@ -120,28 +133,38 @@ export class OperandSlices {
     }
   }
 
-  /** Put what a thread holds into shared memory, from element `base` on. */
-  stage(text: Text, base: string): void {
+  /** Put what a thread holds into shared memory, in the half that `half` numbers where there are two. */
+  stage(text: Text, half: string): void {
     const { name, alongK, width, dtype } = this.operand;
     const { shape } = this.#spec.tile;
+    const { unit } = this;
+    // Down the columns where the stored rows run along k and the shared ones do not.
+    const turned = alongK && !this.rowsAlongK;
     for (let i = 0; i < this.#count; i++) {
       const { row, access } = this.#place(i);
-      const words = partsOf(`${name}_held${i}`, this.#parts);
-      const elements = words.flatMap((word) => {
+      const start = turned
+        ? `(${access}) * ${width * this.stride}u + ${row}`
+        : `(${row}) * ${this.stride / unit}u + (${access}) * ${width / unit}u`;
+      const at = text.hold("at", this.from(half, start));
+      const held = `${name}_held${i}`;
+      if (unit > 1) {
+        text.line(`shared_${name}[${at}] = ${held};`);
+        continue;
+      }
+      const elements = partsOf(held, this.#parts).flatMap((word) => {
         if (dtype === "float32") return [word];
         const pair = text.hold("h", shape ? halvesOf(word) : unpackHalves(word));
         return [`${pair}.x`, `${pair}.y`].slice(0, width);
       });
-      // Down the columns where the stored rows run along k and the shared ones do not.
-      const turned = alongK && !this.rowsAlongK;
-      const start = turned
-        ? `(${access}) * ${width * this.stride}u + ${row}`
-        : `(${row}) * ${this.stride}u + (${access}) * ${width}u`;
-      const at = text.hold("at", base ? `${base} + ${start}` : start);
       elements.forEach((element, e) => {
         const offset = e * (turned ? this.stride : 1);
         text.line(`shared_${name}[${at}${offset ? ` + ${offset}u` : ""}] = ${element};`);
       });
     }
+  }
+
+  /** An index of shared memory in the half that `half` numbers. */
+  from(half: string, index: string): string {
+    return half ? `${half} * ${this.sharedCount / this.unit}u + ${index}` : index;
   }
 }

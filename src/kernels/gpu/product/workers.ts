@@ -22,8 +22,8 @@ export interface Workers {
   readonly functions: readonly string[];
   /** Where the worker stands, and its cells, which begin as zeros. */
   begin(text: Text): void;
-  /** The products of one step, whose slices begin at the element that `base` names of each operand. */
-  multiply(text: Text, base: Readonly<Record<"a" | "b", string>>): void;
+  /** The products of one step, whose slices lie in the half that `half` numbers where there are two. */
+  multiply(text: Text, half: string): void;
   /** All cells go to `finish`, or to partial sums from `plane` on. */
   end(text: Text): void;
 }
@@ -61,12 +61,12 @@ export class ThreadWorkers implements Workers {
         for (const j of this.#along) text.variable(`sum${i + r}_${j}`, zero("vec4f"));
   }
 
-  multiply(text: Text, base: Readonly<Record<"a" | "b", string>>): void {
+  multiply(text: Text, half: string): void {
     const { tile, machine } = this.#spec;
     const quadOf = (slices: OperandSlices, place: string, offset: number): string => {
       const { name } = slices.operand;
-      const start = base[name] ? `${base[name]} + ` : "";
-      const at = text.hold("at", `${start}step_k * ${slices.stride}u + ${place} + ${offset}u`);
+      const index = `step_k * ${slices.stride}u + ${place} + ${offset}u`;
+      const at = text.hold("at", slices.from(half, index));
       return text.hold("q", floats(upTo(quad).map((c) => `shared_${name}[${at} + ${c}u]`)));
     };
     text.loop("step_k", "0u", `step_k < ${tile.k}u`, "step_k++", () => {
@@ -114,31 +114,31 @@ export class SubgroupWorkers implements Workers {
   readonly #lanes: number;
 
   constructor(spec: ProductKernel, a: OperandSlices, b: OperandSlices) {
-    const { m, n, rows, columns, shape, threads } = spec.tile;
+    const { m, n, rows, columns, shape, threads, strip } = spec.tile;
     this.#spec = spec;
     this.#a = a;
     this.#b = b;
     this.#down = m / rows / shape!.m;
     this.#along = n / columns / shape!.n;
-    this.#strip = Math.min(this.#along, Math.max(1, 32 / shape!.n));
+    this.#strip = Math.min(this.#along, strip ?? 1);
     this.#lanes = threads / rows / columns;
     const subgroups = rows * columns;
     this.shared = spec.splits
       ? []
-      : [{ name: "shared_c", element: "f32", count: subgroups * shape!.m * this.#stripStride }];
+      : [{ name: "shared_c", element: "vec4f", count: subgroups * shape!.m * this.#stripStride }];
     this.functions = spec.splits ? [] : [this.#finishStrip()];
   }
 
+  /** Quads of a strip's row in shared memory; with two more, half a subgroup stores four rows to different banks. */
   get #stripStride(): number {
-    return this.#strip * this.#spec.tile.shape!.n + 4;
+    return (this.#strip * this.#spec.tile.shape!.n) / quad + 2;
   }
 
   /** A subgroup's cells in shared memory, to `finish`. */
   #finishStrip(): string {
     const { shape } = this.#spec.tile;
     const across = (this.#strip * shape!.n) / quad;
-    const at = `first + cell / ${across}u * ${this.#stripStride}u + cell % ${across}u * ${quad}u`;
-    const values = upTo(quad).map((i) => `shared_c[at + ${i}u]`);
+    const [down, along] = [`cell / ${across}u`, `cell % ${across}u`];
     return longFunction(
       "finish_strip",
       "item: u32, first: u32, worker: u32, row: u32, column: u32",
@@ -146,12 +146,12 @@ export class SubgroupWorkers implements Workers {
       [
         barrier,
         loopHead("cell", "worker", `cell < ${shape!.m * across}u`, `cell += ${this.#lanes}u`),
-        constant("at", at),
+        constant("x", `shared_c[first + ${down} * ${this.#stripStride}u + ${along}]`),
         ...finished(
           this.#spec.c,
-          `row + cell / ${across}u`,
-          `column + cell % ${across}u * ${quad}u`,
-          values,
+          `row + ${down}`,
+          `column + ${along} * ${quad}u`,
+          partsOf("x", quad),
         ),
         "}",
         barrier,
@@ -168,16 +168,22 @@ export class SubgroupWorkers implements Workers {
       for (const j of upTo(this.#along)) text.line(matrices.zeros(`sum${i}_${j}`, shape!));
   }
 
-  multiply(text: Text, base: Readonly<Record<"a" | "b", string>>): void {
+  multiply(text: Text, half: string): void {
     const { k, shape } = this.#spec.tile;
     const factor = (slices: OperandSlices, place: string, cell: number, at: number): string => {
-      const { rowsAlongK, stride, operand } = slices;
-      const start = base[operand.name] ? `${base[operand.name]} + ` : "";
+      const { rowsAlongK, operand, unit } = slices;
+      const stride = slices.stride / unit;
       const cells = `(${place} + ${cell}u)`;
-      const index = rowsAlongK ? `${cells} * ${stride}u + ${at}u` : `${at * stride}u + ${cells}`;
+      const index = rowsAlongK
+        ? `${cells} * ${stride}u + ${at / unit}u`
+        : `${at * stride}u + ${cells} / ${unit}u`;
       const side = operand.name === "a" ? "left" : "right";
       const byColumns = rowsAlongK === (side === "right");
-      const from = { array: `shared_${operand.name}`, at: start + index, stride: `${stride}u` };
+      const from = {
+        array: `shared_${operand.name}`,
+        at: slices.from(half, index),
+        stride: `${stride}u`,
+      };
       return text.hold("f", matrices.load(side, shape!, { ...from, byColumns }));
     };
     for (let at = 0; at < k; at += shape!.k) {
@@ -199,14 +205,19 @@ export class SubgroupWorkers implements Workers {
         const row = `row + down + ${i * shape!.m}u`;
         if (splits) {
           const stride = partialStride(this.#spec);
-          const at = `plane + (${row}) * ${stride} + column + along + ${j * shape!.n}u`;
-          text.line(matrices.store(`sum${i}_${j}`, { array: "scratch", at, stride }));
+          const cell = `plane + (${row}) * ${stride} + column + along + ${j * shape!.n}u`;
+          const to = {
+            array: "scratch",
+            at: `(${cell}) / ${quad}u`,
+            stride: `${stride} / ${quad}u`,
+          };
+          text.line(matrices.store(`sum${i}_${j}`, to));
           continue;
         }
         const part = j % this.#strip;
-        const at = `strip + ${part * shape!.n}u`;
-        const stride = `${this.#stripStride}u`;
-        text.line(matrices.store(`sum${i}_${j}`, { array: "shared_c", at, stride }));
+        const at = `strip + ${(part * shape!.n) / quad}u`;
+        const to = { array: "shared_c", at, stride: `${this.#stripStride}u` };
+        text.line(matrices.store(`sum${i}_${j}`, to));
         if (part < this.#strip - 1) continue;
         const column = `column + along + ${(j - part) * shape!.n}u`;
         text.line(`finish_strip(item, strip, lane % ${this.#lanes}u, ${row}, ${column});`);

@@ -52,7 +52,7 @@ export function productKernel(spec: ProductKernel): Kernel {
   const stage = (half: string): void => {
     for (const s of slices) {
       text.line("{");
-      s.stage(text, half && `${half} * ${s.sharedCount}u`);
+      s.stage(text, half);
       text.line("}");
     }
   };
@@ -67,8 +67,7 @@ export function productKernel(spec: ProductKernel): Kernel {
     const half = "((step - first) & 1u)";
     const more = "step + 1u < last";
     text.when(more, () => load("(step + 1u)"));
-    const base = (s: OperandSlices): string => (tile.twice ? `${half} * ${s.sharedCount}u` : "");
-    workers.multiply(text, { a: base(slices[0]), b: base(slices[1]) });
+    workers.multiply(text, tile.twice ? half : "");
     if (!tile.twice) text.barrier();
     text.when(more, () => stage(tile.twice ? `(1u - ${half})` : ""));
     text.barrier();
@@ -76,10 +75,7 @@ export function productKernel(spec: ProductKernel): Kernel {
   text.constant("item", "result_item");
   if (splits) text.constant("plane", `part * ${partialPlane(spec)}`);
   workers.end(text);
-  const partial: Binding = {
-    ...{ name: "scratch", access: "read_write" },
-    element: tile.shape ? "f32" : "vec4f",
-  };
+  const partial: Binding = { name: "scratch", access: "read_write", element: "vec4f" };
   const ending = splits ? { bindings: [partial], functions: [] } : epilogueOf(spec);
   const bindings = [...slices.map((s) => s.binding), ...ending.bindings];
   const code = kernelText({
