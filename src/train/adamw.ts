@@ -190,7 +190,8 @@ function groupsOf<M>(model: Model<M>, { groups, decay: usual }: Checked): Float3
   const both = new Float32Array(2 * rows);
   for (const [path, { offset, weight }] of model.places) {
     const { shape, data } = weight;
-    const { rate = 1, decay = shape.length > 1 ? usual : 0 } = groups(path, shape) ?? {};
+    const own = weight.frozen ? { rate: 0 } : (groups(path, shape) ?? {});
+    const { rate = 1, decay = shape.length > 1 ? usual : 0 } = own;
     if (!(rate >= 0 && decay >= 0 && rate + decay < Number.POSITIVE_INFINITY)) {
       throw new InvalidArgumentError({
         call: "AdamW.create",

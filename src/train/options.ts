@@ -5,7 +5,7 @@ import type { Weights } from "../nn/parameters.ts";
 import type { InputSpecs } from "../nn/program.ts";
 import type { AdamWOptions } from "./adamw.ts";
 import type { LoopState } from "./checkpoint.ts";
-import type { MicroBatch, LossFunction } from "./diagnose.ts";
+import type { LossFunction, MicroBatch } from "./diagnose.ts";
 import type { TrainingReport } from "./log.ts";
 import type { RateOptions, RateSchedule } from "./schedule.ts";
 

@@ -12,7 +12,7 @@ import { AdamW, addLoss } from "./adamw.ts";
 import type { LoopState, SaveOptions } from "./checkpoint.ts";
 import { loadCheckpoint, saveCheckpoint, saveWeights } from "./checkpoint.ts";
 import { lossCurve } from "./curve.ts";
-import type { MicroBatch, LossFunction } from "./diagnose.ts";
+import type { LossFunction, MicroBatch } from "./diagnose.ts";
 import { firstNotFinite, NotFiniteError } from "./diagnose.ts";
 import type { TrainingReport } from "./log.ts";
 import { reportLine, TrainingLog } from "./log.ts";

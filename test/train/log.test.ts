@@ -52,7 +52,11 @@ test("a log in a folder that is not there is an error about the file", () => {
 });
 
 test("the line for people says what is done, how fast, and how long it takes", () => {
-  const line = reportLine(report(300, { validation_loss: 1.5 }), { steps: 2000, roofline: 4000 }, 2);
+  const line = reportLine(
+    report(300, { validation_loss: 1.5 }),
+    { steps: 2000, roofline: 4000 },
+    2,
+  );
   expect(line).toBe(
     "step 300 of 2,000, loss 0.0133, held out 1.5000, rate 1.0e-3, 1,000 tokens/s (25 % of the roofline), 56 min 40 s left",
   );
