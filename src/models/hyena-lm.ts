@@ -30,7 +30,7 @@ export const hyenaLMs: Readonly<Record<"small" | "gpt2" | "characters", HyenaLMC
   gpt2: { ...usual, width: 768, layers: 12, inner: 3072, maxLength: 2048, vocabulary: 50_304 },
   characters: {
     ...{ ...usual, features: 5, width: 384, layers: 6, inner: 1536, maxLength: 1024 },
-    ...{ vocabulary: 65, dropout: 0.2 },
+    ...{ vocabulary: 72, dropout: 0.2 },
   },
 };
 

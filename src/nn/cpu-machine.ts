@@ -3,7 +3,7 @@ import type { CpuBackend } from "../backend/cpu/backend.ts";
 import type { Block } from "../backend/cpu/memory.ts";
 import { lendingBackend, openCpuFor } from "../calls/cpu-open.ts";
 import { compileProduct, runProduct } from "../calls/cpu-product.ts";
-import { compileRows, runRows } from "../calls/cpu-rows-program.ts";
+import { compileRows, runRows } from "../calls/cpu-row-program.ts";
 import type { Running } from "../calls/cpu-threads.ts";
 import { inSteps } from "../calls/cpu-threads.ts";
 import type { RuntimeOptions } from "../calls/runtime.ts";

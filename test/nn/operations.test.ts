@@ -46,7 +46,7 @@ function toTarget<Tree extends Weights>(
 }
 
 type P = Record<string, Tensor>;
-const ids = Uint32Array.from({ length: B * L }, (_, i) => (i * 5 + (i >> 2)) % 7);
+const ids = Uint32Array.from({ length: B * L }, (_, i) => (i * 5 + (i >> 2)) % 8);
 const layer = (outputs: number, inputs: number, seed: number) => ({
   weight: drawn([outputs, inputs], seed, 1 / Math.sqrt(inputs)),
   bias: drawn([outputs], seed + 1, 0.3),
@@ -54,12 +54,12 @@ const layer = (outputs: number, inputs: number, seed: number) => ({
 type Layer = { weight: Tensor; bias: Tensor };
 
 const tokens: Case = {
-  weights: { table: drawn([7, D], 1), head: drawn([7, D], 2), norm: drawn([D], 3) },
+  weights: { table: drawn([8, D], 1), head: drawn([8, D], 2), norm: drawn([D], 3) },
   inputs: {
     ids: { shape: [B, L], storage: "uint32" },
     labels: { shape: [B, L], storage: "uint32" },
   },
-  values: { ids, labels: ids.map((id, i) => (i === 3 ? 2 ** 32 - 1 : (id + 3) % 7)) },
+  values: { ids, labels: ids.map((id, i) => (i === 3 ? 2 ** 32 - 1 : (id + 3) % 8)) },
   body: (p, { ids, labels }) => {
     const { table, head } = p as unknown as P;
     const x = embedding(ids!, table!);

@@ -256,7 +256,7 @@ class RowKernel {
     if (along.length > 0) {
       const written: string[] = [];
       const cells = this.#cells(
-        "cell",
+        "stored",
         along.map((o) => o.value),
         written,
       );
@@ -268,13 +268,13 @@ class RowKernel {
               (x, l) => `sums_${operand.name}[turn * ${this.#spread.width}u + ${l}u] += ${x};`,
             );
       });
-      written.push(...when("active", stores));
+      written.push(...when("inside", stores));
       this.#body.push(...this.#along(written));
     }
     if (once.length === 0) return;
     const written: string[] = [constant("c", "0u")];
     const [cell] = this.#cells(
-      "row",
+      "kept",
       once.map((o) => o.value),
       written,
     );
@@ -283,7 +283,7 @@ class RowKernel {
         ? `${operand.name}[${this.#index(operand)}] = ${cell![i]!};`
         : `sums_${operand.name}[0] += ${cell![i]!};`,
     );
-    this.#body.push(...when("active && t == 0u", [...written, ...stores]));
+    this.#body.push(...when("inside && t == 0u", [...written, ...stores]));
   }
 
   #packed({ dtype }: RowOperand, values: readonly string[]): string {
@@ -333,8 +333,8 @@ class RowKernel {
       ),
       loopHead("i", "0u", "i < p.share", "i++"),
       constant("row", `(index * p.share + i) * ${rowThreads / across}u + local`),
-      constant("active", "row < p.rows"),
-      constant("r", choice("active", "row", "0u")),
+      constant("inside", "row < p.rows"),
+      constant("r", choice("inside", "row", "0u")),
       ...rows,
       "}",
       ...this.#body,
