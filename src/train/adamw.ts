@@ -310,8 +310,8 @@ function update(
   const { g } = b;
   const cell = (name: ArenaName) =>
     ({ name, kind: "cell", dtype: name === "half" ? "float16" : "float32" }) as const;
-  const own = (offset: number): Node =>
-    b.input({ name: "groups", kind: "row", dtype: "float32", offset });
+  const rateOrDecay = (offset: number): Node =>
+    b.input({ name: "own", kind: "row", dtype: "float32", offset });
   const common = (name: Field): Node =>
     b.input({ name: "next", kind: "scalar", dtype: "float32", offset: fields.indexOf(name) });
   const [p, m, v] = [b.input(cell("parameter")), b.input(cell("moment")), b.input(cell("square"))];
@@ -319,8 +319,8 @@ function update(
   const moment = g.fma(g.constant(1 - betas[0]), g.sub(d, m), m);
   const square = g.fma(g.mul(d, g.constant(1 - betas[1])), d, g.mul(v, g.constant(betas[1])));
   const spread = g.add(g.div(g.sqrt(square), common("root")), g.constant(eps));
-  const stepped = g.mul(g.mul(common("stepSize"), own(0)), g.div(moment, spread));
-  const decay = g.mul(g.mul(common("rate"), own(0)), own(rows));
+  const stepped = g.mul(g.mul(common("stepSize"), rateOrDecay(0)), g.div(moment, spread));
+  const decay = g.mul(g.mul(common("rate"), rateOrDecay(0)), rateOrDecay(rows));
   const moved = g.sub(g.fnma(p, decay, p), stepped);
   const put = (name: ArenaName, after: Node, before: Node): Node => {
     const value = g.select(common("apply"), after, before);
@@ -338,7 +338,7 @@ function update(
   }
   const all = Object.fromEntries(arenas);
   const { half: _, ...read } = all;
-  const groups = tape.state("optimiser groups", [2 * rows]);
+  const own = tape.state("optimiser groups", [2 * rows]);
   const shape = { rows, columns: arenaRow };
-  tape.step({ kind: "rows", program: b.finish(), shape }, { ...read, groups, next }, all);
+  tape.step({ kind: "rows", program: b.finish(), shape }, { ...read, own, next }, all);
 }
