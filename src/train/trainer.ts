@@ -263,8 +263,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
 
   /** Keep the weights that the held-out part likes best. */
   async #judge(loss: number, step: number): Promise<void> {
-    const { best } = this.#loop;
-    if (best && !(loss < best.loss)) return;
+    if (!(loss < (this.#loop.best?.loss ?? Number.POSITIVE_INFINITY))) return;
     this.#loop.best = { loss, step };
     const { folder, model } = this.#options;
     const arena = model.arenas.includes("average") ? "average" : "parameter";
