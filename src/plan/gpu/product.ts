@@ -30,12 +30,10 @@ export interface ProductTile {
 }
 
 /** A tile with what it costs on the machine where it was measured. */
-interface PricedTile extends ProductTile {
-  /** Workgroups that the device runs at once. */
+export interface PricedTile extends ProductTile {
+  /** Workgroups that the device runs at once, and FLOP/s of so many in long products. */
   readonly atOnce: number;
-  /** Seconds of a step of so many workgroups, and of all else that they do. */
-  readonly stepSeconds: number;
-  readonly tileSeconds: number;
+  readonly flops: number;
 }
 
 /** What plans depend on of a device. */
@@ -81,34 +79,83 @@ export function partialBytes(problem: ProductProblem, tile: ProductTile, splits:
   return splits > 1 ? 4 * splits * itemsOf(problem) * rows * tile.m * columns * tile.n : 0;
 }
 
-/** Bytes a second of the memory, and seconds of a launch, where the tiles were measured. */
+/** Bytes a second of the memory, and seconds of a launch and of a workgroup besides its steps, where the tiles were measured. */
 const memoryBandwidth = 3.5e12;
 const launchSeconds = 4e-6;
+const tileSeconds = 3e-6;
 
-/** Tiles of subgroups by the matrices along each side of a subgroup's part, largest first. */
-function matrixTiles({ matrices = [], lanes = 1 }: ProductMachine): PricedTile[] {
-  // The largest matrices first: they need the fewest loads.
+/**
+ * Tiles of subgroups: matrices of a subgroup down and along, subgroups down and along, products of a step, matrices of a strip, and
+ * whether slices have two places; then workgroups at once and FLOP/s on an H200.
+ */
+const subgroupTiles: readonly (readonly [
+  ...[matrices: readonly [down: number, along: number], subgroups: readonly [number, number]],
+  ...[k: number, strip: number, twice: boolean, atOnce: number, flops: number],
+])[] = [
+  [[4, 4], [2, 2], 32, 2, false, 264, 320e12],
+  [[4, 4], [2, 2], 32, 1, true, 264, 318e12],
+  [[4, 4], [2, 2], 16, 2, true, 264, 290e12],
+  [[4, 4], [2, 4], 32, 1, false, 132, 300e12],
+  [[4, 4], [4, 2], 32, 1, false, 132, 300e12],
+  [[4, 4], [1, 2], 32, 2, false, 528, 250e12],
+  [[4, 2], [2, 2], 32, 2, false, 528, 230e12],
+  [[2, 4], [2, 2], 32, 2, false, 528, 230e12],
+  [[2, 2], [2, 2], 32, 2, false, 1056, 170e12],
+];
+
+/** Those of a device whose subgroups multiply matrices. */
+function matrixTiles({ matrices = [], lanes = 1, values }: ProductMachine): PricedTile[] {
+  // The largest matrices need the fewest loads.
   const [shape] = matrices.toSorted((a, b) => b.m * b.n * b.k - a.m * a.n * a.k);
   if (!shape || lanes < 2) return [];
-  const tile = (sides: number, atOnce: number, stepSeconds: number, tileSeconds: number) => ({
-    ...{ m: 2 * sides * shape.m, n: 2 * sides * shape.m, k: 32, rows: 2, columns: 2 },
-    ...{ threads: 4 * lanes, shape, strip: 2, atOnce, stepSeconds, tileSeconds },
+  return subgroupTiles.flatMap(([each, [rows, columns], k, strip, twice, atOnce, flops]) => {
+    const [down, along] = [each[0] * rows, each[1] * columns];
+    // A processor that plays the GPU compiles a kernel of many matrices for minutes.
+    if (values < 32 && each[0] * each[1] > 4) return [];
+    const cells = { m: down * shape.m, n: along * shape.n, k, rows, columns };
+    const how = { threads: rows * columns * lanes, shape, strip, twice };
+    return [{ ...cells, ...how, atOnce, flops }];
   });
-  return [tile(4, 264, 0.9e-6, 4e-6), tile(2, 528, 0.6e-6, 2e-6)];
 }
 
-/** Tiles of threads by the cells of a thread along each side. */
-function registerTiles({ values, threads }: ProductMachine): PricedTile[] {
-  const tile = (cells: number, side: number, k: number, ...price: [number, number, number]) => ({
-    ...{ m: cells * side, n: cells * side, k, rows: side, columns: side, threads: side * side },
-    ...{ atOnce: price[0], stepSeconds: price[1], tileSeconds: price[2] },
-  });
-  // A processor that plays the GPU compiles a kernel of many values for seconds.
-  return [
-    ...(values >= 32 ? [tile(8, 16, 8, 264, 2.3e-6, 4e-6)] : []),
-    ...(values >= 16 ? [tile(4, 16, 16, 528, 2e-6, 2e-6)] : []),
-    tile(4, 8, 16, 2112, 2.5e-6, 2e-6),
-  ].filter((t) => t.threads <= threads);
+/** Tiles of threads: cells of a thread down and along, threads down and along, products of a step; then the same two numbers. */
+const threadTiles: readonly (readonly [
+  ...[cells: readonly [down: number, along: number], threads: readonly [number, number]],
+  ...[k: number, twice: boolean, atOnce: number, flops: number],
+])[] = [
+  [[8, 8], [16, 16], 8, false, 264, 30e12],
+  [[8, 8], [16, 16], 8, true, 264, 30e12],
+  [[8, 8], [16, 8], 16, false, 396, 28e12],
+  [[8, 8], [8, 8], 16, false, 792, 26e12],
+  [[8, 4], [16, 16], 16, false, 396, 24e12],
+  [[4, 4], [16, 16], 16, false, 792, 20e12],
+  [[4, 4], [8, 8], 16, false, 2112, 14e12],
+];
+
+function registerTiles({ values }: ProductMachine): PricedTile[] {
+  return threadTiles
+    .filter(([[down, along]]) => down * along <= 2 * values)
+    .map(([cells, [rows, columns], k, twice, atOnce, flops]) => {
+      const [m, n] = [cells[0] * rows, cells[1] * columns];
+      return { m, n, k, rows, columns, threads: rows * columns, twice, atOnce, flops };
+    });
+}
+
+/** Bytes of workgroup memory, padding included. */
+function sharedBytesOf({ m, n, k, rows, columns, shape, strip = 1, twice }: ProductTile): number {
+  const places = twice ? 2 : 1;
+  if (!shape) return 4 * k * (m + n + 8) * places;
+  const slices = 2 * Math.max((m + n) * (k + 8), k * (m + n + 16)) * places;
+  return slices + 4 * rows * columns * shape.m * (strip * shape.n + 8);
+}
+
+/** Every tile that serves a product on a device: of matrices where both operands are float16 and subgroups multiply them. */
+export function productTiles(problem: ProductProblem, machine: ProductMachine): PricedTile[] {
+  const halves = problem.a.dtype === "float16" && problem.b.dtype === "float16";
+  const fits = (tile: ProductTile): boolean =>
+    tile.threads <= machine.threads && sharedBytesOf(tile) <= machine.sharedBytes;
+  const subgroups = halves ? matrixTiles(machine).filter(fits) : [];
+  return subgroups.length > 0 ? subgroups : registerTiles(machine).filter(fits);
 }
 
 /** Seconds that a plan takes on the machine where its tile was measured. */
@@ -118,7 +165,8 @@ function priceOf(problem: ProductProblem, tile: PricedTile, splits: number): num
   const { rows, columns } = gridOf(problem, tile);
   const steps = Math.ceil(stepsOf(problem, tile) / splits);
   const waves = Math.ceil((rows * columns * items * splits) / tile.atOnce);
-  const work = waves * (tile.tileSeconds + steps * tile.stepSeconds);
+  const stepSeconds = (tile.atOnce * 2 * tile.m * tile.n * tile.k) / tile.flops;
+  const work = waves * (tileSeconds + steps * stepSeconds);
   const size = { float32: 4, float16: 2 };
   const bytes = batch * (m * k * size[problem.a.dtype] + k * n * size[problem.b.dtype]);
   const traffic = (bytes + items * m * n * size[problem.c.dtype]) / memoryBandwidth;
@@ -133,26 +181,32 @@ const mostSplits = 64;
 /** Rows of tiles of a band. */
 const bandRows = 8;
 
+/** The plans of one tile, one for each number of splits. */
+export function plansOfTile(
+  problem: ProductProblem,
+  priced: PricedTile,
+  machine: ProductMachine,
+): ProductPlan[] {
+  const { atOnce: _, flops: __, ...tile } = priced;
+  const room = Math.min(machine.bindingBytes, machine.workspaceBytes);
+  const total = stepsOf(problem, tile);
+  const most = Math.min(mostSplits, total);
+  const found = new Map<number, ProductPlan>();
+  for (let wanted = 1; wanted <= most; wanted += Math.max(1, wanted >> 3)) {
+    // No part may be empty.
+    const splits = Math.ceil(total / Math.ceil(total / wanted));
+    if (splits > 1 && partialBytes(problem, tile, splits) > room) break;
+    const seconds = priceOf(problem, priced, splits);
+    found.set(splits, { tile, splits, band: bandRows, seconds });
+  }
+  return [...found.values()];
+}
+
 /** Every plan that the device can run, cheapest first. */
 export function productPlans(problem: ProductProblem, machine: ProductMachine): ProductPlan[] {
-  const halves = problem.a.dtype === "float16" && problem.b.dtype === "float16";
-  const subgroups = halves ? matrixTiles(machine) : [];
-  const tiles = subgroups.length > 0 ? subgroups : registerTiles(machine);
-  const room = Math.min(machine.bindingBytes, machine.workspaceBytes);
-  const plans = tiles.flatMap(({ atOnce, stepSeconds, tileSeconds, ...tile }) => {
-    const found: ProductPlan[] = [];
-    const total = stepsOf(problem, tile);
-    const most = Math.min(mostSplits, total);
-    for (let wanted = 1; wanted <= most; wanted += Math.max(1, wanted >> 2)) {
-      // No part may be empty.
-      const splits = Math.ceil(total / Math.ceil(total / wanted));
-      if (splits > 1 && partialBytes(problem, tile, splits) > room) break;
-      const seconds = priceOf(problem, { ...tile, atOnce, stepSeconds, tileSeconds }, splits);
-      found.push({ tile, splits, band: bandRows, seconds });
-    }
-    return found;
-  });
-  return plans.sort((a, b) => a.seconds - b.seconds);
+  return productTiles(problem, machine)
+    .flatMap((tile) => plansOfTile(problem, tile, machine))
+    .sort((a, b) => a.seconds - b.seconds);
 }
 
 /** A plan in one line. */
@@ -162,5 +216,6 @@ export function describeProductPlan({ tile, splits, band }: ProductPlan): string
     ? `${tile.rows}×${tile.columns} subgroups of ${shape.m}×${shape.n}×${shape.k}`
     : `${tile.rows}×${tile.columns} threads`;
   const parts = splits > 1 ? `, k in ${splits} parts` : "";
-  return `tiles ${tile.m}×${tile.n}×${tile.k} by ${how}, bands of ${band}${parts}`;
+  const places = tile.twice ? " twice" : "";
+  return `tiles ${tile.m}×${tile.n}×${tile.k}${places} by ${how}, bands of ${band}${parts}`;
 }

@@ -10,6 +10,9 @@ const halfPadding = 8;
 /** The same behind rows of float32, whose transposed stores go down the columns. */
 const floatPadding = 4;
 
+/** Numbers side by side that threads read at once. */
+export const quad = 4;
+
 /** Names of the parts of a vector; a number has itself. */
 export const partsOf = (name: string, parts: number): string[] =>
   parts === 1 ? [name] : [..."xyzw"].slice(0, parts).map((part) => `${name}.${part}`);
@@ -69,11 +72,13 @@ export class OperandSlices {
   }
 
   /**
-   * Elements of a slice that lie in one element of shared memory. Matrices are loaded from accesses as they came from storage: they
-   * are stored whole, and the device knows how they are aligned. Single halves stand alone.
+   * Elements of a slice that lie in one element of shared memory: an access as it came from storage, stored whole and aligned for all
+   * to see, where it may stay as it is; else a number.
    */
   get unit(): number {
-    return this.#spec.tile.shape ? this.operand.width : 1;
+    const { alongK, dtype, width } = this.operand;
+    if (this.#spec.tile.shape) return width;
+    return !alongK && dtype === "float32" && width === quad ? quad : 1;
   }
 
   get shared(): SharedArray {
@@ -100,8 +105,13 @@ export class OperandSlices {
 
   /** What a thread knows before the first step; `origin` is the tile's first cell along the operand's side. */
   begin(text: Text): void {
-    const { name } = this.operand;
-    text.constant(`${name}_row`, `lane / ${this.#across}u`);
+    const { name, width } = this.operand;
+    const across = this.#across;
+    text.constant(`${name}_line`, `lane / ${across}u`);
+    // Eight threads store 128 bytes at once: those of rows so far apart that all lie in different banks.
+    const apart = this.rowsAlongK && width === 8 && across < 8 ? 8 / across : 1;
+    const spread = `${name}_line / 8u * 8u + ${name}_line % ${apart}u * ${across}u + ${name}_line % 8u / ${apart}u`;
+    text.constant(`${name}_row`, apart > 1 ? spread : `${name}_line`);
     text.constant(`${name}_access`, `lane % ${this.#across}u`);
     for (let i = 0; i < this.#count; i++) text.variable(`${name}_held${i}`, zero(this.#element));
   }

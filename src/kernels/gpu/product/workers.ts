@@ -12,7 +12,7 @@ import {
 import type { Text } from "../text.ts";
 import { finished } from "./epilogue.ts";
 import type { OperandSlices } from "./operand.ts";
-import { partsOf } from "./operand.ts";
+import { partsOf, quad } from "./operand.ts";
 import type { ProductKernel } from "./spec.ts";
 import { partialStride } from "./spec.ts";
 
@@ -29,9 +29,6 @@ export interface Workers {
 }
 
 const upTo = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
-
-/** Cells side by side that a thread reads at once. */
-const quad = 4;
 
 /** Threads: each has quads of cells a whole row of threads apart, so that neighbours read neighbouring banks. */
 export class ThreadWorkers implements Workers {
@@ -65,9 +62,11 @@ export class ThreadWorkers implements Workers {
     const { tile, machine } = this.#spec;
     const quadOf = (slices: OperandSlices, place: string, offset: number): string => {
       const { name } = slices.operand;
-      const index = `step_k * ${slices.stride}u + ${place} + ${offset}u`;
+      const { unit } = slices;
+      const index = `step_k * ${slices.stride / unit}u + ${place} / ${unit}u + ${offset / unit}u`;
       const at = text.hold("at", slices.from(half, index));
-      return text.hold("q", floats(upTo(quad).map((c) => `shared_${name}[${at} + ${c}u]`)));
+      const alone = upTo(quad).map((c) => `shared_${name}[${at} + ${c}u]`);
+      return text.hold("q", unit > 1 ? `shared_${name}[${at}]` : floats(alone));
     };
     text.loop("step_k", "0u", `step_k < ${tile.k}u`, "step_k++", () => {
       const left = this.#down.map((i) => quadOf(this.#a, "down", i));
