@@ -290,10 +290,14 @@ function decide(tape: Tape, settings: Tensor, squares: Tensor, options: Checked)
     stepSize: g.div(rate, correction1),
     root: g.sqrt(correction2),
   };
-  fields.forEach((name, offset) => {
-    b.store({ name: "next", kind: "row", dtype: "float32", offset }, values[name]);
-  });
-  const shape = { rows: 1, columns: 1 };
+  // One result of as many columns: the first whose number is not below the cell's.
+  const column = b.columnIndex();
+  const value = fields.reduceRight(
+    (rest, name, i) => g.select(g.sub(g.constant(i + 0.5), column), values[name], rest),
+    zero,
+  );
+  b.store({ name: "next", kind: "cell", dtype: "float32" }, value);
+  const shape = { rows: 1, columns: fields.length };
   tape.step({ kind: "rows", program: b.finish(), shape }, reads, { next });
   return next;
 }

@@ -3,6 +3,7 @@ import { integer } from "../checks.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import { node } from "../files/node.ts";
 import { checkOutput, plainContext, writeWhole } from "../files/output.ts";
+import { systemError } from "../files/system-error.ts";
 import type { Weights } from "../nn/parameters.ts";
 import type { InputSpecs } from "../nn/program.ts";
 import { Program } from "../nn/program.ts";
@@ -176,7 +177,11 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
   async #begin(): Promise<void> {
     const { folder } = this.#options;
     if (folder === undefined) return;
-    node.fs.mkdirSync(folder, { recursive: true });
+    try {
+      node.fs.mkdirSync(folder, { recursive: true });
+    } catch (error) {
+      throw systemError("Trainer.run", folder, "a folder that can be written to", error);
+    }
     // Checked before an hour of work, not behind it.
     for (const name of ["checkpoint", "best"] as const)
       await checkOutput(this.#file(name), "Trainer.run");
