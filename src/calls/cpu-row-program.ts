@@ -26,7 +26,7 @@ type RowsJob = Jobs["rows"];
 /** A program on a backend, for one shape. */
 export class CpuRowProgram {
   readonly program: RowProgram;
-  /** Bytes of work memory that `bind` takes an address of; they carry nothing from run to run. */
+  /** Bytes of work memory that `workAt` takes an address of; they carry nothing from run to run. */
   readonly workBytes: number;
   readonly #backend: CpuBackend;
   readonly #compiled: Program;
@@ -111,9 +111,13 @@ export class CpuRowProgram {
     );
   }
 
-  /** Fix where tensors are, in bytes of the backend's memory, by their names; and the work memory. */
-  bind(addresses: Readonly<Record<string, number>>, work: number): void {
-    this.#job.partials = work;
+  /** Fix where the work memory is, in bytes of the backend's memory. */
+  workAt(address: number): void {
+    this.#job.partials = address;
+  }
+
+  /** Fix where tensors are, by their names. */
+  bind(addresses: Readonly<Record<string, number>>): void {
     addressed(this.program).forEach(({ name, dtype, offset = 0 }, i) => {
       this.#set(`p${i}`, addresses[name]! + offset * (dtype === "float16" ? 2 : 4));
     });

@@ -10,8 +10,8 @@ import type { Tensor } from "../../src/nn/tensor.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import type { Matrix, ProductProblem } from "../../src/plan/product.ts";
 import { oracleBackward, oracleForward } from "../../src/reference/convolution.ts";
-import { depthwiseOracleBackward, depthwiseOracleForward } from "../../src/reference/depthwise.ts";
 import type { GatherProblem } from "../../src/schedule/gather.ts";
+import { depthwiseOracleBackward, depthwiseOracleForward } from "./depthwise-oracle.ts";
 
 /** Numbers of four bytes each, as float64. */
 type Memory = Float64Array;

@@ -69,7 +69,8 @@ async function runOn(
     view(block.address, bytes.length).set(bytes);
   }
   view(work.address, compiled.workBytes).fill(guard);
-  compiled.bind(Object.fromEntries(placed.map((p) => [p.name, p.block.address])), work.address);
+  compiled.bind(Object.fromEntries(placed.map((p) => [p.name, p.block.address])));
+  compiled.workAt(work.address);
   await compiled.run(threads);
   const results = placed.map(({ name, block, bytes }) => {
     const behind = view(block.address + bytes.length, 48);

@@ -54,7 +54,9 @@ function norm(x: Tensor, { weight, bias }: NormParameters, eps: number, centred:
       const flat = centred ? b.sub(du, average(back, du)) : du;
       const own = b.mul(b.sub(flat, along), s);
       const dx = tape.sink(x, x.storage);
-      back.store(dx.tensor, carried ? b.add(own, back.cell(carried)) : own, {}, dx.accumulate);
+      // What is added to a parameter's gradient has no other gradient to carry along.
+      const joins = carried && !dx.accumulate;
+      back.store(dx.tensor, joins ? b.add(own, back.cell(carried)) : own, {}, dx.accumulate);
       const dweight = tape.sink(weight, "float32");
       back.columnSum(dweight.tensor, b.mul(d, unit), dweight.accumulate);
       const dbias = bias && tape.sink(bias, "float32");

@@ -19,7 +19,8 @@ export function recompute(x: Tensor, body: (x: Tensor) => Tensor): Tensor {
       const again = tape.within(`${place} again`, () => tape.apart(() => body(x), stream));
       const gradients = new Map([[again.result, dy!]]);
       tape.sweep(again.operations, gradients, sums);
-      return [gradients.get(x)];
+      // The sweep has added up those of parameters.
+      return [x.role === "parameter" ? undefined : gradients.get(x)];
     },
   });
   return result;
