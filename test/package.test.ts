@@ -188,10 +188,10 @@ describe("the package", () => {
     expect(output).toContain((manifest as unknown as { version: string }).version);
   });
 
-  test("needs no other package, and takes two where they are there", () => {
+  test("needs no other package, and takes three where they are there", () => {
     expect(manifest.dependencies ?? {}).toEqual({});
     const { devDependencies, peerDependencies, peerDependenciesMeta } = manifest;
-    const names = ["@alexanderolsen/libsamplerate-js", "webgpu"];
+    const names = ["@alexanderolsen/libsamplerate-js", "@huggingface/tokenizers", "webgpu"];
     expect(Object.keys(peerDependencies)).toEqual(names);
     for (const name of names) {
       expect(peerDependenciesMeta[name]).toEqual({ optional: true });

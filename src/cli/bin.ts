@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 /** The process around the command line: its streams, its signals and its exit code. */
 import { constants } from "node:os";
+import { Temporaries } from "../files/temporaries.ts";
 import { printable } from "../show.ts";
 import { Interruption, main } from "./main.ts";
-import { Temporaries } from "./temporaries.ts";
 
 const controller = new AbortController();
 

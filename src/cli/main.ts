@@ -9,6 +9,8 @@ import {
   InvalidArgumentError,
   UnsupportedError,
 } from "../errors.ts";
+import { type Disk, systemDisk } from "../files/output.ts";
+import { Temporaries } from "../files/temporaries.ts";
 import { escaped, printable, show } from "../show.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { convCommand } from "./commands/conv.ts";
@@ -16,7 +18,6 @@ import { infoCommand } from "./commands/info.ts";
 import { planCommand } from "./commands/plan.ts";
 import { tuneCommand } from "./commands/tune.ts";
 import { verifyCommand } from "./commands/verify.ts";
-import { type Disk, type Pipes, systemDisk } from "./files.ts";
 import {
   type Command,
   commandHelp,
@@ -26,9 +27,8 @@ import {
   parseOptions,
   suggestion,
 } from "./options.ts";
-import { systemPipes } from "./pipes.ts";
+import { type Pipes, systemPipes } from "./pipes.ts";
 import { jsonLine, Progress, type TextOutput } from "./report.ts";
-import { Temporaries } from "./temporaries.ts";
 import { version } from "./version.ts";
 
 /** What the command line needs of its process. */

@@ -5,8 +5,8 @@
  * Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
  */
 import type { Dtype } from "../dtype.ts";
+import type { InputFile } from "../files/input.ts";
 import { printable, show } from "../show.ts";
-import type { InputFile } from "./files.ts";
 
 /** How samples stand in a file: a storage type, float64, or 16-bit words whose meaning the user names. */
 export type StoredType = Dtype | "float64" | "bits16";

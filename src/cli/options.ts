@@ -7,7 +7,7 @@ import { type Dtype, dtypes } from "../dtype.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import { type Mode, maxLength, modes } from "../plan/problem.ts";
 import { printable, show } from "../show.ts";
-import type { OutputContext } from "./files.ts";
+import type { OutputContext } from "./pipes.ts";
 import type { Progress, TextOutput } from "./report.ts";
 
 /** One option of a command. */

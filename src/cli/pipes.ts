@@ -2,16 +2,23 @@
 import { closeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { InvalidArgumentError } from "../errors.ts";
-import {
-  checkOutput,
-  InputFile,
-  type OutputContext,
-  type Pipes,
-  systemError,
-  writeAll,
-  writeWhole,
-} from "./files.ts";
-import type { Temporary } from "./temporaries.ts";
+import { InputFile } from "../files/input.ts";
+import { checkOutput, type WriteContext, writeAll, writeWhole } from "../files/output.ts";
+import { systemError } from "../files/system-error.ts";
+import type { Temporary } from "../files/temporaries.ts";
+
+/** The standard input and output of the process, for files that are called `-`. */
+export interface Pipes {
+  input(): AsyncIterable<Uint8Array> & { readonly isTTY?: boolean };
+  /** Settles once the bytes are taken. */
+  write(bytes: Uint8Array): Promise<void>;
+  readonly outputIsTTY: boolean;
+}
+
+/** How output is interrupted, and where it goes. */
+export interface OutputContext extends WriteContext {
+  readonly pipes: Pipes;
+}
 
 /** The name that stands for the standard input, or output. */
 export const pipeName = "-";

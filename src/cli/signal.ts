@@ -7,8 +7,8 @@ import {
   toBfloat16,
   toFloat16,
 } from "../dtype.ts";
+import { InputFile } from "../files/input.ts";
 import { printable, show } from "../show.ts";
-import { InputFile } from "./files.ts";
 import { bytesPerStored, isNpy, readNpyHeader, type StoredType } from "./npy.ts";
 import { isSound, readWavHeader, readWavSamples, sampleBytes, type WavHeader } from "./wav.ts";
 

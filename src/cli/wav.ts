@@ -4,8 +4,9 @@
  * Format: "Multimedia Programming Interface and Data Specifications 1.0" (1991) and Microsoft's "Multiple Channel Audio
  * Data and WAVE Files" (2007).
  */
+
+import type { InputFile } from "../files/input.ts";
 import { show } from "../show.ts";
-import type { InputFile } from "./files.ts";
 
 /** Bits of one integer sample, or float32. */
 export type WavEncoding = 16 | 24 | 32 | "float";

@@ -6,7 +6,7 @@
 import { InvalidArgumentError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
 import { show } from "../show.ts";
-import { correlation, Fft64, type Spectrum64, spectrumProduct } from "./fft64.ts";
+import { correlation, fftOf, type Spectrum64, spectrumProduct } from "./fft64.ts";
 
 /** How the oracle computes: by its definition, by FFT, or by whichever is quicker. */
 type OracleMethod = "auto" | "direct" | "fft";
@@ -51,22 +51,7 @@ export interface OracleGradients {
  */
 export function oracleForward(problem: Problem, inputs: OracleInputs): Float64Array {
   checkInputs("oracleForward", problem, inputs);
-  const { batch, channels, u, k, pregate, postgate, skip } = inputs;
-  const { length, kernelLength, outputLength } = problem;
-  const rows = rowConvolution(problem, inputs.method ?? "auto");
-  const y = new Float64Array(batch * channels * outputLength);
-  for (let channel = 0; channel < channels; channel++) {
-    const taps = rows.kernel(rowOf(k, channel, kernelLength));
-    for (let row = channel; row < batch * channels; row += channels) {
-      const input = rowOf(u, row, length);
-      const output = rowOf(y, row, outputLength);
-      output.set(rows.convolve(times(input, rowOf(pregate, row, length)), taps));
-      if (postgate) output.set(times(output, rowOf(postgate, row, outputLength)));
-      if (skip)
-        for (let n = 0; n < length; n++) output[n] = output[n]! + skip[channel]! * input[n]!;
-    }
-  }
-  return y;
+  return forward(problem, inputs, new Rows(problem, inputs, false));
 }
 
 /**
@@ -78,26 +63,119 @@ export function oracleBackward(
   inputs: OracleInputs & { readonly dy: Float64Array },
 ): OracleGradients {
   checkInputs("oracleBackward", problem, inputs);
+  return backward(problem, inputs, new Rows(problem, inputs, false));
+}
+
+/**
+ * Both of the same inputs, each when it is asked for. What both need is kept from forward to backward: spectra of taps and
+ * inputs, and what postgates multiply.
+ */
+export function oracleBoth(
+  problem: Problem,
+  inputs: OracleInputs & { readonly dy: Float64Array },
+): { forward(): Float64Array; backward(): OracleGradients } {
+  checkInputs("oracleBoth", problem, inputs);
+  const rows = new Rows(problem, inputs, true);
+  return {
+    forward: () => forward(problem, inputs, rows),
+    backward() {
+      const gradients = backward(problem, inputs, rows);
+      rows.forget();
+      return gradients;
+    },
+  };
+}
+
+/** The rows that go in, as their convolutions need them; computed again at each call, or kept. */
+class Rows {
+  readonly convolution: RowConvolution<unknown, unknown>;
+  readonly #problem: Problem;
+  readonly #inputs: OracleInputs;
+  readonly #known: Map<string, unknown> | undefined;
+
+  constructor(problem: Problem, inputs: OracleInputs, keeps: boolean) {
+    this.convolution = rowConvolution(problem, inputs.method ?? "auto");
+    this.#problem = problem;
+    this.#inputs = inputs;
+    this.#known = keeps ? new Map() : undefined;
+  }
+
+  taps(channel: number): unknown {
+    const { kernelLength } = this.#problem;
+    return this.#once(`taps ${channel}`, () =>
+      this.convolution.taps(rowOf(this.#inputs.k, channel, kernelLength)),
+    );
+  }
+
+  /** pregate ⊙ u. */
+  samples(row: number): unknown {
+    const { u, pregate } = this.#inputs;
+    const { length } = this.#problem;
+    return this.#once(`samples ${row}`, () =>
+      this.convolution.samples(times(rowOf(u, row, length), rowOf(pregate, row, length))),
+    );
+  }
+
+  /** z = (pregate ⊙ u) ∗ k. */
+  convolved(row: number, samples: unknown, taps: unknown): Float64Array {
+    return this.#once(`convolved ${row}`, () => this.convolution.convolve(samples, taps));
+  }
+
+  forget(): void {
+    this.#known?.clear();
+  }
+
+  #once<T>(name: string, compute: () => T): T {
+    const value = (this.#known?.get(name) as T | undefined) ?? compute();
+    this.#known?.set(name, value);
+    return value;
+  }
+}
+
+function forward(problem: Problem, inputs: OracleInputs, rows: Rows): Float64Array {
+  const { batch, channels, u, postgate, skip } = inputs;
+  const { length, outputLength } = problem;
+  const y = new Float64Array(batch * channels * outputLength);
+  for (let channel = 0; channel < channels; channel++) {
+    const taps = rows.taps(channel);
+    for (let row = channel; row < batch * channels; row += channels) {
+      const output = rowOf(y, row, outputLength);
+      const z = rows.convolved(row, rows.samples(row), taps);
+      output.set(times(z, rowOf(postgate, row, outputLength)));
+      if (!skip) continue;
+      const input = rowOf(u, row, length);
+      for (let n = 0; n < length; n++) output[n] = output[n]! + skip[channel]! * input[n]!;
+    }
+  }
+  return y;
+}
+
+function backward(
+  problem: Problem,
+  inputs: OracleInputs & { readonly dy: Float64Array },
+  rows: Rows,
+): OracleGradients {
   const { batch, channels, u, k, dy, pregate, postgate, skip } = inputs;
   const { length, kernelLength, outputLength } = problem;
-  const rows = rowConvolution(problem, inputs.method ?? "auto");
   const du = new Float64Array(u.length);
   const dk = new Float64Array(k.length);
   const dpregate = pregate && new Float64Array(u.length);
   const dpostgate = postgate && new Float64Array(dy.length);
   const dskip = skip && new Float64Array(channels);
   for (let channel = 0; channel < channels; channel++) {
-    const taps = rows.kernel(rowOf(k, channel, kernelLength));
+    const taps = rows.taps(channel);
     for (let row = channel; row < batch * channels; row += channels) {
       const input = rowOf(u, row, length);
-      const gate = rowOf(pregate, row, length);
-      const gated = times(input, gate);
+      const samples = rows.samples(row);
       const upstream = rowOf(dy, row, outputLength);
       const dz = times(upstream, rowOf(postgate, row, outputLength));
-      const { dx, dtaps } = rows.transpose(dz, gated, taps);
-      rowOf(du, row, length).set(times(dx, gate));
+      const { dx, dtaps } = rows.convolution.transpose(dz, samples, taps);
+      rowOf(du, row, length).set(times(dx, rowOf(pregate, row, length)));
       rowOf(dpregate, row, length)?.set(times(dx, input));
-      rowOf(dpostgate, row, outputLength)?.set(times(upstream, rows.convolve(gated, taps)));
+      if (dpostgate) {
+        const z = rows.convolved(row, samples, taps);
+        rowOf(dpostgate, row, outputLength).set(times(upstream, z));
+      }
       for (let j = 0; j < kernelLength; j++) {
         dk[channel * kernelLength + j] = dk[channel * kernelLength + j]! + dtaps[j]!;
       }
@@ -139,36 +217,16 @@ export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<num
   return difference === 0 ? 0 : Math.sqrt(difference / reference);
 }
 
-/** relativeError of each row of `rowLength` values. */
-export function rowErrors(
-  actual: ArrayLike<number>,
-  expected: ArrayLike<number>,
-  rowLength: number,
-): Float64Array {
-  if (actual.length !== expected.length || expected.length % rowLength !== 0) {
-    throw new InvalidArgumentError({
-      call: "rowErrors",
-      requirement: `actual and expected must hold the same number of rows of ${show(rowLength)}`,
-      value: `${show(actual.length)} and ${show(expected.length)} values`,
-      remedy: "Compare arrays of the same shape, whole rows.",
-    });
-  }
-  const actualValues = Float64Array.from(actual);
-  const expectedValues = Float64Array.from(expected);
-  return Float64Array.from({ length: expected.length / rowLength }, (_, row) =>
-    relativeError(rowOf(actualValues, row, rowLength), rowOf(expectedValues, row, rowLength)),
-  );
-}
-
-/** One row's convolution and its transpose; `kernel` prepares taps that several rows share. */
-interface RowConvolution<Taps> {
-  kernel(taps: Float64Array): Taps;
+/** One row's convolution and its transpose, of taps and of samples x as it wants them: their spectra, or themselves. */
+interface RowConvolution<Samples, Taps> {
+  taps(k: Float64Array): Taps;
+  samples(x: Float64Array): Samples;
   /** z = x ∗ k, outputLength samples. */
-  convolve(x: Float64Array, taps: Taps): Float64Array;
+  convolve(samples: Samples, taps: Taps): Float64Array;
   /** Gradients of Σ dz·(x ∗ k): dx, L samples, and dtaps, K. */
   transpose(
     dz: Float64Array,
-    x: Float64Array,
+    samples: Samples,
     taps: Taps,
   ): { dx: Float64Array; dtaps: Float64Array };
 }
@@ -176,7 +234,7 @@ interface RowConvolution<Taps> {
 /** Below this many products the sums are as quick as the FFT. */
 const directProducts = 65_536;
 
-function rowConvolution(problem: Problem, method: OracleMethod): RowConvolution<unknown> {
+function rowConvolution(problem: Problem, method: OracleMethod): RowConvolution<unknown, unknown> {
   const direct =
     method === "direct" ||
     (method === "auto" && problem.outputLength * problem.kernelLength <= directProducts);
@@ -202,10 +260,11 @@ function sourceIndex({ mode, kernelLength, period }: Problem, n: number, j: numb
 }
 
 /** z[n] = Σ_j x[source(n, j)] k[j], term by term. */
-function directRows(problem: Problem): RowConvolution<Float64Array> {
+function directRows(problem: Problem): RowConvolution<Float64Array, Float64Array> {
   const { length, kernelLength, outputLength } = problem;
   return {
-    kernel: (taps) => taps,
+    taps: (k) => k,
+    samples: (x) => x,
     convolve(x, taps) {
       const z = new Float64Array(outputLength);
       for (let n = 0; n < outputLength; n++) {
@@ -236,7 +295,7 @@ function directRows(problem: Problem): RowConvolution<Float64Array> {
  * Every mode is a view of the linear convolution `full`, L + K − 1 samples: a window of it or, with a period, the sum
  * of what falls on one place of the circle. The transpose spreads dz over `full` the same way and correlates.
  */
-function fftRows(problem: Problem): RowConvolution<Spectrum64> {
+function fftRows(problem: Problem): RowConvolution<Spectrum64, Spectrum64> {
   const { mode, length, kernelLength, outputLength } = problem;
   // Causal taps from L on meet no sample: without them, a long kernel costs no longer transform. Bidirectional taps are
   // padded in their middle to the whole circle.
@@ -265,25 +324,26 @@ function fftRows(problem: Problem): RowConvolution<Spectrum64> {
     return out;
   };
   const fullLength = length + taps - 1;
-  const fft = new Fft64(fullLength);
+  const fft = fftOf(fullLength);
   const offset = mode === "same" ? Math.floor((kernelLength - 1) / 2) : 0;
   const circle = mode === "circular" ? problem.period : mode === "bidirectional" ? 2 * length : 0;
   return {
-    kernel: (row) => fft.forward(padded(row)),
-    convolve(x, spectrum) {
-      const full = fft.inverse(spectrumProduct(fft.forward(x), spectrum), fullLength);
+    taps: (k) => fft.forward(padded(k)),
+    samples: (x) => fft.forward(x),
+    convolve(samples, spectrum) {
+      const full = fft.inverse(spectrumProduct(samples, spectrum), fullLength);
       const z = full.slice(offset, offset + outputLength);
       if (circle)
         for (let n = circle; n < fullLength; n++) z[n - circle] = z[n - circle]! + full[n]!;
       return z;
     },
-    transpose(dz, x, spectrum) {
+    transpose(dz, samples, spectrum) {
       const full = new Float64Array(fullLength);
       full.set(dz.subarray(0, Math.min(outputLength, fullLength - offset)), offset);
       if (circle) for (let n = circle; n < fullLength; n++) full[n] = dz[n - circle]!;
       const upstream = fft.forward(full);
       const dx = fft.inverse(correlation(upstream, spectrum), length);
-      const dtaps = unpadded(fft.inverse(correlation(upstream, fft.forward(x)), taps));
+      const dtaps = unpadded(fft.inverse(correlation(upstream, samples, upstream), taps));
       return { dx, dtaps };
     },
   };
@@ -304,7 +364,10 @@ function rowOf(
 }
 
 function times(values: Float64Array, gate: Float64Array | undefined): Float64Array {
-  return gate ? values.map((value, n) => value * gate[n]!) : values;
+  if (!gate) return values;
+  const out = new Float64Array(values.length);
+  for (let n = 0; n < out.length; n++) out[n] = values[n]! * gate[n]!;
+  return out;
 }
 
 function checkInputs(

@@ -13,6 +13,25 @@ export interface Spectrum64 {
   readonly im: Float64Array;
 }
 
+function newSpectrum(points: number): Spectrum64 {
+  return { re: new Float64Array(points), im: new Float64Array(points) };
+}
+
+let last: Fft64 | undefined;
+
+/** An FFT for sequences of up to `samples`: the one last asked for, where that is as long. Twiddles take as long as a transform. */
+export function fftOf(samples: number): Fft64 {
+  if (last?.points !== pointsOf(samples)) last = new Fft64(samples);
+  return last;
+}
+
+/** M for up to so many samples. */
+function pointsOf(samples: number): number {
+  let points = 1;
+  while (2 * points < samples) points *= 2;
+  return points;
+}
+
 /** The FFT of one size with its twiddles. */
 export class Fft64 {
   /** M: complex points; sequences hold up to 2M real samples. */
@@ -23,8 +42,7 @@ export class Fft64 {
 
   /** An FFT for sequences (and products of sequences) of up to `samples` real samples. */
   constructor(samples: number) {
-    let points = 1;
-    while (2 * points < samples) points *= 2;
+    const points = pointsOf(samples);
     this.points = points;
     // Blocks that are split in four run from 2·d to 3·d − 1 when there are d of them. Radix-2 leaves ask for half of
     // the number of a block among up to points/2.
@@ -42,8 +60,7 @@ export class Fft64 {
   /** Transform `samples`, read as zeros past their end. */
   forward(samples: Float64Array): Spectrum64 {
     const { points } = this;
-    const re = new Float64Array(points);
-    const im = new Float64Array(points);
+    const { re, im } = newSpectrum(points);
     re.set(samples.subarray(0, points));
     const upper = samples.subarray(points, 2 * points);
     for (let n = 0; n < upper.length; n++) im[n] = -upper[n]!;
@@ -123,7 +140,7 @@ export class Fft64 {
       re[d] = mr - sqi;
       im[d] = mi + sqr;
     }
-    for (let child = 0; child < 4; child++) {
+    for (let child = 0; child < 4 && quarter > 1; child++) {
       this.#split(re, im, start + child * quarter, quarter, 4 * block + child);
     }
   }
@@ -145,7 +162,7 @@ export class Fft64 {
       return;
     }
     const quarter = size / 4;
-    for (let child = 0; child < 4; child++) {
+    for (let child = 0; child < 4 && quarter > 1; child++) {
       this.#join(re, im, start + child * quarter, quarter, 4 * block + child);
     }
     const sr = this.#cos[block]!;
@@ -180,8 +197,7 @@ export class Fft64 {
 
 /** a · b point by point: the spectrum of a ∗ b. */
 export function spectrumProduct(a: Spectrum64, b: Spectrum64): Spectrum64 {
-  const re = new Float64Array(a.re.length);
-  const im = new Float64Array(a.re.length);
+  const { re, im } = newSpectrum(a.re.length);
   for (let n = 0; n < re.length; n++) {
     re[n] = a.re[n]! * b.re[n]! - a.im[n]! * b.im[n]!;
     im[n] = a.re[n]! * b.im[n]! + a.im[n]! * b.re[n]!;
@@ -189,13 +205,16 @@ export function spectrumProduct(a: Spectrum64, b: Spectrum64): Spectrum64 {
   return { re, im };
 }
 
-/** a · conj(b) point by point: the spectrum of the correlation Σ_j a[n+j] b[j]. */
-export function correlation(a: Spectrum64, b: Spectrum64): Spectrum64 {
-  const re = new Float64Array(a.re.length);
-  const im = new Float64Array(a.re.length);
+/** a · conj(b) point by point: the spectrum of the correlation Σ_j a[n+j] b[j]. The result may be written over a. */
+export function correlation(
+  a: Spectrum64,
+  b: Spectrum64,
+  { re, im }: Spectrum64 = newSpectrum(a.re.length),
+): Spectrum64 {
   for (let n = 0; n < re.length; n++) {
-    re[n] = a.re[n]! * b.re[n]! + a.im[n]! * b.im[n]!;
-    im[n] = a.im[n]! * b.re[n]! - a.re[n]! * b.im[n]!;
+    const [ar, ai] = [a.re[n]!, a.im[n]!];
+    re[n] = ar * b.re[n]! + ai * b.im[n]!;
+    im[n] = ai * b.re[n]! - ar * b.im[n]!;
   }
   return { re, im };
 }

@@ -4,17 +4,10 @@ import { chmodSync, lstatSync, mkdirSync, statSync, symlinkSync } from "node:fs"
 import { hostname } from "node:os";
 import { basename } from "node:path";
 import { describe, expect, test } from "vitest";
-import {
-  checkOutput,
-  type Disk,
-  type OutputContext,
-  type Pipes,
-  systemDisk,
-  writeWhole,
-} from "../../src/cli/files.ts";
-import { systemPipes } from "../../src/cli/pipes.ts";
-import { Temporaries } from "../../src/cli/temporaries.ts";
+import { type OutputContext, type Pipes, systemPipes } from "../../src/cli/pipes.ts";
 import { FileError, InvalidArgumentError } from "../../src/errors.ts";
+import { checkOutput, type Disk, systemDisk, writeWhole } from "../../src/files/output.ts";
+import { Temporaries } from "../../src/files/temporaries.ts";
 import { Folder, npy, run } from "./support.ts";
 
 const call = "flashfftconv conv";

@@ -1,11 +1,11 @@
 /** .npy files: every type and version read, every cut and hostile header refused, and what is written. */
 import { execFileSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
-import { InputFile } from "../../src/cli/files.ts";
 import { npyHeader } from "../../src/cli/npy.ts";
 import { allocate, SignalFile } from "../../src/cli/signal.ts";
 import { type Dtype, decode, encode } from "../../src/dtype.ts";
 import { FileError } from "../../src/errors.ts";
+import { InputFile } from "../../src/files/input.ts";
 import { normal } from "../support/signals.ts";
 import { bytesOf, concat, Folder, npy, npyOf } from "./support.ts";
 

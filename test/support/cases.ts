@@ -13,11 +13,10 @@ import type { Problem } from "../../src/plan/problem.ts";
 import {
   type OracleGradients,
   type OracleInputs,
-  oracleBackward,
-  oracleForward,
+  oracleBoth,
 } from "../../src/reference/convolution.ts";
 import { expectClose, norm } from "./close.ts";
-import { sparseBackward, sparseForward } from "./frequencies.ts";
+import { sparseBoth } from "./frequencies.ts";
 import { normal } from "./signals.ts";
 
 /** The shapes and options of a call that a problem leaves open. */
@@ -47,7 +46,11 @@ export interface Inputs<D extends Dtype = Dtype> {
   readonly y: () => Float64Array;
   /** What backward must return; computed once. */
   readonly gradients: () => OracleGradients;
+  /** How large the terms are that each result sums; computed once. */
+  readonly sizes: () => Sizes;
 }
+
+type Sizes = Readonly<Record<"y" | keyof Gradients, Float64Array>>;
 
 /** Every combination of gates and skip that a problem allows. */
 export function gateCombinations(problem: Pick<Problem, "mode">): CallShape[] {
@@ -67,11 +70,10 @@ export function drawInputs<D extends Dtype>(
   const { batch = 1, channels = 1 } = shape;
   const { length, kernelLength, outputLength, dtype } = problem;
   const rows = batch * channels;
-  const draw = <S extends Dtype>(count: number, part: number, storage: S, size = 1) =>
-    encode(
-      normal(count, seed * 8 + part).map((x) => size * x),
-      storage,
-    );
+  const draw = <S extends Dtype>(count: number, part: number, storage: S, size = 1) => {
+    const values = normal(count, seed * 8 + part);
+    return encode(size === 1 ? values : values.map((x) => size * x), storage);
+  };
   const u = draw(rows * length, 0, dtype, shape.sizes?.u);
   const k = draw(channels * kernelLength, 1, "float32", shape.sizes?.k);
   const dy = draw(rows * outputLength, 2, dtype);
@@ -88,6 +90,7 @@ export function drawInputs<D extends Dtype>(
     ...(postgate && { postgate: decode(postgate, dtype) }),
     ...(skip && { skip: decode(skip, "float32") }),
   };
+  const oracle = once(() => (problem.frequencies ? sparseBoth : oracleBoth)(problem, exact));
   return {
     problem,
     u,
@@ -95,8 +98,9 @@ export function drawInputs<D extends Dtype>(
     dy,
     options: { ...(pregate && { pregate }), ...(postgate && { postgate }), ...(skip && { skip }) },
     exact,
-    y: once(() => (problem.frequencies ? sparseForward : oracleForward)(problem, exact)),
-    gradients: once(() => (problem.frequencies ? sparseBackward : oracleBackward)(problem, exact)),
+    y: once(() => oracle().forward()),
+    gradients: once(() => oracle().backward()),
+    sizes: once(() => sizesOf(problem, exact)),
   };
 }
 
@@ -162,7 +166,7 @@ export async function checkForward(
     rowLength: reference === "all" ? y.length : problem.outputLength,
     bound: Math.max(forwardBar(problem), pointBar(conv, problem)),
     dtype: problem.dtype,
-    ...(reference === "terms" && { scale: sizes(inputs).y }),
+    ...(reference === "terms" && { scale: inputs.sizes().y }),
   });
   return y;
 }
@@ -176,7 +180,7 @@ export async function checkBackward(
   const { problem, exact } = inputs;
   const actual = await conv.backward(inputs.dy, inputs.u, inputs.k, inputs.options);
   const expected = inputs.gradients();
-  const scales = sizes(inputs);
+  const scales = inputs.sizes();
   const least = pointGradients * pointBar(conv, problem, true);
   const stored = { dtype: problem.dtype, bound: Math.max(gradientBar, least) };
   const summed = { dtype: "float32" as const, bound: Math.max(dkBar(exact.batch), least) };
@@ -211,7 +215,7 @@ export async function checkBackward(
  * Upper limits, row by row, of what each result sums: by Cauchy and Schwarz, a convolution's values are at most
  * ‖x‖·‖k‖, and a transform's rounding errors are relative to that.
  */
-function sizes({ problem, exact }: Inputs): Record<"y" | keyof Gradients, Float64Array> {
+function sizesOf(problem: Problem, exact: Inputs["exact"]): Sizes {
   const { length, kernelLength, outputLength } = problem;
   const { batch, channels, u, k, dy, pregate, postgate, skip } = exact;
   const rows = batch * channels;
@@ -246,9 +250,15 @@ function sizes({ problem, exact }: Inputs): Record<"y" | keyof Gradients, Float6
 }
 
 function gated(values: Float64Array, gate: Float64Array | undefined): Float64Array {
-  return gate ? values.map((value, n) => value * gate[n]!) : values;
+  if (!gate) return values;
+  const out = new Float64Array(values.length);
+  for (let n = 0; n < out.length; n++) out[n] = values[n]! * gate[n]!;
+  return out;
 }
 
 function largest(gate: Float64Array | undefined): number {
-  return gate ? gate.reduce((most, value) => Math.max(most, Math.abs(value)), 0) : 1;
+  if (!gate) return 1;
+  let most = 0;
+  for (let n = 0; n < gate.length; n++) most = Math.max(most, Math.abs(gate[n]!));
+  return most;
 }

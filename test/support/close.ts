@@ -50,14 +50,17 @@ export function expectClose(actual: SampleArray, exact: Float64Array, closeness:
 /** L2 norm. */
 export function norm(values: Float64Array): number {
   let sum = 0;
-  for (const value of values) sum += value * value;
+  for (let n = 0; n < values.length; n++) sum += values[n]! * values[n]!;
   return Math.sqrt(sum);
 }
 
 /** L2 norm of the difference. */
 export function distance(a: Float64Array, b: Float64Array): number {
   let sum = 0;
-  for (let n = 0; n < a.length; n++) sum += (a[n]! - b[n]!) ** 2;
+  for (let n = 0; n < a.length; n++) {
+    const miss = a[n]! - b[n]!;
+    sum += miss * miss;
+  }
   return Math.sqrt(sum);
 }
 

@@ -9,7 +9,7 @@ import type { Problem } from "../../src/plan/problem.ts";
 import {
   type OracleGradients,
   type OracleInputs,
-  oracleBackward,
+  oracleBoth,
   oracleForward,
 } from "../../src/reference/convolution.ts";
 
@@ -112,27 +112,31 @@ function dense<T extends OracleInputs & { readonly dy?: Float64Array }>(
   };
 }
 
-/** What forward must return. */
-export function sparseForward(problem: Problem, inputs: OracleInputs): Float64Array {
-  const whole = dense(problem, inputs);
-  return oracleForward(whole.dense, whole.inputs);
-}
-
-/** What backward must return. */
-export function sparseBackward(
+/** What forward and backward must return, each when it is asked for. */
+export function sparseBoth(
   problem: Problem,
   inputs: OracleInputs & { readonly dy: Float64Array },
+): ReturnType<typeof oracleBoth> {
+  const whole = dense(problem, inputs);
+  const { forward, backward } = oracleBoth(whole.dense, whole.inputs);
+  return { forward, backward: () => sparseGradients(problem, inputs, backward()) };
+}
+
+/** Gradients of the inputs and taps that there are, from those of the dense problem. */
+function sparseGradients(
+  problem: Problem,
+  inputs: OracleInputs,
+  all: OracleGradients,
 ): OracleGradients {
   const { length, outputLength, kernelLength } = problem;
   const kept = problem.frequencies!;
-  const whole = dense(problem, inputs);
-  const all = oracleBackward(whole.dense, whole.inputs);
   const narrow = (values: Float64Array): Float64Array => resized(values, outputLength, length);
   // The mask is its own transpose.
   const projected = masked(all.dk, kept);
+  const lags = lagsOf(problem);
   const dk = new Float64Array(inputs.channels * kernelLength);
   for (let h = 0; h < inputs.channels; h++) {
-    lagsOf(problem).forEach((lag, j) => {
+    lags.forEach((lag, j) => {
       if (lag === undefined) return;
       const at = (lag + kept.period) % kept.period;
       dk[h * kernelLength + j] = projected[h * kept.period + at]!;

@@ -61,7 +61,7 @@ export function upload(
  */
 export async function runSchedule<R extends Readonly<Record<string, SampleArray>>>(
   backend: WebGpuBackend,
-  { steps, bytes }: Schedule,
+  { steps, bytes }: Schedule<string>,
   limits: GpuLimits,
   given: Readonly<Record<string, SampleArray | Uint32Array | undefined>>,
   results: R,
@@ -70,7 +70,7 @@ export async function runSchedule<R extends Readonly<Record<string, SampleArray>
   for (const { ranges } of steps)
     for (const { size } of Object.values(ranges))
       expect(size).toBeLessThanOrEqual(limits.bindingBytes);
-  const held = Object.values(bytes).reduce((sum, n) => sum + n, 0);
+  const held = Object.values(bytes).reduce<number>((sum, n) => sum + (n ?? 0), 0);
   expect(held).toBeLessThanOrEqual(limits.workspaceBytes);
   const uploaded = new Map<SampleArray | Uint32Array, GPUBuffer>();
   const buffers: Record<string, GPUBuffer> = {};
@@ -82,7 +82,7 @@ export async function runSchedule<R extends Readonly<Record<string, SampleArray>
     buffers[name] = buffer;
   }
   for (const [name, size] of Object.entries(bytes))
-    buffers[name] = await backend.buffer(size, "test");
+    buffers[name] = await backend.buffer(size!, "test");
   const compiled = await backend.prepare({ steps, bytes }, "test");
   const ranges = Object.fromEntries(
     Object.entries(buffers).map(([name, buffer]) => [name, { buffer }]),

@@ -2,23 +2,23 @@
 
 /** Uniform numbers in (0, 1) from a seed (xorshift128, seeded by splitmix32). */
 export function uniform(seed: number): () => number {
-  const state = new Uint32Array(4);
-  let s = seed >>> 0;
-  for (let i = 0; i < 4; i++) {
-    s = (s + 0x9e3779b9) >>> 0;
+  let s = seed | 0;
+  const next = (): number => {
+    s = (s + 0x9e3779b9) | 0;
     let z = s;
     z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
     z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
-    state[i] = z ^ (z >>> 15);
-  }
+    return z ^ (z >>> 15);
+  };
+  let [a, b, c, d] = [next(), next(), next(), next()];
   return () => {
-    let t = state[3]!;
-    t ^= t << 11;
+    let t = d ^ (d << 11);
     t ^= t >>> 8;
-    const first = state[0]!;
-    state.copyWithin(1, 0, 3);
-    state[0] = t ^ first ^ (first >>> 19);
-    return (state[0]! + 0.5) / 2 ** 32;
+    d = c;
+    c = b;
+    b = a;
+    a = t ^ a ^ (a >>> 19);
+    return ((a >>> 0) + 0.5) / 2 ** 32;
   };
 }
 

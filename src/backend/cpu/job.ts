@@ -208,30 +208,12 @@ const partialSums = {
   branchPartialBytes: 0,
 };
 
-/** Numbers of the tensors of a row program, by their place in `addressed`. */
-const places = [
-  "0",
-  "1",
-  "2",
-  "3",
-  "4",
-  "5",
-  "6",
-  "7",
-  "8",
-  "9",
-  "10",
-  "11",
-  "12",
-  "13",
-  "14",
-  "15",
-] as const;
-type TensorField = `${"p" | "s" | "m"}${(typeof places)[number]}`;
-/** Address of the first row, bytes from row to row, and rows after which they repeat; 0 where they do not. */
-const rowTensors = Object.fromEntries(
-  (["p", "s", "m"] as const).flatMap((letter) => places.map((i) => [`${letter}${i}`, 0])),
-) as Record<TensorField, number>;
+/** A tensor of a row program: address of its first row, bytes from row to row, rows after which they repeat or 0. */
+type RowTensorField = `${"p" | "s" | "m"}${number}`;
+/** By their place in `addressed`. */
+const rowTensors: Record<RowTensorField, number> = Object.fromEntries(
+  ["p", "s", "m"].flatMap((letter) => Array.from({ length: 16 }, (_, i) => [`${letter}${i}`, 0])),
+);
 
 /** A row program; a unit is a chunk of rows. */
 const rowProgram = {
@@ -246,6 +228,48 @@ const rowProgram = {
   partials: 0,
   partialBytes: 0,
   sumBytes: 0,
+};
+
+/** Matrix products. C is cut into rectangles; a unit is one of them, of one item of the batch: (item·down + i)·across + j. */
+const product = {
+  m: 0,
+  n: 0,
+  k: 0,
+  /** Items of the batch that make one result. */
+  summed: 0,
+  /** Rows and columns of a rectangle, and rectangles down and across C. */
+  rows: 0,
+  columns: 0,
+  down: 0,
+  across: 0,
+  /** Steps of k of a panel, and panels of an item. */
+  depth: 0,
+  panels: 0,
+  /** Rows of A that are packed at a time, and bytes of their sums in a rectangle of several panels. */
+  blockRows: 0,
+  blockSumBytes: 0,
+  /** Where packed rows of A, and sums, lie in work memory; packed columns of B lie at its start. */
+  aOffset: 0,
+  sumOffset: 0,
+  /** Flags. */
+  aTransposed: 0,
+  bTransposed: 0,
+  hasRowBias: 0,
+  /** Bytes from row to row as stored, and from item to item. What goes with C lies as C does. */
+  aStride: 0,
+  bStride: 0,
+  cStride: 0,
+  aBatch: 0,
+  bBatch: 0,
+  cBatch: 0,
+  /** Addresses. */
+  a: 0,
+  b: 0,
+  c: 0,
+  bias: 0,
+  residual: 0,
+  z: 0,
+  sum: 0,
 };
 
 /** A job as those see it that only pass it on. */
@@ -276,6 +300,7 @@ export interface Jobs {
   depthwiseForward: Depthwise & typeof depthwiseOutputs;
   depthwiseBackward: Depthwise & typeof branchGradients & States & typeof partialSums;
   rows: Job & typeof rowProgram & typeof rowTensors;
+  product: Job & typeof product;
 }
 type Kind = keyof Jobs;
 
@@ -295,6 +320,7 @@ const fields: Readonly<Jobs> = {
   depthwiseForward: { ...line, ...depthwiseOutputs },
   depthwiseBackward: { ...line, ...branchGradients, ...states, ...partialSums },
   rows: { ...common, ...rowProgram, ...rowTensors },
+  product: { ...common, ...product },
 };
 
 const kinds = Object.keys(fields) as Kind[];
@@ -320,6 +346,7 @@ export const depthwiseJob: Readonly<DepthwiseJob> = {
 };
 export const streamJob: Readonly<Jobs["stream"]> = fields.stream;
 export const rowsJob: Readonly<Jobs["rows"]> = fields.rows;
+export const productJob: Readonly<Jobs["product"]> = fields.product;
 
 /** Fields of each kind, and jobs that are read into: by number of the kind. */
 const names = kinds.map((kind) => Object.keys(fields[kind]) as (keyof Job)[]);

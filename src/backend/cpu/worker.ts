@@ -7,6 +7,7 @@ import { receivedJob } from "./job.ts";
 import type { Kernels } from "./recipe.ts";
 import { blockRecipes } from "./recipe-blocks.ts";
 import { depthwiseRecipes } from "./recipe-depthwise.ts";
+import { productRecipes } from "./recipe-product.ts";
 import { rowProgramRecipes } from "./recipe-row-program.ts";
 import { streamRecipes } from "./recipe-stream.ts";
 
@@ -28,7 +29,10 @@ function openPort(): Port {
   return threads?.parentPort ?? (globalThis as unknown as Port);
 }
 
-addRecipes({ ...blockRecipes, ...depthwiseRecipes, ...rowProgramRecipes, ...streamRecipes });
+addRecipes({
+  ...{ ...blockRecipes, ...depthwiseRecipes, ...productRecipes },
+  ...{ ...rowProgramRecipes, ...streamRecipes },
+});
 const port = openPort();
 const programs = new Map<number, Kernels>();
 let start: WorkerStart | undefined;

@@ -10,7 +10,7 @@ import { outOfMemory, storageBuffer, usage } from "./buffers.ts";
 import type { CommandTarget, Pipelines } from "./compiled.ts";
 import { WebGpuSchedule } from "./compiled.ts";
 import { findGpu } from "./find-gpu.ts";
-import { findTraits } from "./traits.ts";
+import { findTraits, matrixTraits } from "./traits.ts";
 
 type Traits = Awaited<ReturnType<typeof findTraits>>;
 
@@ -43,10 +43,16 @@ const wantedLimits = [
 ] as const;
 
 /**
- * Features of devices that the library opens, where they are there: kernels use subgroups; the others are for programs that take
- * `device` for kernels of their own, and `info` tells of them. Half precision is stored with pack2x16float, which all devices have.
+ * Features of devices that the library opens, where they are there: kernels use subgroups, and their matrices in half precision;
+ * timestamps are for programs that take `device` for kernels of their own, and `info` tells of them. Half precision is stored with
+ * pack2x16float, which all devices have.
  */
-const wantedFeatures = ["shader-f16", "subgroups", "timestamp-query"] as const;
+const wantedFeatures = [
+  "shader-f16",
+  "subgroups",
+  "timestamp-query",
+  "chromium-experimental-subgroup-matrix",
+] as const;
 
 /** A GPU opened for convolutions, shared by all objects that use it. */
 export class WebGpuBackend implements GpuDeviceBackend<GPUBuffer, CommandTarget> {
@@ -100,7 +106,9 @@ export class WebGpuBackend implements GpuDeviceBackend<GPUBuffer, CommandTarget>
     }
     const requiredLimits: Record<string, number> = {};
     for (const name of wantedLimits) requiredLimits[name] = adapter.limits[name];
-    const requiredFeatures = wantedFeatures.filter((f) => adapter.features.has(f));
+    const requiredFeatures = (wantedFeatures as readonly GPUFeatureName[]).filter((f) =>
+      adapter.features.has(f),
+    );
     const opened = await adapter
       .requestDevice({ requiredLimits, requiredFeatures })
       .catch((cause: unknown) => {
@@ -131,6 +139,7 @@ export class WebGpuBackend implements GpuDeviceBackend<GPUBuffer, CommandTarget>
     const { limits } = this.device;
     return {
       ...this.#traits,
+      ...matrixTraits(this.device, this.info, this.#traits.lanes),
       slowFma: this.isSoftware,
       sharedBytes: limits.maxComputeWorkgroupStorageSize,
       threads: Math.min(limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX),

@@ -1,5 +1,6 @@
 /** What the WebGPU adapter of this runtime offers, for people who ask. */
 import { WebGpuBackend } from "./device.ts";
+import { matrixConfigs } from "./traits.ts";
 
 /** An adapter, as `backend: 'webgpu'` opens it. */
 export interface WebGpuFacts {
@@ -19,17 +20,6 @@ export interface WebGpuFacts {
   readonly invocations: number;
   /** Most bytes that one binding spans. */
   readonly bindingBytes: number;
-}
-
-/** What Dawn says of an adapter beyond the standard. */
-interface DawnInfo {
-  readonly subgroupMatrixConfigs?: Iterable<{
-    readonly M: number;
-    readonly N: number;
-    readonly K: number;
-    readonly componentType: string;
-    readonly resultComponentType: string;
-  }>;
 }
 
 /**
@@ -58,13 +48,7 @@ export async function describeWebGpu(call: string): Promise<WebGpuFacts> {
   return facts;
 }
 
-/**
- * A device does not say which matrices it multiplies, only its adapter does; and NVIDIA's does to those alone that ask for half
- * precision as the library does.
- */
-function matrixProducts(info: GPUAdapterInfo | undefined): string[] {
-  const { subgroupMatrixConfigs = [] } = (info ?? {}) as DawnInfo;
-  return [...subgroupMatrixConfigs].map(
+const matrixProducts = (info: GPUAdapterInfo | undefined): string[] =>
+  matrixConfigs(info).map(
     (c) => `${c.M}×${c.N}×${c.K} ${c.componentType}→${c.resultComponentType}`,
   );
-}

@@ -87,3 +87,37 @@ export async function findTraits(
     for (const b of buffers) b.destroy();
   }
 }
+
+/** A product of matrices, as Dawn says that an adapter has it. */
+interface MatrixConfig {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+  readonly componentType: string;
+  readonly resultComponentType: string;
+}
+
+/**
+ * The matrices that subgroups multiply. A device does not say, only its adapter does; and NVIDIA's does to those alone that ask for
+ * half precision as the library does.
+ */
+export function matrixConfigs(info: GPUAdapterInfo | undefined): MatrixConfig[] {
+  const dawn = info as { readonly subgroupMatrixConfigs?: Iterable<MatrixConfig> } | undefined;
+  return [...(dawn?.subgroupMatrixConfigs ?? [])];
+}
+
+/** What kernels may do in half precision; subgroups multiply where all have the threads that were found in a row. */
+export function matrixTraits(
+  { features }: GPUDevice,
+  info: GPUAdapterInfo | undefined,
+  lanes: number | undefined,
+): Pick<Machine, "halves" | "matrices"> {
+  const halves = features.has("shader-f16");
+  const multiplies = features.has("chromium-experimental-subgroup-matrix" as GPUFeatureName);
+  const sized = info?.subgroupMinSize === lanes && info?.subgroupMaxSize === lanes;
+  if (!halves || !multiplies || !sized) return { halves };
+  const found = matrixConfigs(info).filter(
+    (c) => c.componentType === "f16" && c.resultComponentType === "f32",
+  );
+  return { halves, matrices: found.map(({ M: m, N: n, K: k }) => ({ m, n, k })) };
+}

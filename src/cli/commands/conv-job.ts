@@ -2,10 +2,10 @@
 import { extname } from "node:path";
 import type { Dtype } from "../../dtype.ts";
 import { InvalidArgumentError } from "../../errors.ts";
+import { InputFile } from "../../files/input.ts";
 import type { Mode, Problem } from "../../plan/problem.ts";
 import { maxLength } from "../../plan/problem.ts";
 import { show } from "../../show.ts";
-import { InputFile } from "../files.ts";
 import { problemOf } from "../open-conv.ts";
 import { type CommandContext, sharedChoices, type Values } from "../options.ts";
 import { openPipe, pipeName } from "../pipes.ts";

@@ -142,9 +142,11 @@ type Named = Heads<"chain"> &
   SparseForward &
   BlockForward &
   BlockBackward &
-  StreamFunctions;
+  StreamFunctions &
+  FilterFunctions &
+  FilterGradientFunctions;
 
-/** A function that a convolution's program exports, under one of the names above. */
+/** A function that a program exports, under one of the names above. */
 export function exported(
   name: keyof Named,
   parameters: readonly string[],

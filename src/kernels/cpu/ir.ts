@@ -55,12 +55,13 @@ export type Statement =
   | {
       readonly op: "block";
       readonly stores: readonly Store[];
-      readonly registers?: readonly Register[];
       /**
        * Compute values in the order in which their nodes were made, even those used once: sums of many terms that
        * share operands then advance together, and few operands are alive at a time.
        */
       readonly ordered?: boolean;
+      /** Variables that hold a vector from one block to the next get these values, all at once, after the stores. */
+      readonly registers?: readonly Register[];
     }
   /** Copy bytes; the ranges may not overlap. */
   | { readonly op: "copy"; readonly to: Int; readonly from: Int; readonly bytes: Int }
@@ -110,6 +111,11 @@ export function loop(
   nonempty = true,
 ): Statement {
   return { op: "loop", variable, from, end, step, also, body, nonempty };
+}
+
+/** Whether a value is at hand without being computed. */
+export function isFree({ op }: Node): boolean {
+  return op === "const" || op === "register";
 }
 
 /** Nodes below the roots with how often each is used, the roots' own use counted; `held` nodes are not entered. */

@@ -1,9 +1,8 @@
 /** Kernels as data: their text, what must be bound, and the parameters and functions that those of transforms share. */
 import type { Packing } from "../../plan/gpu/passes.ts";
+import type { MatrixShape } from "../../plan/gpu/product.ts";
 import type { Binding } from "./dialect/wgsl.ts";
 import { barrier, loopHead, shortFunction, shuffled } from "./dialect/wgsl.ts";
-
-export { declared as declarations, entry } from "./dialect/wgsl.ts";
 
 /** Work memory of transforms between passes. */
 export type WorkBuffer = "work" | "other" | "again";
@@ -23,6 +22,10 @@ export interface Machine {
   readonly shuffles?: boolean;
   /** Threads n·lanes … n·lanes + lanes − 1 are lanes of one subgroup, in their order; 1 where that is not known. */
   readonly lanes?: number;
+  /** Kernels may compute in half precision. */
+  readonly halves?: boolean;
+  /** Products of matrices that a subgroup of `lanes` threads computes from half precision to float32. */
+  readonly matrices?: readonly MatrixShape[];
   /** A product and a sum are better than fma: where a processor emulates the GPU, fma takes twice as long to compile. */
   readonly slowFma?: boolean;
 }

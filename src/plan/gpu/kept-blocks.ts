@@ -10,16 +10,20 @@ import { keptRuns } from "../frequencies.ts";
 import type { PassPlan } from "./passes.ts";
 import { digitAt, placeOfSlot } from "./passes.ts";
 
-/** The residue of the bins of a block that these radices have left. */
-function residueOf(block: number, radices: readonly number[]): number {
-  let residue = 0;
-  let rest = block;
-  for (let s = radices.length - 1; s >= 0; s--) {
-    const radix = radices[s]!;
-    residue = residue * radix + digitAt(rest % radix, radix);
-    rest = Math.floor(rest / radix);
+/** The residues of the bins of the blocks that these radices have left, in order. */
+function residuesOf(radices: readonly number[]): Int32Array {
+  let residues = new Int32Array(1);
+  let below = 1;
+  for (const radix of radices) {
+    const finer = new Int32Array(residues.length * radix);
+    for (let p = 0; p < radix; p++) {
+      const digit = below * digitAt(p, radix);
+      for (let b = 0; b < residues.length; b++) finer[b * radix + p] = residues[b]! + digit;
+    }
+    residues = finer;
+    below *= radix;
   }
-  return residue;
+  return residues;
 }
 
 /** Residues modulo some number that keep a bin. */
@@ -50,11 +54,9 @@ function keptResidues(kept: KeptFrequencies, modulus: number): Residues {
 function residueFlags(kept: KeptFrequencies, modulus: number): Uint8Array {
   const flags = new Uint8Array(modulus);
   const mark = (from: number, count: number): void => {
-    let at = from % modulus;
-    for (let n = Math.min(count, modulus); n > 0; n--) {
-      flags[at] = 1;
-      at = at + 1 === modulus ? 0 : at + 1;
-    }
+    const at = from % modulus;
+    flags.fill(1, at, at + count);
+    flags.fill(1, 0, Math.max(0, Math.min(at, at + count - modulus)));
   };
   const runs = keptRuns(kept);
   for (let i = 0; i < runs.length; i += 2) {
@@ -74,7 +76,8 @@ function shareOf(flags: Uint8Array): number {
 /** For each block that these radices have left, in order, 1 where it keeps a bin. */
 export function keptBlocks(kept: KeptFrequencies, radices: readonly number[]): Uint8Array {
   const { flags } = keptResidues(kept, product(radices));
-  return flags.map((_, block) => flags[residueOf(block, radices)]!);
+  const residues = residuesOf(radices);
+  return flags.map((_, block) => flags[residues[block]!]!);
 }
 
 /** For the blocks of each pass, and for the points of a transform in work memory, 1 where they keep a bin. */

@@ -4,7 +4,7 @@
  */
 import type { Format, Node } from "../../../math/expr.ts";
 import type { Int, KernelFunction, KernelModule, Register, Statement, Store } from "../ir.ts";
-import { useCounts } from "../ir.ts";
+import { isFree, useCounts } from "../ir.ts";
 
 /** Widening and rounding of half precision by bit patterns, and views of the memory. */
 const prelude = `"use strict";
@@ -201,7 +201,7 @@ class Printer {
     };
     // Every load, and everything used twice, before the first store.
     for (const n of [...uses.keys()].sort((a, b) => a.id - b.id)) {
-      if (n.op !== "load" && (uses.get(n)! < 2 || n.op === "const")) continue;
+      if (n.op !== "load" && (uses.get(n)! < 2 || isFree(n))) continue;
       const text = expression(n, value);
       const name = this.#fresh();
       names.set(n, name);

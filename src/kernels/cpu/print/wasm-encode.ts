@@ -1,6 +1,17 @@
 /** WebAssembly's binary format, as much of it as the kernels need. Code is arrays of bytes. */
 
-export type Bytes = readonly number[];
+export type Bytes = ArrayLike<number>;
+
+/** Parts one after the other. Code is long: it goes from one place to the next whole, not byte by byte. */
+export function joined(...parts: readonly Bytes[]): Uint8Array {
+  const out = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
 
 /** Unsigned LEB128. */
 export function u32(n: number): number[] {
@@ -31,14 +42,12 @@ export function name(text: string): number[] {
   return [...u32(text.length), ...Array.from(text, (c) => c.charCodeAt(0))];
 }
 
-export function vector(items: readonly Bytes[]): number[] {
-  const out = u32(items.length);
-  for (const item of items) for (const byte of item) out.push(byte);
-  return out;
+export function vector(items: readonly Bytes[]): Uint8Array {
+  return joined(u32(items.length), ...items);
 }
 
-export function section(id: number, body: Bytes): number[] {
-  return [id, ...u32(body.length), ...body];
+export function section(id: number, body: Bytes): Uint8Array {
+  return joined([id], u32(body.length), body);
 }
 
 export const i32Type = 0x7f;
@@ -66,8 +75,8 @@ export const op = {
 } as const;
 
 /** Bulk memory instructions, in memory 0. */
-export const memoryCopy: Bytes = [0xfc, ...u32(10), 0, 0];
-export const memoryFill: Bytes = [0xfc, ...u32(11), 0];
+export const memoryCopy: readonly number[] = [0xfc, ...u32(10), 0, 0];
+export const memoryFill: readonly number[] = [0xfc, ...u32(11), 0];
 
 /** A SIMD instruction without immediates. */
 export function simd(code: number): number[] {
@@ -123,10 +132,9 @@ export const v128 = {
 
 /** v128.const of four 32-bit patterns. */
 export function vectorBits(words: readonly number[]): number[] {
-  return [
-    ...simd(v128.const),
-    ...words.flatMap((w) => [0, 8, 16, 24].map((by) => (w >>> by) & 255)),
-  ];
+  const out = simd(v128.const);
+  for (const w of words) out.push(w & 255, (w >>> 8) & 255, (w >>> 16) & 255, w >>> 24);
+  return out;
 }
 
 /** v128.const of four equal ones. */

@@ -4,10 +4,10 @@
  */
 import type { Node, Shuffle } from "../../../math/expr.ts";
 import type { Int, KernelFunction, KernelModule, Statement, Store } from "../ir.ts";
-import { useCounts } from "../ir.ts";
-import type { Bytes } from "./wasm-encode.ts";
+import { isFree, useCounts } from "../ir.ts";
 import {
   i32Type,
+  joined,
   memoryCopy,
   memoryFill,
   name,
@@ -43,17 +43,16 @@ const arithmetic = {
   max: v128.f32x4Max,
 } as const;
 
-const lanesOf: Record<Shuffle, readonly number[]> = {
-  low32: [0, 4, 1, 5],
-  high32: [2, 6, 3, 7],
-  low64: [0, 1, 4, 5],
-  high64: [2, 3, 6, 7],
+const shuffle = (lanes: readonly number[]): readonly number[] => [
+  ...simd(v128.shuffle),
+  ...lanes.flatMap((lane) => [0, 1, 2, 3].map((i) => 4 * lane + i)),
+];
+const shuffles: Record<Shuffle, readonly number[]> = {
+  low32: shuffle([0, 4, 1, 5]),
+  high32: shuffle([2, 6, 3, 7]),
+  low64: shuffle([0, 1, 4, 5]),
+  high64: shuffle([2, 3, 6, 7]),
 };
-
-function shuffleBytes(kind: Shuffle): number[] {
-  const bytes = lanesOf[kind].flatMap((lane) => [0, 1, 2, 3].map((i) => 4 * lane + i));
-  return [...simd(v128.shuffle), ...bytes];
-}
 
 /** Prints one function. */
 class FunctionPrinter implements FunctionText {
@@ -76,10 +75,9 @@ class FunctionPrinter implements FunctionText {
     for (const s of source.body) this.#statement(s);
   }
 
-  get body(): number[] {
+  get body(): Uint8Array {
     const locals = vector(this.#types.map((t) => [1, t]));
-    const all = [...locals, ...this.code, op.end];
-    return [...u32(all.length), ...all];
+    return joined(u32(locals.length + this.code.length + 1), locals, this.code, [op.end]);
   }
 
   emit(...bytes: readonly number[]): void {
@@ -205,7 +203,7 @@ class FunctionPrinter implements FunctionText {
     const left = useCounts(roots, this.#held);
     const shared = new Set(
       [...left]
-        .filter(([n, uses]) => n.op !== "const" && (uses > 1 || (ordered && n.op !== "load")))
+        .filter(([n, uses]) => !isFree(n) && (uses > 1 || (ordered && n.op !== "load")))
         .map(([n]) => n),
     );
     const locals = new Map<Node, number>();
@@ -323,7 +321,7 @@ class FunctionPrinter implements FunctionText {
       default:
         value(n.a);
         value(n.b);
-        return this.emit(...shuffleBytes(n.op));
+        return this.emit(...shuffles[n.op]);
     }
   }
 
@@ -382,13 +380,13 @@ export function printWasm(module: KernelModule, target: WasmTarget): Uint8Array 
   const declared = vector(functions.map((f) => u32(types.indexOf(f.parameters.length))));
   const exported = functions.filter((f) => f.exported);
   const exports = vector(exported.map((f) => [...name(f.name), 0, ...u32(index.get(f.name)!)]));
-  const code = vector(functions.map((f): Bytes => new FunctionPrinter(f, target, index).body));
-  return Uint8Array.from([
-    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, typeSection),
-    ...section(2, imports),
-    ...section(3, declared),
-    ...section(7, exports),
-    ...section(10, code),
-  ]);
+  const code = vector(functions.map((f) => new FunctionPrinter(f, target, index).body));
+  return joined(
+    [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    section(1, typeSection),
+    section(2, imports),
+    section(3, declared),
+    section(7, exports),
+    section(10, code),
+  );
 }

@@ -31,6 +31,10 @@ export interface KernelParts {
   readonly threads: number;
   /** Whether the text has `shuffled` values. */
   readonly shuffles?: boolean;
+  /** Whether it has numbers in half precision (`halfZero` and the like). */
+  readonly halves?: boolean;
+  /** Whether subgroups multiply matrices (`matrices`). */
+  readonly matrices?: boolean;
   readonly body: readonly string[];
 }
 
@@ -55,9 +59,17 @@ export const entry =
 
 /** The whole text of a kernel. Its body knows the numbers `group` and `groups`, vectors of three, and `lane`, the thread's own. */
 export function kernelText(parts: KernelParts): string {
-  const { bindings, parameters, shared = [], functions = [], threads, shuffles, body } = parts;
+  const { bindings, parameters, shared = [], functions = [], threads, body } = parts;
   return [
-    ...(shuffles ? ["enable subgroups;"] : []),
+    ...(parts.shuffles ? ["enable subgroups;"] : []),
+    ...(parts.halves ? ["enable f16;"] : []),
+    // Which matrices a subgroup takes is the same for all of its threads; the analysis cannot see it.
+    ...(parts.matrices
+      ? [
+          "enable chromium_experimental_subgroup_matrix;",
+          "diagnostic(off, chromium.subgroup_matrix_uniformity);",
+        ]
+      : []),
     ...declared(bindings, parameters),
     ...shared.map((s) => `var<workgroup> ${s.name}: array<${s.element}, ${s.count}>;`),
     ...functions,
@@ -91,6 +103,19 @@ export function longFunction(
 ): string {
   return [`fn ${name}(${parameters})${result ? ` -> ${result}` : ""} {`, ...body, "}"].join("\n");
 }
+
+/** A type of several float32 by name, and the value of that type with these. */
+export const recordType = (name: string, fields: readonly string[]): string =>
+  `struct ${name} { ${fields.map((f) => `${f}: f32`).join(", ")} }`;
+export const recordOf = (name: string, values: readonly string[]): string =>
+  `${name}(${values.join(", ")})`;
+
+/** A statement that ends a function with a value. */
+export const result = (value: string): string => `return ${value};`;
+
+/** An array of float32 that a thread has for itself. */
+export const ownArray = (name: string, count: number): string =>
+  `var ${name}: array<f32, ${count}>;`;
 
 /** A name for a value that stays. */
 export const constant = (name: string, value: string): string => `let ${name} = ${value};`;
@@ -134,6 +159,10 @@ export const floats = (parts: readonly string[]): string =>
 export const words = (parts: readonly string[]): string =>
   `vec${parts.length}u(${parts.join(", ")})`;
 
+/** The same of as many words as there are, one of which is no vector. */
+export const vectorOfWords = (parts: readonly string[]): string =>
+  parts.length === 1 ? parts[0]! : words(parts);
+
 /** The bits of a float32 as a number, and the float32 of some bits. */
 export const wordOf = (x: string): string => `bitcast<u32>(${x})`;
 export const floatOf = (word: string): string => `bitcast<f32>(${word})`;
@@ -150,8 +179,59 @@ export const unpackBfloats = (word: string): string =>
 export const shuffled = (x: string, distance: number): string =>
   `subgroupShuffleXor(${x}, ${distance}u)`;
 
-/** Statements that change an element of an array of words, which other threads change too. */
+/** The parts of a 32-bit word, or of several, as numbers in half precision: a vector, or the part of it that `index` names. */
+export const halvesOf = (word: string): string => `bitcast<vec2<f16>>(${word})`;
+
+/** Leave a function. */
+export const leave = "return;";
+
+/** Element type in half precision of arrays that threads share. */
+export const halfType = "f16";
+
+/** Sides of matrices that a subgroup multiplies: m×k by k×n. */
+interface MatrixSides {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+}
+
+/** Where a matrix lies in an array: from which element on, in rows or columns of which distance. */
+interface MatrixPlace {
+  readonly array: string;
+  readonly at: string;
+  readonly stride: string;
+  /** Whether neighbours in the array are neighbours in a column. */
+  readonly byColumns?: boolean;
+}
+
+const order = ({ byColumns = false }: MatrixPlace): string =>
+  byColumns ? "col_major" : "row_major";
+
+/** Matrices of subgroups: two factors in half precision, and sums of their products in float32. */
+export const matrices = {
+  /** Statement: `name` begins as zeros. */
+  zeros: (name: string, { m, n }: MatrixSides): string =>
+    variable(name, `subgroup_matrix_result<f32, ${n}, ${m}>()`),
+  /** A factor on one side or the other, as a value. */
+  load: (side: "left" | "right", { m, n, k }: MatrixSides, from: MatrixPlace): string => {
+    const sides = side === "left" ? `${k}, ${m}` : `${n}, ${k}`;
+    const type = `subgroup_matrix_${side}<f16, ${sides}>`;
+    return `subgroupMatrixLoad<${type}, ${order(from)}>(&${from.array}, ${from.at}, ${from.stride})`;
+  },
+  /** Statement: a product joins `sums`. */
+  multiply: (sums: string, left: string, right: string): string =>
+    `${sums} = subgroupMatrixMultiplyAccumulate(${left}, ${right}, ${sums});`,
+  /** Statement: sums are stored. */
+  store: (sums: string, to: MatrixPlace): string =>
+    `subgroupMatrixStore<${order(to)}>(&${to.array}, ${to.at}, ${sums}, ${to.stride});`,
+} as const;
+
+/** The place of the lowest bit of a word that is set. */
+export const lowestBit = (word: string): string => `firstTrailingBit(${word})`;
+
+/** Statements that change an element of an array of words, which other threads change too; `load` is what it holds. */
 export const atomic = {
+  load: (element: string): string => `atomicLoad(&${element})`,
   and: (element: string, word: string): string => `atomicAnd(&${element}, ${word});`,
   or: (element: string, word: string): string => `atomicOr(&${element}, ${word});`,
   store: (element: string, word: string): string => `atomicStore(&${element}, ${word});`,

@@ -25,22 +25,25 @@ export interface PatternTable {
 
 /** The table of a plan and a pattern. */
 export function patternTable(plan: PassPlan, kept: KeptFrequencies): PatternTable {
-  const words: number[][] = [];
+  const parts: ArrayLike<number>[] = [];
   let size = 0;
-  const add = (more: number[]): number => {
-    words.push(more);
+  const add = (more: ArrayLike<number>): number => {
+    parts.push(more);
     size += more.length;
     return size - more.length;
   };
   const sections = keptByPass(kept, plan).map((blocks, i, all): Section => {
-    const left = [...blocks.keys()].filter((b) => blocks[b] === 1);
+    const left: number[] = [];
+    for (let b = 0; b < blocks.length; b++) if (blocks[b] === 1) left.push(b);
     // Points are never listed, and the first pass has one block.
     const list = i > 0 && i < all.length - 1 ? add(left) : size;
     const packed = new Uint32Array(Math.ceil(blocks.length / 32));
     for (const b of left) packed[b >> 5]! |= 1 << (b & 31);
-    return { list, count: left.length, bits: add([...packed]) };
+    return { list, count: left.length, bits: add(packed) };
   });
-  return { sections, words: Uint32Array.from(words.flat()) };
+  const words = new Uint32Array(size);
+  for (let i = 0, at = 0; i < parts.length; at += parts[i++]!.length) words.set(parts[i]!, at);
+  return { sections, words };
 }
 
 /** Text of whether a section's block or point of that number is left. */

@@ -79,34 +79,45 @@ export function place(pass: PassLayout, s: StageSpread, t: number, i: number, q:
   return Math.floor(g / s.rest) * s.size + (g % s.rest) + q * s.rest;
 }
 
-/** How an exchange addresses a tile's points. */
-interface Access {
-  readonly pad: Pad;
-  readonly stride: number;
-  /** Words of an element. */
-  readonly words: 1 | 2;
-  readonly fold: number | undefined;
+/** What the lanes of a subgroup access, one access after the other: each lane's tile, and its point among those exchanged. */
+interface Accesses {
+  readonly tiles: Int32Array;
+  readonly points: Int32Array;
+  /** Lanes of an access. */
+  readonly lanes: number;
 }
 
-/** Turns that the banks take for one subgroup's accesses of one stage's points. */
-function turns(pass: PassLayout, s: StageSpread, { pad, stride, words, fold }: Access): number {
+/** The accesses of a stage's points by the first subgroup. */
+function accessesOf(pass: PassLayout, s: StageSpread, fold: number | undefined): Accesses {
+  const active = Math.min(lanes, pass.threads * pass.tiles);
+  const count = s.each * s.radix * active;
+  const found = { tiles: new Int32Array(count), points: new Int32Array(count), lanes: active };
+  for (let n = 0; n < count; n++) {
+    const lane = n % active;
+    const access = Math.floor(n / active);
+    const i = Math.floor(access / s.radix);
+    found.tiles[n] = Math.floor(lane / pass.threads);
+    found.points[n] = folded(place(pass, s, lane % pass.threads, i, access % s.radix), fold);
+  }
+  return found;
+}
+
+/** Turns that the banks take for accesses of elements of so many words; two words of a lane make two turns. */
+function turns(accesses: Accesses, pad: Pad, stride: number, words: 1 | 2): number {
+  const { tiles, points } = accesses;
   let total = 0;
-  const together = lanes / words;
   const load = new Uint8Array(banks);
-  for (let i = 0; i < s.each; i++) {
-    for (let q = 0; q < s.radix; q++) {
-      for (let first = 0; first < Math.min(lanes, pass.threads * pass.tiles); first += together) {
-        load.fill(0);
-        let most = 0;
-        const last = Math.min(first + together, pass.threads * pass.tiles);
-        for (let lane = first; lane < last; lane++) {
-          const sub = Math.floor(lane / pass.threads);
-          const point = place(pass, s, lane % pass.threads, i, q);
-          const at = padded(folded(point, fold), pad) + sub * stride;
-          most = Math.max(most, ++load[(at * words) % banks]!);
-        }
-        total += most;
+  for (let start = 0; start < points.length; start += accesses.lanes) {
+    const end = start + accesses.lanes;
+    for (let first = start; first < end; first += lanes / words) {
+      load.fill(0);
+      let most = 0;
+      const last = Math.min(first + lanes / words, end);
+      for (let n = first; n < last; n++) {
+        const at = padded(points[n]!, pad) + tiles[n]! * stride;
+        most = Math.max(most, ++load[(at * words) % banks]!);
       }
+      total += most;
     }
   }
   return total;
@@ -131,7 +142,14 @@ export function sharedLayout(
     return padded(points, pad) <= most && !(together && pad.far > 0);
   });
   const span = Math.max(...[none, ...wider].map((pad) => padded(points, pad)));
-  const boundaries = stages.slice(1).map((stage, i) => [stages[i]!, stage] as const);
+  const boundaries = stages.slice(1).map((stage, i) => {
+    const sides = [stages[i]!, stage];
+    const fold = foldOf(pass, stages[i]!);
+    return {
+      accesses: sides.map((side) => accessesOf(pass, side, fold)),
+      least: words * sides.reduce((n, side) => n + side.each * side.radix, 0),
+    };
+  });
   let best = { pads: boundaries.map(() => none), stride: points };
   let fewest = Number.POSITIVE_INFINITY;
   for (const gap of together ? gaps : [0]) {
@@ -140,16 +158,11 @@ export function sharedLayout(
     const stride = fits ? apart : points;
     let sum = 0;
     let ideal = 0;
-    const pads = boundaries.map((sides) => {
-      const fold = foldOf(pass, sides[0]);
-      const least = words * sides.reduce((n, side) => n + side.each * side.radix, 0);
+    const pads = boundaries.map(({ accesses, least }) => {
       let chosen = none;
       let taken = Number.POSITIVE_INFINITY;
       for (const pad of fits ? [none, ...wider] : [none]) {
-        const cost = sides.reduce(
-          (n, side) => n + turns(pass, side, { pad, stride, words, fold }),
-          0,
-        );
+        const cost = accesses.reduce((n, side) => n + turns(side, pad, stride, words), 0);
         if (cost < taken) [chosen, taken] = [pad, cost];
         // Every access in one turn: there is nothing better.
         if (taken <= least) break;

@@ -1,8 +1,5 @@
 /** Unfinished files: beside what they are to become, removed whatever happens. */
-import { randomBytes } from "node:crypto";
-import { fchmodSync, openSync, readdirSync, renameSync, rmSync } from "node:fs";
-import { hostname } from "node:os";
-import { join } from "node:path";
+import { node } from "./node.ts";
 
 /** An unfinished file, open for writing. */
 export interface Temporary {
@@ -11,9 +8,11 @@ export interface Temporary {
 }
 
 /** This machine in a file's name: folders may be shared between machines. */
-const machineName = hostname()
-  .replace(/[^A-Za-z0-9-]/g, "_")
-  .slice(0, 64);
+const machineName = (): string =>
+  node.os
+    .hostname()
+    .replace(/[^A-Za-z0-9-]/g, "_")
+    .slice(0, 64);
 
 /**
  * The unfinished files of this process. They are removed without waiting: an interruption leaves none, because nothing
@@ -32,14 +31,14 @@ export class Temporaries {
   /** Create an unfinished file in a folder. */
   create(folder: string, mode: number | undefined): Temporary {
     removeOrphans(folder);
-    const own = `${machineName}-${process.pid}-${randomBytes(4).toString("hex")}`;
-    const path = join(folder, `.flashfftconv-${own}.partial`);
+    const own = `${machineName()}-${process.pid}-${node.crypto.randomBytes(4).toString("hex")}`;
+    const path = node.path.join(folder, `.flashfftconv-${own}.partial`);
     // Announced before it is there: an interruption right after its creation must find it.
     this.#paths.add(path);
     this.#onChange(this.#paths.size);
     try {
-      const descriptor = openSync(path, "wx", 0o666);
-      if (mode !== undefined) fchmodSync(descriptor, mode);
+      const descriptor = node.fs.openSync(path, "wx", 0o666);
+      if (mode !== undefined) node.fs.fchmodSync(descriptor, mode);
       return { path, descriptor };
     } catch (error) {
       this.#paths.delete(path);
@@ -50,7 +49,7 @@ export class Temporaries {
 
   /** Give a finished file its name. */
   finish(path: string, name: string): void {
-    renameSync(path, name);
+    node.fs.renameSync(path, name);
     this.#paths.delete(path);
     this.#onChange(this.#paths.size);
   }
@@ -58,7 +57,7 @@ export class Temporaries {
   /** Remove one unfinished file, or all. */
   remove(paths: Iterable<string> = [...this.#paths]): void {
     for (const path of paths) {
-      rmSync(path, { force: true });
+      node.fs.rmSync(path, { force: true });
       this.#paths.delete(path);
     }
     this.#onChange(this.#paths.size);
@@ -70,15 +69,15 @@ function removeOrphans(folder: string): void {
   const pattern = /^\.flashfftconv-([A-Za-z0-9_-]+)-(\d+)-[0-9a-f]{8}\.partial$/;
   let names: readonly string[] = [];
   try {
-    names = readdirSync(folder);
+    names = node.fs.readdirSync(folder);
   } catch {
     // A folder may be written to and not be read: then nothing is known of its files.
   }
   for (const name of names) {
     const [, machine, id] = pattern.exec(name) ?? [];
-    if (machine !== machineName || isRunning(Number(id))) continue;
+    if (machine !== machineName() || isRunning(Number(id))) continue;
     try {
-      rmSync(join(folder, name), { force: true });
+      node.fs.rmSync(node.path.join(folder, name), { force: true });
     } catch {
       // Another user's, whose business it is.
     }

@@ -1,0 +1,221 @@
+/**
+ * Plans of matrix products on a GPU. C is cut into tiles, one for a workgroup, and k into steps, whose slices of A and B the workgroup
+ * stages in its memory. Subgroups multiply matrices where the device does and both operands are float16; elsewhere threads hold cells of
+ * C in registers. Where tiles are too few to keep the device busy, several workgroups share the k of a tile, each with a partial sum.
+ */
+import type { ProductProblem } from "../product.ts";
+
+/** Sides of the matrices that a subgroup multiplies: m×k in float16 by k×n in float16, with sums in float32. */
+export interface MatrixShape {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+}
+
+/** How a workgroup computes m×n cells of C. */
+export interface ProductTile {
+  readonly m: number;
+  readonly n: number;
+  /** Products that each cell advances by in a step. */
+  readonly k: number;
+  /** Workers side by side along m and along n: subgroups, or threads where there is no `shape`. */
+  readonly rows: number;
+  readonly columns: number;
+  readonly threads: number;
+  readonly shape?: MatrixShape;
+  /** Whether a step's slices have memory besides those of the step before, so that one barrier a step is enough. */
+  readonly twice?: boolean;
+  /** Matrices side by side that a subgroup hands over through shared memory at a time. */
+  readonly strip?: number;
+}
+
+/** A tile with what it costs on the machine where it was measured. */
+export interface PricedTile extends ProductTile {
+  /** Workgroups that the device runs at once, and FLOP/s of so many in long products. */
+  readonly atOnce: number;
+  readonly flops: number;
+}
+
+/** What plans depend on of a device. */
+export interface ProductMachine {
+  readonly sharedBytes: number;
+  readonly threads: number;
+  readonly lanes?: number;
+  readonly values: number;
+  readonly bindingBytes: number;
+  readonly workspaceBytes: number;
+  readonly matrices?: readonly MatrixShape[];
+}
+
+/** How a product is computed. */
+export interface ProductPlan {
+  readonly tile: ProductTile;
+  /** Workgroups that share the k of a tile. */
+  readonly splits: number;
+  /** Rows of tiles that workgroups take together, column by column, so that what they share is still in the cache. */
+  readonly band: number;
+  /** What the cost model expects. */
+  readonly seconds: number;
+}
+
+/** Steps over k, of all items where they are summed. */
+export const stepsOf = ({ k, batch, sumsBatch }: ProductProblem, tile: ProductTile): number =>
+  Math.ceil(k / tile.k) * (sumsBatch ? batch : 1);
+
+/** Products that C consists of. */
+export const itemsOf = ({ batch, sumsBatch }: ProductProblem): number => (sumsBatch ? 1 : batch);
+
+/** Rows and columns of tiles. */
+export const gridOf = (
+  { m, n }: ProductProblem,
+  tile: ProductTile,
+): { readonly rows: number; readonly columns: number } => {
+  return { rows: Math.ceil(m / tile.m), columns: Math.ceil(n / tile.n) };
+};
+
+/** Bytes of the partial sums. */
+export function partialBytes(problem: ProductProblem, tile: ProductTile, splits: number): number {
+  const { rows, columns } = gridOf(problem, tile);
+  return splits > 1 ? 4 * splits * itemsOf(problem) * rows * tile.m * columns * tile.n : 0;
+}
+
+/** Bytes a second of the memory, and seconds of a launch and of a workgroup besides its steps, where the tiles were measured. */
+const memoryBandwidth = 3.5e12;
+const launchSeconds = 4e-6;
+const tileSeconds = 3e-6;
+
+/**
+ * Tiles of subgroups: matrices of a subgroup down and along, subgroups down and along, products of a step, matrices of a strip, and
+ * whether slices have two places; then workgroups at once and FLOP/s on an H200.
+ */
+const subgroupTiles: readonly (readonly [
+  ...[matrices: readonly [down: number, along: number], subgroups: readonly [number, number]],
+  ...[k: number, strip: number, twice: boolean, atOnce: number, flops: number],
+])[] = [
+  [[4, 4], [2, 2], 32, 2, false, 264, 320e12],
+  [[4, 4], [2, 2], 32, 1, true, 264, 318e12],
+  [[4, 4], [2, 2], 16, 2, true, 264, 290e12],
+  [[4, 4], [2, 4], 32, 1, false, 132, 300e12],
+  [[4, 4], [4, 2], 32, 1, false, 132, 300e12],
+  [[4, 4], [1, 2], 32, 2, false, 528, 250e12],
+  [[4, 2], [2, 2], 32, 2, false, 528, 230e12],
+  [[2, 4], [2, 2], 32, 2, false, 528, 230e12],
+  [[2, 2], [2, 2], 32, 2, false, 1056, 170e12],
+];
+
+/** Those of a device whose subgroups multiply matrices. */
+function matrixTiles({ matrices = [], lanes = 1, values }: ProductMachine): PricedTile[] {
+  // The largest matrices need the fewest loads.
+  const [shape] = matrices.toSorted((a, b) => b.m * b.n * b.k - a.m * a.n * a.k);
+  if (!shape || lanes < 2) return [];
+  return subgroupTiles.flatMap(([each, [rows, columns], k, strip, twice, atOnce, flops]) => {
+    const [down, along] = [each[0] * rows, each[1] * columns];
+    // A processor that plays the GPU compiles a kernel of many matrices for minutes.
+    if (values < 32 && each[0] * each[1] > 4) return [];
+    const cells = { m: down * shape.m, n: along * shape.n, k, rows, columns };
+    const how = { threads: rows * columns * lanes, shape, strip, twice };
+    return [{ ...cells, ...how, atOnce, flops }];
+  });
+}
+
+/** Tiles of threads: cells of a thread down and along, threads down and along, products of a step; then the same two numbers. */
+const threadTiles: readonly (readonly [
+  ...[cells: readonly [down: number, along: number], threads: readonly [number, number]],
+  ...[k: number, twice: boolean, atOnce: number, flops: number],
+])[] = [
+  [[8, 8], [16, 16], 8, false, 264, 30e12],
+  [[8, 8], [16, 16], 8, true, 264, 30e12],
+  [[8, 8], [16, 8], 16, false, 396, 28e12],
+  [[8, 8], [8, 8], 16, false, 792, 26e12],
+  [[8, 4], [16, 16], 16, false, 396, 24e12],
+  [[4, 4], [16, 16], 16, false, 792, 20e12],
+  [[4, 4], [8, 8], 16, false, 2112, 14e12],
+];
+
+function registerTiles({ values }: ProductMachine): PricedTile[] {
+  return threadTiles
+    .filter(([[down, along]]) => down * along <= 2 * values)
+    .map(([cells, [rows, columns], k, twice, atOnce, flops]) => {
+      const [m, n] = [cells[0] * rows, cells[1] * columns];
+      return { m, n, k, rows, columns, threads: rows * columns, twice, atOnce, flops };
+    });
+}
+
+/** Bytes of workgroup memory, padding included. */
+function sharedBytesOf({ m, n, k, rows, columns, shape, strip = 1, twice }: ProductTile): number {
+  const places = twice ? 2 : 1;
+  if (!shape) return 4 * k * (m + n + 8) * places;
+  const slices = 2 * Math.max((m + n) * (k + 8), k * (m + n + 16)) * places;
+  return slices + 4 * rows * columns * shape.m * (strip * shape.n + 8);
+}
+
+/** Every tile that serves a product on a device: of matrices where both operands are float16 and subgroups multiply them. */
+export function productTiles(problem: ProductProblem, machine: ProductMachine): PricedTile[] {
+  const halves = problem.a.dtype === "float16" && problem.b.dtype === "float16";
+  const fits = (tile: ProductTile): boolean =>
+    tile.threads <= machine.threads && sharedBytesOf(tile) <= machine.sharedBytes;
+  const subgroups = halves ? matrixTiles(machine).filter(fits) : [];
+  return subgroups.length > 0 ? subgroups : registerTiles(machine).filter(fits);
+}
+
+/** Seconds that a plan takes on the machine where its tile was measured. */
+function priceOf(problem: ProductProblem, tile: PricedTile, splits: number): number {
+  const { batch, m, n, k } = problem;
+  const items = itemsOf(problem);
+  const { rows, columns } = gridOf(problem, tile);
+  const steps = Math.ceil(stepsOf(problem, tile) / splits);
+  const waves = Math.ceil((rows * columns * items * splits) / tile.atOnce);
+  const stepSeconds = (tile.atOnce * 2 * tile.m * tile.n * tile.k) / tile.flops;
+  const work = waves * (tileSeconds + steps * stepSeconds);
+  const size = { float32: 4, float16: 2 };
+  const bytes = batch * (m * k * size[problem.a.dtype] + k * n * size[problem.b.dtype]);
+  const traffic = (bytes + items * m * n * size[problem.c.dtype]) / memoryBandwidth;
+  // Partial sums are written, and read again by a launch of their own.
+  const joins = (2 * partialBytes(problem, tile, splits)) / memoryBandwidth;
+  return Math.max(work, traffic) + joins + launchSeconds * (splits > 1 ? 2 : 1);
+}
+
+/** Splits that are worth a price. */
+const mostSplits = 64;
+
+/** Rows of tiles of a band. */
+const bandRows = 8;
+
+/** The plans of one tile, one for each number of splits. */
+export function plansOfTile(
+  problem: ProductProblem,
+  priced: PricedTile,
+  machine: ProductMachine,
+): ProductPlan[] {
+  const { atOnce: _, flops: __, ...tile } = priced;
+  const room = Math.min(machine.bindingBytes, machine.workspaceBytes);
+  const total = stepsOf(problem, tile);
+  const most = Math.min(mostSplits, total);
+  const found = new Map<number, ProductPlan>();
+  for (let wanted = 1; wanted <= most; wanted += Math.max(1, wanted >> 3)) {
+    // No part may be empty.
+    const splits = Math.ceil(total / Math.ceil(total / wanted));
+    if (splits > 1 && partialBytes(problem, tile, splits) > room) break;
+    const seconds = priceOf(problem, priced, splits);
+    found.set(splits, { tile, splits, band: bandRows, seconds });
+  }
+  return [...found.values()];
+}
+
+/** Every plan that the device can run, cheapest first. */
+export function productPlans(problem: ProductProblem, machine: ProductMachine): ProductPlan[] {
+  return productTiles(problem, machine)
+    .flatMap((tile) => plansOfTile(problem, tile, machine))
+    .sort((a, b) => a.seconds - b.seconds);
+}
+
+/** A plan in one line. */
+export function describeProductPlan({ tile, splits, band }: ProductPlan): string {
+  const { shape } = tile;
+  const how = shape
+    ? `${tile.rows}×${tile.columns} subgroups of ${shape.m}×${shape.n}×${shape.k}`
+    : `${tile.rows}×${tile.columns} threads`;
+  const parts = splits > 1 ? `, k in ${splits} parts` : "";
+  const places = tile.twice ? " twice" : "";
+  return `tiles ${tile.m}×${tile.n}×${tile.k}${places} by ${how}, bands of ${band}${parts}`;
+}
