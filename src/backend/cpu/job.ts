@@ -211,31 +211,12 @@ const partialSums = {
 
 /** Addresses of a matrix product's operands. */
 const productOperands = { a: 0, b: 0, c: 0, bias: 0, residual: 0, z: 0, sum: 0 };
-
-/** Numbers of the tensors of a row program, by their place in `addressed`. */
-const places = [
-  "0",
-  "1",
-  "2",
-  "3",
-  "4",
-  "5",
-  "6",
-  "7",
-  "8",
-  "9",
-  "10",
-  "11",
-  "12",
-  "13",
-  "14",
-  "15",
-] as const;
-type TensorField = `${"p" | "s" | "m"}${(typeof places)[number]}`;
-/** Address of the first row, bytes from row to row, and rows after which they repeat; 0 where they do not. */
-const rowTensors = Object.fromEntries(
-  (["p", "s", "m"] as const).flatMap((letter) => places.map((i) => [`${letter}${i}`, 0])),
-) as Record<TensorField, number>;
+/** A tensor of a row program: address of its first row, bytes from row to row, rows after which they repeat or 0. */
+type RowTensorField = `${"p" | "s" | "m"}${number}`;
+/** By their place in `addressed`. */
+const rowTensors: Record<RowTensorField, number> = Object.fromEntries(
+  ["p", "s", "m"].flatMap((letter) => Array.from({ length: 16 }, (_, i) => [`${letter}${i}`, 0])),
+);
 
 /** A row program; a unit is a chunk of rows. */
 const rowProgram = {
@@ -251,6 +232,7 @@ const rowProgram = {
   partialBytes: 0,
   sumBytes: 0,
 };
+
 
 /** A job as those see it that only pass it on. */
 export type Job = typeof common;
@@ -326,8 +308,8 @@ export const depthwiseJob: Readonly<DepthwiseJob> = {
   ...fields.depthwiseBackward,
 };
 export const streamJob: Readonly<Jobs["stream"]> = fields.stream;
-export const productJob: Readonly<Jobs["product"]> = fields.product;
 export const rowsJob: Readonly<Jobs["rows"]> = fields.rows;
+export const productJob: Readonly<Jobs["product"]> = fields.product;
 
 /** Fields of each kind, and jobs that are read into: by number of the kind. */
 const names = kinds.map((kind) => Object.keys(fields[kind]) as (keyof Job)[]);
