@@ -152,7 +152,10 @@ export async function productError(
   const results = await runSchedule(backend, schedule, limits, given, { c, ...(sum && { sum }) });
   const exact = exactProduct(problem, operands);
   const errors = Object.entries(exact).map(([name, values]) =>
-    relativeError(decode((results as Readonly<Record<string, SampleArray>>)[name]!, problem.c.dtype), values),
+    relativeError(
+      decode((results as Readonly<Record<string, SampleArray>>)[name]!, problem.c.dtype),
+      values,
+    ),
   );
   return { error: Math.max(...errors), results };
 }

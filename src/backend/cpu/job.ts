@@ -212,6 +212,46 @@ const partialSums = {
 /** Addresses of a matrix product's operands. */
 const productOperands = { a: 0, b: 0, c: 0, bias: 0, residual: 0, z: 0, sum: 0 };
 
+/** Numbers of the tensors of a row program, by their place in `addressed`. */
+const places = [
+  "0",
+  "1",
+  "2",
+  "3",
+  "4",
+  "5",
+  "6",
+  "7",
+  "8",
+  "9",
+  "10",
+  "11",
+  "12",
+  "13",
+  "14",
+  "15",
+] as const;
+type TensorField = `${"p" | "s" | "m"}${(typeof places)[number]}`;
+/** Address of the first row, bytes from row to row, and rows after which they repeat; 0 where they do not. */
+const rowTensors = Object.fromEntries(
+  (["p", "s", "m"] as const).flatMap((letter) => places.map((i) => [`${letter}${i}`, 0])),
+) as Record<TensorField, number>;
+
+/** A row program; a unit is a chunk of rows. */
+const rowProgram = {
+  tensors: 0,
+  rows: 0,
+  columns: 0,
+  /** Columns of the last row, where rows are pieces of a flat program's cells. */
+  lastColumns: 0,
+  /** Rows of a unit. */
+  chunk: 0,
+  /** Address of the first unit's sums, bytes from unit to unit, and from column sums to column sums. */
+  partials: 0,
+  partialBytes: 0,
+  sumBytes: 0,
+};
+
 /** A job as those see it that only pass it on. */
 export type Job = typeof common;
 type Transform = Job & typeof transform;
@@ -241,6 +281,7 @@ export interface Jobs {
   depthwiseBackward: Depthwise & typeof branchGradients & States & typeof partialSums;
   /** A product; a unit is a rectangle of C. */
   product: Job & typeof productNumbers & typeof productOperands;
+  rows: Job & typeof rowProgram & typeof rowTensors;
 }
 type Kind = keyof Jobs;
 
@@ -260,6 +301,7 @@ const fields: Readonly<Jobs> = {
   depthwiseForward: { ...line, ...depthwiseOutputs },
   depthwiseBackward: { ...line, ...branchGradients, ...states, ...partialSums },
   product: { ...common, ...productNumbers, ...productOperands },
+  rows: { ...common, ...rowProgram, ...rowTensors },
 };
 
 const kinds = Object.keys(fields) as Kind[];
@@ -285,6 +327,7 @@ export const depthwiseJob: Readonly<DepthwiseJob> = {
 };
 export const streamJob: Readonly<Jobs["stream"]> = fields.stream;
 export const productJob: Readonly<Jobs["product"]> = fields.product;
+export const rowsJob: Readonly<Jobs["rows"]> = fields.rows;
 
 /** Fields of each kind, and jobs that are read into: by number of the kind. */
 const names = kinds.map((kind) => Object.keys(fields[kind]) as (keyof Job)[]);
