@@ -5,7 +5,10 @@
 import type { Dtype } from "../src/dtype.ts";
 import type { FlashDepthwiseConv1d, GpuTensor } from "../src/index.ts";
 import { relativeError } from "../src/reference/convolution.ts";
-import { depthwiseOracleBackward, depthwiseOracleForward } from "../src/reference/depthwise.ts";
+import {
+  depthwiseOracleBackward,
+  depthwiseOracleForward,
+} from "../test/support/depthwise-oracle.ts";
 import { filled, type Places, readPlaces } from "./gpu-data.ts";
 
 /** Where in the pool each tensor begins, dy one after the other. */

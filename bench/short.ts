@@ -2,7 +2,10 @@
 import { type Dtype, decode, encode, type SampleArray } from "../src/dtype.ts";
 import { FlashDepthwiseConv1d, FlashHyenaProjections, type Layout } from "../src/index.ts";
 import { createDepthwiseProblem, type DepthwiseProblem, type Form } from "../src/plan/depthwise.ts";
-import { depthwiseOracleBackward, depthwiseOracleForward } from "../src/reference/depthwise.ts";
+import {
+  depthwiseOracleBackward,
+  depthwiseOracleForward,
+} from "../test/support/depthwise-oracle.ts";
 import { type Effort, measure } from "./harness.ts";
 import { type BenchRecord, createRecord, type Machine, type Measured } from "./records.ts";
 import { type Answers, type Contender, random } from "./workload.ts";

@@ -26,26 +26,26 @@ export class CpuResidency implements CpuUser {
     backend.retain(this);
   }
 
-  /** Programs, if they are compiled. */
-  found(key: string): readonly Program[] | undefined {
-    return this.#programs.get(key);
+  /** Programs: at once where they are compiled. */
+  compile(
+    key: string,
+    sources: Sources,
+    call: string,
+  ): readonly Program[] | Promise<readonly Program[]> {
+    return this.#programs.get(key) ?? this.#compileLater(key, sources, call);
   }
 
-  /** Programs, compiled if need be. */
-  async compile(key: string, sources: Sources, call: string): Promise<readonly Program[]> {
-    const found = this.#programs.get(key);
-    if (found) return found;
-    const programs: Program[] = [];
+  async #compileLater(key: string, sources: Sources, call: string): Promise<readonly Program[]> {
+    const ready: Program[] = [];
     try {
-      for (const source of sources()) programs.push(await this.backend.program(source, call));
-    } catch (error) {
-      for (const p of programs) this.backend.releaseProgram(p);
-      throw error;
+      for (const source of sources()) ready.push(await this.backend.program(source, call));
+      return this.compileNow(key, sources, call);
+    } finally {
+      for (const p of ready) this.backend.releaseProgram(p);
     }
-    return this.#keep(key, programs);
   }
 
-  /** The same at once. */
+  /** Programs, compiled at once if need be. */
   compileNow(key: string, sources: Sources, call: string): readonly Program[] {
     const found = this.#programs.get(key);
     if (found) return found;
@@ -56,15 +56,8 @@ export class CpuResidency implements CpuUser {
       for (const p of programs) this.backend.releaseProgram(p);
       throw error;
     }
-    return this.#keep(key, programs);
-  }
-
-  /** Two calls may have compiled the same: the later one's count as used no more. */
-  #keep(key: string, programs: readonly Program[]): readonly Program[] {
-    const found = this.#programs.get(key);
-    if (!found) this.#programs.set(key, programs);
-    else for (const p of programs) this.backend.releaseProgram(p);
-    return found ?? programs;
+    this.#programs.set(key, programs);
+    return programs;
   }
 
   /** A zeroed array in the backend's memory where that is shared, else an ordinary one, which calls copy. */

@@ -18,6 +18,11 @@ export function after(running: Running, next: () => Running): Running {
   return running ? running.then(next) : next();
 }
 
+/** `next` with a value when it is there: now, where it is. */
+export function given<T>(value: T | Promise<T>, next: (value: T) => Running): Running {
+  return value instanceof Promise ? value.then(next) : next(value);
+}
+
 /** `work`, and `end` behind it however it ends. */
 export function ending(work: () => Running, end: () => void): Running {
   let running: Running;

@@ -39,23 +39,10 @@ export interface CallContext {
   readonly alive: () => void;
 }
 
-/**
- * A backend's way to answer when it returns.
- * @throws UnsupportedError where it has none.
- */
-export function answersNow<T>(
-  now: T | undefined,
-  device: GpuDevice | undefined,
-  call: string,
-  promised: string,
-): T {
-  if (now) return now;
-  throw new UnsupportedError({
-    call,
-    requirement: "it answers before it returns, which only the CPU on the caller's thread can",
-    value: device ? "an object on WebGPU" : "an object whose calls run in a worker",
-    remedy: `Create the object with backend: 'cpu' and without a worker, or await ${promised}.`,
-  });
+/** Refuse a call that answers when it returns, where calls cannot. */
+export function refuseNow(call: string, value: string, remedy: string): never {
+  const requirement = "it answers before it returns, which only the CPU on the caller's thread can";
+  throw new UnsupportedError({ call, requirement, value, remedy });
 }
 
 /** An operation that is open on a backend: where it computes, and its end. Each class makes its own by `create`. */
@@ -100,6 +87,18 @@ export abstract class Operation {
       value: "a disposed one",
       remedy: "Create a new object, or dispose later.",
     });
+  }
+
+  /**
+   * @internal The backend's way to answer when it returns.
+   * @throws UnsupportedError where it has none.
+   */
+  protected answering<T>(now: T | undefined, call: string): T {
+    this.alive(call);
+    if (now) return now;
+    const value = this.device ? "an object on WebGPU" : "an object whose calls run in a worker";
+    const remedy = "Create the object with backend: 'cpu' and without a worker, or await";
+    return refuseNow(call, value, `${remedy} ${call.replace("Sync", "")}.`);
   }
 
   /** @internal What the backend is told of a call. */

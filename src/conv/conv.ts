@@ -3,7 +3,7 @@
  * gradients as often as asked.
  */
 import type { CallContext } from "../calls/operation.ts";
-import { answersNow, Operation } from "../calls/operation.ts";
+import { Operation } from "../calls/operation.ts";
 import type { PreparedKernel } from "../calls/prepared.ts";
 import type { GpuRecorder } from "../calls/recorder.ts";
 import { refuseRecorder } from "../calls/recorder.ts";
@@ -32,7 +32,7 @@ import type {
 } from "./options.ts";
 import { checkedProblem } from "./options.ts";
 import { RepeatedCalls } from "./repeat.ts";
-import type { OperandRows, Repeat, Request, Runner, RunnerNow, WeightGradients } from "./runner.ts";
+import type { OperandRows, Repeat, Request, Runner, WeightGradients } from "./runner.ts";
 
 type Result = SampleArray | GpuTensor;
 type RunForward = (request: Request, keep: (repeat: Repeat) => void) => void | Promise<void>;
@@ -156,18 +156,13 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     return this.#runner.prepare(data, dtype, channels, this.context(call, undefined));
   }
 
-  #now(call: string): RunnerNow {
-    this.alive(call);
-    return answersNow(this.#runner.now, this.device, call, call.replace("Sync", ""));
-  }
-
   /**
    * prepareKernel, done when it returns: on the CPU, on the calling thread.
    * @throws InvalidArgumentError, UnsupportedError on a GPU, BackendError.
    */
   prepareKernelSync(k: Tensor<D | "float32">): PreparedKernel {
     const call = "conv.prepareKernelSync";
-    const now = this.#now(call);
+    const now = this.answering(this.#runner.now, call);
     const { data, dtype, channels } = this.#checks(call).taps(k);
     return now.prepareNow(data, dtype, channels, this.context(call, undefined));
   }
@@ -214,7 +209,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     options: ForwardOptions<Dtype>,
     call: string,
   ): SampleArray {
-    const now = this.#now(call);
+    const now = this.answering(this.#runner.now, call);
     const run: RunForward = (request, keep) => now.forwardNow(request, keep);
     return this.#forward(u, k, options, call, run) as SampleArray;
   }
@@ -298,7 +293,7 @@ export class FlashFFTConv<out D extends Dtype = "float32"> extends Operation {
     options: KnownOptions<P, BackwardOptions, GradientArrays> = {} as never,
   ): GradientsOf<U, P> {
     const call = "conv.backwardSync";
-    const now = this.#now(call);
+    const now = this.answering(this.#runner.now, call);
     const { place, wanted, inputs, requestFor } = this.#gradients(dy, u, k, options, call);
     const gradients = collect(place, wanted, inputs, (results) =>
       now.backwardNow(requestFor(results), results as typeof results & WeightGradients),

@@ -7,7 +7,7 @@ import { InvalidArgumentError } from "../errors.ts";
 import type { Problem } from "../plan/problem.ts";
 import { show } from "../show.ts";
 import type { Expected } from "../tensors/check.ts";
-import { samplesOf } from "../tensors/check.ts";
+import { evenRows, samplesOf } from "../tensors/check.ts";
 import type { GpuTensor, Tensor } from "../tensors/tensor.ts";
 import { holds } from "../tensors/tensor.ts";
 import { FlashFFTConv } from "./conv.ts";
@@ -98,8 +98,9 @@ export function checkedCall<D extends Dtype>(
     postgate: rounded(postgate, dtype, "postgate", call),
     skip: rounded(skip, "float32", "skip", call),
   };
-  const length = perRow(samples, batch * channels, expected);
-  const kernelLength = perRow(taps, channels, kExpected);
+  const remedy = "Check channels and batch.";
+  const length = evenRows(samples, batch * channels, expected, remedy);
+  const kernelLength = evenRows(taps, channels, kExpected, remedy);
   const settings = { ...rest, mode, channels, length, kernelLength };
   const checked = { settings, samples, taps, operands };
   if (howNames.some((name) => settings[name] !== undefined)) return checked;
@@ -153,17 +154,5 @@ function flat(samples: SampleArray, expected: Expected): SampleArray {
     requirement: `${expected.name} must be a typed array without a shape`,
     value: `shape ${show(shape)}`,
     remedy: "Pass the data, and channels: H (and batch: B) in the options.",
-  });
-}
-
-/** Samples of one row of an array that holds `rows` rows. */
-function perRow(data: SampleArray, rows: number, expected: Expected): number {
-  const width = data.length / rows;
-  if (Number.isInteger(width)) return width;
-  throw new InvalidArgumentError({
-    call: expected.call,
-    requirement: `${expected.name} must divide into ${show(rows)} rows of equal length`,
-    value: show(data),
-    remedy: "Check channels and batch.",
   });
 }

@@ -35,22 +35,13 @@ export class ConvolutionResidency extends CpuResidency {
     return () => this.engine.parts.map(({ source }) => source(kind, kernelDtype));
   }
 
-  /** Programs of all parts, for kernels of a storage type, if they are compiled. */
-  foundForward(kernelDtype: Dtype): readonly Program[] | undefined {
-    return this.found(kernelDtype);
-  }
-
-  forward(kernelDtype: Dtype, call: string): Promise<readonly Program[]> {
+  /** Programs of all parts, for kernels of a storage type: at once where they are compiled. */
+  forward(kernelDtype: Dtype, call: string): readonly Program[] | Promise<readonly Program[]> {
     return this.compile(kernelDtype, this.#sources("forward", kernelDtype), call);
   }
 
   forwardNow(kernelDtype: Dtype, call: string): readonly Program[] {
     return this.compileNow(kernelDtype, this.#sources("forward", kernelDtype), call);
-  }
-
-  foundBackward(kernelDtype: Dtype): Programs | undefined {
-    const [forward, backward] = [this.found(kernelDtype), this.found("backward")];
-    return forward && backward && { forward, backward };
   }
 
   /** Both kinds: spectra are made by the forward ones. */

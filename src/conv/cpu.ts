@@ -5,7 +5,7 @@ import type { OpenedCpu } from "../calls/cpu-open.ts";
 import { lender } from "../calls/cpu-residency.ts";
 import type { RowTensor } from "../calls/cpu-staging.ts";
 import type { Running } from "../calls/cpu-threads.ts";
-import { after } from "../calls/cpu-threads.ts";
+import { after, given } from "../calls/cpu-threads.ts";
 import { PreparedKernel } from "../calls/prepared.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { refuseBuffer } from "../tensors/check.ts";
@@ -235,10 +235,7 @@ export class CpuRunner implements Runner, RunnerNow {
       request.alive();
       return this.#forward(seat.engine, programs, spectra, request, (bound) => bound());
     };
-    const running = seat.backend.exclusive(() => {
-      const programs = seat.foundForward(dtype);
-      return programs ? run(programs) : seat.forward(dtype, request.name).then(run);
-    });
+    const running = seat.backend.exclusive(() => given(seat.forward(dtype, request.name), run));
     return after(running, () => this.#note(seat));
   }
 
@@ -295,8 +292,7 @@ export class CpuRunner implements Runner, RunnerNow {
       this.#backward(seat.engine, programs, spectra, request, weights);
     const running = seat.backend.exclusive(() => {
       request.alive();
-      const programs = seat.foundBackward(dtype);
-      return programs ? run(programs) : seat.backward(dtype, request.name).then(run);
+      return seat.backward(dtype, request.name).then(run);
     });
     return after(running, () => this.#note(seat));
   }

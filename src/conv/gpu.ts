@@ -75,7 +75,8 @@ export async function openGpuRunnerOn(
   const { batch, channels } = options;
   const workload = { batch, channels };
   const device = gpuDeviceFor(backend);
-  const candidates = gpuCandidates(problem, device, limits, workload);
+  const planning = { problem, device, limits, workload };
+  const candidates = gpuCandidates(planning);
   const [cheapest] = candidates;
   if (!cheapest) refusePeriod(problem, call);
   const kept =
@@ -83,12 +84,12 @@ export async function openGpuRunnerOn(
       ? keptPlan(backend.key, problem, plannedOn(limits, workload))
       : undefined;
   // One that does not fit is another version's, or of a device with other limits.
-  const measured = kept && namedGpuPlans(kept.plan, problem, device, limits, workload)?.chosen;
+  const measured = kept && namedGpuPlans(kept.plan, planning)?.chosen;
   const plans =
     options.plan === undefined
-      ? bestPlans(measured ?? cheapest, candidates, problem, device, limits, workload)
+      ? bestPlans(measured ?? cheapest, candidates, planning)
       : typeof options.plan === "string"
-        ? namedGpuPlans(options.plan, problem, device, limits, workload)
+        ? namedGpuPlans(options.plan, planning)
         : undefined;
   if (!plans) {
     throw new InvalidArgumentError({

@@ -3,9 +3,9 @@
 import type { OpenedCpu } from "../calls/cpu-open.ts";
 import { openCpuFor } from "../calls/cpu-open.ts";
 import { loadGpu } from "../calls/load-gpu.ts";
+import { refuseNow } from "../calls/operation.ts";
 import { checkRuntime, usualRows } from "../calls/runtime.ts";
 import { integer } from "../checks.ts";
-import { UnsupportedError } from "../errors.ts";
 import type { Planner } from "../plan/cpu/planner.ts";
 import { densePlanner, isCyclic } from "../plan/cpu/planner.ts";
 import type { Problem } from "../plan/problem.ts";
@@ -64,12 +64,8 @@ export function openRunnerNow(
 ): Runner {
   const { gpu } = checkRuntime(options, call);
   if (gpu || options.worker !== undefined) {
-    throw new UnsupportedError({
-      call,
-      requirement: "it answers before it returns, which only the CPU on the caller's thread can",
-      value: gpu ? "options that ask for a GPU" : "a worker",
-      remedy: "Leave backend, device and worker out, or await convolve.",
-    });
+    const value = gpu ? "options that ask for a GPU" : "a worker";
+    refuseNow(call, value, "Leave backend, device and worker out, or await convolve.");
   }
   const rows = checkedRows(options, usualRows.cpu, call);
   const { opened, choice } = chooseOnCpu(problem, other.cyclicPlanner, options, rows, call);

@@ -1,6 +1,6 @@
 /** What a FlashFFTConv and the worker that computes for it say to each other, over a port of the object's own. */
 import type { Instructions } from "../backend/cpu/features.ts";
-import type { Dtype, SampleArray } from "../dtype.ts";
+import type { Dtype } from "../dtype.ts";
 import type { ErrorParts } from "../errors.ts";
 import {
   BackendError,
@@ -94,10 +94,4 @@ const classes = { InvalidArgumentError, UnsupportedError, BackendError } as cons
 export function fromWire({ name, message, parts }: WireError): Error {
   const Kind = classes[name as keyof typeof classes] ?? BackendError;
   return parts ? new Kind(parts) : new Error(message);
-}
-
-/** Samples as their bits. */
-export function bitsOf(data: SampleArray): Float32Array | Uint16Array {
-  if (data instanceof Float32Array) return data;
-  return new Uint16Array(data.buffer, data.byteOffset, data.length);
 }

@@ -1,11 +1,12 @@
 /** A convolution that a worker computes: calls and copies of their arrays go there, results come back. */
 import type { Instructions } from "../backend/cpu/features.ts";
+import { raw } from "../calls/cpu-staging.ts";
 import { PreparedKernel } from "../calls/prepared.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
 import { BackendError, InvalidArgumentError } from "../errors.ts";
 import { show } from "../show.ts";
 import { intact } from "../tensors/check.ts";
-import { newArray } from "../tensors/results.ts";
+import { newArray, zeros } from "../tensors/results.ts";
 import type { TensorData } from "../tensors/tensor.ts";
 import type { Explanation } from "./explain.ts";
 import type { ConvolutionWorker, FlashFFTConvOptions, MemoryUse, WarmUp } from "./options.ts";
@@ -18,7 +19,7 @@ import type {
   WireRequest,
   WireResults,
 } from "./remote-messages.ts";
-import { bitsOf, fromWire } from "./remote-messages.ts";
+import { fromWire } from "./remote-messages.ts";
 import type { Request, Runner, WeightGradients } from "./runner.ts";
 
 /** A worker that says nothing for so many milliseconds serves no convolutions. */
@@ -40,7 +41,7 @@ type PostPort = MessagePort & { ref?(): void; unref?(): void };
 
 /** A copy that may be given away. */
 function copy(data: TensorData, call: string): Wire {
-  const bits = bitsOf(data as SampleArray);
+  const bits = raw(data as SampleArray);
   const made = newArray(bits.constructor as new (n: number) => Wire, bits.length, call);
   made.set(bits);
   return made;
@@ -205,7 +206,7 @@ export class RemoteRunner implements Runner {
     for (const [i, data] of (outputs as SampleArray[]).entries()) {
       const result = results[i]!;
       intact("out", data, result.length, name);
-      bitsOf(data).set(result);
+      raw(data).set(result);
     }
   }
 
@@ -250,9 +251,7 @@ export class RemoteRunner implements Runner {
 
   /** An array of the caller's memory: it is copied to the worker as any other. */
   lend(size: number, dtype: Dtype, call: string): Float32Array | Uint16Array {
-    return dtype === "float32"
-      ? newArray(Float32Array, size, call)
-      : newArray(Uint16Array, size, call);
+    return zeros(dtype, size, call);
   }
 
   allocate(_size: number, _dtype: Dtype, call: string): never {

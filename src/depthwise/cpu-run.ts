@@ -6,6 +6,7 @@ import type { CpuBackend, Program } from "../backend/cpu/backend.ts";
 import type { DepthwiseJob as Job } from "../backend/cpu/job.ts";
 import { depthwiseJob, jobKinds } from "../backend/cpu/job.ts";
 import { aligned, WorkLayout } from "../backend/cpu/memory.ts";
+import { branchFields } from "../backend/cpu/recipe-depthwise.ts";
 import { copyRows } from "../calls/cpu-staging.ts";
 import type { Running } from "../calls/cpu-threads.ts";
 import {
@@ -76,10 +77,8 @@ export interface TapSums {
 /** Seconds that a sample of one branch takes, less what depends on taps, and with each tap. */
 const samplePrice = { base: 0.6e-9, tap: 0.1e-9, javascript: 12, backward: 3 } as const;
 
-const stateFields = [
-  ...(["state0", "state1", "state2", "dstate0", "dstate1", "dstate2"] as const),
-  ...(["dstateOut0", "dstateOut1", "dstateOut2"] as const),
-] as const;
+const { state, dstate, dstateOut } = branchFields;
+const stateFields = [...state, ...dstate, ...dstateOut];
 
 /** The job of a call, without addresses: the last one, where that was of the same size. */
 function jobOf(engine: DepthwiseEngine, call: DepthwiseCall, kind: number): Job {
@@ -267,8 +266,8 @@ class DepthwiseCallOnCpu {
     else biases.fill(0);
     const perChannel = layout === "BHL" ? 4 * kernelLength : 4;
     engine.order.forEach((third, i) => {
-      job[(["w0", "w1", "w2"] as const)[i]!] = taps + third * channels * perChannel;
-      job[(["b0", "b1", "b2"] as const)[i]!] = bias + third * channels * 4;
+      job[branchFields.weight[i]!] = taps + third * channels * perChannel;
+      job[branchFields.bias[i]!] = bias + third * channels * 4;
     });
   }
 

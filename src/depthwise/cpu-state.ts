@@ -1,4 +1,5 @@
 /** The K − 1 samples that a causal short convolution carries from call to call. */
+import { raw } from "../calls/cpu-staging.ts";
 import type { SampleArray } from "../dtype.ts";
 import type { DepthwiseProblem } from "../plan/depthwise.ts";
 import { widths } from "../plan/depthwise.ts";
@@ -7,12 +8,6 @@ import { widths } from "../plan/depthwise.ts";
 function shapeOf({ channels, layout, form }: DepthwiseProblem, batch: number) {
   const packed = channels * widths(form).branches;
   return layout === "BHL" ? { lines: batch * packed, step: 1 } : { lines: batch, step: packed };
-}
-
-/** The same bytes as numbers that can be copied without conversion. */
-function raw(array: SampleArray): Float32Array | Uint16Array {
-  if (array instanceof Float32Array || array instanceof Uint16Array) return array;
-  return new Uint16Array(array.buffer, array.byteOffset, array.length);
 }
 
 /** stateOut ← the last K − 1 positions of state (zeros where there is none) followed by x. They may be one array. */

@@ -3,11 +3,11 @@ import type { CpuBackend, Program } from "../backend/cpu/backend.ts";
 import { addRecipes } from "../backend/cpu/executor.ts";
 import type { Instructions } from "../backend/cpu/features.ts";
 import type { DepthwiseJob as Job } from "../backend/cpu/job.ts";
-import { depthwiseRecipes } from "../backend/cpu/recipe-depthwise.ts";
+import { branchFields, depthwiseRecipes } from "../backend/cpu/recipe-depthwise.ts";
 import { openCpuFor } from "../calls/cpu-open.ts";
 import { CpuResidency, lender } from "../calls/cpu-residency.ts";
 import type { Running } from "../calls/cpu-threads.ts";
-import { after } from "../calls/cpu-threads.ts";
+import { after, given } from "../calls/cpu-threads.ts";
 import { deviceFor } from "../calls/measured.ts";
 import type { RuntimeOptions } from "../calls/runtime.ts";
 import type { Dtype, SampleArray } from "../dtype.ts";
@@ -29,14 +29,6 @@ import type {
 } from "./runner.ts";
 
 type Kind = "forward" | "backward";
-
-const inputFields = ["x0", "x1", "x2"] as const;
-const gradientFields = ["dx0", "dx1", "dx2"] as const;
-const stateFields = ["state0", "state1", "state2"] as const;
-const stateGradientFields = ["dstate0", "dstate1", "dstate2"] as const;
-const behindFields = ["dstateOut0", "dstateOut1", "dstateOut2"] as const;
-const outputFields = ["y0", "y1"] as const;
-const upstreamFields = ["dy0", "dy1"] as const;
 
 /** A short convolution on one backend: its engine, for calls that take turns and for those that do not. */
 class DepthwiseResidency extends CpuResidency {
@@ -60,8 +52,8 @@ class DepthwiseResidency extends CpuResidency {
   }
 
   /** Call inside the backend's exclusive section. */
-  async program(kind: Kind, call: string): Promise<Program> {
-    return (await this.compile(kind, this.#sources(kind), call))[0]!;
+  programs(kind: Kind, call: string): readonly Program[] | Promise<readonly Program[]> {
+    return this.compile(kind, this.#sources(kind), call);
   }
 
   programNow(kind: Kind, call: string): Program {
@@ -99,7 +91,7 @@ export class DepthwiseCpuRunner implements DepthwiseRunner, DepthwiseRunnerNow {
     const seat = new DepthwiseResidency(problem, order, backend, threads);
     const runner = new DepthwiseCpuRunner(problem, order, seat);
     try {
-      await backend.exclusive(() => seat.program("forward", call));
+      await backend.exclusive(() => seat.programs("forward", call));
     } catch (error) {
       runner.leave();
       throw error;
@@ -133,8 +125,9 @@ export class DepthwiseCpuRunner implements DepthwiseRunner, DepthwiseRunnerNow {
     return refuseBuffer(size, call);
   }
 
-  #fields<F extends keyof Job>(fields: readonly F[]): readonly F[] {
-    return fields.slice(0, this.#order.length);
+  /** Fields of a tensor that all branches have a part of. */
+  #fields(name: keyof typeof branchFields): readonly (keyof Job)[] {
+    return branchFields[name].slice(0, this.#order.length);
   }
 
   #call(
@@ -154,20 +147,18 @@ export class DepthwiseCpuRunner implements DepthwiseRunner, DepthwiseRunnerNow {
   async warmUp({ backward }: DepthwiseWarmUpFor, call: string): Promise<void> {
     const seat = this.#seat;
     await seat.backend.exclusive(async () => {
-      if (backward) await seat.program("backward", call);
+      if (backward) await seat.programs("backward", call);
     });
   }
 
   forward(request: DepthwiseForward): Running {
     const seat = this.#seat;
-    const run = (program: Program): Running => {
-      request.alive();
-      return this.#forward(seat, seat.engine, program, request);
-    };
-    return seat.backend.exclusive(() => {
-      const found = seat.found("forward");
-      return found ? run(found[0]!) : seat.program("forward", request.name).then(run);
-    });
+    return seat.backend.exclusive(() =>
+      given(seat.programs("forward", request.name), ([program]) => {
+        request.alive();
+        return this.#forward(seat, seat.engine, program!, request);
+      }),
+    );
   }
 
   forwardNow(request: DepthwiseForward): void {
@@ -192,14 +183,12 @@ export class DepthwiseCpuRunner implements DepthwiseRunner, DepthwiseRunnerNow {
       SampleArray | undefined,
       SampleArray | undefined,
     ];
-    const lines: LineTensor[] = [
-      { name: "x", kind: "x", data: x, fields: this.#fields(inputFields) },
-    ];
+    const lines: LineTensor[] = [{ name: "x", kind: "x", data: x, fields: this.#fields("x") }];
     request.outputs.forEach(({ name, data }, o) => {
-      lines.push({ name, kind: "y", data: data as SampleArray, fields: [outputFields[o]!] });
+      lines.push({ name, kind: "y", data: data as SampleArray, fields: [branchFields.y[o]!] });
     });
     const states: StateTensor[] = state
-      ? [{ name: "state", direction: "in", data: state, fields: this.#fields(stateFields) }]
+      ? [{ name: "state", direction: "in", data: state, fields: this.#fields("state") }]
       : [];
     const samples = x.length;
     const stateSamples = this.#stateSize(x, length);
@@ -218,8 +207,8 @@ export class DepthwiseCpuRunner implements DepthwiseRunner, DepthwiseRunnerNow {
     const seat = this.#seat;
     await seat.backend.exclusive(async () => {
       request.alive();
-      const program = await seat.program("backward", request.name);
-      await this.#backward(seat, seat.engine, program, request);
+      const [program] = await seat.programs("backward", request.name);
+      await this.#backward(seat, seat.engine, program!, request);
     });
   }
 
@@ -241,26 +230,25 @@ export class DepthwiseCpuRunner implements DepthwiseRunner, DepthwiseRunnerNow {
     const { name: call, dweight, dbias } = request;
     const [x, dx] = [request.x, request.dx] as [SampleArray, SampleArray];
     const lines: LineTensor[] = [
-      { name: "x", kind: "x", data: x, fields: this.#fields(inputFields) },
-      { name: "dx", kind: "dx", data: dx, fields: this.#fields(gradientFields) },
+      { name: "x", kind: "x", data: x, fields: this.#fields("x") },
+      { name: "dx", kind: "dx", data: dx, fields: this.#fields("dx") },
       ...request.dy.map(
         ({ name, data }, o): LineTensor => ({
-          ...{ name, kind: "dy", data: data as SampleArray, fields: [upstreamFields[o]!] },
+          ...{ name, kind: "dy", data: data as SampleArray, fields: [branchFields.dy[o]!] },
         }),
       ),
     ];
     const stateOf = (
       name: "state" | "dstate" | "dstateOut",
       direction: StateTensor["direction"],
-      fields: StateTensor["fields"],
     ): StateTensor[] => {
       const data = request[name] as SampleArray | undefined;
-      return data ? [{ name, direction, data, fields: this.#fields(fields) }] : [];
+      return data ? [{ name, direction, data, fields: this.#fields(name) }] : [];
     };
     const states = [
-      ...stateOf("state", "in", stateFields),
-      ...stateOf("dstate", "out", stateGradientFields),
-      ...stateOf("dstateOut", "in", behindFields),
+      ...stateOf("state", "in"),
+      ...stateOf("dstate", "out"),
+      ...stateOf("dstateOut", "in"),
     ];
     return runDepthwiseBackward(engine, program, this.#call(request, lines, states), (sums) => {
       seat.workspaceBytes = seat.backend.workspaceBytes;

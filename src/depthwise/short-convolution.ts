@@ -1,6 +1,6 @@
 /** What the short convolutions have in common: the choice of a backend, their calls, their arrays. */
 import type { CpuBackend } from "../backend/cpu/backend.ts";
-import { answersNow, Operation } from "../calls/operation.ts";
+import { Operation } from "../calls/operation.ts";
 import type { GpuRecorder } from "../calls/recorder.ts";
 import { refuseRecorder } from "../calls/recorder.ts";
 import { checkFlags, checkOptions, integer, known } from "../checks.ts";
@@ -30,7 +30,6 @@ import type {
   DepthwiseForward,
   DepthwiseRequest,
   DepthwiseRunner,
-  DepthwiseRunnerNow,
 } from "./runner.ts";
 
 /** What `warmUp` is told of calls besides their rows. */
@@ -135,10 +134,6 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
     return { call, device: runner.device, like, allocate: runner.allocate.bind(runner) };
   }
 
-  #now(call: string): DepthwiseRunnerNow {
-    return answersNow(this.#runner.now, this.device, call, call.replace("Sync", ""));
-  }
-
   /** @internal The outputs of a forward call by the names that messages have for them; `out` has what is given for them. */
   protected async run<N extends string>(
     call: string,
@@ -159,7 +154,7 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
     options: Omit<DepthwiseForwardOptions<Dtype>, "out">,
     out: Readonly<Record<N, Tensor | undefined>>,
   ): Record<N, SampleArray> {
-    const now = this.#now(call);
+    const now = this.answering(this.#runner.now, call);
     const { place, wanted, inputs, requestFor } = this.#outputs(call, x, weight, options, out);
     const run = (results: Readonly<Record<N, TensorData>>): void =>
       now.forwardNow(requestFor(results));
@@ -212,7 +207,7 @@ export abstract class ShortConvolution<out D extends Dtype = Dtype> extends Oper
     weight: Tensor,
     options: DepthwiseBackwardOptions<Dtype>,
   ): unknown {
-    const now = this.#now(call);
+    const now = this.answering(this.#runner.now, call);
     const { place, wanted, inputs, requestFor } = this.#gradients(call, dy, x, weight, options);
     return collect(place, wanted, inputs, (results) => now.backwardNow(requestFor(results)));
   }

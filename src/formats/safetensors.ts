@@ -9,10 +9,11 @@ import { node } from "../files/node.ts";
 import { checkOutput, plainContext, type WriteContext, writeWhole } from "../files/output.ts";
 import { printable, show } from "../show.ts";
 import {
-  bytesOf,
   elements,
+  isCount,
   isShape,
   type StoredTensor,
+  storedBytes,
   type TensorType,
   typeBits,
   type WeightFile,
@@ -161,12 +162,11 @@ function checkEntry(file: InputFile, name: string, entry: unknown): Entry {
       remedy: "Convert the tensor with the program that wrote it.",
     });
   }
-  const [begin, end] = isShape(offsets) && offsets.length === 2 ? offsets : [-1, -1];
-  const known = typeof dtype === "string" && isShape(shape) && Object.keys(more).length === 0;
-  if (known && begin! >= 0) {
-    const needed = bytesOf(dtype as TensorType, elements(shape));
-    if (end! - begin! === needed)
-      return { dtype: dtype as TensorType, shape, begin: begin!, end: end! };
+  const [begin, end, ...rest] = Array.isArray(offsets) ? (offsets as unknown[]) : [];
+  if (typeof dtype === "string" && isShape(shape) && isCount(begin) && isCount(end)) {
+    const needed = storedBytes(dtype as TensorType, elements(shape));
+    if (end - begin === needed && rest.length + Object.keys(more).length === 0)
+      return { dtype: dtype as TensorType, shape, begin, end };
   }
   throw file.refuse(
     `must give dtype, shape and data_offsets of ${show(name)}, which agree`,
@@ -224,7 +224,7 @@ async function openIndex(
 type Named = readonly (readonly [name: string, tensor: StoredTensor])[];
 type Write = (bytes: Uint8Array) => Promise<void>;
 
-const sizeOf = ({ dtype, shape }: StoredTensor): number => bytesOf(dtype, elements(shape));
+const sizeOf = ({ dtype, shape }: StoredTensor): number => storedBytes(dtype, elements(shape));
 
 /** One file: its header, and the tensors in its order, the widest first: each begins at a multiple of its element's size. */
 async function emit(tensors: Named, metadata: Metadata | undefined, write: Write): Promise<void> {

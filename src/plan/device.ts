@@ -73,29 +73,6 @@ export interface DeviceSpec {
 }
 
 /**
- * The paper's A100-40GB (Fu et al. 2023, Table 19 and §3.2): half-precision complex points of 4 bytes, on-chip memory
- * that holds 32K of them, matrix units for radices from 16.
- */
-export const a100: DeviceSpec = {
-  name: "A100-40GB",
-  stages: ["matrix"],
-  matrixFlops: 234e12,
-  matrixTile: 16,
-  generalFlops: 17.6e12,
-  butterflySeconds: {},
-  pointSeconds: 0,
-  bytesPerPoint: 4,
-  memory: [
-    { name: "SRAM", bytes: 32_768 * 4, bandwidth: 9.5e12 },
-    { name: "HBM", bytes: Number.POSITIVE_INFINITY, bandwidth: 1.35e12 },
-  ],
-  rowSeconds: 0,
-  loopSeconds: 0,
-  dispatchSeconds: 0,
-  source: "Fu et al. 2023 (arXiv 2311.05908), cost model of section 3.2",
-};
-
-/**
  * One thread of the machine the library was written on: AMD EPYC 7003 (Zen 3), Node 24 with relaxed SIMD. The bandwidths
  * are what a stage loses to them, not what they are: caches prefetch sequential sweeps so well that a transform in the
  * second level runs as fast as one in the first.
@@ -164,11 +141,6 @@ export function sweepSeconds(device: DeviceSpec, bytes: number): number {
     held = Math.max(held, share);
   }
   return seconds;
-}
-
-/** The fastest level that holds a working set. */
-export function levelFor(device: DeviceSpec, bytes: number): MemoryLevel {
-  return device.memory.find((m) => bytes <= m.bytes) ?? device.memory.at(-1)!;
 }
 
 /**

@@ -217,27 +217,6 @@ export function relativeError(actual: ArrayLike<number>, expected: ArrayLike<num
   return difference === 0 ? 0 : Math.sqrt(difference / reference);
 }
 
-/** relativeError of each row of `rowLength` values. */
-export function rowErrors(
-  actual: ArrayLike<number>,
-  expected: ArrayLike<number>,
-  rowLength: number,
-): Float64Array {
-  if (actual.length !== expected.length || expected.length % rowLength !== 0) {
-    throw new InvalidArgumentError({
-      call: "rowErrors",
-      requirement: `actual and expected must hold the same number of rows of ${show(rowLength)}`,
-      value: `${show(actual.length)} and ${show(expected.length)} values`,
-      remedy: "Compare arrays of the same shape, whole rows.",
-    });
-  }
-  const actualValues = Float64Array.from(actual);
-  const expectedValues = Float64Array.from(expected);
-  return Float64Array.from({ length: expected.length / rowLength }, (_, row) =>
-    relativeError(rowOf(actualValues, row, rowLength), rowOf(expectedValues, row, rowLength)),
-  );
-}
-
 /** One row's convolution and its transpose, of taps and of samples x as it wants them: their spectra, or themselves. */
 interface RowConvolution<Samples, Taps> {
   taps(k: Float64Array): Taps;

@@ -11,7 +11,7 @@ import type { Mode } from "../plan/problem.ts";
 import { maxLength } from "../plan/problem.ts";
 import { show } from "../show.ts";
 import type { Expected } from "../tensors/check.ts";
-import { samplesOf, sized } from "../tensors/check.ts";
+import { evenRows, samplesOf, sized } from "../tensors/check.ts";
 import type { Tensor } from "../tensors/tensor.ts";
 import { isGpuTensor } from "../tensors/tensor.ts";
 import type { StreamRows, StreamTaps } from "./engine.ts";
@@ -115,14 +115,8 @@ function kernelLengthOf(k: Tensor, channels: number, dtype: Dtype, call: string)
   refuseStreamBuffer(k, "k", call);
   const expected = { call, name: "k", dtype, orFloat32: true, dimensions: ["H", "K"] };
   const { data, shape } = samplesOf(k, expected);
-  const width = shape ? shape[1]! : data.length / channels;
-  if (Number.isInteger(width)) return width;
-  throw new InvalidArgumentError({
-    call,
-    requirement: `k must divide into ${show(channels)} rows of equal length`,
-    value: show(data),
-    remedy: "Check channels, or pass { data, shape: [H, K] }.",
-  });
+  const remedy = "Check channels, or pass { data, shape: [H, K] }.";
+  return shape ? shape[1]! : evenRows(data, channels, expected, remedy);
 }
 
 /** Refuse samples in a buffer of the GPU. */

@@ -197,6 +197,18 @@ export function rowsOf(data: TensorData, width: number, e: Expected): number {
   );
 }
 
+/** Samples of each of `rows` rows that an array must divide into. */
+export function evenRows(data: SampleArray, rows: number, e: Expected, remedy: string): number {
+  const width = data.length / rows;
+  if (Number.isInteger(width)) return width;
+  return refuse(
+    e,
+    `${e.name} must divide into ${show(rows)} rows of equal length`,
+    show(data),
+    remedy,
+  );
+}
+
 /** An argument that must hold exactly `size` samples. */
 export function exactly(data: TensorData, size: number, e: Expected): void {
   if (data.length === size) return;

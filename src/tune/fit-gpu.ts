@@ -81,7 +81,7 @@ export function gpuRows(
     const rows = Math.max(1, Math.floor(count / length));
     const batch = Math.min(mostBatch, rows);
     const workload = { batch, channels: Math.floor(rows / batch) };
-    const candidates = passCandidates(problem, reference, limits, workload);
+    const candidates = passCandidates({ problem, device: reference, limits, workload });
     const plans = [[0, usual] as const, ...Object.entries(others)];
     return plans.flatMap(([more, share]): TimedGpuRow[] => {
       const plan = planWith(candidates, Number(more))?.text;
@@ -92,7 +92,7 @@ export function gpuRows(
   const waiting = Object.entries(idle).map(([what, length]): TimedGpuRow => {
     const problem = createProblem({ length, dtype: "float16" }, "tune");
     const workload = { batch: 1, channels: 1 };
-    const { text } = passCandidates(problem, reference, limits, workload)[0]!;
+    const { text } = passCandidates({ problem, device: reference, limits, workload })[0]!;
     return { what, problem, plan: text, workload, usual: 1 };
   });
   return [...full, ...waiting];
@@ -104,7 +104,7 @@ export function gpuRowSeconds(
   device: DeviceSpec,
   limits: WorkgroupLimits,
 ): number {
-  return usual * namedPasses(plan, problem, device, limits, workload)!.seconds;
+  return usual * namedPasses(plan, { problem, device, limits, workload })!.seconds;
 }
 
 /** A device whose arithmetic, and each of whose memories, take exp(z) times as long. */

@@ -7,7 +7,6 @@ import {
   oracleBoth,
   oracleForward,
   relativeError,
-  rowErrors,
 } from "../../src/reference/convolution.ts";
 import { drawInputs, gateCombinations } from "../support/cases.ts";
 import { expectSameBits } from "../support/close.ts";
@@ -200,12 +199,9 @@ describe("relativeError", () => {
     expect(relativeError([1, 0], [0, 0])).toBe(Number.POSITIVE_INFINITY);
     expect(relativeError([Number.NaN, 4], [3, 4])).toBeNaN();
     expect(relativeError([3, 4], [Number.NaN, 4])).toBeNaN();
-    expect(Array.from(rowErrors([1, 1, 2, 2], [1, 1, 1, 1], 2))).toEqual([0, 1]);
   });
   test("refuses other shapes", () => {
     expect(() => relativeError([1], [1, 2])).toThrow(InvalidArgumentError);
-    expect(() => rowErrors([1, 2], [1, 2, 3], 1)).toThrow(InvalidArgumentError);
-    expect(() => rowErrors([1, 2, 3], [1, 2, 3], 2)).toThrow(InvalidArgumentError);
   });
 });
 

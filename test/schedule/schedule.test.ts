@@ -30,10 +30,20 @@ function schedules(
 ) {
   const problem = createProblem({ length, dtype }, "test");
   const own = limits[where];
-  const candidates = passCandidates(problem, defaultGpu, own, { batch, channels });
+  const candidates = passCandidates({
+    problem,
+    device: defaultGpu,
+    limits: own,
+    workload: { batch, channels },
+  });
   const chosen = candidates[0]!;
   const workload = { batch, channels };
-  const other = gradientPlan(chosen, candidates, problem, defaultGpu, own, workload);
+  const other = gradientPlan(chosen, candidates, {
+    problem,
+    device: defaultGpu,
+    limits: own,
+    workload,
+  });
   const call: GpuCall = {
     ...{ batch, channels, pregate: true, postgate: true, skip: false },
     ...{ taps: "float32", offsets: {} },

@@ -14,16 +14,16 @@ import {
   type Form,
   outputLengthOf,
 } from "../../src/plan/depthwise.ts";
+import type { BackendConfiguration } from "./backends.ts";
+import { once } from "./cases.ts";
+import { expectClose } from "./close.ts";
 import {
   type DepthwiseOracleGradients,
   type DepthwiseOracleInputs,
   type DepthwiseShape,
   depthwiseOracleBackward,
   depthwiseOracleForward,
-} from "../../src/reference/depthwise.ts";
-import type { BackendConfiguration } from "./backends.ts";
-import { once } from "./cases.ts";
-import { expectClose } from "./close.ts";
+} from "./depthwise-oracle.ts";
 import { normal } from "./signals.ts";
 
 /** A random call. */

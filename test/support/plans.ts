@@ -12,6 +12,11 @@ export function namedScheduler(
   limits: GpuLimits,
   rows: { readonly batch: number; readonly channels: number },
 ): CallScheduler {
-  const { chosen, gradients } = namedGpuPlans(text, problem, defaultGpu, limits, rows)!;
+  const { chosen, gradients } = namedGpuPlans(text, {
+    problem,
+    device: defaultGpu,
+    limits,
+    workload: rows,
+  })!;
   return schedulerFor(problem, chosen, gradients, limits);
 }

@@ -13,14 +13,20 @@ type ForwardJob = Jobs["depthwiseForward"];
 type BackwardJob = Jobs["depthwiseBackward"];
 type LineJob = ForwardJob | BackwardJob;
 
-const xs = ["x0", "x1", "x2"] as const;
-const ws = ["w0", "w1", "w2"] as const;
-const bs = ["b0", "b1", "b2"] as const;
-const dys = ["dy0", "dy1"] as const;
-const dxs = ["dx0", "dx1", "dx2"] as const;
-const states = ["state0", "state1", "state2"] as const;
-const dstates = ["dstate0", "dstate1", "dstate2"] as const;
-const dstateOuts = ["dstateOut0", "dstateOut1", "dstateOut2"] as const;
+/** Fields of a job that point into its tensors, by branch. */
+export const branchFields = {
+  x: ["x0", "x1", "x2"],
+  weight: ["w0", "w1", "w2"],
+  bias: ["b0", "b1", "b2"],
+  y: ["y0", "y1"],
+  dy: ["dy0", "dy1"],
+  dx: ["dx0", "dx1", "dx2"],
+  state: ["state0", "state1", "state2"],
+  dstate: ["dstate0", "dstate1", "dstate2"],
+  dstateOut: ["dstateOut0", "dstateOut1", "dstateOut2"],
+} as const;
+const { x: xs, weight: ws, bias: bs, dy: dys, dx: dxs } = branchFields;
+const { state: states, dstate: dstates, dstateOut: dstateOuts } = branchFields;
 
 /** Positions cleared behind a window of a backward job: its sums look at whole vectors. */
 const slack = 4;

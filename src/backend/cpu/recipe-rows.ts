@@ -5,7 +5,7 @@ import type {
   SparseForward,
 } from "../../kernels/cpu/function-names.ts";
 import { batchPlaces, rowName, suffix } from "../../kernels/cpu/function-names.ts";
-import type { Jobs } from "./job.ts";
+import type { Job, Jobs } from "./job.ts";
 import { jobKinds } from "./job.ts";
 import type { MakeRecipe, Recipe, RecipeContext, RecipeStep } from "./recipe.ts";
 import { fusedInto, tapTails, wholeUnits } from "./recipe.ts";
@@ -14,21 +14,22 @@ type SpectraJob = Jobs["spectra"];
 type ForwardJob = Jobs["forward"];
 type BackwardJob = Jobs["backward"];
 
+/** A step whose parts are the tiles of a transform's ends, or the units of its body. */
+const tiles = <J extends Job>(run: RecipeStep<J>["run"]): RecipeStep<J> => ({ over: "tiles", run });
+const bodies = <J extends Job>(run: RecipeStep<J>["run"]): RecipeStep<J> => ({
+  over: "bodies",
+  run,
+});
+
 function spectraRecipe({ head_k: head, body_spectrum: body }: DenseForward): Recipe<SpectraJob> {
   const at = (job: SpectraJob, unit: number): number =>
     job.spectra + (unit - job.first) * job.spectrumBytes;
   const row: RecipeStep<SpectraJob>[] = [
-    {
-      over: "tiles",
-      run: ({ job }, unit, _b, from, to) => {
-        const k = job.k + (unit - job.first) * job.kernelBytes;
-        head(k, 0, at(job, unit), job.table, from, to);
-      },
-    },
-    {
-      over: "bodies",
-      run: ({ job }, unit, _b, from, to) => body(at(job, unit), job.table, from, to),
-    },
+    tiles(({ job }, unit, _b, from, to) => {
+      const k = job.k + (unit - job.first) * job.kernelBytes;
+      head(k, 0, at(job, unit), job.table, from, to);
+    }),
+    bodies(({ job }, unit, _b, from, to) => body(at(job, unit), job.table, from, to)),
   ];
   return { row, after: [] };
 }
@@ -56,29 +57,20 @@ function forwardRecipe(e: DenseForward | SparseForward, flags: ForwardJob): Reci
   const rowOf = (job: ForwardJob, unit: number): number =>
     job.packed ? unit - job.first : (unit % job.batch) * job.channels + channelOf(job, unit);
   const row: RecipeStep<ForwardJob>[] = [
-    {
-      over: "tiles",
-      run: ({ job, work }, unit, _b, from, to) => {
-        const at = rowOf(job, unit) * job.inputBytes;
-        head(job.u + at, job.pregate + at, work, job.table, from, to);
-      },
-    },
-    {
-      over: "bodies",
-      run: ({ job, work }, unit, _b, from, to) => {
-        body(work, job.spectra + channelOf(job, unit) * job.spectrumBytes, job.table, from, to);
-      },
-    },
-    {
-      over: "tiles",
-      run: ({ job, work }, unit, _b, from, to) => {
-        const at = rowOf(job, unit);
-        const y = at * job.outputBytes;
-        const u = job.u + at * job.inputBytes;
-        const weight = job.skip + 4 * channelOf(job, unit);
-        tail(work, job.y + y, job.postgate + y, u, weight, 0, 0, job.table, from, to);
-      },
-    },
+    tiles(({ job, work }, unit, _b, from, to) => {
+      const at = rowOf(job, unit) * job.inputBytes;
+      head(job.u + at, job.pregate + at, work, job.table, from, to);
+    }),
+    bodies(({ job, work }, unit, _b, from, to) => {
+      body(work, job.spectra + channelOf(job, unit) * job.spectrumBytes, job.table, from, to);
+    }),
+    tiles(({ job, work }, unit, _b, from, to) => {
+      const at = rowOf(job, unit);
+      const y = at * job.outputBytes;
+      const u = job.u + at * job.inputBytes;
+      const weight = job.skip + 4 * channelOf(job, unit);
+      tail(work, job.y + y, job.postgate + y, u, weight, 0, 0, job.table, from, to);
+    }),
   ];
   const unit = ({ job, work }: RecipeContext<ForwardJob>, unit: number): void => {
     const channel = channelOf(job, unit);
@@ -109,53 +101,35 @@ function backwardRecipe(e: DenseBackward, flags: BackwardJob): Recipe<BackwardJo
       ? (channel - job.first) * (job.batchTo - job.batchFrom) + (b - job.batchFrom)
       : b * job.channels + channel;
   const row: RecipeStep<BackwardJob>[] = [
-    {
-      over: "tiles",
-      run: ({ job, work }, h, b, from, to) => {
-        const at = rowOf(job, h, b) * job.outputBytes;
-        headDy(job.dy + at, job.postgate + at, work, job.table, from, to);
-      },
-    },
-    {
-      over: "tiles",
-      run: ({ job, work }, h, b, from, to) => {
-        const at = rowOf(job, h, b) * job.inputBytes;
-        headU(job.u + at, job.pregate + at, work + job.transformBytes, job.table, from, to);
-      },
-    },
-    {
-      over: "bodies",
-      run: ({ job, work }, h, b, from, to) => {
-        const w = work + job.transformBytes;
-        const k = job.spectra + h * job.spectrumBytes;
-        bodyAt(job, b)(work, w, k, w + job.transformBytes, job.table, from, to);
-      },
-    },
-    {
-      over: "tiles",
-      run: ({ job, work }, h, b, from, to) => {
-        const r = rowOf(job, h, b);
-        const at = r * job.inputBytes;
-        const [du, gate, second, u] = [
-          job.du + at,
-          job.pregate + at,
-          job.dpregate + at,
-          job.u + at,
-        ];
-        const dy = job.dy + r * job.outputBytes;
-        tailDu(work, du, gate, dy, job.skip + 4 * h, second, u, job.table, from, to);
-      },
-    },
+    tiles(({ job, work }, h, b, from, to) => {
+      const at = rowOf(job, h, b) * job.outputBytes;
+      headDy(job.dy + at, job.postgate + at, work, job.table, from, to);
+    }),
+    tiles(({ job, work }, h, b, from, to) => {
+      const at = rowOf(job, h, b) * job.inputBytes;
+      headU(job.u + at, job.pregate + at, work + job.transformBytes, job.table, from, to);
+    }),
+    bodies(({ job, work }, h, b, from, to) => {
+      const w = work + job.transformBytes;
+      const k = job.spectra + h * job.spectrumBytes;
+      bodyAt(job, b)(work, w, k, w + job.transformBytes, job.table, from, to);
+    }),
+    tiles(({ job, work }, h, b, from, to) => {
+      const r = rowOf(job, h, b);
+      const at = r * job.inputBytes;
+      const [du, gate, second, u] = [job.du + at, job.pregate + at, job.dpregate + at, job.u + at];
+      const dy = job.dy + r * job.outputBytes;
+      tailDu(work, du, gate, dy, job.skip + 4 * h, second, u, job.table, from, to);
+    }),
   ];
   if (post) {
-    row.push({
-      over: "tiles",
-      run: ({ job, work }, h, b, from, to) => {
+    row.push(
+      tiles(({ job, work }, h, b, from, to) => {
         const at = rowOf(job, h, b) * job.outputBytes;
         const [w, gate] = [work + job.transformBytes, job.dy + at];
         e.tail_dpostgate(w, job.dpostgate + at, gate, 0, 0, 0, 0, job.table, from, to);
-      },
-    });
+      }),
+    );
   }
   const after = tapTails(e, flags).map((tail, i): RecipeStep<BackwardJob> => {
     const clears = flags.clearTaps !== 0 && i === 0;

@@ -1,5 +1,6 @@
 /** The program of one worker thread: waits for jobs on the control block, leaves it only to read messages. */
 
+import { nodeModule } from "../../node.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
 import { commands, generationSlot, sharedTickets, slot, wake } from "./control.ts";
 import { addRecipes, execute } from "./executor.ts";
@@ -8,6 +9,7 @@ import type { Kernels } from "./recipe.ts";
 import { blockRecipes } from "./recipe-blocks.ts";
 import { depthwiseRecipes } from "./recipe-depthwise.ts";
 import { productRecipes } from "./recipe-product.ts";
+import { rowProgramRecipes } from "./recipe-row-program.ts";
 import { streamRecipes } from "./recipe-stream.ts";
 
 /** Looks at the generation this often before sleeping on it: about 0.1 ms, so that calls in a loop find it awake. */
@@ -20,15 +22,14 @@ interface Port {
 }
 
 function openPort(): Port {
-  const process = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } })
-    .process;
-  const threads = process?.getBuiltinModule?.("node:worker_threads") as
-    | { parentPort: Port }
-    | undefined;
-  return threads?.parentPort ?? (globalThis as unknown as Port);
+  const parent: unknown = nodeModule("node:worker_threads")?.parentPort;
+  return (parent ?? globalThis) as Port;
 }
 
-addRecipes({ ...blockRecipes, ...depthwiseRecipes, ...productRecipes, ...streamRecipes });
+addRecipes({
+  ...{ ...blockRecipes, ...depthwiseRecipes, ...productRecipes },
+  ...{ ...rowProgramRecipes, ...streamRecipes },
+});
 const port = openPort();
 const programs = new Map<number, Kernels>();
 let start: WorkerStart | undefined;

@@ -18,7 +18,7 @@ import {
   wholeRowFunctions,
 } from "./convolution-functions.ts";
 import type { Frame } from "./depthwise/addressing.ts";
-import { cellsOf, filterWalk, frame, sampleNode, storeCell } from "./depthwise/addressing.ts";
+import { eachCell, filterWalk, frame, sampleNode, storeCell } from "./depthwise/addressing.ts";
 import { foldFunction, sumFunction } from "./depthwise/gradients.ts";
 import type { Cells, Moving } from "./depthwise/loops.ts";
 import { walk } from "./depthwise/loops.ts";
@@ -90,17 +90,13 @@ function headFunction(
 ): KernelFunction {
   const { dtype } = f.spec.problem;
   const names = gated ? ["x", "gate"] : ["x"];
-  const block = (shape: Cells): Statement[] => {
-    const g = new Graph();
-    const stores = cellsOf(shape).map((cell) => {
-      const at = cell[0] * f.spec.lanes;
-      const load = (p: string): Node =>
-        g.load({ pointer: `${p}0p`, offset: at * f.bytes }, dtype, 0, f.spec.lanes);
-      const value = gated ? g.mul(load("x"), load("gate")) : load("x");
-      return storeCell(f, "z", f.window, "float32", cell, value, f.spec.lanes);
-    });
-    return [{ op: "block", stores }];
-  };
+  const { lanes } = f.spec;
+  const block = eachCell((g, cell) => {
+    const offset = cell[0] * lanes * f.bytes;
+    const load = (p: string): Node => g.load({ pointer: `${p}0p`, offset }, dtype, 0, lanes);
+    const value = gated ? g.mul(load("x"), load("gate")) : load("x");
+    return [storeCell(f, "z", f.window, "float32", cell, value, lanes)];
+  });
   const pointers = [...names.map((n) => along(`${n}0`, dtype)), along("z", "float32")];
   return exported(
     `head_${name}${suffix(gated)}`,
@@ -161,14 +157,10 @@ function tailFunction(
   sink: DirectSink,
   { index, count }: { readonly index: number; readonly count: number },
 ): KernelFunction {
-  const block = (shape: Cells): Statement[] => {
-    const g = new Graph();
-    const stores = cellsOf(shape).flatMap((cell) => {
-      const value = sampleNode(f, g, "z", f.window, cell, 0);
-      return sinkStores(f, g, sink, cell[0] * f.spec.lanes, value);
-    });
-    return [{ op: "block", stores }];
-  };
+  const block = eachCell((g, cell) => {
+    const value = sampleNode(f, g, "z", f.window, cell, 0);
+    return sinkStores(f, g, sink, cell[0] * f.spec.lanes, value);
+  });
   const pointers = [
     along("z", "float32"),
     ...sinkRows(sink).map((n) => along(`${n}0`, f.spec.problem.dtype)),
@@ -317,14 +309,10 @@ function forwardFunctions(spec: DirectSpec, f: Frame): KernelFunction[] {
 /** body_add(z, w): adds the sums at w to those at z. */
 function addFunction(f: Frame): KernelFunction {
   const { lanes, problem } = f.spec;
-  const block = (shape: Cells): Statement[] => {
-    const g = new Graph();
-    const stores = cellsOf(shape).map((cell) => {
-      const [z, w] = ["z", "w"].map((n) => sampleNode(f, g, n, f.window, cell, 0));
-      return storeCell(f, "z", f.window, "float32", cell, g.add(z!, w!), lanes);
-    });
-    return [{ op: "block", stores }];
-  };
+  const block = eachCell((g, cell) => {
+    const [z, w] = ["z", "w"].map((n) => sampleNode(f, g, n, f.window, cell, 0));
+    return [storeCell(f, "z", f.window, "float32", cell, g.add(z!, w!), lanes)];
+  });
   const pointers = [along("z", "float32"), along("w", "float32")];
   const body = overSamples(f, problem.kernelLength * lanes, 1, pointers, block);
   return exported("body_add", ["z", "w"], body);

@@ -4,8 +4,6 @@ import type { MatrixShape } from "../../plan/gpu/product.ts";
 import type { Binding } from "./dialect/wgsl.ts";
 import { barrier, loopHead, shortFunction, shuffled } from "./dialect/wgsl.ts";
 
-export { declared as declarations, entry } from "./dialect/wgsl.ts";
-
 /** Work memory of transforms between passes. */
 export type WorkBuffer = "work" | "other" | "again";
 

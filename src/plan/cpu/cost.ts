@@ -1,25 +1,15 @@
 /**
  * The cost model: the paper's Eq. 2, C = Σ_i [16·N·N_i/γ(N_i) + 4·N/ω(i)], in its general form. The first term is the
  * arithmetic of stage i, forward and inverse; the second moves its points through the memory where they live. Here the
- * arithmetic may also be that of butterflies, counted from the generated codelets, and the bytes of a point, the memory
+ * arithmetic is that of butterflies, counted from the generated codelets, and the bytes of a point, the memory
  * levels and their bandwidths are the device's.
  */
 import { dft } from "../../math/codelet.ts";
 import { countOps, Graph } from "../../math/expr.ts";
 import type { DeviceSpec } from "../device.ts";
-import { heldTaps, levelFor, sweepSeconds } from "../device.ts";
+import { heldTaps, sweepSeconds } from "../device.ts";
 import type { TransformPlan } from "./plan.ts";
 import { keptOutputs, lastOutputs, layout } from "./plan.ts";
-
-/** One stage as the cost model sees it. */
-interface StageShape {
-  /** Points of one butterfly or of one dense DFT. */
-  readonly radix: number;
-  /** Dense DFTs on matrix units, or butterflies in registers. */
-  readonly kind: "matrix" | "butterfly";
-  /** Bytes of the set that the stage sweeps: decides where its points come from. */
-  readonly workingSet: number;
-}
 
 /** Predicted seconds of one row, and what they are made of. */
 export interface Cost {
@@ -35,9 +25,8 @@ export interface Cost {
   readonly flops: number;
 }
 
-/** FLOP of one stage over N points, forward and inverse. */
-export function stageFlops(points: number, radix: number, kind: StageShape["kind"]): number {
-  if (kind === "matrix") return 16 * points * radix;
+/** FLOP of one stage of butterflies over N points, forward and inverse. */
+export function stageFlops(points: number, radix: number): number {
   return 2 * (points / radix) * butterflyFlops(radix);
 }
 
@@ -79,47 +68,9 @@ export function directCost(outputs: number, taps: number, device: DeviceSpec): C
   return { seconds, arithmetic, memory, overhead: block, flops: 2 * outputs * taps };
 }
 
-/** Eq. 2 for stages over N points of one row. */
-function stagesCost(points: number, stages: readonly StageShape[], device: DeviceSpec): Cost {
-  let arithmetic = 0;
-  let memory = 0;
-  let flops = 0;
-  for (const { radix, kind, workingSet } of stages) {
-    const rate =
-      kind === "matrix" && radix >= device.matrixTile ? device.matrixFlops : device.generalFlops;
-    const work = stageFlops(points, radix, kind);
-    flops += work;
-    arithmetic += work / rate;
-    memory += (points * device.bytesPerPoint) / levelFor(device, workingSet).bandwidth;
-  }
-  return { seconds: arithmetic + memory, arithmetic, memory, overhead: 0, flops };
-}
-
-/**
- * The order-p matrix decomposition of an N-point transform into near-even power-of-two factors, outermost first. A stage
- * works in the memory that holds the block it is applied to.
- */
-function matrixStages(points: number, order: number, device: DeviceSpec): StageShape[] {
-  const bits = Math.round(Math.log2(points));
-  let block = points;
-  return Array.from({ length: order }, (_, i) => {
-    const radix = 2 ** (Math.floor(bits / order) + (i < bits % order ? 1 : 0));
-    const stage: StageShape = { radix, kind: "matrix", workingSet: block * device.bytesPerPoint };
-    block /= radix;
-    return stage;
-  });
-}
-
-/** The order p in 2 … 4 that Eq. 2 finds cheapest for an N-point transform on a device with matrix units. */
-export function bestOrder(points: number, device: DeviceSpec): number {
-  const seconds = (p: number): number =>
-    stagesCost(points, matrixStages(points, p, device), device).seconds;
-  return [2, 3, 4].reduce((best, p) => (seconds(p) < seconds(best) ? p : best));
-}
-
 /** Seconds per point of one butterfly stage, forward and inverse: measured, or from its operations. */
 function butterflySeconds(radix: number, device: DeviceSpec): number {
-  return device.butterflySeconds[radix] ?? stageFlops(1, radix, "butterfly") / device.generalFlops;
+  return device.butterflySeconds[radix] ?? stageFlops(1, radix) / device.generalFlops;
 }
 
 /**
@@ -166,7 +117,7 @@ export function planCost(plan: TransformPlan, device: DeviceSpec): Cost {
     level.radices.forEach((radix, j) => {
       const outputs = kept[j]!.length;
       const share = left * stageShare(radix, outputs);
-      flops += left * stageFlops(points, radix, "butterfly") * stageShare(radix, outputs);
+      flops += left * stageFlops(points, radix) * stageShare(radix, outputs);
       arithmetic += left * points * stageSeconds(radix, outputs, device);
       memory += share * trip * (level.tile && j > 0 ? tile : home);
       run /= radix;
@@ -181,7 +132,7 @@ export function planCost(plan: TransformPlan, device: DeviceSpec): Cost {
   const outputs = lastOutputs(plan).length;
   const share = left * stageShare(4, outputs);
   left *= outputs / 4;
-  flops += share * stageFlops(points, 4, "butterfly") + left * 8 * points;
+  flops += share * stageFlops(points, 4) + left * 8 * points;
   arithmetic += share * points * device.pointSeconds * middleShare;
   const bytes = share * 4 * device.bytesPerPoint + left * middleBytes;
   memory += points * bytes * sweepSeconds(device, last.bytes * stream);

@@ -3,12 +3,9 @@ import { bytesPerSample } from "../../dtype.ts";
 import { mostDirectTaps } from "../cpu/candidates.ts";
 import { directCost } from "../cpu/cost.ts";
 import { formatDirect, parsePlan } from "../cpu/plan.ts";
-import type { DeviceSpec } from "../device.ts";
 import { blockOverlap, blockPart, isProduct } from "../geometry.ts";
-import type { Problem } from "../problem.ts";
-import type { WorkgroupLimits } from "./candidates.ts";
 import type { PassPlan } from "./passes.ts";
-import type { GpuWorkload, PassCandidate } from "./planner.ts";
+import type { GpuPlanning, PassCandidate } from "./planner.ts";
 import { gradientPlan, namedPlans, passCandidates } from "./planner.ts";
 
 /** A priced plan of the time domain: its part is a row as one block. */
@@ -27,11 +24,7 @@ export interface GpuPlans {
 const outputsEach = 16;
 
 /** The time domain, priced; none where taps are too many or frequencies are masked. */
-function directCandidates(
-  problem: Problem,
-  device: DeviceSpec,
-  { batch, channels }: GpuWorkload,
-): DirectCandidate[] {
+function directCandidates({ problem, device, workload }: GpuPlanning): DirectCandidate[] {
   const { length, outputLength, kernelLength, frequencies, dtype } = problem;
   const overlap = blockOverlap(problem);
   if (frequencies || overlap >= mostDirectTaps) return [];
@@ -39,7 +32,7 @@ function directCandidates(
   const bytes = (length + outputLength) * bytesPerSample(dtype);
   const traffic = bytes / device.memory.at(-1)!.bandwidth;
   const cost = { ...one, memory: one.memory + traffic, seconds: one.seconds + traffic };
-  const rows = batch * channels;
+  const rows = workload.batch * workload.channels;
   const waiting = Math.max(1, (device.busyThreads ?? 0) / ((rows * outputLength) / outputsEach));
   return [
     {
@@ -52,48 +45,29 @@ function directCandidates(
 }
 
 /** All candidates for a problem, cheapest first. */
-export function gpuCandidates(
-  problem: Problem,
-  device: DeviceSpec,
-  limits: WorkgroupLimits,
-  workload: GpuWorkload,
-): GpuCandidate[] {
-  if (isProduct(problem)) return directCandidates(problem, device, workload);
-  return [
-    ...passCandidates(problem, device, limits, workload),
-    ...directCandidates(problem, device, workload),
-  ].sort((a, b) => a.seconds - b.seconds);
+export function gpuCandidates(planning: GpuPlanning): GpuCandidate[] {
+  const direct = directCandidates(planning);
+  if (isProduct(planning.problem)) return direct;
+  return [...passCandidates(planning), ...direct].sort((a, b) => a.seconds - b.seconds);
 }
 
 /** A chosen plan, and the one out of the candidates that gradients take beside it. */
 export function bestPlans(
   chosen: GpuCandidate,
   candidates: readonly GpuCandidate[],
-  problem: Problem,
-  device: DeviceSpec,
-  limits: WorkgroupLimits,
-  workload: GpuWorkload,
+  planning: GpuPlanning,
 ): GpuPlans {
   if (!chosen.plan) return { chosen, gradients: undefined };
   const passes = candidates.filter((c) => c.plan !== undefined);
-  return {
-    chosen,
-    gradients: gradientPlan(chosen, passes, problem, device, limits, workload),
-  };
+  return { chosen, gradients: gradientPlan(chosen, passes, planning) };
 }
 
 /** The plans that a text names (see namedPlans), or the time domain, if they fit the problem and the device. */
-export function namedGpuPlans(
-  text: string,
-  problem: Problem,
-  device: DeviceSpec,
-  limits: WorkgroupLimits,
-  workload: GpuWorkload,
-): GpuPlans | undefined {
+export function namedGpuPlans(text: string, planning: GpuPlanning): GpuPlans | undefined {
   const parsed = parsePlan(text);
-  if (parsed?.taps === undefined) return namedPlans(text, problem, device, limits, workload);
+  if (parsed?.taps === undefined) return namedPlans(text, planning);
   // A GPU's threads have no blocks that a text could name.
-  if (parsed.hop > 0 || parsed.taps !== problem.kernelLength) return undefined;
-  const [chosen] = directCandidates(problem, device, workload);
+  if (parsed.hop > 0 || parsed.taps !== planning.problem.kernelLength) return undefined;
+  const [chosen] = directCandidates(planning);
   return chosen && { chosen, gradients: undefined };
 }

@@ -180,7 +180,7 @@ function passCost(
 ): Cost {
   const points = pass.blocks * pass.size * share;
   const flops =
-    pass.radices.reduce((sum, r) => sum + stageFlops(points, r, "butterfly"), 0) +
+    pass.radices.reduce((sum, r) => sum + stageFlops(points, r), 0) +
     (pass.rest === 1 ? 8 * points : 0);
   const [shared, cache, memory] = device.memory;
   // Each boundary between stages is written and read, each way.

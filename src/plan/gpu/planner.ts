@@ -38,6 +38,14 @@ export interface GpuWorkload {
   readonly channels: number;
 }
 
+/** What plans are made for: a problem, on a device, in calls of so many rows. */
+export interface GpuPlanning {
+  readonly problem: Problem;
+  readonly device: DeviceSpec;
+  readonly limits: WorkgroupLimits;
+  readonly workload: GpuWorkload;
+}
+
 /** A part that a problem can be computed as: whole rows by their packing, or blocks of rows. */
 interface Way {
   readonly packing: Packing;
@@ -95,13 +103,12 @@ function threadsOf(plan: PassPlan, units: number): number {
 const spectrumShare = 0.6;
 
 function priced(
-  problem: Problem,
+  { problem, device, workload }: GpuPlanning,
   part: Part,
   plan: PassPlan,
-  device: DeviceSpec,
-  { batch, channels }: GpuWorkload,
   gradientThreads?: number,
 ): PassCandidate {
+  const { batch, channels } = workload;
   const blocks = blocksOf(problem, plan);
   const { dtype } = problem;
   // All positions of a block hold samples.
@@ -131,12 +138,8 @@ const finestDense = 512;
 const finestSparse = 256;
 
 /** All candidates for a problem, cheapest first; of equals the first made. */
-export function passCandidates(
-  problem: Problem,
-  device: DeviceSpec,
-  limits: WorkgroupLimits,
-  workload: GpuWorkload,
-): PassCandidate[] {
+export function passCandidates(planning: GpuPlanning): PassCandidate[] {
+  const { problem, device, limits } = planning;
   const seen = new Map<string, PassCandidate>();
   for (const { packing, part, hop } of partsOf(problem)) {
     for (const points of hop ? [part.positions / 2] : passSizes(part, packing)) {
@@ -148,7 +151,7 @@ export function passCandidates(
       for (const alike of byRows(plans, problem.dtype))
         plans.push(cheapestPasses(alike, problem, device));
       for (const plan of plans) {
-        const candidate = priced(problem, part, plan, device, workload);
+        const candidate = priced(planning, part, plan);
         if (!seen.has(candidate.text)) seen.set(candidate.text, candidate);
       }
     }
@@ -175,16 +178,13 @@ const gradientShare = { single: 0.9, several: 0.99 };
 export function gradientPlan(
   { plan: chosen, part }: PassCandidate,
   candidates: readonly PassCandidate[],
-  problem: Problem,
-  device: DeviceSpec,
-  limits: WorkgroupLimits,
-  workload: GpuWorkload,
+  planning: GpuPlanning,
 ): PassPlan {
+  const { problem, device, limits } = planning;
   const plans = candidates.map((c) => c.plan).filter((plan) => compatible(plan, chosen));
   const work = { ...problem, gradientThreads: limits.threads };
   for (const alike of byRows(plans, problem.dtype)) plans.push(cheapestPasses(alike, work, device));
-  const price = (plan: PassPlan): number =>
-    priced(problem, part, plan, device, workload, limits.threads).seconds;
+  const price = (plan: PassPlan): number => priced(planning, part, plan, limits.threads).seconds;
   let best = chosen;
   let least = gradientShare[chosen.passes.length === 1 ? "single" : "several"] * price(chosen);
   for (const plan of plans) {
@@ -210,27 +210,19 @@ function shareSpectra(a: PassPlan, b: PassPlan): boolean {
 /** The plans that a text names, "plan" for all calls or "plan; gradients plan", if they fit the problem and the device. */
 export function namedPlans(
   text: string,
-  problem: Problem,
-  device: DeviceSpec,
-  limits: WorkgroupLimits,
-  workload: GpuWorkload,
+  planning: GpuPlanning,
 ): { readonly chosen: PassCandidate; readonly gradients: PassPlan } | undefined {
   const [own = "", ...others] = text.split(gradientsAfter);
-  const chosen = namedPasses(own, problem, device, limits, workload);
+  const chosen = namedPasses(own, planning);
   if (!chosen || others.length === 0) return chosen && { chosen, gradients: chosen.plan };
-  const gradients = namedPasses(others.join(gradientsAfter), problem, device, limits, workload);
+  const gradients = namedPasses(others.join(gradientsAfter), planning);
   if (!gradients || !shareSpectra(chosen.plan, gradients.plan)) return undefined;
   return { chosen, gradients: gradients.text === chosen.text ? chosen.plan : gradients.plan };
 }
 
 /** The plan that a text names, if it fits the problem and the device. */
-export function namedPasses(
-  text: string,
-  problem: Problem,
-  device: DeviceSpec,
-  limits: WorkgroupLimits,
-  workload: GpuWorkload,
-): PassCandidate | undefined {
+export function namedPasses(text: string, planning: GpuPlanning): PassCandidate | undefined {
+  const { problem, limits } = planning;
   const plan = parsePasses(text);
   if (!plan) return undefined;
   const way = plan.hop
@@ -246,5 +238,5 @@ export function namedPasses(
     const bytes = exchanged * exchangeBytes[p.exchange];
     return p.threads * p.tiles <= limits.threads && bytes <= limits.sharedBytes;
   });
-  return fits ? priced(problem, part, plan, device, workload) : undefined;
+  return fits ? priced(planning, part, plan) : undefined;
 }

@@ -70,7 +70,7 @@ export function windowHop(
     const bytes = 4 * (rows * (window + past + 2 * hop) + channels * window);
     const fits = bytes <= bufferBytes && 4 * window <= limits.bindingBytes;
     if (window > least && (!fits || window > 2 * maxLength)) break;
-    const [best] = passCandidates(windowProblem(taps, hop), device, limits, workload);
+    const [best] = passCandidates({ problem: windowProblem(taps, hop), device, limits, workload });
     // The past is copied aside and to the front: read and written twice.
     const copied = (4 * 4 * rows * past) / bandwidth;
     const seconds = (best!.seconds + copied + blockSeconds) / (rows * hop) + sampleSeconds;

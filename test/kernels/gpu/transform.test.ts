@@ -52,11 +52,11 @@ const gates = { pregate: true, postgate: true };
 /** Everything that an object of such a problem, or a stream of such windows, may run on such a device. */
 function schedulesOf(problem: Problem, limits: GpuLimits): { text: string; all: Schedule[] } {
   const workload = { batch: 2, channels: 32 };
-  const candidates = passCandidates(problem, defaultGpu, limits, workload);
+  const candidates = passCandidates({ problem, device: defaultGpu, limits, workload });
   const [best] = candidates;
   const { part, plan } = best!;
   const scheduler = new Scheduler({ problem, part, plan, keeper: plan, limits });
-  const other = gradientPlan(best!, candidates, problem, defaultGpu, limits, workload);
+  const other = gradientPlan(best!, candidates, { problem, device: defaultGpu, limits, workload });
   const gradients = new Scheduler({ problem, part, plan: other, keeper: plan, limits });
   const skip = problem.length === problem.outputLength;
   const calls = [

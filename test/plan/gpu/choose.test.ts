@@ -11,18 +11,28 @@ const workload = { batch: 8, channels: 384 };
 
 const planned = (options: ProblemOptions) => {
   const problem = createProblem(options, "test");
-  const candidates = gpuCandidates(problem, defaultGpu, limits, workload);
+  const candidates = gpuCandidates({ problem, device: defaultGpu, limits, workload });
   return { problem, candidates };
 };
 
 const named = (text: string, options: ProblemOptions) =>
-  namedGpuPlans(text, createProblem(options, "test"), defaultGpu, limits, workload);
+  namedGpuPlans(text, {
+    problem: createProblem(options, "test"),
+    device: defaultGpu,
+    limits,
+    workload,
+  });
 
 describe("the time domain", () => {
   test.each(modes)("is chosen for few taps, and gradients go with it: %s", (mode) => {
     for (const dtype of ["float32", "float16"] as const) {
       const { problem, candidates } = planned({ length: 65_536, kernelLength: 8, mode, dtype });
-      const plans = bestPlans(candidates[0]!, candidates, problem, defaultGpu, limits, workload);
+      const plans = bestPlans(candidates[0]!, candidates, {
+        problem,
+        device: defaultGpu,
+        limits,
+        workload,
+      });
       expect(plans.chosen.text).toBe("direct 8");
       expect(plans.chosen.plan).toBeUndefined();
       expect(plans.gradients).toBeUndefined();
@@ -68,11 +78,16 @@ describe("the time domain", () => {
 
   test("leaves longer kernels to transforms, with their plan for gradients", () => {
     const { problem, candidates } = planned({ length: 65_536, kernelLength: 1024 });
-    const plans = bestPlans(candidates[0]!, candidates, problem, defaultGpu, limits, workload);
-    const passes = passCandidates(problem, defaultGpu, limits, workload);
+    const plans = bestPlans(candidates[0]!, candidates, {
+      problem,
+      device: defaultGpu,
+      limits,
+      workload,
+    });
+    const passes = passCandidates({ problem, device: defaultGpu, limits, workload });
     expect(candidates).toEqual(passes);
     expect(plans.gradients).toEqual(
-      gradientPlan(passes[0]!, passes, problem, defaultGpu, limits, workload),
+      gradientPlan(passes[0]!, passes, { problem, device: defaultGpu, limits, workload }),
     );
   });
 

@@ -30,7 +30,12 @@ const limits = { sharedBytes: 49_152, threads: 1024, values: 32 };
 const workload = { batch: 8, channels: 48 };
 
 const cheapest = (options: ProblemOptions) =>
-  passCandidates(createProblem(options, "test"), defaultGpu, limits, workload)[0]!;
+  passCandidates({
+    problem: createProblem(options, "test"),
+    device: defaultGpu,
+    limits,
+    workload,
+  })[0]!;
 
 describe("kernels shorter than the input", () => {
   const length = 65_536;
@@ -53,7 +58,7 @@ describe("kernels shorter than the input", () => {
 
   test("stay whole in circular convolutions", () => {
     const problem = createProblem({ length, kernelLength: 16, mode: "circular" }, "test");
-    const candidates = passCandidates(problem, defaultGpu, limits, workload);
+    const candidates = passCandidates({ problem, device: defaultGpu, limits, workload });
     expect(candidates.length).toBeGreaterThan(0);
     for (const { plan } of candidates) expect(plan.hop).toBeUndefined();
   });
@@ -67,8 +72,13 @@ describe("gradients", () => {
     (length) => {
       const problem = createProblem({ length, dtype: "float16" }, "test");
       const workload = { batch: 16, channels: 768 };
-      const all = passCandidates(problem, defaultGpu, gpu, workload);
-      const plan = gradientPlan(all[0]!, all, problem, defaultGpu, gpu, workload);
+      const all = passCandidates({ problem, device: defaultGpu, limits: gpu, workload });
+      const plan = gradientPlan(all[0]!, all, {
+        problem,
+        device: defaultGpu,
+        limits: gpu,
+        workload,
+      });
       const { points, packing, hop } = all[0]!.plan;
       expect([plan.points, plan.packing, plan.hop]).toEqual([points, packing, hop]);
       expect(parsePasses(formatPasses(plan))).toEqual(plan);
@@ -80,7 +90,8 @@ describe("gradients", () => {
   test("that a text names as they are are no plan of their own", () => {
     const problem = createProblem({ length: 1024 }, "test");
     const text = "halves 1024: 8·8·16 ×64 split";
-    const named = (plan: string) => namedPlans(plan, problem, defaultGpu, gpu, workload)!;
+    const named = (plan: string) =>
+      namedPlans(plan, { problem, device: defaultGpu, limits: gpu, workload })!;
     const { chosen, gradients } = named(`${text}; gradients ${text}`);
     expect(gradients).toBe(chosen.plan);
     const other = "halves 1024: 4·16·16 ×64 split";
@@ -90,8 +101,10 @@ describe("gradients", () => {
   test.each([2048, 8192])("of %i samples keep the plan of other calls", (length) => {
     const problem = createProblem({ length, dtype: "float16" }, "test");
     const workload = { batch: 16, channels: 768 };
-    const all = passCandidates(problem, defaultGpu, gpu, workload);
-    expect(gradientPlan(all[0]!, all, problem, defaultGpu, gpu, workload)).toBe(all[0]!.plan);
+    const all = passCandidates({ problem, device: defaultGpu, limits: gpu, workload });
+    expect(gradientPlan(all[0]!, all, { problem, device: defaultGpu, limits: gpu, workload })).toBe(
+      all[0]!.plan,
+    );
   });
 });
 
@@ -102,9 +115,9 @@ describe("points between passes", () => {
     "of the cheapest plans of three passes wait in pairs: %i float16 samples",
     (length) => {
       const problem = createProblem({ length, dtype: "float16" }, "test");
-      const all = passCandidates(problem, defaultGpu, limits, workload);
+      const all = passCandidates({ problem, device: defaultGpu, limits, workload });
       const best = all.find(({ plan }) => plan.passes.length === 3)!;
-      const gradients = gradientPlan(best, all, problem, defaultGpu, limits, workload);
+      const gradients = gradientPlan(best, all, { problem, device: defaultGpu, limits, workload });
       for (const plan of [best.plan, gradients]) {
         expect(pointFormat(plan, "float16")).toBe("pair");
         expect(pointFormat(plan, "bfloat16")).toBe("pair");
@@ -199,7 +212,7 @@ describe("frequencies", () => {
   test("take transforms of their own N, never blocks of rows", () => {
     const masked = { length: 1000, kernelLength: 10, frequencies };
     const problem = createProblem(masked, "test");
-    const candidates = passCandidates(problem, defaultGpu, limits, workload);
+    const candidates = passCandidates({ problem, device: defaultGpu, limits, workload });
     expect(candidates.length).toBeGreaterThan(0);
     for (const { plan } of candidates) {
       expect(["rows", "neighbours"]).toContain(plan.packing);
@@ -259,7 +272,12 @@ describe("plans as text", () => {
       const { plan } = cheapest(options);
       expect(parsePasses(formatPasses(plan))).toEqual(plan);
       const problem = createProblem(options, "test");
-      const named = namedPasses(formatPasses(plan), problem, defaultGpu, limits, workload);
+      const named = namedPasses(formatPasses(plan), {
+        problem,
+        device: defaultGpu,
+        limits,
+        workload,
+      });
       expect(named).toEqual(cheapest(options));
     }
   });
@@ -272,7 +290,7 @@ describe("plans as text", () => {
     ["more threads than a workgroup has", "halves 4096: 2·2·1024 ×2048 split"],
   ])("are refused: %s", (_, text) => {
     const problem = createProblem({ length: 1000, kernelLength: 100 }, "test");
-    expect(namedPasses(text, problem, defaultGpu, limits, workload)).toBeUndefined();
+    expect(namedPasses(text, { problem, device: defaultGpu, limits, workload })).toBeUndefined();
   });
 });
 
@@ -285,7 +303,8 @@ describe("transforms of one pass", () => {
     const small = { sharedBytes, threads, values: 32 };
     const best = (length: number) => {
       const problem = createProblem({ length, dtype: "float16" }, "test");
-      return passCandidates(problem, defaultGpu, small, workload)[0]!.plan.passes;
+      return passCandidates({ problem, device: defaultGpu, limits: small, workload })[0]!.plan
+        .passes;
     };
     expect(best(points).map((p) => p.exchange)).toEqual([exchange]);
     expect(best(2 * points).length).toBeGreaterThan(1);

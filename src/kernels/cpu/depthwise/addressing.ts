@@ -73,6 +73,17 @@ export function cellsOf({ rows, vectors }: Cells): [row: number, vector: number]
   return Array.from({ length: rows * vectors }, (_, i) => [i % rows, Math.floor(i / rows)]);
 }
 
+/** A block of what `store` says of each of its cells. */
+export function eachCell(
+  store: (g: Graph, cell: readonly [row: number, vector: number], stored: number) => Store[],
+): (shape: Cells) => Statement[] {
+  return (shape) => {
+    const g = new Graph();
+    const stores = cellsOf(shape).flatMap((cell) => store(g, cell, shape.stored));
+    return [{ op: "block", stores }];
+  };
+}
+
 /** A tap as every lane of a cell needs it. */
 export function tapNode(f: Frame, g: Graph, name: string, tap: number, vector: number): Node {
   const across = f.spec.problem.layout === "BLH";

@@ -4,12 +4,14 @@
  */
 import type { Node } from "../../../math/expr.ts";
 import { Graph } from "../../../math/expr.ts";
+import { exported } from "../function-names.ts";
 import type { KernelFunction, Statement } from "../ir.ts";
+import { loop, plus, times } from "../ir.ts";
 import type { Frame } from "./addressing.ts";
 import {
-  cellOffset,
   cellsOf,
   columns,
+  eachCell,
   filterParameters,
   filterWalk,
   rows,
@@ -34,21 +36,14 @@ function upstreamFunctions(f: Frame): KernelFunction[] {
   const filters = { window: f.window, branches };
   const windows = branches.map((b) => `d${b}`);
   const pointers = windows.map((d) => rows(f, d, f.window, "float32"));
-  return [
-    {
-      name: "upstream",
-      parameters: [...filterParameters(filters), ...windows, "count", "width"],
-      exported: true,
-      body: filterWalk(f, filters, pointers, false, (g, cell, z, stored) => {
-        const d = windows
-          .slice(0, f.outputs)
-          .map((name) => sampleNode(f, g, name, f.window, cell, 0));
-        return backward(g, z, d).flatMap((dz, b) =>
-          dz ? [storeCell(f, windows[b]!, f.window, "float32", cell, dz, stored)] : [],
-        );
-      }),
-    },
-  ];
+  const body = filterWalk(f, filters, pointers, false, (g, cell, z, stored) => {
+    const d = windows.slice(0, f.outputs).map((name) => sampleNode(f, g, name, f.window, cell, 0));
+    return backward(g, z, d).flatMap((dz, b) =>
+      dz ? [storeCell(f, windows[b]!, f.window, "float32", cell, dz, stored)] : [],
+    );
+  });
+  const parameters = [...filterParameters(filters), ...windows, "count", "width"];
+  return [exported("upstream", parameters, body)];
 }
 
 /**
@@ -60,15 +55,12 @@ function transposeFunction(f: Frame, onto: boolean): KernelFunction {
   const filters = { window: f.window, branches: [0], reversed: true };
   const rest = onto ? [rows(f, "r", f.window, "float32")] : [];
   const pointers = [...rest, rows(f, "dx", f.input, dtype)];
-  return {
-    name: onto ? "transposeOnto" : "transpose",
-    parameters: [...filterParameters(filters), ...(onto ? ["r"] : []), "dx", "count", "width"],
-    exported: true,
-    body: filterWalk(f, filters, pointers, false, (g, cell, z, stored) => {
-      const dx = onto ? g.add(z(0), sampleNode(f, g, "r", f.window, cell, 0)) : z(0);
-      return [storeCell(f, "dx", f.input, dtype, cell, dx, stored)];
-    }),
-  };
+  const body = filterWalk(f, filters, pointers, false, (g, cell, z, stored) => {
+    const dx = onto ? g.add(z(0), sampleNode(f, g, "r", f.window, cell, 0)) : z(0);
+    return [storeCell(f, "dx", f.input, dtype, cell, dx, stored)];
+  });
+  const parameters = [...filterParameters(filters), ...(onto ? ["r"] : []), "dx", "count", "width"];
+  return exported(onto ? "transposeOnto" : "transpose", parameters, body);
 }
 
 /** Taps whose sums are in registers at a time. */
@@ -125,12 +117,8 @@ export function sumFunction(
     columns(f, "a"),
   ];
   const shape = { rows: lanes === 1 ? 8 : 4, vectors: 1 };
-  return {
-    name: "sum",
-    parameters: ["x", "d", "a", "count", "width"],
-    exported: true,
-    body: walk({ layout, lanes, ...shape, pointers, overrun: true, block }),
-  };
+  const body = walk({ layout, lanes, ...shape, pointers, overrun: true, block });
+  return exported("sum", ["x", "d", "a", "count", "width"], body);
 }
 
 /** 0 … count − 1 in groups. */
@@ -158,41 +146,18 @@ export function foldFunction(f: Frame): KernelFunction {
   const parameters = ["a", "p", "count", "width"];
   if (layout === "BHL") {
     const step = 16;
-    return {
-      name: "fold",
-      parameters,
-      exported: true,
-      body: [
-        {
-          op: "loop",
-          variable: "pp",
-          from: "p",
-          end: { op: "add", a: "p", b: { op: "mul", a: "count", by: step } },
-          step,
-          also: [{ name: "ap", from: "a", step: step * lanes }],
-          body: [foldBlock(lanes)],
-          nonempty: true,
-        },
-      ],
-    };
+    const also = [{ name: "ap", from: "a", step: step * lanes }];
+    const end = plus("p", times("count", step));
+    return exported("fold", parameters, [loop("pp", "p", end, step, [foldBlock(lanes)], also)]);
   }
   const position = 4 * channels;
-  const block = (shape: Cells): Statement[] => {
-    const g = new Graph();
-    const stores = cellsOf(shape).map((cell) => {
-      const value = sampleNode(f, g, "a", f.window, cell, 0);
-      const at = { pointer: "pp", offset: cellOffset(f, "float32", position, cell) };
-      return { at, format: "float32" as const, value, first: 0, last: shape.stored };
-    });
-    return [{ op: "block", stores }];
-  };
+  const block = eachCell((g, cell, stored) => {
+    const value = sampleNode(f, g, "a", f.window, cell, 0);
+    return [storeCell(f, "p", position, "float32", cell, value, stored)];
+  });
   const pointers = [rows(f, "a", f.window, "float32"), rows(f, "p", position, "float32")];
-  return {
-    name: "fold",
-    parameters,
-    exported: true,
-    body: walk({ layout, lanes, rows: 1, vectors: 1, pointers, overrun: false, block }),
-  };
+  const body = walk({ layout, lanes, rows: 1, vectors: 1, pointers, overrun: false, block });
+  return exported("fold", parameters, body);
 }
 
 /** Four sums: each vector's lanes added up, by a transpose. */

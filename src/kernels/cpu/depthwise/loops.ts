@@ -6,7 +6,7 @@
  */
 import type { Layout } from "../../../plan/depthwise.ts";
 import type { Int, Statement } from "../ir.ts";
-import { plus, times } from "../ir.ts";
+import { loop, plus, times } from "../ir.ts";
 
 /** A block of cells: `rows` along the sequence times `vectors` across channels (1 in BHL). */
 export interface Cells {
@@ -83,15 +83,6 @@ function stretches(
   return { before, parts: needed };
 }
 
-function loop(
-  variable: string,
-  { from, end, step }: Pick<Stretch, "from" | "end" | "step">,
-  also: readonly { readonly name: string; readonly from: Int; readonly step: number }[],
-  body: readonly Statement[],
-): Statement {
-  return { op: "loop", variable, from, end, step, also, body, nonempty: false };
-}
-
 function alongRow({ lanes, rows, pointers, overrun, block }: Walk): Statement[] {
   const moving = pointers.filter((p) => p.position !== 0);
   const still = pointers.filter((p) => p.position === 0);
@@ -99,48 +90,34 @@ function alongRow({ lanes, rows, pointers, overrun, block }: Walk): Statement[] 
   return [
     ...before,
     ...still.map(({ name }): Statement => ({ op: "let", name: `${name}p`, value: name })),
-    ...parts.map((s) =>
-      loop(
-        "n",
-        s,
-        moving.map(({ name, position }) => ({
-          name: `${name}p`,
-          from: plus(name, times(s.from, position)),
-          step: s.step * position,
-        })),
-        block({ rows: s.vectors, vectors: 1, stored: s.stored }),
-      ),
-    ),
+    ...parts.map(({ from, end, step, vectors, stored }) => {
+      const also = moving.map(({ name, position }) => ({
+        ...{ name: `${name}p`, from: plus(name, times(from, position)), step: step * position },
+      }));
+      const body = block({ rows: vectors, vectors: 1, stored });
+      return loop("n", from, end, step, body, also, false);
+    }),
   ];
 }
 
 function acrossChannels({ lanes, rows, vectors, pointers, overrun, block }: Walk): Statement[] {
   const { before, parts } = stretches("width", vectors, lanes, overrun);
   const inner = (height: number): Statement[] =>
-    parts.map((s) =>
-      loop(
-        "c",
-        s,
-        pointers.map(({ name, position, channel }) => ({
-          name: `${name}p`,
-          from: plus(position === 0 ? name : `${name}r`, times(s.from, channel)),
-          step: s.step * channel,
-        })),
-        block({ rows: height, vectors: s.vectors, stored: s.stored }),
-      ),
-    );
+    parts.map(({ from, end, step, vectors, stored }) => {
+      const also = pointers.map(({ name, position, channel }) => ({
+        name: `${name}p`,
+        from: plus(position === 0 ? name : `${name}r`, times(from, channel)),
+        step: step * channel,
+      }));
+      return loop("c", from, end, step, block({ rows: height, vectors, stored }), also, false);
+    });
   const moving = pointers.filter((p) => p.position !== 0);
-  const outer = (from: Int, end: Int, height: number): Statement =>
-    loop(
-      "n",
-      { from, end, step: height },
-      moving.map(({ name, position }) => ({
-        name: `${name}r`,
-        from: plus(name, times(from, position)),
-        step: height * position,
-      })),
-      inner(height),
-    );
+  const outer = (from: Int, end: Int, height: number): Statement => {
+    const also = moving.map(({ name, position }) => ({
+      ...{ name: `${name}r`, from: plus(name, times(from, position)), step: height * position },
+    }));
+    return loop("n", from, end, height, inner(height), also, false);
+  };
   const tall = floor("count", rows);
   const rest = rows > 1 ? [outer("countTall", "count", 1)] : [];
   return [

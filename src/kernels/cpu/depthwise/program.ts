@@ -3,13 +3,13 @@
  * and half precision are dealt with while it is filled, so that the filters see nothing but consecutive float32. Where
  * data are float32 and no edge is near, the filters read the user's samples themselves.
  */
-import { Graph } from "../../../math/expr.ts";
-import type { KernelFunction, KernelModule, Statement } from "../ir.ts";
+import { exported } from "../function-names.ts";
+import type { KernelFunction, KernelModule } from "../ir.ts";
 import type { ProgramSource } from "../program-source.ts";
 import type { DepthwiseSpec, Frame } from "./addressing.ts";
 import {
   cellOffset,
-  cellsOf,
+  eachCell,
   filterParameters,
   filterWalk,
   frame,
@@ -18,65 +18,53 @@ import {
 } from "./addressing.ts";
 import { formCode } from "./forms.ts";
 import { gradientFunctions } from "./gradients.ts";
-import type { Cells } from "./loops.ts";
 import { walk } from "./loops.ts";
 
 /** {name}(windows…, taps…, biases…, outputs…, count, width): filters and what stands behind them. */
-function filterFunction(f: Frame, name: string, window: number): KernelFunction {
+function filterFunction(f: Frame, name: "filter" | "direct", window: number): KernelFunction {
   const { form, dtype } = f.spec.problem;
   const outputs = Array.from({ length: f.outputs }, (_, o) => `y${o}`);
   const filters = { window, branches: Array.from({ length: f.branches }, (_, b) => b) };
   const pointers = outputs.map((y) => rows(f, y, f.output, dtype));
   const { forward } = formCode(form);
-  return {
+  return exported(
     name,
-    parameters: [...filterParameters(filters), ...outputs, "count", "width"],
-    exported: true,
-    body: filterWalk(f, filters, pointers, false, (g, cell, z, stored) =>
+    [...filterParameters(filters), ...outputs, "count", "width"],
+    filterWalk(f, filters, pointers, false, (g, cell, z, stored) =>
       forward(g, z).map((y, o) => storeCell(f, outputs[o]!, f.output, dtype, cell, y, stored)),
     ),
-  };
+  );
 }
 
 /** {name}(x, s, count, width): samples widened into a window; the last vector may write beyond its end. */
-export function fillFunction(f: Frame, name: string, position: number): KernelFunction {
+function fillFunction(f: Frame, name: "fill" | "fillUpstream", position: number): KernelFunction {
   const { problem, lanes } = f.spec;
   const { layout, dtype } = problem;
-  const block = (shape: Cells): Statement[] => {
-    const g = new Graph();
-    const stores = cellsOf(shape).map((cell) => {
-      const offset = cellOffset(f, dtype, position, cell);
-      const x = g.load({ pointer: "xp", offset }, dtype, 0, lanes);
-      return storeCell(f, "s", f.window, "float32", cell, x, lanes);
-    });
-    return [{ op: "block", stores }];
-  };
+  const block = eachCell((g, cell) => {
+    const offset = cellOffset(f, dtype, position, cell);
+    const x = g.load({ pointer: "xp", offset }, dtype, 0, lanes);
+    return [storeCell(f, "s", f.window, "float32", cell, x, lanes)];
+  });
   const pointers = [rows(f, "x", position, dtype), rows(f, "s", f.window, "float32")];
   const shape = layout === "BHL" ? { rows: 8, vectors: 1 } : { rows: 1, vectors: 4 };
   const body = walk({ layout, lanes, ...shape, pointers, overrun: true, block });
-  return { name, parameters: ["x", "s", "count", "width"], exported: true, body };
+  return exported(name, ["x", "s", "count", "width"], body);
 }
 
 /** zero(s, count, width): zeros in a window; the last vector may write beyond its end. */
-export function zeroFunction(f: Frame): KernelFunction {
-  const { problem, lanes } = f.spec;
-  const block = (shape: Cells): Statement[] => {
-    const g = new Graph();
-    const stores = cellsOf(shape).map((cell) =>
-      storeCell(f, "s", f.window, "float32", cell, g.constant(0), lanes),
-    );
-    return [{ op: "block", stores }];
-  };
+function zeroFunction(f: Frame): KernelFunction {
+  const { lanes } = f.spec;
+  const block = eachCell((g, cell) => [
+    storeCell(f, "s", f.window, "float32", cell, g.constant(0), lanes),
+  ]);
   const pointers = [rows(f, "s", f.window, "float32")];
-  const shape = { rows: 1, vectors: 1 };
-  const body = walk({
-    ...{ layout: problem.layout, lanes, ...shape, pointers, overrun: true, block },
-  });
-  return { name: "zero", parameters: ["s", "count", "width"], exported: true, body };
+  const { layout } = f.spec.problem;
+  const body = walk({ layout, lanes, rows: 1, vectors: 1, pointers, overrun: true, block });
+  return exported("zero", ["s", "count", "width"], body);
 }
 
 /** All functions of a program. */
-export function buildDepthwise(spec: DepthwiseSpec): KernelModule {
+function buildDepthwise(spec: DepthwiseSpec): KernelModule {
   const f = frame(spec);
   const { layout, dtype } = spec.problem;
   const shared = [zeroFunction(f), fillFunction(f, "fill", f.input)];

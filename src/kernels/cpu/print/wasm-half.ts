@@ -4,7 +4,23 @@
  */
 import type { Node } from "../../../math/expr.ts";
 import type { Store } from "../ir.ts";
-import { op, simd, splatBits, splatFloat, u32, v128 } from "./wasm-encode.ts";
+import { splatBits as bits, splatFloat as float, op, simd, u32, v128 } from "./wasm-encode.ts";
+
+/** Instructions without immediates. */
+const and = simd(v128.and);
+const or = simd(v128.or);
+const add = simd(v128.i32x4Add);
+const greater = simd(v128.i32x4GtS);
+const choose = simd(v128.bitselect);
+
+/** Shifts of every lane by so many bits: left, and right without the sign. */
+const left = (n: number): number[] => [op.i32Const, n, ...simd(v128.i32x4Shl)];
+const right = (n: number): number[] => [op.i32Const, n, ...simd(v128.i32x4ShrU)];
+
+/** What is done with a local. */
+const get = (local: number): number[] => [op.localGet, ...u32(local)];
+const set = (local: number): number[] => [op.localSet, ...u32(local)];
+const tee = (local: number): number[] => [op.localTee, ...u32(local)];
 
 /** What a function that is being printed offers to conversions. */
 export interface FunctionText {
@@ -28,18 +44,16 @@ export function loadConverted(p: FunctionText, n: Load): void {
   if (n.format === "float32") p.emit(...simd(v128.load), ...memory);
   else {
     p.emit(...simd(v128.load64Zero), ...memory, ...simd(v128.i32x4ExtendLowI16x8U));
-    if (n.format === "bfloat16") p.emit(op.i32Const, 16, ...simd(v128.i32x4Shl));
+    if (n.format === "bfloat16") p.emit(...left(16));
     else widenFloat16(p);
   }
-  if (n.first > 0 || n.last < 4) {
-    p.emit(...laneMask(n.first, n.last), ...simd(v128.and));
-  }
+  if (n.first > 0 || n.last < 4) p.emit(...laneMask(n.first, n.last), ...and);
 }
 
 /** v128.const with all bits set in lanes [first, last). */
 function laneMask(first: number, last: number): number[] {
-  const bytes = Array.from({ length: 16 }, (_, i) => (i >> 2 >= first && i >> 2 < last ? 255 : 0));
-  return [...simd(v128.const), ...bytes];
+  const mask = Array.from({ length: 16 }, (_, i) => (i >> 2 >= first && i >> 2 < last ? 255 : 0));
+  return [...simd(v128.const), ...mask];
 }
 
 /**
@@ -47,36 +61,13 @@ function laneMask(first: number, last: number): number[] {
  * 2^112 in float arithmetic, which renormalises subnormals by itself; infinities and NaNs get their exponent set.
  */
 function widenFloat16(p: FunctionText): void {
-  const bits = p.vectorLocal();
-  const get = [op.localGet, ...u32(bits)];
-  p.emit(
-    op.localTee,
-    ...u32(bits),
-    ...splatBits(0x7fff),
-    ...simd(v128.and),
-    op.i32Const,
-    13,
-    ...simd(v128.i32x4Shl),
-  );
-  p.emit(...splatFloat(2 ** 112), ...simd(v128.f32x4Mul));
-  p.emit(
-    ...get,
-    ...splatBits(0x7fff),
-    ...simd(v128.and),
-    ...splatBits(0x7bff),
-    ...simd(v128.i32x4GtS),
-  );
-  p.emit(...splatBits(0x7f800000), ...simd(v128.and), ...simd(v128.or));
-  p.emit(
-    ...get,
-    ...splatBits(0x8000),
-    ...simd(v128.and),
-    op.i32Const,
-    16,
-    ...simd(v128.i32x4Shl),
-    ...simd(v128.or),
-  );
-  p.release(bits);
+  const x = p.vectorLocal();
+  p.emit(...tee(x), ...bits(0x7fff), ...and, ...left(13));
+  p.emit(...float(2 ** 112), ...simd(v128.f32x4Mul));
+  p.emit(...get(x), ...bits(0x7fff), ...and, ...bits(0x7bff), ...greater);
+  p.emit(...bits(0x7f800000), ...and, ...or);
+  p.emit(...get(x), ...bits(0x8000), ...and, ...left(16), ...or);
+  p.release(x);
 }
 
 /** Store the value that `push` leaves on the stack, rounded to the store's format. */
@@ -95,7 +86,7 @@ export function storeConverted(p: FunctionText, s: Store, push: () => void): voi
     if (s.format === "bfloat16") roundBfloat16(p);
     else roundFloat16(p);
     const lanes = p.vectorLocal();
-    p.emit(op.localTee, ...u32(lanes), op.localGet, ...u32(lanes), ...simd(v128.i16x8NarrowI32x4U));
+    p.emit(...tee(lanes), ...get(lanes), ...simd(v128.i16x8NarrowI32x4U));
     p.release(lanes);
   };
   if (!whole) return storeLanes(p, s, rounded, v128.store16Lane, 2);
@@ -104,19 +95,13 @@ export function storeConverted(p: FunctionText, s: Store, push: () => void): voi
   p.emit(...simd(v128.store64Lane), ...p.memory(s.at.offset), 0);
 }
 
-function storeLanes(
-  p: FunctionText,
-  s: Store,
-  push: () => void,
-  code: number,
-  bytes: number,
-): void {
+function storeLanes(p: FunctionText, s: Store, push: () => void, code: number, size: number): void {
   push();
   const kept = p.vectorLocal();
-  p.emit(op.localSet, ...u32(kept));
+  p.emit(...set(kept));
   for (let lane = s.first; lane < s.last; lane++) {
     p.pointer(s.at.pointer);
-    p.emit(op.localGet, ...u32(kept), ...simd(code), ...p.memory(s.at.offset + lane * bytes), lane);
+    p.emit(...get(kept), ...simd(code), ...p.memory(s.at.offset + lane * size), lane);
   }
   p.release(kept);
 }
@@ -124,19 +109,9 @@ function storeLanes(
 /** float32 lanes → bfloat16 bits in 32-bit lanes: add half a unit, less one where the kept part is even; NaN stays NaN. */
 function roundBfloat16(p: FunctionText): void {
   const x = p.vectorLocal();
-  const get = [op.localGet, ...u32(x)];
-  p.emit(
-    op.localTee,
-    ...u32(x),
-    op.i32Const,
-    16,
-    ...simd(v128.i32x4ShrU),
-    ...splatBits(1),
-    ...simd(v128.and),
-  );
-  p.emit(...splatBits(0x7fff), ...simd(v128.i32x4Add), ...get, ...simd(v128.i32x4Add));
-  p.emit(op.i32Const, 16, ...simd(v128.i32x4ShrU));
-  p.emit(...splatBits(0x7fc0), ...get, ...get, ...simd(v128.f32x4Eq), ...simd(v128.bitselect));
+  p.emit(...tee(x), ...right(16), ...bits(1), ...and);
+  p.emit(...bits(0x7fff), ...add, ...get(x), ...add, ...right(16));
+  p.emit(...bits(0x7fc0), ...get(x), ...get(x), ...simd(v128.f32x4Eq), ...choose);
   p.release(x);
 }
 
@@ -148,64 +123,19 @@ function roundFloat16(p: FunctionText): void {
   const x = p.vectorLocal();
   const magnitude = p.vectorLocal();
   const normal = p.vectorLocal();
-  const get = (local: number): number[] => [op.localGet, ...u32(local)];
-  p.emit(
-    op.localTee,
-    ...u32(x),
-    ...splatBits(0x7fffffff),
-    ...simd(v128.and),
-    op.localTee,
-    ...u32(magnitude),
-  );
+  p.emit(...tee(x), ...bits(0x7fffffff), ...and, ...tee(magnitude));
   // normal = (magnitude + 0xfff + odd − (112 << 23)) >> 13
-  p.emit(op.i32Const, 13, ...simd(v128.i32x4ShrU), ...splatBits(1), ...simd(v128.and));
-  p.emit(
-    ...get(magnitude),
-    ...simd(v128.i32x4Add),
-    ...splatBits((0xfff - (112 << 23)) >>> 0),
-    ...simd(v128.i32x4Add),
-  );
-  p.emit(op.i32Const, 13, ...simd(v128.i32x4ShrU), op.localSet, ...u32(normal));
+  p.emit(...right(13), ...bits(1), ...and, ...get(magnitude), ...add);
+  p.emit(...bits((0xfff - (112 << 23)) >>> 0), ...add, ...right(13), ...set(normal));
   // Below 2^−14: bits of (magnitude + 0.5) less those of 0.5.
-  p.emit(
-    ...get(magnitude),
-    ...splatFloat(0.5),
-    ...simd(v128.f32x4Add),
-    ...splatFloat(0.5),
-    ...simd(v128.i32x4Sub),
-  );
-  p.emit(
-    ...get(normal),
-    ...splatBits(0x38800000),
-    ...get(magnitude),
-    ...simd(v128.i32x4GtS),
-    ...simd(v128.bitselect),
-  );
-  p.emit(op.localSet, ...u32(normal));
+  p.emit(...get(magnitude), ...float(0.5), ...simd(v128.f32x4Add));
+  p.emit(...float(0.5), ...simd(v128.i32x4Sub));
+  p.emit(...get(normal), ...bits(0x38800000), ...get(magnitude), ...greater, ...choose);
+  p.emit(...set(normal));
   // From 65,520 on: infinity, or NaN.
-  p.emit(
-    ...splatBits(0x7e00),
-    ...splatBits(0x7c00),
-    ...get(magnitude),
-    ...splatBits(0x7f800000),
-    ...simd(v128.i32x4GtS),
-  );
-  p.emit(...simd(v128.bitselect), ...get(normal));
-  p.emit(
-    ...get(magnitude),
-    ...splatBits(0x477fefff),
-    ...simd(v128.i32x4GtS),
-    ...simd(v128.bitselect),
-  );
-  p.emit(
-    ...get(x),
-    op.i32Const,
-    16,
-    ...simd(v128.i32x4ShrU),
-    ...splatBits(0x8000),
-    ...simd(v128.and),
-    ...simd(v128.or),
-  );
+  p.emit(...bits(0x7e00), ...bits(0x7c00), ...get(magnitude), ...bits(0x7f800000), ...greater);
+  p.emit(...choose, ...get(normal), ...get(magnitude), ...bits(0x477fefff), ...greater, ...choose);
+  p.emit(...get(x), ...right(16), ...bits(0x8000), ...and, ...or);
   p.release(x);
   p.release(magnitude);
   p.release(normal);

@@ -38,25 +38,6 @@ export interface KernelParts {
   readonly body: readonly string[];
 }
 
-/** Parameters and buffers. */
-export function declared(
-  bindings: readonly Binding[],
-  parameters: readonly string[],
-): readonly string[] {
-  return [
-    `struct Parameters {\n${parameters.map((n) => `  ${n}: u32,`).join("\n")}\n}`,
-    "@group(0) @binding(0) var<uniform> p: Parameters;",
-    ...bindings.map(
-      (b, i) =>
-        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
-    ),
-  ];
-}
-
-/** The first line of every kernel's entry. */
-export const entry =
-  "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {";
-
 /** The whole text of a kernel. Its body knows the numbers `group` and `groups`, vectors of three, and `lane`, the thread's own. */
 export function kernelText(parts: KernelParts): string {
   const { bindings, parameters, shared = [], functions = [], threads, body } = parts;
@@ -70,11 +51,16 @@ export function kernelText(parts: KernelParts): string {
           "diagnostic(off, chromium.subgroup_matrix_uniformity);",
         ]
       : []),
-    ...declared(bindings, parameters),
+    `struct Parameters {\n${parameters.map((n) => `  ${n}: u32,`).join("\n")}\n}`,
+    "@group(0) @binding(0) var<uniform> p: Parameters;",
+    ...bindings.map(
+      (b, i) =>
+        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
+    ),
     ...shared.map((s) => `var<workgroup> ${s.name}: array<${s.element}, ${s.count}>;`),
     ...functions,
     `@compute @workgroup_size(${threads})`,
-    entry,
+    "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
     ...body,
     "}",
     "",
@@ -103,6 +89,19 @@ export function longFunction(
 ): string {
   return [`fn ${name}(${parameters})${result ? ` -> ${result}` : ""} {`, ...body, "}"].join("\n");
 }
+
+/** A type of several float32 by name, and the value of that type with these. */
+export const recordType = (name: string, fields: readonly string[]): string =>
+  `struct ${name} { ${fields.map((f) => `${f}: f32`).join(", ")} }`;
+export const recordOf = (name: string, values: readonly string[]): string =>
+  `${name}(${values.join(", ")})`;
+
+/** A statement that ends a function with a value. */
+export const result = (value: string): string => `return ${value};`;
+
+/** An array of float32 that a thread has for itself. */
+export const ownArray = (name: string, count: number): string =>
+  `var ${name}: array<f32, ${count}>;`;
 
 /** A name for a value that stays. */
 export const constant = (name: string, value: string): string => `let ${name} = ${value};`;
@@ -212,6 +211,9 @@ export const matrices = {
   store: (sums: string, to: MatrixPlace): string =>
     `subgroupMatrixStore<${order(to)}>(&${to.array}, ${to.at}, ${sums}, ${to.stride});`,
 } as const;
+
+/** The place of the lowest bit of a word that is set. */
+export const lowestBit = (word: string): string => `firstTrailingBit(${word})`;
 
 /** Statements that change an element of an array of words, which other threads change too; `load` is what it holds. */
 export const atomic = {

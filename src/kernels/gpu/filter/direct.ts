@@ -7,8 +7,8 @@
 import type { Dtype } from "../../../dtype.ts";
 import { heldTaps } from "../../../plan/device.ts";
 import type { Part } from "../../../plan/geometry.ts";
+import { kernelText, workgroup } from "../dialect/wgsl.ts";
 import type { Kernel } from "../kernel.ts";
-import { declarations, entry } from "../kernel.ts";
 import type { Binding, TensorName } from "../storage.ts";
 import { tensorBinding, tensorFunctions } from "../storage.ts";
 import type { Output } from "../transform/spec.ts";
@@ -251,23 +251,20 @@ export function layOutTaps(part: Part, taps: number, pitch: number, dtype: Dtype
     { name: "taps", access: "read_write", element: "f32" },
   ];
   const parameters = ["tiles", "u", "taps"];
-  const code = [
-    ...declarations(bindings, parameters),
-    ...tensorFunctions(k),
-    `@compute @workgroup_size(${layoutThreads})`,
-    entry,
-    `let index = (group.y * groups.x + group.x) * ${layoutThreads}u + lane;`,
-    "if (index >= p.tiles) { return; }",
-    `let row = index / ${pitch}u * ${taps}u + p.u;`,
-    `let place = index % ${pitch}u;`,
-    "var x = 0.0f;",
-    ...lagRuns(part).map(
-      ({ index, count, place }) =>
-        `if (place >= ${place}u && place < ${place + count}u) { x = u_get(row + ${index}u + place - ${place}u); }`,
-    ),
-    "taps[p.taps + index] = x;",
-    "}",
-    "",
-  ].join("\n");
+  const code = kernelText({
+    ...{ bindings, parameters, functions: tensorFunctions(k), threads: layoutThreads },
+    body: [
+      `let index = (${workgroup}) * ${layoutThreads}u + lane;`,
+      "if (index >= p.tiles) { return; }",
+      `let row = index / ${pitch}u * ${taps}u + p.u;`,
+      `let place = index % ${pitch}u;`,
+      "var x = 0.0f;",
+      ...lagRuns(part).map(
+        ({ index, count, place }) =>
+          `if (place >= ${place}u && place < ${place + count}u) { x = u_get(row + ${index}u + place - ${place}u); }`,
+      ),
+      "taps[p.taps + index] = x;",
+    ],
+  });
   return { code, bindings, parameters, tiles: layoutThreads, tilesPerUnit: pitch };
 }

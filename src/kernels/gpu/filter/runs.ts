@@ -5,8 +5,9 @@ import type { Activation, ActivationName } from "../../../math/activation.ts";
 import { activations } from "../../../math/activation.ts";
 import { Graph } from "../../../math/expr.ts";
 import type { Layout } from "../../../plan/depthwise.ts";
+import type { SharedArray } from "../dialect/wgsl.ts";
+import { kernelText, workgroup } from "../dialect/wgsl.ts";
 import type { Kernel, Machine } from "../kernel.ts";
-import { declarations, entry } from "../kernel.ts";
 import type { Binding } from "../storage.ts";
 import { roundingFunctions } from "../storage.ts";
 import { nameNode, printValues, Text } from "../text.ts";
@@ -75,7 +76,7 @@ export class RunWriter {
   readonly type: string;
   /** Functions and workgroup memory that the text has come to need. */
   readonly functions: string[] = [];
-  readonly shared: string[] = [];
+  readonly shared: SharedArray[] = [];
   readonly #machine: Walked["machine"];
 
   constructor({ spread, machine }: Walked) {
@@ -188,20 +189,18 @@ export class RunWriter {
       ...(all.some((t) => t.packed) ? ["third"] : []),
       ...parameters,
     ];
-    const code = [
-      ...declarations(bindings, declared),
-      ...this.shared,
-      ...read.flatMap((t, i) => loadFunctions(t, i === 0 ? history : undefined)),
-      ...written.slice(0, 1).flatMap(({ dtype }) => roundingFunctions(dtype, this.#machine.packs)),
-      ...written.flatMap(storeFunctions),
-      ...this.functions,
-      `@compute @workgroup_size(${depthwiseThreads})`,
-      entry,
-      "let index = group.y * groups.x + group.x;",
-      ...this.text.lines,
-      "}",
-      "",
-    ].join("\n");
+    const code = kernelText({
+      ...{ bindings, parameters: declared, shared: this.shared, threads: depthwiseThreads },
+      functions: [
+        ...read.flatMap((t, i) => loadFunctions(t, i === 0 ? history : undefined)),
+        ...written
+          .slice(0, 1)
+          .flatMap(({ dtype }) => roundingFunctions(dtype, this.#machine.packs)),
+        ...written.flatMap(storeFunctions),
+        ...this.functions,
+      ],
+      body: [`let index = ${workgroup};`, ...this.text.lines],
+    });
     return { code, bindings, parameters: declared, tiles: 1, tilesPerUnit: 1 };
   }
 }

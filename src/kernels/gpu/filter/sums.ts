@@ -1,6 +1,6 @@
 /** Sums of gradients: those of a workgroup's threads, stored workgroup by workgroup, and the kernel that adds these up. */
+import { kernelText, workgroup } from "../dialect/wgsl.ts";
 import type { Kernel } from "../kernel.ts";
-import { declarations, entry } from "../kernel.ts";
 import type { Binding } from "../storage.ts";
 import type { RunSpread, RunWriter } from "./runs.ts";
 import { depthwiseThreads } from "./runs.ts";
@@ -69,7 +69,7 @@ function reduceTotals(w: RunWriter, totals: readonly string[]): void {
   w.line("let first = order == 0u;");
   if (count === 1) return;
   const group = atOnce(cell, totals.length);
-  w.shared.push(`var<workgroup> partial: array<${w.type}, ${depthwiseThreads * group}>;`);
+  w.shared.push({ name: "partial", element: w.type, count: depthwiseThreads * group });
   for (let from = 0; from < totals.length; from += group) {
     const some = totals.slice(from, from + group);
     const slot = (i: number, more = ""): string =>
@@ -138,12 +138,8 @@ export function totalsKernel({ taps, runs, each, results, thirds }: Totals): Ker
     `if (p.clear == 1u) { ${array}[at] = sum; } else { ${array}[at] += sum; }`,
   ];
   const [ofTaps, other] = results;
-  const code = [
-    ...declarations(bindings, parameters),
-    `var<workgroup> partial: array<f32, ${depthwiseThreads}>;`,
-    `@compute @workgroup_size(${depthwiseThreads})`,
-    entry,
-    "let index = group.y * groups.x + group.x;",
+  const body = [
+    `let index = ${workgroup};`,
     ...(packs
       ? [
           "let third = index / p.tiles;",
@@ -176,9 +172,9 @@ export function totalsKernel({ taps, runs, each, results, thirds }: Totals): Ker
     ...(other ? ["} else {", ...put(other, channel)] : []),
     "}",
     "}",
-    "}",
-    "",
-  ].join("\n");
+  ];
+  const shared = [{ name: "partial", element: "f32", count: depthwiseThreads }];
+  const code = kernelText({ bindings, parameters, shared, threads: depthwiseThreads, body });
   return { code, bindings, parameters, tiles: 1, tilesPerUnit: 1 };
 }
 

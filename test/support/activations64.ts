@@ -1,5 +1,5 @@
 /** Activations and what they are made of in float64: the reference of tests. */
-import type { ActivationName } from "../math/activation.ts";
+import type { ActivationName } from "../../src/math/activation.ts";
 
 const logistic = (z: number): number => 1 / (1 + Math.exp(-z));
 
@@ -43,4 +43,5 @@ export const activations64: Readonly<
     slope: (z) => normal64(z) + (z * Math.exp((-z * z) / 2)) / Math.sqrt(2 * Math.PI),
   },
   sin: { value: Math.sin, slope: Math.cos },
+  sigmoid: { value: logistic, slope: (z) => logistic(z) * logistic(-z) },
 };
