@@ -6,7 +6,7 @@ import { jobKinds, productJob } from "../backend/cpu/job.ts";
 import { aligned, WorkLayout } from "../backend/cpu/memory.ts";
 import { productRecipes } from "../backend/cpu/recipe-product.ts";
 import { productSource } from "../kernels/cpu/product/program.ts";
-import type { ProductPlan } from "../plan/cpu/product.ts";
+import type { CpuProductPlan } from "../plan/cpu/product.ts";
 import { planProduct } from "../plan/cpu/product.ts";
 import type { ProductBuffer, ProductProblem } from "../plan/product.ts";
 import type { Running } from "./cpu-threads.ts";
@@ -19,7 +19,7 @@ export type ProductAddresses = Readonly<Record<"a" | "b" | "c", number>> &
 /** A product that is ready to run. */
 export interface CpuProduct {
   readonly program: Program;
-  readonly plan: ProductPlan;
+  readonly plan: CpuProductPlan;
   readonly layout: WorkLayout;
   readonly job: Jobs["product"];
 }

@@ -9,10 +9,10 @@ import { node } from "../files/node.ts";
 import { checkOutput, plainContext, type WriteContext, writeWhole } from "../files/output.ts";
 import { printable, show } from "../show.ts";
 import {
-  bytesOf,
   elements,
   isShape,
   type StoredTensor,
+  storedBytes,
   type TensorType,
   typeBits,
   type WeightFile,
@@ -164,7 +164,7 @@ function checkEntry(file: InputFile, name: string, entry: unknown): Entry {
   const [begin, end] = isShape(offsets) && offsets.length === 2 ? offsets : [-1, -1];
   const known = typeof dtype === "string" && isShape(shape) && Object.keys(more).length === 0;
   if (known && begin! >= 0) {
-    const needed = bytesOf(dtype as TensorType, elements(shape));
+    const needed = storedBytes(dtype as TensorType, elements(shape));
     if (end! - begin! === needed)
       return { dtype: dtype as TensorType, shape, begin: begin!, end: end! };
   }
@@ -224,7 +224,7 @@ async function openIndex(
 type Named = readonly (readonly [name: string, tensor: StoredTensor])[];
 type Write = (bytes: Uint8Array) => Promise<void>;
 
-const sizeOf = ({ dtype, shape }: StoredTensor): number => bytesOf(dtype, elements(shape));
+const sizeOf = ({ dtype, shape }: StoredTensor): number => storedBytes(dtype, elements(shape));
 
 /** One file: its header, and the tensors in its order, the widest first: each begins at a multiple of its element's size. */
 async function emit(tensors: Named, metadata: Metadata | undefined, write: Write): Promise<void> {

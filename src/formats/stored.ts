@@ -35,7 +35,7 @@ export interface WeightFile {
 export const elements = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
 /** Bytes of so many elements; the last one is filled up with zeros. */
-export const bytesOf = (dtype: TensorType, count: number): number =>
+export const storedBytes = (dtype: TensorType, count: number): number =>
   Math.ceil((count * typeBits[dtype]) / 8);
 
 /** Whether a value of a file is a shape whose tensor can be addressed. */
@@ -108,7 +108,8 @@ export function tensorOf(
     const { buffer, byteOffset, byteLength } = data;
     // A copy: what lies in a memory that threads share cannot be written to a file everywhere.
     const bytes = async () => new Uint8Array(buffer, byteOffset, byteLength).slice();
-    if (byteLength === bytesOf(dtype, elements(shape))) return { dtype, shape: [...shape], bytes };
+    if (byteLength === storedBytes(dtype, elements(shape)))
+      return { dtype, shape: [...shape], bytes };
   }
   throw new InvalidArgumentError({
     call: "tensorOf",

@@ -1,6 +1,6 @@
 /** Activations over the expression graph: the one list that options, kernels and error texts follow. */
 import type { Graph, Node } from "./expr.ts";
-import { cos, erf, exp, sin } from "./functions.ts";
+import { cos, erf, exp, sigmoid, sin } from "./functions.ts";
 
 /** z·σ(z) with σ(z) = 1/(1 + e^−z). */
 function silu(g: Graph, z: Node): Node {
@@ -59,9 +59,10 @@ export interface Activation {
 
 /**
  * An activation's name, as options have it: `silu` is z/(1 + e^−z), `relu` is max(0, z), `gelu` is z·Φ(z) by way of tanh,
- * ½·z·(1 + tanh(√(2/π)·(z + 0.044715·z³))), `gelu-exact` is z·Φ(z) by way of the error function, `sin` is sin(z), for |z| ≤ 10,000.
+ * ½·z·(1 + tanh(√(2/π)·(z + 0.044715·z³))), `gelu-exact` is z·Φ(z) by way of the error function, `sin` is sin(z), for |z| ≤ 10,000,
+ * `sigmoid` is 1/(1 + e^−z).
  */
-export type ActivationName = "silu" | "relu" | "gelu" | "gelu-exact" | "sin";
+export type ActivationName = "silu" | "relu" | "gelu" | "gelu-exact" | "sin" | "sigmoid";
 
 /**
  * All of them. To add one, name it above and write it here; `reference/activation.ts` says what it is in float64. Options, error
@@ -76,4 +77,8 @@ export const activations: Readonly<Record<ActivationName, Activation>> = {
   gelu: { value: gelu, slope: geluSlope },
   "gelu-exact": { value: (g, z) => g.mul(z, normal(g, z)), slope: geluExactSlope },
   sin: { value: sin, slope: cos },
+  sigmoid: {
+    value: sigmoid,
+    slope: (g, z) => g.mul(sigmoid(g, z), sigmoid(g, g.neg(z))),
+  },
 };

@@ -89,7 +89,8 @@ interface Place {
 /** What counts as no value yet in a maximum: float32's lowest number, since WGSL has no infinity. */
 export const lowest = -3.4028234663852886e38;
 
-const identity = ({ name, kind, dtype, stride, offset = 0, period }: RowOperand): string =>
+/** What tells a tensor from all others of a program. */
+export const identity = ({ name, kind, dtype, stride, offset = 0, period }: RowOperand): string =>
   JSON.stringify([name, kind, dtype, stride ?? 0, offset, period ?? 0]);
 
 /**
@@ -290,6 +291,54 @@ export class RowBuilder {
         outputs.every((o) => o.how === "store" && isFlat({ from: "operand", ...o })),
     };
   }
+}
+
+/** How often a value is to be computed: once, of scalars only; once a row; or for every cell. */
+export type RowLevel = 0 | 1 | 2;
+
+/** Says of the values of a program how often they are to be computed. */
+export function rowLevels({ leaves }: RowProgram): (n: Node) => RowLevel {
+  const known = new Map<Node, RowLevel>();
+  const ofKind = { scalar: 0, row: 1, column: 2, cell: 2 } as const;
+  const level = (n: Node): RowLevel => {
+    const leaf = leaves.get(n);
+    let found = known.get(n);
+    if (found !== undefined) return found;
+    if (leaf?.from === "operand") found = ofKind[leaf.operand.kind];
+    else if (leaf) found = leaf.from === "reduction" || leaf.from === "row" ? 1 : 2;
+    else found = Math.max(0, ...operands(n).map(level)) as RowLevel;
+    known.set(n, found);
+    return found;
+  };
+  return level;
+}
+
+/** The largest values below the roots that need be computed no more often than `most` says; constants are not among them. */
+export function valuesOf(
+  roots: readonly Node[],
+  level: (n: Node) => RowLevel,
+  most: RowLevel,
+): Node[] {
+  const found = new Set<Node>();
+  const seen = new Set<Node>();
+  const visit = (n: Node): void => {
+    if (seen.has(n) || n.op === "const" || n.op === "word") return;
+    seen.add(n);
+    if (level(n) <= most) found.add(n);
+    else operands(n).forEach(visit);
+  };
+  roots.forEach(visit);
+  return [...found];
+}
+
+/** Tensors that a program reads or stores by address, each once: sums of columns and totals are not among them. */
+export function addressed({ leaves, outputs }: RowProgram): RowOperand[] {
+  const found = new Map<string, RowOperand>();
+  for (const leaf of leaves.values())
+    if (leaf.from === "operand") found.set(identity(leaf.operand), leaf.operand);
+  for (const { how, operand } of outputs)
+    if (how === "store") found.set(identity(operand), operand);
+  return [...found.values()];
 }
 
 /** Whether an operand's cells lie one after another, or are the same everywhere. */

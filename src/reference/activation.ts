@@ -43,4 +43,5 @@ export const activations64: Readonly<
     slope: (z) => normal64(z) + (z * Math.exp((-z * z) / 2)) / Math.sqrt(2 * Math.PI),
   },
   sin: { value: Math.sin, slope: Math.cos },
+  sigmoid: { value: logistic, slope: (z) => logistic(z) * logistic(-z) },
 };

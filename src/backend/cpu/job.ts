@@ -250,6 +250,46 @@ const product = {
   sum: 0,
 };
 
+/** Numbers of the tensors of a row program, by their place in `addressed`. */
+const places = [
+  "0",
+  "1",
+  "2",
+  "3",
+  "4",
+  "5",
+  "6",
+  "7",
+  "8",
+  "9",
+  "10",
+  "11",
+  "12",
+  "13",
+  "14",
+  "15",
+] as const;
+type TensorField = `${"p" | "s" | "m"}${(typeof places)[number]}`;
+/** Address of the first row, bytes from row to row, and rows after which they repeat; 0 where they do not. */
+const rowTensors = Object.fromEntries(
+  (["p", "s", "m"] as const).flatMap((letter) => places.map((i) => [`${letter}${i}`, 0])),
+) as Record<TensorField, number>;
+
+/** A row program; a unit is a chunk of rows. */
+const rowProgram = {
+  tensors: 0,
+  rows: 0,
+  columns: 0,
+  /** Columns of the last row, where rows are pieces of a flat program's cells. */
+  lastColumns: 0,
+  /** Rows of a unit. */
+  chunk: 0,
+  /** Address of the first unit's sums, bytes from unit to unit, and from column sums to column sums. */
+  partials: 0,
+  partialBytes: 0,
+  sumBytes: 0,
+};
+
 /** A job as those see it that only pass it on. */
 export type Job = typeof common;
 type Transform = Job & typeof transform;
@@ -278,6 +318,7 @@ export interface Jobs {
   depthwiseForward: Depthwise & typeof depthwiseOutputs;
   depthwiseBackward: Depthwise & typeof branchGradients & States & typeof partialSums;
   product: Job & typeof product;
+  rows: Job & typeof rowProgram & typeof rowTensors;
 }
 type Kind = keyof Jobs;
 
@@ -297,6 +338,7 @@ const fields: Readonly<Jobs> = {
   depthwiseForward: { ...line, ...depthwiseOutputs },
   depthwiseBackward: { ...line, ...branchGradients, ...states, ...partialSums },
   product: { ...common, ...product },
+  rows: { ...common, ...rowProgram, ...rowTensors },
 };
 
 const kinds = Object.keys(fields) as Kind[];
@@ -322,6 +364,7 @@ export const depthwiseJob: Readonly<DepthwiseJob> = {
 };
 export const streamJob: Readonly<Jobs["stream"]> = fields.stream;
 export const productJob: Readonly<Jobs["product"]> = fields.product;
+export const rowsJob: Readonly<Jobs["rows"]> = fields.rows;
 
 /** Fields of each kind, and jobs that are read into: by number of the kind. */
 const names = kinds.map((kind) => Object.keys(fields[kind]) as (keyof Job)[]);

@@ -9,6 +9,7 @@ import type { Kernels } from "./recipe.ts";
 import { blockRecipes } from "./recipe-blocks.ts";
 import { depthwiseRecipes } from "./recipe-depthwise.ts";
 import { productRecipes } from "./recipe-product.ts";
+import { rowProgramRecipes } from "./recipe-row-program.ts";
 import { streamRecipes } from "./recipe-stream.ts";
 
 /** Looks at the generation this often before sleeping on it: about 0.1 ms, so that calls in a loop find it awake. */
@@ -25,7 +26,10 @@ function openPort(): Port {
   return (parent ?? globalThis) as Port;
 }
 
-addRecipes({ ...blockRecipes, ...depthwiseRecipes, ...productRecipes, ...streamRecipes });
+addRecipes({
+  ...{ ...blockRecipes, ...depthwiseRecipes, ...productRecipes },
+  ...{ ...rowProgramRecipes, ...streamRecipes },
+});
 const port = openPort();
 const programs = new Map<number, Kernels>();
 let start: WorkerStart | undefined;

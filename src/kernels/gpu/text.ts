@@ -194,9 +194,16 @@ function expression(n: Node, value: (n: Node) => string, fuses: boolean): string
   }
 }
 
-/** Print what the values need and return their names: in the order of creation, which keeps few of them alive at a time. */
-export function printValues(text: Text, values: readonly Complex[]): Value[] {
-  const names = new Map<Node, string>();
+/**
+ * Print what the values need and return their names: in the order of creation, which keeps few of them alive at a time. `given` are
+ * values that have names already.
+ */
+export function printValues(
+  text: Text,
+  values: readonly Complex[],
+  given: ReadonlyMap<Node, string> = new Map(),
+): Value[] {
+  const names = new Map<Node, string>(given);
   const needed = new Set<Node>();
   const visit = (n: Node): void => {
     if (needed.has(n)) return;
@@ -208,6 +215,7 @@ export function printValues(text: Text, values: readonly Complex[]): Value[] {
     visit(v.im);
   }
   for (const n of [...needed].sort((a, b) => a.id - b.id)) {
+    if (given.has(n)) continue;
     const inline = n.op === "const" || n.op === "load" || n.op === "word";
     const body = expression(n, (m) => names.get(m)!, text.fuses);
     names.set(n, inline ? body : text.hold("v", body));

@@ -5,22 +5,22 @@
 import type { ProductProblem } from "../product.ts";
 
 /** A tile of C in registers: rows, and vectors of columns. */
-export interface ProductTile {
+export interface CpuProductTile {
   readonly rows: number;
   readonly vectors: number;
   readonly lanes: 1 | 4;
 }
 
 /** Tiles of a vector width. */
-export function productTile(lanes: 1 | 4): ProductTile {
+export function productTile(lanes: 1 | 4): CpuProductTile {
   return { rows: 5, vectors: 2, lanes };
 }
 
-export function tileWidth({ vectors, lanes }: ProductTile): number {
+export function tileWidth({ vectors, lanes }: CpuProductTile): number {
   return vectors * lanes;
 }
 
-export function tileBytes(tile: ProductTile): number {
+export function tileBytes(tile: CpuProductTile): number {
   return 4 * tile.rows * tileWidth(tile);
 }
 
@@ -34,8 +34,8 @@ const blockBytes = 128 * 1024;
 const mostSplitRows = 512;
 
 /** How C is cut, and what a thread needs. */
-export interface ProductPlan {
-  readonly tile: ProductTile;
+export interface CpuProductPlan {
+  readonly tile: CpuProductTile;
   /** Steps of k of a panel, and panels of an item. */
   readonly depth: number;
   readonly panels: number;
@@ -69,7 +69,11 @@ function equalParts(total: number, most: number, unit: number): { size: number; 
 const price = { product: 0.04e-9, packed: 0.25e-9, cell: 0.5e-9, javascript: 12 } as const;
 
 /** The plan of a product for so many threads. */
-export function planProduct(problem: ProductProblem, lanes: 1 | 4, threads: number): ProductPlan {
+export function planProduct(
+  problem: ProductProblem,
+  lanes: 1 | 4,
+  threads: number,
+): CpuProductPlan {
   const { m, n, k, batch, sumsBatch } = problem;
   const tile = productTile(lanes);
   const items = sumsBatch ? 1 : batch;

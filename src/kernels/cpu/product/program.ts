@@ -2,7 +2,7 @@
 import { activations } from "../../../math/activation.ts";
 import type { Node } from "../../../math/expr.ts";
 import { Graph } from "../../../math/expr.ts";
-import type { ProductTile } from "../../../plan/cpu/product.ts";
+import type { CpuProductTile } from "../../../plan/cpu/product.ts";
 import { productTile, tileBytes, tileWidth } from "../../../plan/cpu/product.ts";
 import type { ProductEpilogue, ProductProblem } from "../../../plan/product.ts";
 import type { Int, KernelFunction, KernelModule, Statement, Store } from "../ir.ts";
@@ -52,7 +52,7 @@ const cellParameters = ["stride", ...alike, "bias"];
 /** finish{name}(t, rows, …cellParameters): a tile's sums to C, `columns` of them a row. */
 function finishFunction(
   name: string,
-  tile: ProductTile,
+  tile: CpuProductTile,
   { bias, activation, keeps, slope, residual, accumulate }: ProductEpilogue,
   columns: number,
 ): KernelFunction {
@@ -107,7 +107,7 @@ function finishFunction(
 /** multiply{name}(a, b, t, depth, rows, columns, …cellParameters). */
 function multiplyFunction(
   name: string,
-  tile: ProductTile,
+  tile: CpuProductTile,
   tail: number,
   bias: ProductEpilogue["bias"],
 ): KernelFunction {

@@ -3,7 +3,7 @@
  * k, an element of each of the tile's rows; one of B an element of each of its columns.
  */
 import { Graph } from "../../../math/expr.ts";
-import type { ProductTile } from "../../../plan/cpu/product.ts";
+import type { CpuProductTile } from "../../../plan/cpu/product.ts";
 import { tileWidth } from "../../../plan/cpu/product.ts";
 import type { KernelFunction, Statement } from "../ir.ts";
 import { loop, plus, times } from "../ir.ts";
@@ -12,7 +12,7 @@ import { loop, plus, times } from "../ir.ts";
 const unroll = 4;
 
 /** Cells of a tile, and the registers that hold their sums. */
-function cells({ rows, vectors, lanes }: ProductTile) {
+function cells({ rows, vectors, lanes }: CpuProductTile) {
   return Array.from({ length: rows * vectors }, (_, i) => ({
     row: Math.floor(i / vectors),
     vector: i % vectors,
@@ -22,7 +22,7 @@ function cells({ rows, vectors, lanes }: ProductTile) {
 }
 
 /** One step of k: each sum gains a product. */
-function step(tile: ProductTile, at: number): Statement {
+function step(tile: CpuProductTile, at: number): Statement {
   const g = new Graph();
   const { rows, lanes } = tile;
   const registers = cells(tile).map(({ row, vector, register }) => {
@@ -35,7 +35,7 @@ function step(tile: ProductTile, at: number): Statement {
 }
 
 /** {name}(a, b, t, depth): the tile at t becomes the sum over `depth` steps, or gains it. */
-export function tileFunction(name: string, tile: ProductTile, adds: boolean): KernelFunction {
+export function tileFunction(name: string, tile: CpuProductTile, adds: boolean): KernelFunction {
   const [perA, perB] = [4 * tile.rows, 4 * tileWidth(tile)];
   const rounds = (from: readonly [string, string], steps: number, nth: number): Statement =>
     loop(

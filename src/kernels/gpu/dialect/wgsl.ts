@@ -90,6 +90,19 @@ export function longFunction(
   return [`fn ${name}(${parameters})${result ? ` -> ${result}` : ""} {`, ...body, "}"].join("\n");
 }
 
+/** A type of several float32 by name, and the value of that type with these. */
+export const recordType = (name: string, fields: readonly string[]): string =>
+  `struct ${name} { ${fields.map((f) => `${f}: f32`).join(", ")} }`;
+export const recordOf = (name: string, values: readonly string[]): string =>
+  `${name}(${values.join(", ")})`;
+
+/** A statement that ends a function with a value. */
+export const result = (value: string): string => `return ${value};`;
+
+/** An array of float32 that a thread has for itself. */
+export const ownArray = (name: string, count: number): string =>
+  `var ${name}: array<f32, ${count}>;`;
+
 /** A name for a value that stays. */
 export const constant = (name: string, value: string): string => `let ${name} = ${value};`;
 
@@ -198,6 +211,9 @@ export const matrices = {
   store: (sums: string, to: MatrixPlace): string =>
     `subgroupMatrixStore<${order(to)}>(&${to.array}, ${to.at}, ${sums}, ${to.stride});`,
 } as const;
+
+/** The place of the lowest bit of a word that is set. */
+export const lowestBit = (word: string): string => `firstTrailingBit(${word})`;
 
 /** Statements that change an element of an array of words, which other threads change too; `load` is what it holds. */
 export const atomic = {
