@@ -20,6 +20,7 @@ const floors = [
   ["files"],
   ["formats", "data"],
   ["nn"],
+  ["train"],
   ["models"],
   ["cli"],
 ];
