@@ -11,9 +11,9 @@ import { FlashFFTConv } from "../conv/conv.ts";
 import { FlashDepthwiseConv1d } from "../depthwise/depthwise.ts";
 import { FlashHyenaProjections } from "../depthwise/projections.ts";
 import type { GatherProblem } from "../schedule/gather.ts";
-import type { CompiledSteps, Machine, Region } from "./machine.ts";
-import type { ConvolutionStep, FilterStep, Step } from "./step.ts";
-import type { Tensor } from "./tensor.ts";
+import type { CompiledSteps, ModelMachine, Region } from "./machine.ts";
+import type { ConvolutionStep, FilterStep } from "./step.ts";
+import type { Step, TapeTensor } from "./tape.ts";
 
 /** A step that is ready: what it does each time. */
 type Ready = () => Running;
@@ -22,7 +22,7 @@ type Ready = () => Running;
 type Operator = FlashFFTConv | FlashHyenaProjections | FlashDepthwiseConv1d;
 
 /** The CPU for programs, in float32. */
-export class CpuMachine implements Machine<Block> {
+export class CpuMachine implements ModelMachine<Block> {
   readonly storage = "float32";
   readonly filtersAdd = false;
   readonly name: string;
@@ -78,7 +78,7 @@ export class CpuMachine implements Machine<Block> {
 
   async compile(
     steps: readonly Step[],
-    place: (tensor: Tensor) => Region<Block>,
+    place: (tensor: TapeTensor) => Region<Block>,
     call: string,
   ): Promise<CompiledSteps> {
     const ready: Ready[] = [];
@@ -93,7 +93,7 @@ export class CpuMachine implements Machine<Block> {
 
   async #prepared(
     { work, reads, writes }: Step,
-    place: (tensor: Tensor) => Region<Block>,
+    place: (tensor: TapeTensor) => Region<Block>,
     call: string,
   ): Promise<Ready> {
     const backend = this.#backend;

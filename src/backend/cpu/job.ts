@@ -233,7 +233,6 @@ const rowProgram = {
   sumBytes: 0,
 };
 
-
 /** A job as those see it that only pass it on. */
 export type Job = typeof common;
 type Transform = Job & typeof transform;
