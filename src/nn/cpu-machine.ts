@@ -18,6 +18,16 @@ import type { Step, TapeTensor } from "./tape.ts";
 /** A step that is ready: what it does each time. */
 type Ready = () => Running;
 
+async function profiled(ready: readonly Ready[], rounds: number): Promise<readonly number[]> {
+  const milliseconds: number[] = [];
+  for (const run of ready) {
+    const begin = performance.now();
+    for (let i = 0; i < rounds; i++) await run();
+    milliseconds.push((performance.now() - begin) / rounds);
+  }
+  return milliseconds;
+}
+
 /** An object whose calls steps make. */
 type Operator = FlashFFTConv | FlashHyenaProjections | FlashDepthwiseConv1d;
 
@@ -87,6 +97,7 @@ export class CpuMachine implements ModelMachine<Block> {
       launches: ready.length,
       scratchBytes: 0,
       run: () => inSteps(0, ready.length, 1, (i) => ready[i]!()),
+      profile: (rounds) => profiled(ready, rounds),
       dispose() {},
     };
   }

@@ -85,6 +85,11 @@ export class GpuMachine implements ModelMachine<GPUBuffer> {
     return this.#backend.device;
   }
 
+  /** Bytes of all buffers of the device that the library holds. */
+  get heldBytes(): number {
+    return this.#backend.held.bytes;
+  }
+
   allocate(bytes: number, call: string): Promise<GPUBuffer> {
     return this.#backend.buffer(bytes, call);
   }
@@ -216,12 +221,29 @@ class RecordedSteps implements CompiledSteps {
   }
 
   run(): void {
+    this.#submit(this.#recorded);
+  }
+
+  #submit(all: readonly Recorded[]): void {
     const { device } = this.#backend;
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    for (const recorded of this.#recorded) recorded.encode(pass);
+    for (const recorded of all) recorded.encode(pass);
     pass.end();
     device.queue.submit([encoder.finish()]);
+  }
+
+  async profile(rounds: number): Promise<readonly number[]> {
+    const { queue } = this.#backend.device;
+    const milliseconds: number[] = [];
+    await queue.onSubmittedWorkDone();
+    for (const recorded of this.#recorded) {
+      const begin = performance.now();
+      this.#submit(Array.from({ length: rounds }, () => recorded));
+      await queue.onSubmittedWorkDone();
+      milliseconds.push((performance.now() - begin) / rounds);
+    }
+    return milliseconds;
   }
 
   dispose(): void {
