@@ -11,6 +11,7 @@
  *   sparse        frequency-sparse convolutions against dense ones
  *   forms         one stage of a transform on a GPU: butterflies, subgroup matrices, both by turns
  *   recording     the processor's time to record calls, on Dawn's null backend; with --device twelve layers on a GPU too
+ *   products      matrix products, with --device on a GPU, beside PyTorch's
  *   partial       kernels shorter than the input: time over K, work memory over L
  *   table FILE    the tables of docs/speed.md from a file of records
  *   plot FILE…    the figure from a file of records; of kernels shorter than the input, a GPU's may follow the CPU's
@@ -31,6 +32,7 @@ import { type Effort, fullEffort, measure, quickEffort } from "./harness.ts";
 import { candidatePlans, instructionsInUse, openOurs } from "./ours.ts";
 import { isPartial, partialPlot, partialTable } from "./partial.ts";
 import { plot } from "./plot.ts";
+import { runProductsGpu } from "./products-gpu.ts";
 import { runRecording } from "./recording.ts";
 import {
   appendRecords,
@@ -64,7 +66,7 @@ import { gpuShortCases, runGpuShort, shortName } from "./webgpu-short.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
-  "npm run bench -- cpu | webgpu | short | plans | partial | sync | threads | sparse | forms | recording | table FILE | plot FILE…  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown] [--device]";
+  "npm run bench -- cpu | webgpu | short | plans | partial | sync | threads | sparse | forms | recording | products | table FILE | plot FILE…  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown] [--device]";
 
 const measurements = ["cpu", "short", "plans", "partial", "sync", "threads", "sparse"] as const;
 
@@ -288,6 +290,8 @@ async function main(): Promise<void> {
     await runForms(new RegExp(values.only), values.quick, values.json);
   } else if (command === "recording") {
     await runRecording(values.quick, values.device, values.json);
+  } else if (command === "products" && values.device) {
+    await runProductsGpu(new RegExp(values.only), values.quick, values.json);
   } else if (isMeasurement(command)) {
     const threads = parseThreads(values.threads);
     const machine = describeMachine(await instructionsInUse());

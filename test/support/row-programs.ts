@@ -1,7 +1,7 @@
 /** Runs row programs where a test's configuration says, and compares what they leave in their tensors with float64. */
 import type { CpuBackend } from "../../src/backend/cpu/backend.ts";
 import { openCpuFor } from "../../src/calls/cpu-open.ts";
-import { compileRows, runRows } from "../../src/calls/cpu-row-program.ts";
+import { CpuRowProgram } from "../../src/calls/cpu-row-program.ts";
 import { decode, encode } from "../../src/dtype.ts";
 import type { RowProgram, RowShape } from "../../src/math/row-program.ts";
 import type { CpuOptions } from "./backends.ts";
@@ -56,26 +56,30 @@ async function runOn(
   threads: number,
 ): Promise<CaseBytes> {
   const { arena } = backend;
-  const compiled = await compileRows(backend, program, shape, threads, "test");
+  const compiled = await CpuRowProgram.open(backend, program, shape, "test");
   const placed = Object.entries(tensors).map(([name, t]) => {
     const bytes = bytesOf(t);
     return { name, bytes, block: arena.allocate(bytes.length, "test") };
   });
+  const work = arena.allocate(compiled.workBytes + 64, "test");
   const view = (address: number, length: number): Uint8Array =>
     new Uint8Array(arena.buffer, address, length);
   for (const { block, bytes } of placed) {
     view(block.address, bytes.length + 48).fill(guard);
     view(block.address, bytes.length).set(bytes);
   }
-  const addresses = Object.fromEntries(placed.map((p) => [p.name, p.block.address]));
-  await runRows(backend, compiled, addresses, "test");
+  view(work.address, compiled.workBytes).fill(guard);
+  compiled.bind(Object.fromEntries(placed.map((p) => [p.name, p.block.address])));
+  compiled.workAt(work.address);
+  await compiled.run(threads);
   const results = placed.map(({ name, block, bytes }) => {
     const behind = view(block.address + bytes.length, 48);
     if (behind.some((b) => b !== guard)) throw new Error(`${name}: written beyond its end`);
     return [name, view(block.address, bytes.length).slice()] as const;
   });
   for (const { block } of placed) arena.free(block);
-  backend.releaseProgram(compiled.program);
+  arena.free(work);
+  compiled.close();
   return Object.fromEntries(results);
 }
 

@@ -6,6 +6,7 @@
  * Fields without a unit in their comment are counts or, if they begin with `has` or say so, flags: 0 or 1. Rows of a call are
  * numbered b·channels + h.
  */
+import { productNumbers } from "../../plan/cpu/product.ts";
 
 /** What is read of every job. */
 const common = {
@@ -208,6 +209,9 @@ const partialSums = {
   branchPartialBytes: 0,
 };
 
+/** Addresses of a matrix product's operands. */
+const productOperands = { a: 0, b: 0, c: 0, bias: 0, residual: 0, z: 0, sum: 0 };
+
 /** A tensor of a row program: address of its first row, bytes from row to row, rows after which they repeat or 0. */
 type RowTensorField = `${"p" | "s" | "m"}${number}`;
 /** By their place in `addressed`. */
@@ -228,48 +232,6 @@ const rowProgram = {
   partials: 0,
   partialBytes: 0,
   sumBytes: 0,
-};
-
-/** Matrix products. C is cut into rectangles; a unit is one of them, of one item of the batch: (item·down + i)·across + j. */
-const product = {
-  m: 0,
-  n: 0,
-  k: 0,
-  /** Items of the batch that make one result. */
-  summed: 0,
-  /** Rows and columns of a rectangle, and rectangles down and across C. */
-  rows: 0,
-  columns: 0,
-  down: 0,
-  across: 0,
-  /** Steps of k of a panel, and panels of an item. */
-  depth: 0,
-  panels: 0,
-  /** Rows of A that are packed at a time, and bytes of their sums in a rectangle of several panels. */
-  blockRows: 0,
-  blockSumBytes: 0,
-  /** Where packed rows of A, and sums, lie in work memory; packed columns of B lie at its start. */
-  aOffset: 0,
-  sumOffset: 0,
-  /** Flags. */
-  aTransposed: 0,
-  bTransposed: 0,
-  hasRowBias: 0,
-  /** Bytes from row to row as stored, and from item to item. What goes with C lies as C does. */
-  aStride: 0,
-  bStride: 0,
-  cStride: 0,
-  aBatch: 0,
-  bBatch: 0,
-  cBatch: 0,
-  /** Addresses. */
-  a: 0,
-  b: 0,
-  c: 0,
-  bias: 0,
-  residual: 0,
-  z: 0,
-  sum: 0,
 };
 
 /** A job as those see it that only pass it on. */
@@ -299,8 +261,9 @@ export interface Jobs {
   stream: Transform & typeof kept & typeof terms & typeof level;
   depthwiseForward: Depthwise & typeof depthwiseOutputs;
   depthwiseBackward: Depthwise & typeof branchGradients & States & typeof partialSums;
+  /** A product; a unit is a rectangle of C. */
+  product: Job & typeof productNumbers & typeof productOperands;
   rows: Job & typeof rowProgram & typeof rowTensors;
-  product: Job & typeof product;
 }
 type Kind = keyof Jobs;
 
@@ -319,8 +282,8 @@ const fields: Readonly<Jobs> = {
   stream: { ...common, ...transform, ...kept, ...terms, ...level },
   depthwiseForward: { ...line, ...depthwiseOutputs },
   depthwiseBackward: { ...line, ...branchGradients, ...states, ...partialSums },
+  product: { ...common, ...productNumbers, ...productOperands },
   rows: { ...common, ...rowProgram, ...rowTensors },
-  product: { ...common, ...product },
 };
 
 const kinds = Object.keys(fields) as Kind[];
@@ -345,8 +308,8 @@ export const depthwiseJob: Readonly<DepthwiseJob> = {
   ...fields.depthwiseBackward,
 };
 export const streamJob: Readonly<Jobs["stream"]> = fields.stream;
-export const rowsJob: Readonly<Jobs["rows"]> = fields.rows;
 export const productJob: Readonly<Jobs["product"]> = fields.product;
+export const rowsJob: Readonly<Jobs["rows"]> = fields.rows;
 
 /** Fields of each kind, and jobs that are read into: by number of the kind. */
 const names = kinds.map((kind) => Object.keys(fields[kind]) as (keyof Job)[]);

@@ -107,9 +107,11 @@ export class OperandSlices {
   begin(text: Text): void {
     const { name, width } = this.operand;
     const across = this.#across;
+    const { threads } = this.#spec.tile;
     text.constant(`${name}_line`, `lane / ${across}u`);
     // Eight threads store 128 bytes at once: those of rows so far apart that all lie in different banks.
-    const apart = this.rowsAlongK && width === 8 && across < 8 ? 8 / across : 1;
+    const eights = across < 8 && (threads / across) % 8 === 0;
+    const apart = this.rowsAlongK && width === 8 && eights ? 8 / across : 1;
     const spread = `${name}_line / 8u * 8u + ${name}_line % ${apart}u * ${across}u + ${name}_line % 8u / ${apart}u`;
     text.constant(`${name}_row`, apart > 1 ? spread : `${name}_line`);
     text.constant(`${name}_access`, `lane % ${this.#across}u`);

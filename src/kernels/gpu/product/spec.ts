@@ -1,5 +1,5 @@
 /** What a kernel of a matrix product computes, as data: two products of one specification have one text, whatever their sizes. */
-import type { ProductTile } from "../../../plan/gpu/product.ts";
+import type { GpuProductTile } from "../../../plan/gpu/product.ts";
 import type { Matrix, ProductEpilogue } from "../../../plan/product.ts";
 import type { Machine } from "../kernel.ts";
 
@@ -23,7 +23,7 @@ export interface ProductCells {
 }
 
 export interface ProductKernel {
-  readonly tile: ProductTile;
+  readonly tile: GpuProductTile;
   readonly a: ProductOperand;
   readonly b: ProductOperand;
   readonly c: ProductCells;

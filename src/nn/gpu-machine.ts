@@ -1,0 +1,230 @@
+/** Programs on a GPU: every step a schedule or a recorded convolution, bound once, all recorded into one pass. */
+import type { BoundSchedule, GpuRange } from "../backend/gpu.ts";
+import type { CommandTarget } from "../backend/webgpu/compiled.ts";
+import type { WebGpuBackend } from "../backend/webgpu/device.ts";
+import { backendFor } from "../calls/gpu-open.ts";
+import type { GpuRecorder } from "../calls/recorder.ts";
+import { FlashFFTConv } from "../conv/conv.ts";
+import { FlashDepthwiseConv1d } from "../depthwise/depthwise.ts";
+import { FlashHyenaProjections } from "../depthwise/projections.ts";
+import type { GpuDevice } from "../gpu.ts";
+import { gatherSchedule } from "../schedule/gather.ts";
+import { productSchedule } from "../schedule/product.ts";
+import { rowSchedule } from "../schedule/rows.ts";
+import type { GpuLimits, Schedule } from "../schedule/schedule.ts";
+import type { CompiledSteps, Machine, Region } from "./machine.ts";
+import type { ConvolutionStep, FilterStep, Step, Work } from "./step.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** Work that is a schedule of its own. */
+type ScheduledWork = Exclude<Work, ConvolutionStep | FilterStep>;
+
+/** What can be bound to ranges, whatever it is made of. */
+interface Bindable {
+  readonly scratchBytes: readonly number[];
+  bind(
+    ranges: Record<string, GpuRange<GPUBuffer>>,
+    scratch: readonly GpuRange<GPUBuffer>[],
+  ): Recorded;
+}
+
+type Recorded = Pick<BoundSchedule<CommandTarget>, "dispatches" | "encode">;
+
+/** An object whose calls can be recorded. */
+interface Recordable {
+  recorder(way: "forward" | "backward", options: object): Promise<GpuRecorder>;
+  dispose(): void;
+}
+
+function scheduleOf(work: ScheduledWork, limits: GpuLimits): Schedule<string> {
+  if (work.kind === "product") return productSchedule(work.problem, limits);
+  if (work.kind === "rows") return rowSchedule(work.program, work.shape, limits);
+  return gatherSchedule(work, limits);
+}
+
+/** Equal keys mean that one compiled form serves. */
+function keyOf(work: Work, reads: readonly string[]): string {
+  if (work.kind !== "rows") return JSON.stringify([work, reads]);
+  return JSON.stringify([work.program.key, work.shape]);
+}
+
+/** A WebGPU device for programs. */
+export class GpuMachine implements Machine<GPUBuffer> {
+  readonly filtersAdd = true;
+  readonly storage: "float32" | "float16";
+  readonly #backend: WebGpuBackend;
+  readonly #device: GpuDevice | undefined;
+  readonly #compiled = new Map<string, Promise<Bindable>>();
+  readonly #objects = new Map<string, Promise<Recordable>>();
+
+  private constructor(
+    backend: WebGpuBackend,
+    device: GpuDevice | undefined,
+    storage: "float32" | "float16",
+  ) {
+    this.#backend = backend;
+    this.#device = device;
+    this.storage = storage;
+  }
+
+  /** @throws UnsupportedError where there is no GPU. */
+  static async open(
+    device: GpuDevice | undefined,
+    storage: "float32" | "float16",
+    call: string,
+  ): Promise<GpuMachine> {
+    return new GpuMachine(await backendFor(device as GPUDevice, call), device, storage);
+  }
+
+  get name(): string {
+    return this.#backend.name;
+  }
+
+  /** The device, whose buffers are the machine's memory. */
+  get device(): GPUDevice {
+    return this.#backend.device;
+  }
+
+  allocate(bytes: number, call: string): Promise<GPUBuffer> {
+    return this.#backend.buffer(bytes, call);
+  }
+
+  free(buffer: GPUBuffer): void {
+    this.#backend.release(buffer);
+  }
+
+  write({ memory, offset }: Region<GPUBuffer>, data: ArrayBufferView): void {
+    this.#backend.write(memory, offset, data);
+  }
+
+  read({ memory, offset }: Region<GPUBuffer>, into: ArrayBufferView): Promise<void> {
+    return this.#backend.read(memory, offset, into, "program.read");
+  }
+
+  async compile(
+    steps: readonly Step[],
+    place: (tensor: Tensor) => Region<GPUBuffer>,
+    call: string,
+  ): Promise<CompiledSteps> {
+    const made = await Promise.all(steps.map((step) => this.#prepared(step, call)));
+    const most: number[] = [];
+    for (const { scratchBytes } of made)
+      scratchBytes.forEach((bytes, i) => {
+        most[i] = Math.max(most[i] ?? 0, bytes);
+      });
+    const scratch = await Promise.all(most.map((bytes) => this.allocate(bytes, call)));
+    const range = (tensor: Tensor): GpuRange<GPUBuffer> => {
+      const { memory, offset, bytes } = place(tensor);
+      return { buffer: memory, offset, size: Math.ceil(bytes / 4) * 4 };
+    };
+    const recorded = this.#backend.noted(() =>
+      steps.map(({ reads, writes }, i) => {
+        const named = Object.entries({ ...reads, ...writes });
+        const ranges = Object.fromEntries(named.map(([name, t]) => [name, range(t)]));
+        const { scratchBytes } = made[i]!;
+        const lent = scratch.slice(0, scratchBytes.length).map((buffer) => ({ buffer }));
+        return made[i]!.bind(ranges, lent);
+      }),
+    );
+    // What was bound wrong comes to light here, and not in the first run.
+    await this.#backend.flush([], call);
+    return new RecordedSteps(this.#backend, recorded, scratch);
+  }
+
+  /** A step's work, compiled once for all steps that ask for the same. */
+  #prepared({ work, reads }: Step, call: string): Promise<Bindable> {
+    const key = keyOf(work, Object.keys(reads));
+    const found = this.#compiled.get(key);
+    if (found) return found;
+    const made = this.#make(work, call);
+    this.#compiled.set(key, made);
+    made.catch(() => this.#compiled.delete(key));
+    return made;
+  }
+
+  async #make(work: Work, call: string): Promise<Bindable> {
+    switch (work.kind) {
+      case "convolution": {
+        const { way, batch, channels, pregate, postgate } = work;
+        const conv = await this.#object(work, call);
+        return conv.recorder(way, { batch, channels, pregate, postgate });
+      }
+      case "filter":
+      case "projections": {
+        const { way, batch, length, bias } = work;
+        const filter = await this.#object(work, call);
+        return filter.recorder(way, {
+          batch,
+          length,
+          bias,
+          ...(way === "backward" && { add: true }),
+        });
+      }
+      default: {
+        const limits = this.#backend.limits(workspaceBytes);
+        return this.#backend.prepare(scheduleOf(work, limits), call);
+      }
+    }
+  }
+
+  /** The object whose calls a step records: one for all steps of the same filter lengths. */
+  #object(work: ConvolutionStep | FilterStep, call: string): Promise<Recordable> {
+    const { kind, length, kernelLength, dtype, channels } = work;
+    const where = this.#device ? { device: this.#device } : { backend: "webgpu" as const };
+    const make = async (): Promise<Recordable> => {
+      if (work.kind === "convolution") {
+        const { mode } = work;
+        const options = { length, kernelLength, mode, dtype, ...where };
+        return (await FlashFFTConv.createFor(options, call)) as Recordable;
+      }
+      const options = { channels, kernelLength, dtype, padding: "causal" as const, ...where };
+      if (work.kind === "filter") return (await FlashDepthwiseConv1d.create(options)) as Recordable;
+      const { pregate = "second" } = work;
+      return (await FlashHyenaProjections.create({ ...options, pregate })) as Recordable;
+    };
+    const own = work.kind === "convolution" ? [length, work.mode] : [channels, work.pregate];
+    const key = JSON.stringify([kind, kernelLength, dtype, ...own]);
+    const object = this.#objects.get(key) ?? make();
+    this.#objects.set(key, object);
+    object.catch(() => this.#objects.delete(key));
+    return object;
+  }
+
+  dispose(): void {
+    for (const made of this.#objects.values()) void made.then((object) => object.dispose());
+    this.#objects.clear();
+    this.#compiled.clear();
+  }
+}
+
+/** Work memory that schedules are made for. */
+const workspaceBytes = 256 * 2 ** 20;
+
+class RecordedSteps implements CompiledSteps {
+  readonly launches: number;
+  readonly scratchBytes: number;
+  readonly #backend: WebGpuBackend;
+  readonly #recorded: readonly Recorded[];
+  readonly #scratch: readonly GPUBuffer[];
+
+  constructor(backend: WebGpuBackend, recorded: readonly Recorded[], scratch: GPUBuffer[]) {
+    this.#backend = backend;
+    this.#recorded = recorded;
+    this.#scratch = scratch;
+    this.launches = recorded.reduce((sum, r) => sum + r.dispatches, 0);
+    this.scratchBytes = scratch.reduce((sum, b) => sum + b.size, 0);
+  }
+
+  run(): void {
+    const { device } = this.#backend;
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    for (const recorded of this.#recorded) recorded.encode(pass);
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+  }
+
+  dispose(): void {
+    for (const buffer of this.#scratch) this.#backend.release(buffer);
+  }
+}

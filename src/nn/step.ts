@@ -1,0 +1,50 @@
+/** Steps of a tape: the few kinds of work that backends know, on tensors. All operations come down to them. */
+import type { RowProgram, RowShape } from "../math/row-program.ts";
+import type { ProductProblem } from "../plan/product.ts";
+import type { GatherProblem } from "../schedule/gather.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** A call of a long convolution, y = postgate ⊙ (u ∗ k), or all of its gradients. */
+export interface ConvolutionStep {
+  readonly kind: "convolution";
+  readonly way: "forward" | "backward";
+  readonly batch: number;
+  readonly channels: number;
+  readonly length: number;
+  readonly kernelLength: number;
+  readonly mode: "causal" | "bidirectional";
+  readonly dtype: "float32" | "float16";
+  readonly pregate: boolean;
+  readonly postgate: boolean;
+}
+
+/** A call of short filters, alone or as a Hyena operator's projections. */
+export interface FilterStep {
+  readonly kind: "filter" | "projections";
+  readonly way: "forward" | "backward";
+  readonly batch: number;
+  readonly channels: number;
+  readonly length: number;
+  readonly kernelLength: number;
+  readonly dtype: "float32" | "float16";
+  readonly bias: boolean;
+  /** Projections: which third multiplies v. */
+  readonly pregate?: "first" | "second";
+}
+
+/** What a backend does at once. */
+export type Work =
+  | { readonly kind: "product"; readonly problem: ProductProblem }
+  | { readonly kind: "rows"; readonly program: RowProgram; readonly shape: RowShape }
+  | GatherProblem
+  | ConvolutionStep
+  | FilterStep;
+
+/** Work on tensors, by the names that the work has for them. A tensor that is both read and written has both entries. */
+export interface Step {
+  readonly work: Work;
+  readonly reads: Readonly<Record<string, Tensor>>;
+  readonly writes: Readonly<Record<string, Tensor>>;
+  /** Where in the model, for errors and profiles. */
+  readonly place: string;
+}
