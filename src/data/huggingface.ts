@@ -25,7 +25,7 @@ export interface OpenTokenizerOptions {
   readonly config?: object;
   /** Add the tokens that the tokenizer puts around a text ([CLS], [SEP]); false unless given. */
   readonly special?: boolean;
-  /** The package, where a bundler must see it: `() => import("@huggingface/tokenizers")`. */
+  /** What imports the package, for bundlers: they see only names that stand in the program itself. */
   readonly load?: () => Promise<unknown>;
 }
 

@@ -80,7 +80,18 @@ export class InputFile {
 
   /** `count` bytes from `position` on, in an array of their own. */
   async bytes(position: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
-    const bytes = new Uint8Array(count);
+    let bytes: Uint8Array<ArrayBuffer>;
+    try {
+      bytes = new Uint8Array(count);
+    } catch (cause) {
+      const remedy = "Read it where there is more memory, or write it in smaller parts.";
+      throw this.refuse(
+        "must have parts that fit into memory",
+        `${show(count)} bytes`,
+        remedy,
+        cause,
+      );
+    }
     await this.read(bytes, position);
     return bytes;
   }

@@ -8,6 +8,7 @@ import { show } from "../show.ts";
 import { PickledName, PickledObject, PickleError, unpickle } from "./pickle.ts";
 import {
   elements,
+  isCount,
   isShape,
   type StoredTensor,
   type TensorType,
@@ -38,9 +39,9 @@ const storages: Readonly<Record<string, TensorType>> = {
 /** A tensor that is expanded from a smaller storage takes its full size when it is read: at most so many elements. */
 const mostExpanded = 2 ** 26;
 
+/** The memory of tensors: `count` elements. */
 class Storage {
   readonly dtype: TensorType;
-  /** Elements. */
   readonly count: number;
   readonly entry: ZipEntry;
 
@@ -51,43 +52,32 @@ class Storage {
   }
 }
 
+/** The tensors of this file's own making, to be told from all else that a pickle holds. */
+const tensorsMade = new WeakSet<object>();
+
+const isTensor = (value: unknown): value is StoredTensor =>
+  typeof value === "object" && value !== null && tensorsMade.has(value);
+
 /** Elements of a storage, from one on and with strides. */
-class PyTorchTensor implements StoredTensor {
-  readonly dtype: TensorType;
-  readonly shape: readonly number[];
-  readonly #storage: Storage;
-  readonly #offset: number;
-  readonly #strides: readonly number[];
-
-  constructor(
-    storage: Storage,
-    offset: number,
-    shape: readonly number[],
-    strides: readonly number[],
-  ) {
-    this.dtype = storage.dtype;
-    this.shape = shape;
-    this.#storage = storage;
-    this.#offset = offset;
-    this.#strides = strides;
-  }
-
-  async bytes(): Promise<Uint8Array<ArrayBuffer>> {
-    const { entry } = this.#storage;
-    const width = typeBits[this.dtype] / 8;
-    const count = elements(this.shape);
-    if (count === 0) return new Uint8Array(0);
-    const span = width * (lastOf(this.shape, this.#strides) + 1);
-    const part =
-      span === entry.size ? await entry.all() : await entry.read(this.#offset * width, span);
-    let dense = 1;
-    const contiguous = this.shape.toReversed().every((size, i) => {
-      const stride = this.#strides.at(-1 - i);
-      dense *= size;
-      return size === 1 || stride === dense / size;
-    });
-    return contiguous ? part : gathered(part, width, this.shape, this.#strides);
-  }
+function stridedTensor(
+  { dtype, entry }: Storage,
+  offset: number,
+  shape: readonly number[],
+  strides: readonly number[],
+): StoredTensor {
+  const bytes = async (): Promise<Uint8Array<ArrayBuffer>> => {
+    if (elements(shape) === 0) return new Uint8Array(0);
+    const width = typeBits[dtype] / 8;
+    const span = width * (lastOf(shape, strides) + 1);
+    const part = span === entry.size ? await entry.all() : await entry.read(offset * width, span);
+    const isDense = shape.every(
+      (size, i) => size === 1 || strides[i] === elements(shape.slice(i + 1)),
+    );
+    return isDense ? part : gathered(part, width, shape, strides);
+  };
+  const tensor = { dtype, shape, bytes };
+  tensorsMade.add(tensor);
+  return tensor;
 }
 
 /** The distance from the first element to the last. */
@@ -188,7 +178,7 @@ function storageOf(
   // Whatever tensor needs it says that it is unknown.
   if (!dtype) return new PickledObject(name, []);
   const entry = typeof key === "string" ? entryOf(key) : undefined;
-  if (entry && isShape([count]) && entry.size === (count * typeBits[dtype]) / 8)
+  if (entry && isCount(count) && entry.size === (count * typeBits[dtype]) / 8)
     return new Storage(dtype, count, entry);
   const value = `${show(entry?.size)} for ${show(count)} of ${dtype}`;
   throw file.refuse(`must hold the bytes of storage ${show(key)}`, value, again);
@@ -219,12 +209,11 @@ function made(file: InputFile, name: string, args: readonly unknown[]): unknown 
   throw unsupported(file, "dense tensors", name);
 }
 
-function tensorFrom(file: InputFile, args: readonly unknown[]): PyTorchTensor {
+function tensorFrom(file: InputFile, args: readonly unknown[]): StoredTensor {
   const [storage, offset, shape, strides] = args;
   if (storage instanceof PickledObject)
     throw unsupported(file, `storages of class ${Object.keys(storages).join(", ")}`, storage.name);
-  if (storage instanceof Storage && isShape([offset]) && isShape(shape) && areStrides(strides)) {
-    const first = offset as number;
+  if (storage instanceof Storage && isCount(offset) && isShape(shape) && areStrides(strides)) {
     const count = elements(shape);
     if (count > Math.max(storage.count, mostExpanded))
       throw unsupported(
@@ -232,9 +221,9 @@ function tensorFrom(file: InputFile, args: readonly unknown[]): PyTorchTensor {
         `at most ${show(mostExpanded)} elements expanded of fewer`,
         show(shape),
       );
-    const fits = count === 0 || first + lastOf(shape, strides) < storage.count;
+    const fits = count === 0 || offset + lastOf(shape, strides) < storage.count;
     if (fits && strides.length === shape.length)
-      return new PyTorchTensor(storage, first, shape, strides);
+      return stridedTensor(storage, offset, shape, strides);
   }
   throw file.refuse(
     "must hold tensors that lie within their storages",
@@ -244,7 +233,7 @@ function tensorFrom(file: InputFile, args: readonly unknown[]): PyTorchTensor {
 }
 
 const areStrides = (value: unknown): value is readonly number[] =>
-  Array.isArray(value) && value.every((stride) => isShape([stride]));
+  Array.isArray(value) && value.every(isCount);
 
 const within = (value: unknown, key: string): unknown =>
   value instanceof Map ? value.get(key) : undefined;
@@ -262,7 +251,7 @@ function namedTensors(file: InputFile, root: unknown): Map<string, StoredTensor>
   const left: (readonly [path: string, value: unknown])[] = [["", root]];
   while (left.length > 0) {
     const [path, value] = left.pop()!;
-    if (value instanceof PyTorchTensor) {
+    if (isTensor(value)) {
       if (tensors.has(path)) throw file.refuse("must give each tensor its name", show(path), again);
       tensors.set(path, value);
     } else if ((value instanceof Map || Array.isArray(value)) && !seen.has(value)) {

@@ -10,6 +10,7 @@ import { checkOutput, plainContext, type WriteContext, writeWhole } from "../fil
 import { printable, show } from "../show.ts";
 import {
   elements,
+  isCount,
   isShape,
   type StoredTensor,
   storedBytes,
@@ -161,12 +162,11 @@ function checkEntry(file: InputFile, name: string, entry: unknown): Entry {
       remedy: "Convert the tensor with the program that wrote it.",
     });
   }
-  const [begin, end] = isShape(offsets) && offsets.length === 2 ? offsets : [-1, -1];
-  const known = typeof dtype === "string" && isShape(shape) && Object.keys(more).length === 0;
-  if (known && begin! >= 0) {
+  const [begin, end, ...rest] = Array.isArray(offsets) ? (offsets as unknown[]) : [];
+  if (typeof dtype === "string" && isShape(shape) && isCount(begin) && isCount(end)) {
     const needed = storedBytes(dtype as TensorType, elements(shape));
-    if (end! - begin! === needed)
-      return { dtype: dtype as TensorType, shape, begin: begin!, end: end! };
+    if (end - begin === needed && rest.length + Object.keys(more).length === 0)
+      return { dtype: dtype as TensorType, shape, begin, end };
   }
   throw file.refuse(
     `must give dtype, shape and data_offsets of ${show(name)}, which agree`,

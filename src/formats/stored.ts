@@ -38,11 +38,13 @@ export const elements = (shape: readonly number[]): number => shape.reduce((a, b
 export const storedBytes = (dtype: TensorType, count: number): number =>
   Math.ceil((count * typeBits[dtype]) / 8);
 
+/** Whether a value of a file is a number of elements or bytes. */
+export const isCount = (value: unknown): value is number =>
+  Number.isSafeInteger(value) && (value as number) >= 0;
+
 /** Whether a value of a file is a shape whose tensor can be addressed. */
 export const isShape = (value: unknown): value is readonly number[] =>
-  Array.isArray(value) &&
-  value.every((size) => Number.isSafeInteger(size) && size >= 0) &&
-  elements(value) <= Number.MAX_SAFE_INTEGER / 64;
+  Array.isArray(value) && value.every(isCount) && elements(value) <= Number.MAX_SAFE_INTEGER / 64;
 
 type Numbers = ArrayLike<number> | ArrayLike<bigint>;
 

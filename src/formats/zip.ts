@@ -34,9 +34,11 @@ export async function readZip(file: InputFile): Promise<Map<string, ZipEntry>> {
     at + endBytes + tail.getUint16(at + 20, true) === tailBytes;
   while (at >= 0 && !isEnd()) at--;
   if (at < 0) throw wrong("its directory stands at its end", "none there");
-  let [count, size, start] = [at + 10, at + 12, at + 16].map((field, i) =>
-    i === 0 ? tail.getUint16(field, true) : tail.getUint32(field, true),
-  ) as [number, number, number];
+  let [count, size, start] = [
+    tail.getUint16(at + 10, true),
+    long(tail, at + 12),
+    long(tail, at + 16),
+  ];
   const locator = at - locatorBytes;
   if (locator >= 0 && tail.getUint32(locator, true) === locator64Mark) {
     const position = wide(tail, locator + 8);
@@ -51,10 +53,9 @@ export async function readZip(file: InputFile): Promise<Map<string, ZipEntry>> {
   const entries = new Map<string, ZipEntry>();
   let next = 0;
   for (let i = 0; i < count; i++) {
-    const variable = [28, 30, 32].map((field) =>
-      next + entryBytes <= size ? directory.getUint16(next + field, true) : size,
-    );
-    const [nameBytes, extraBytes, commentBytes] = variable as [number, number, number];
+    const length = (field: number): number =>
+      next + entryBytes <= size ? directory.getUint16(next + field, true) : size;
+    const [nameBytes, extraBytes, commentBytes] = [length(28), length(30), length(32)];
     const after = next + entryBytes + nameBytes + extraBytes + commentBytes;
     if (after > size || directory.getUint32(next, true) !== entryMark)
       throw wrong(`its directory has ${show(count)} entries`, show(i));
@@ -67,7 +68,7 @@ export async function readZip(file: InputFile): Promise<Map<string, ZipEntry>> {
     }
     if (local + localBytes + bytes > start || entries.has(name))
       throw wrong("each entry lies before the directory, once", show(name));
-    entries.set(name, new Entry(file, name, bytes, local, sum, start));
+    entries.set(name, open(file, name, bytes, local, sum, start));
     next = after;
   }
   return entries;
@@ -76,10 +77,9 @@ export async function readZip(file: InputFile): Promise<Map<string, ZipEntry>> {
 /** Fields of the directory about one entry; those of 32 bits that are full stand in the extra field 1, of 64 bits. */
 function entryOf(directory: DataView, at: number, nameBytes: number, extraBytes: number) {
   const short = (field: number): number => directory.getUint16(at + field, true);
-  const long = (field: number): number => directory.getUint32(at + field, true);
   const text = new Uint8Array(directory.buffer, at + entryBytes, nameBytes);
   const name = new TextDecoder().decode(text);
-  const sizes = [long(24), long(20), long(42)];
+  const sizes = [24, 20, 42].map((field) => long(directory, at + field));
   const extraStart = at + entryBytes + nameBytes;
   for (let e = extraStart; e + 4 <= extraStart + extraBytes; ) {
     const end = Math.min(e + 4 + directory.getUint16(e + 2, true), extraStart + extraBytes);
@@ -94,60 +94,49 @@ function entryOf(directory: DataView, at: number, nameBytes: number, extraBytes:
     e = end;
   }
   const [bytes, stored, local] = sizes as [number, number, number];
-  return { name, flags: short(8), method: short(10), sum: long(16), bytes, stored, local };
+  return {
+    name,
+    flags: short(8),
+    method: short(10),
+    sum: long(directory, at + 16),
+    bytes,
+    stored,
+    local,
+  };
 }
 
-class Entry implements ZipEntry {
-  readonly size: number;
-  readonly #file: InputFile;
-  readonly #name: string;
-  readonly #local: number;
-  readonly #sum: number;
-  /** Where entries end. */
-  readonly #limit: number;
-  #start: number | undefined;
-
-  constructor(
-    file: InputFile,
-    name: string,
-    size: number,
-    local: number,
-    sum: number,
-    limit: number,
-  ) {
-    this.#file = file;
-    this.#name = name;
-    this.size = size;
-    this.#local = local;
-    this.#sum = sum;
-    this.#limit = limit;
-  }
-
-  async read(position: number, count: number): Promise<Uint8Array<ArrayBuffer>> {
+/** An entry that lies before `limit`. */
+function open(
+  file: InputFile,
+  name: string,
+  size: number,
+  at: number,
+  sum: number,
+  limit: number,
+): ZipEntry {
+  let start: number | undefined;
+  const read = async (position: number, count: number): Promise<Uint8Array<ArrayBuffer>> => {
     // What stands before the data repeats the directory, but for the length of its extra field.
-    if (this.#start === undefined) {
-      const local = viewOf(await this.#file.bytes(this.#local, localBytes));
-      const start =
-        this.#local + localBytes + local.getUint16(26, true) + local.getUint16(28, true);
-      if (local.getUint32(0, true) !== localMark || start + this.size > this.#limit)
-        throw this.#file.refuse("must have its entries where it says", show(this.#name), again);
-      this.#start = start;
+    if (start === undefined) {
+      const local = viewOf(await file.bytes(at, localBytes));
+      const found = at + localBytes + local.getUint16(26, true) + local.getUint16(28, true);
+      if (local.getUint32(0, true) !== localMark || found + size > limit)
+        throw file.refuse("must have its entries where it says", show(name), again);
+      start = found;
     }
-    return this.#file.bytes(this.#start + position, count);
-  }
-
-  async all(): Promise<Uint8Array<ArrayBuffer>> {
-    const bytes = await this.read(0, this.size);
-    if (crc32(bytes) === this.#sum) return bytes;
-    throw this.#file.refuse(
-      "must have entries that match their check sums",
-      show(this.#name),
-      again,
-    );
-  }
+    return file.bytes(start + position, count);
+  };
+  const all = async (): Promise<Uint8Array<ArrayBuffer>> => {
+    const bytes = await read(0, size);
+    if (crc32(bytes) === sum) return bytes;
+    throw file.refuse("must have entries that match their check sums", show(name), again);
+  };
+  return { size, read, all };
 }
 
 const viewOf = ({ buffer }: Uint8Array): DataView => new DataView(buffer);
+
+const long = (view: DataView, at: number): number => view.getUint32(at, true);
 
 const wide = (view: DataView, at: number): number => Number(view.getBigUint64(at, true));
 
