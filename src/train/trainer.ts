@@ -1,20 +1,19 @@
 /** Training: batches in, losses out, with reports, evaluations and checkpoints on the way. */
 import { integer } from "../checks.ts";
-import { InvalidArgumentError } from "../errors.ts";
 import { node } from "../files/node.ts";
 import { checkOutput, plainContext, writeWhole } from "../files/output.ts";
 import { systemError } from "../files/system-error.ts";
 import type { Weights } from "../nn/parameters.ts";
-import type { InputSpecs } from "../nn/program.ts";
-import { Program } from "../nn/program.ts";
+import type { InputSpecs, Program } from "../nn/program.ts";
 import { show } from "../show.ts";
 import type { OptimiserFacts } from "./adamw.ts";
-import { AdamW, addLoss } from "./adamw.ts";
+import { AdamW } from "./adamw.ts";
 import type { LoopState, SaveOptions } from "./checkpoint.ts";
 import { loadCheckpoint, saveCheckpoint, saveWeights } from "./checkpoint.ts";
 import { lossCurve } from "./curve.ts";
-import type { LossFunction, MicroBatch } from "./diagnose.ts";
+import type { MicroBatch } from "./diagnose.ts";
 import { firstNotFinite, NotFiniteError } from "./diagnose.ts";
+import { badBatch, Evaluation, lossProgram, runOn } from "./evaluation.ts";
 import type { TrainingReport } from "./log.ts";
 import { reportLine, TrainingLog } from "./log.ts";
 import type { TrainerOptions, TrainingResult } from "./options.ts";
@@ -41,7 +40,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
   readonly #optimiser: AdamW<M>;
   readonly #rate: RateSchedule;
   readonly #tokens: number;
-  #evaluation: Program<M> | undefined;
+  #evaluation: Evaluation<M, Tree, I> | undefined;
   readonly #loop: { -readonly [K in keyof LoopState]: LoopState[K] };
   #log: TrainingLog | undefined;
   /** When training went on, where it does. */
@@ -139,22 +138,14 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
    * The mean loss over batches without dropout: the held-out part's by default. Where the optimiser keeps an average of the weights,
    * it is the average that is judged.
    */
-  async evaluate(batches: () => AsyncIterable<MicroBatch> = this.#heldOut()): Promise<number> {
-    const { model, onProgress } = this.#options;
-    const name = "evaluation loss";
-    this.#evaluation ??= await lossProgram(this.#options, "Trainer.evaluate", name);
+  async evaluate(batches: () => AsyncIterable<MicroBatch<I>> = this.#heldOut()): Promise<number> {
+    const { onProgress, steps } = this.#options;
+    this.#evaluation ??= await Evaluation.create(this.#options);
     await this.#swapAverage();
-    model.writeState(name, Float32Array.of(0));
-    let count = 0;
-    for await (const batch of batches()) {
-      await this.#runOn(this.#evaluation, batch);
-      count += 1;
-      onProgress?.("evaluating", this.#loop.step / this.#options.steps);
-    }
-    const [sum = Number.NaN] = await model.readState(name);
+    const share = this.#loop.step / steps;
+    const loss = await this.#evaluation.run(batches(), () => onProgress?.("evaluating", share));
     await this.#swapAverage();
-    if (count > 0) return sum / count;
-    throw this.#lacking("validation must have a batch at least", "none");
+    return loss;
   }
 
   /** Write a checkpoint: whole, or the one before stays. */
@@ -188,14 +179,14 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     this.#log = TrainingLog.open(this.#file("log"), this.#loop.step, "Trainer.run");
   }
 
-  async #step(source: AsyncIterator<MicroBatch>): Promise<void> {
+  async #step(source: AsyncIterator<MicroBatch<I>>): Promise<void> {
     const { microBatches = 1 } = this.#options;
     const { position } = this.#loop;
     for (let i = 0; i < microBatches; i++) {
       const { done, value } = await source.next();
-      if (done) throw this.#lacking("data must have batches for all steps", show(position + i));
+      if (done) throw badBatch("data must have batches for all steps", show(position + i));
       this.#sow(position + i);
-      await this.#runOn(this.#train, value);
+      await runOn(this.#train, this.#options, value);
     }
     const step = this.#loop.step + 1;
     const fresh = this.#loop.step === this.#loop.reported.step;
@@ -208,20 +199,6 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
   #sow(position: number): void {
     const seed = (Math.imul(this.#loop.seed, 0x9e3779b1) + position) >>> 0;
     this.#options.model.writeState("seed", Uint32Array.of(seed));
-  }
-
-  async #runOn(program: Program<M>, batch: MicroBatch): Promise<void> {
-    const { inputs, vocabulary = {} } = this.#options;
-    for (const name of Object.keys(inputs)) {
-      const data = batch[name];
-      if (!data) throw this.#lacking(`batches must have ${Object.keys(inputs).join(", ")}`, "none");
-      const most = (vocabulary as Record<string, number>)[name];
-      const wrong = most === undefined ? -1 : data.findIndex((token) => token >= most);
-      if (wrong >= 0)
-        throw this.#lacking(`${name} must be below ${show(most)}`, `${data[wrong]} at ${wrong}`);
-      program.write(name, data);
-    }
-    await program.run();
   }
 
   /** Report this step: at once where it is evaluated, else as soon as the machine has done it, while it goes on. */
@@ -256,11 +233,11 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     if (found.halted === 0) return found;
     const { model, inputs, loss, data, microBatches = 1 } = this.#options;
     const from = this.#loop.position - (this.#loop.step - found.halted + 1) * microBatches;
-    const batches: MicroBatch[] = [];
+    const batches: MicroBatch<I>[] = [];
     for await (const batch of data(from)) if (batches.push(batch) === microBatches) break;
-    const run = async (program: Program<M>, batch: MicroBatch, i: number): Promise<void> => {
+    const run = async (program: Program<M>, batch: MicroBatch<I>, i: number): Promise<void> => {
       this.#sow(from + i);
-      await this.#runOn(program, batch);
+      await runOn(program, this.#options, batch);
     };
     const first = await firstNotFinite(model, inputs, loss, batches, run, this.#train);
     throw new NotFiniteError(found.halted, first);
@@ -340,32 +317,12 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
   #file(name: keyof typeof trainingFiles): string {
     const { folder } = this.#options;
     if (folder !== undefined) return node.path.join(folder, trainingFiles[name]);
-    throw this.#lacking("files of a training need a folder", "none");
+    throw badBatch("files of a training need a folder", "none");
   }
 
-  #heldOut(): () => AsyncIterable<MicroBatch> {
+  #heldOut(): () => AsyncIterable<MicroBatch<I>> {
     const { validation } = this.#options;
     if (validation) return validation;
-    throw this.#lacking("evaluate needs batches", "none");
+    throw badBatch("evaluate needs batches", "none");
   }
-
-  #lacking(requirement: string, value: string): InvalidArgumentError {
-    const remedy = "Correct the options of the Trainer, or its data.";
-    return new InvalidArgumentError({ call: "Trainer", requirement, value, remedy });
-  }
-}
-
-/** A program of the loss of a micro-batch, which it adds to a number that stays on the machine. */
-function lossProgram<M, Tree extends Weights, I extends InputSpecs>(
-  { model, inputs, loss }: Pick<TrainerOptions<M, Tree, I>, "model" | "inputs" | "loss">,
-  call: string,
-  sum?: string,
-): Promise<Program<M>> {
-  const body: LossFunction<Tree, I> = (parameters, given, tape) => {
-    const own = loss(parameters, given, tape);
-    addLoss(tape, own, sum);
-    return own;
-  };
-  const outputs = (...given: Parameters<typeof body>) => ({ loss: body(...given) });
-  return Program.compile(model, inputs, outputs, sum ? {} : { losses: ["loss"] }, call);
 }

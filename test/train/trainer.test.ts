@@ -59,7 +59,7 @@ function loss(
 async function* batches(
   from: number,
   count = Number.POSITIVE_INFINITY,
-): AsyncGenerator<MicroBatch> {
+): AsyncGenerator<MicroBatch<typeof inputs>> {
   for (let n = from; n < from + count; n++) {
     const ids = new Uint32Array(B * L);
     for (let i = 0; i < ids.length; i++)
