@@ -57,6 +57,7 @@ const rules: Readonly<Record<FieldName, FieldRule>> = {
   heldOut: number("share of the data, at its end, that is held out", 0.9),
   reportEvery: count("steps between reports"),
   evaluateEvery: count("steps between evaluations"),
+  evaluationBatches: [0, 2 ** 24, "integer", "held-out batches that are evaluated; 0 for all"],
   saveEvery: count("steps between checkpoints"),
 };
 
@@ -64,7 +65,7 @@ type FieldName =
   | ("width" | "layers" | "inner" | "length" | "features" | "filterWidth" | "frequency" | "shift")
   | ("dropout" | "batch" | "microBatches" | "steps" | "rate" | "warmup" | "lowest" | "filterRate")
   | ("decay" | "beta1" | "beta2" | "clip" | "average" | "seed" | "heldOut")
-  | `${"report" | "evaluate" | "save"}Every`;
+  | (`${"report" | "evaluate" | "save"}Every` | "evaluationBatches");
 
 /** A training in numbers, and what its data is. */
 export type TrainingFields = Readonly<Record<FieldName, number>> & { readonly tokens: TokenKind };
@@ -77,7 +78,7 @@ const usual = {
   ...{ features: 33, filterWidth: 64, frequency: 14, shift: 0, dropout: 0, batch: 16 },
   ...{ microBatches: 1, warmup: 100, lowest: 1e-4, filterRate: 1e-5, decay: 0.1, beta1: 0.9 },
   ...{ beta2: 0.99, clip: 1, average: 0, seed: 0, heldOut: 0.1, reportEvery: 10 },
-  ...{ saveEvery: 500, tokens: "characters" as TokenKind },
+  ...{ evaluationBatches: 0, saveEvery: 500, tokens: "characters" as TokenKind },
 };
 
 /** Trainings by name. */
@@ -152,7 +153,9 @@ interface ModelTexts {
 /** The texts of a model for the files that hold it. */
 export function textsOf(fields: TrainingFields, tokenizer: Tokenizer): Record<string, string> {
   const characters = tokenizer instanceof CharacterTokenizer ? tokenizer.characters : undefined;
-  return { flashfftconv: JSON.stringify({ fields, characters }) };
+  const names = ["tokens", ...Object.keys(rules)] as (keyof TrainingFields)[];
+  const ordered = Object.fromEntries(names.map((name) => [name, fields[name]]));
+  return { flashfftconv: JSON.stringify({ fields: ordered, characters }) };
 }
 
 /** @throws FileError where a file was not written by a training here. */
@@ -225,7 +228,9 @@ export function windowsOf(source: TokenSource, f: TrainingFields): TrainingWindo
     });
   // Checked now: data that is too short is known before the work.
   const first = windows();
-  const held = () => orderedWindows(source, { batch, length, from: border });
+  const most = f.evaluationBatches || Number.POSITIVE_INFINITY;
+  const to = Math.min(source.size, border + most * batch * length + 1);
+  const held = () => orderedWindows(source, { batch, length, from: border, to });
   if (f.heldOut > 0) held();
   return {
     data: (from: number): Windows => {
