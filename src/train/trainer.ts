@@ -46,6 +46,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
   /** When training went on, where it does. */
   #since: number | undefined;
   #pending: Promise<void> = Promise.resolve();
+  #breathed = 0;
 
   private constructor(
     options: TrainerOptions<M, Tree, I>,
@@ -118,6 +119,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
         await this.#step(source);
         const { step } = this.#loop;
         onProgress?.("training", step / steps);
+        await this.#breathe();
         const due = (every: number): boolean => step === steps || step % every === 0;
         const evaluates = validation !== undefined && due(evaluateEvery);
         if (evaluates || due(reportEvery)) await this.#report(evaluates);
@@ -193,6 +195,13 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     await this.#optimiser.step(step, this.#rate(step), fresh);
     this.#loop.step = step;
     this.#loop.position = position + microBatches;
+  }
+
+  /** Let signals and timers have their turn: a step on one thread, of data in memory, never waits for anything. */
+  async #breathe(): Promise<void> {
+    if (performance.now() - this.#breathed < 50) return;
+    await new Promise((resolve) => setTimeout(resolve));
+    this.#breathed = performance.now();
   }
 
   /** The seed of a micro-batch, wherever a run began. */

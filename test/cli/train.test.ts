@@ -1,7 +1,12 @@
 /** The commands of models: train, resume, eval, info. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { Folder, run, runJson, succeed } from "./support.ts";
+
+const bin = fileURLToPath(new URL("../../dist/cli/bin.js", import.meta.url));
 
 /** A text that is easily learnt, of 7 characters. */
 const text = "abcabdabcabe\n".repeat(60);
@@ -58,7 +63,9 @@ test("a model is trained, resumed, judged and told of", async () => {
   });
   expect((told!.tensors as Record<string, unknown>).embedding).toEqual([8, 16]);
   const lines = (await run(["info", checkpoint])).stdout;
-  expect(lines).toMatch(/^parameters +[\d,]+ in \d+ tensors, F32\n {2}tokens +characters\n {2}width +16\n/);
+  expect(lines).toMatch(
+    /^parameters +[\d,]+ in \d+ tensors, F32\n {2}tokens +characters\n {2}width +16\n/,
+  );
   expect(lines).toMatch(/\n {2}embedding +F32 \(8, 16\)\n/);
 });
 
@@ -89,6 +96,21 @@ test("a signal stops a training with a checkpoint, from which it goes on as if n
   await succeed(whole.argv(fields));
   const weights = (f: Folder): Uint8Array => f.read("run/best.safetensors");
   expect(weights(folder)).toEqual(weights(whole.folder));
+});
+
+test("Ctrl-C stops the process behind a step, with a checkpoint", async () => {
+  const { folder, argv } = prepared();
+  const fields = ["--preset", "shakespeare-cpu", "--steps", "100000", ...small];
+  const child = spawn(process.execPath, [bin, ...argv(fields)]);
+  const lines: string[] = [];
+  child.stdout.on("data", (data) => {
+    lines.push(String(data));
+    if (lines.join("").includes("step 40 ")) child.kill("SIGINT");
+  });
+  const [code] = (await once(child, "exit")) as [number | null];
+  expect(code).toBe(130);
+  const [told] = await succeed(["info", folder.file("run/checkpoint.safetensors")]);
+  expect((told!.loop as { step: number }).step).toBeGreaterThanOrEqual(40);
 });
 
 test("genomes and bytes are learnt too", async () => {
