@@ -45,7 +45,8 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
   #log: TrainingLog | undefined;
   /** When training went on, where it does. */
   #since: number | undefined;
-  #pending: Promise<void> = Promise.resolve();
+  /** The report that is under way. */
+  #pending: Promise<OptimiserFacts | undefined> = Promise.resolve(undefined);
   #breathed = 0;
 
   private constructor(
@@ -145,15 +146,18 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     this.#evaluation ??= await Evaluation.create(this.#options);
     await this.#swapAverage();
     const share = this.#loop.step / steps;
-    const loss = await this.#evaluation.run(batches(), () => onProgress?.("evaluating", share));
-    await this.#swapAverage();
-    return loss;
+    try {
+      return await this.#evaluation.run(batches(), () => onProgress?.("evaluating", share));
+    } finally {
+      await this.#swapAverage();
+    }
   }
 
   /** Write a checkpoint: whole, or the one before stays. */
   async save(path: string = this.#file("checkpoint")): Promise<void> {
     await this.#settle();
-    await this.#checked(this.#optimiser.facts());
+    this.#pending = this.#optimiser.facts();
+    await this.#settle();
     const running = this.#pause();
     await saveCheckpoint(path, this.#options.model, this.#loop, this.#saving());
     await this.#draw();
@@ -216,8 +220,9 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     const { step, reported: before } = this.#loop;
     const facts = this.#optimiser.facts();
     this.#loop.reported = { step, seconds: before.seconds };
-    const told = async (): Promise<void> => {
-      const found = await this.#checked(facts);
+    const told = async (): Promise<OptimiserFacts> => {
+      const found = await facts;
+      if (found.halted > 0) return found;
       const seconds = this.#seconds();
       this.#loop.reported = { step, seconds };
       const running = evaluates && this.#pause();
@@ -225,21 +230,20 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
       if (loss !== null) await this.#judge(loss, step);
       this.#tell(step, found, loss, before, seconds);
       if (running) this.#since = performance.now();
+      return found;
     };
     this.#pending = told();
     this.#pending.catch(() => undefined);
     if (evaluates) await this.#settle();
   }
 
-  /** Wait for the report that is under way. */
+  /**
+   * Wait for the report that is under way.
+   * @throws NotFiniteError where a step has met a NaN, which is replayed: nothing else runs now.
+   */
   async #settle(): Promise<void> {
-    await this.#pending;
-  }
-
-  /** @throws NotFiniteError where a step has met a NaN. */
-  async #checked(facts: Promise<OptimiserFacts>): Promise<OptimiserFacts> {
-    const found = await facts;
-    if (found.halted === 0) return found;
+    const found = await this.#pending;
+    if (!found?.halted) return;
     const { model, inputs, loss, data, microBatches = 1 } = this.#options;
     const from = this.#loop.position - (this.#loop.step - found.halted + 1) * microBatches;
     const batches: MicroBatch<I>[] = [];
