@@ -45,8 +45,8 @@ export type HyenaLMOf<T> = {
 /** Parameters of a language model on a tape. */
 export type HyenaLMParameters = HyenaLMOf<Tensor>;
 
-/** Weights before training, drawn from a seed. */
-export function hyenaLMWeights(c: HyenaLMConfig, seed = 1): HyenaLMOf<Weight> {
+/** Weights before training, drawn from a seed; `zeros` has their shapes alone. */
+export function hyenaLMWeights(c: HyenaLMConfig, seed: number | "zeros" = 1): HyenaLMOf<Weight> {
   const draw = new Initial(seed);
   const table = draw.normal([c.vocabulary, c.width], 0.02);
   return {
