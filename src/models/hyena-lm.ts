@@ -26,7 +26,7 @@ const usual = {
 
 /** Configurations by name: `small` is the published 155M; `gpt2` has the widths of GPT-2 small. */
 export const hyenaLMs: Readonly<Record<"small" | "gpt2" | "characters", HyenaLMConfig>> = {
-  small: { ...usual, width: 864, layers: 18, inner: 1728, maxLength: 2048, vocabulary: 50_264 },
+  small: { ...usual, width: 864, layers: 18, inner: 1728, maxLength: 4096, vocabulary: 50_264 },
   gpt2: { ...usual, width: 768, layers: 12, inner: 3072, maxLength: 2048, vocabulary: 50_304 },
   characters: {
     ...{ ...usual, features: 5, width: 384, layers: 6, inner: 1536, maxLength: 1024 },

@@ -179,12 +179,20 @@ function chained(
   }, value); // (B, D, L)
 }
 
+/** What mixes positions in a block, and adds the residual: `hyena`, or what gives the same another way. */
+export type Mixer = typeof hyena;
+
 /** Hyena and a perceptron, each behind a norm and around it a residual. */
-export function block(x: Tensor, p: BlockParameters, c: HyenaConfig): Tensor {
+export function block(
+  x: Tensor, // (B, L, D)
+  p: BlockParameters,
+  c: HyenaConfig,
+  mixer: Mixer = hyena,
+): Tensor {
   const { tape } = x;
   const norm = (h: Tensor, q: BlockParameters["norm1"]) => layerNorm(h, q, c.normEpsilon);
   const mixed = tape.within("mixer", () =>
-    joined(x, c, (residual) => hyena(norm(x, p.norm1), p.mixer, c, residual)),
+    joined(x, c, (residual) => mixer(norm(x, p.norm1), p.mixer, c, residual)),
   ); // (B, L, D)
   return tape.within("mlp", () =>
     joined(mixed, c, (residual) => mlp(norm(mixed, p.norm2), p.mlp, { residual })),
@@ -201,11 +209,16 @@ function joined(
 }
 
 /** All blocks, one after another. */
-export function blocks(x: Tensor, all: readonly BlockParameters[], c: HyenaConfig): Tensor {
+export function blocks(
+  x: Tensor, // (B, L, D)
+  all: readonly BlockParameters[],
+  c: HyenaConfig,
+  mixer?: Mixer,
+): Tensor {
   return all.reduce(
     (h, p, i) =>
       x.tape.within(`blocks.${i}`, () =>
-        c.recompute ? recompute(h, (input) => block(input, p, c)) : block(h, p, c),
+        c.recompute ? recompute(h, (input) => block(input, p, c, mixer)) : block(h, p, c, mixer),
       ),
     x,
   );

@@ -3,13 +3,13 @@
  * Sequence Modeling", arXiv 2302.06646). Shapes: B sequences, L positions, D channels, K taps: 2L where both sides are seen.
  */
 import { activation, dropout, glu } from "../nn/operations/elementwise.ts";
-import type { LinearParameters } from "../nn/operations/linear.ts";
 import { linear } from "../nn/operations/linear.ts";
 import { longConv } from "../nn/operations/long-convolution.ts";
 import { crossEntropy } from "../nn/operations/loss.ts";
 import { layerNorm } from "../nn/operations/norm.ts";
 import { meanPool } from "../nn/operations/pool.ts";
 import { skipTap, squash } from "../nn/operations/squash.ts";
+import { toChannels } from "../nn/operations/transpose.ts";
 import type { Weight } from "../nn/parameters.ts";
 import type { Tensor } from "../nn/tensor.ts";
 import { checkShape } from "../nn/tensor.ts";
@@ -84,7 +84,7 @@ export function longConvLayer(
 ): Tensor {
   const taps = dropout(squash(p.kernel, c.squash), c.kernelDropout); // (D, K)
   const k = skipTap(taps, p.skip); // (D, K)
-  const u = linear(x, identity(x), { to: "channels" }); // (B, D, L)
+  const u = toChannels(x); // (B, D, L)
   const y = longConv(u, k, { mode: c.bidirectional ? "bidirectional" : "causal" }); // (B, D, L)
   const active = activation(y, "gelu-exact"); // (B, D, L)
   return glu(linear(active, p.outProjection, { from: "channels" })); // (B, L, D)
@@ -136,11 +136,4 @@ export function longConvLayers(
       }),
     linear(inputs, p.encoder), // (B, L, D)
   );
-}
-
-/** The layer that changes nothing: with it, a sequence is stored by channels. */
-function identity({ tape, width }: Tensor): LinearParameters {
-  const fill = () =>
-    Float32Array.from({ length: width * width }, (_, i) => +(i % (width + 1) === 0));
-  return { weight: tape.constant(`identity ${width}`, [width, width], fill) };
 }

@@ -189,8 +189,36 @@ async function readWeights<Tree extends Weights>(
 }
 
 /**
- * Write a language model as `-hf` safetensors: with the times of the positions, and the head even where it is the embedding.
+ * A language model's weights as the `-hf` files of HyenaDNA have them: with the times of the positions, and the head even where it is
+ * the embedding.
  * @param values numbers by path instead of the tree's, as `model.read()` gives them.
+ * @param prefix what stands before `backbone.`: nothing in Hyena's own files.
+ * @example
+ * const blob = await safetensorsBlob(publishedTensors(weights));
+ */
+export function publishedTensors(
+  weights: HyenaLMOf<Weight>,
+  values: ReadonlyMap<string, Float32Array> = new Map(),
+  prefix = "hyena.",
+): ReadonlyMap<string, StoredTensor> {
+  const tensors = new Map<string, StoredTensor>();
+  const tied = weights.head === weights.embedding;
+  mapWeights(weights, (weight, path) => {
+    const { name, shape } = publishedWeight(path, weight.shape, hyenaNaming);
+    const full = name.replace(/^backbone\./, `${prefix}backbone.`);
+    const data = values.get(tied && path === "head" ? "embedding" : path) ?? weight.data;
+    tensors.set(full, tensorOf(data, shape));
+    if (!path.endsWith(".positions")) return;
+    const [length = 0] = weight.shape;
+    const times = Float32Array.from({ length }, (_, i) => i / Math.max(1, length - 1));
+    tensors.set(full.replace(/z$/, "t"), tensorOf(times, [1, length, 1]));
+  });
+  return tensors;
+}
+
+/**
+ * Write a language model as `-hf` safetensors.
+ * @param values as those of `publishedTensors`.
  * @throws FileError where the disk refuses.
  * @example
  * await writeHyenaLM("model.safetensors", weights, await model.read());
@@ -198,21 +226,7 @@ async function readWeights<Tree extends Weights>(
 export async function writeHyenaLM(
   path: string,
   weights: HyenaLMOf<Weight>,
-  values: ReadonlyMap<string, Float32Array> = new Map(),
+  values?: ReadonlyMap<string, Float32Array>,
 ): Promise<void> {
-  const tensors = new Map<string, StoredTensor>();
-  // A copy, so that a head that is the embedding has a name of its own; its numbers are the embedding's.
-  const tied = weights.head === weights.embedding;
-  const untied = { ...weights, head: { ...weights.head } };
-  mapWeights(untied, (weight, own) => {
-    const { name, shape } = publishedWeight(own, weight.shape, hyenaNaming);
-    const prefix = name.startsWith("backbone.") ? "hyena." : "";
-    const data = values.get(tied && own === "head" ? "embedding" : own) ?? weight.data;
-    tensors.set(prefix + name, tensorOf(data, shape));
-    if (!own.endsWith(".positions")) return;
-    const [length = 0] = weight.shape;
-    const times = Float32Array.from({ length }, (_, i) => i / Math.max(1, length - 1));
-    tensors.set(`${prefix}${name.replace(/z$/, "t")}`, tensorOf(times, [1, length, 1]));
-  });
-  await writeSafetensors(path, tensors, { metadata: { format: "pt" } });
+  await writeSafetensors(path, publishedTensors(weights, values), { metadata: { format: "pt" } });
 }

@@ -109,7 +109,7 @@ const models = {
   ...{ "long-conv": classifier, "long-conv-causal": classifier },
 };
 // A processor that plays a GPU compiles each model's kernels for many seconds.
-const names = (onGpu ? ["dna", "long-conv"] : Object.keys(models)) as (keyof typeof models)[];
+const names = (onGpu ? ["lm", "long-conv"] : Object.keys(models)) as (keyof typeof models)[];
 
 /** Numbers of a gold file by name, without those that have no gradient. */
 async function goldArrays(name: string): Promise<Arrays> {
