@@ -159,7 +159,9 @@ export class CpuMachine implements ModelMachine<Block> {
     const make = async (): Promise<Operator> => {
       const options = { ...this.#options, kernelLength };
       if (work.kind === "convolution") {
-        const conv = await FlashFFTConv.createFor({ ...options, length, mode: work.mode }, call);
+        const { mode, frequencies } = work;
+        const what = { length, mode, ...(frequencies && { frequencies }) };
+        const conv = await FlashFFTConv.createFor({ ...options, ...what }, call);
         // An object that lends arrays moves to the memory that is lent.
         conv.allocateInput(1, 1);
         return conv;
@@ -168,7 +170,10 @@ export class CpuMachine implements ModelMachine<Block> {
       const { pregate = "second" } = work;
       return FlashHyenaProjections.create({ ...options, channels, pregate });
     };
-    const own = work.kind === "convolution" ? [length, work.mode] : [channels, work.pregate];
+    const own =
+      work.kind === "convolution"
+        ? [length, work.mode, work.frequencies]
+        : [channels, work.pregate];
     const key = JSON.stringify([kind, kernelLength, ...own]);
     const object = this.#objects.get(key) ?? make();
     this.#objects.set(key, object);

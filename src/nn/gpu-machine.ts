@@ -178,8 +178,9 @@ export class GpuMachine implements ModelMachine<GPUBuffer> {
     const where = this.#device ? { device: this.#device } : { backend: "webgpu" as const };
     const make = async (): Promise<Recordable> => {
       if (work.kind === "convolution") {
-        const { mode } = work;
-        const options = { length, kernelLength, mode, dtype, ...where };
+        const { mode, frequencies } = work;
+        const kept = frequencies && { frequencies };
+        const options = { length, kernelLength, mode, dtype, ...kept, ...where };
         return (await FlashFFTConv.createFor(options, call)) as Recordable;
       }
       const options = { channels, kernelLength, dtype, padding: "causal" as const, ...where };
@@ -187,7 +188,10 @@ export class GpuMachine implements ModelMachine<GPUBuffer> {
       const { pregate = "second" } = work;
       return (await FlashHyenaProjections.create({ ...options, pregate })) as Recordable;
     };
-    const own = work.kind === "convolution" ? [length, work.mode] : [channels, work.pregate];
+    const own =
+      work.kind === "convolution"
+        ? [length, work.mode, work.frequencies]
+        : [channels, work.pregate];
     const key = JSON.stringify([kind, kernelLength, dtype, ...own]);
     const object = this.#objects.get(key) ?? make();
     this.#objects.set(key, object);
