@@ -42,14 +42,9 @@ describe.each(machines)("$name", ({ open }) => {
     const y = part("outputs").get("y")!;
     const machine = await open();
     const found = await runCase(machine, {
-<<<<<<< HEAD
-      ...{ weights, inputs: { target: { shape, storage: "float32" } }, values: { target } },
-      body: (p: { x: TapeTensor; mixer: never }, tensors: { target: TapeTensor }) => {
-=======
-      ...weights, inputs: shape, storage: "float32" ,
-      values: cotangent: part("cotangents").get("y")! ,
-      body: (p: x: TapeTensor; mixer: never , inputs: cotangent: TapeTensor ) => {
->>>>>>> models
+      ...{ weights, inputs: { cotangent: { shape, storage: "float32" } } },
+      values: { cotangent: part("cotangents").get("y")! },
+      body: (p: { x: TapeTensor; mixer: never }, inputs: { cotangent: TapeTensor }) => {
         const result = hyena(p.x, p.mixer, c);
         return { y: result, loss: alongside(result, inputs.cotangent) };
       },
