@@ -11,7 +11,8 @@
  *   sparse        frequency-sparse convolutions against dense ones
  *   forms         one stage of a transform on a GPU: butterflies, subgroup matrices, both by turns
  *   recording     the processor's time to record calls, on Dawn's null backend; with --device twelve layers on a GPU too
- *   products      matrix products, with --device on a GPU, beside PyTorch's
+ *   products      matrix products on the CPU against a loop of the same instructions in registers, and XNNPACK; with --device
+ *                 on a GPU, beside PyTorch's
  *   partial       kernels shorter than the input: time over K, work memory over L
  *   table FILE    the tables of docs/speed.md from a file of records
  *   plot FILE…    the figure from a file of records; of kernels shorter than the input, a GPU's may follow the CPU's
@@ -32,6 +33,7 @@ import { type Effort, fullEffort, measure, quickEffort } from "./harness.ts";
 import { candidatePlans, instructionsInUse, openOurs } from "./ours.ts";
 import { isPartial, partialPlot, partialTable } from "./partial.ts";
 import { plot } from "./plot.ts";
+import { runProductsCpu } from "./products-cpu.ts";
 import { runProductsGpu } from "./products-gpu.ts";
 import { runRecording } from "./recording.ts";
 import {
@@ -292,6 +294,9 @@ async function main(): Promise<void> {
     await runRecording(values.quick, values.device, values.json);
   } else if (command === "products" && values.device) {
     await runProductsGpu(new RegExp(values.only), values.quick, values.json);
+  } else if (command === "products") {
+    const pattern = new RegExp(values.only);
+    await runProductsCpu(parseThreads(values.threads), pattern, values.quick, values.json);
   } else if (isMeasurement(command)) {
     const threads = parseThreads(values.threads);
     const machine = describeMachine(await instructionsInUse());

@@ -6,7 +6,7 @@ import { jobKinds, productJob } from "../backend/cpu/job.ts";
 import { WorkLayout } from "../backend/cpu/memory.ts";
 import { productRecipes } from "../backend/cpu/recipe-product.ts";
 import { productSource } from "../kernels/cpu/product/program.ts";
-import { planProduct, productSeconds, registerTiles } from "../plan/cpu/product.ts";
+import { planProduct, productSeconds, registerTiles, turned } from "../plan/cpu/product.ts";
 import type { ProductBuffer, ProductProblem } from "../plan/product.ts";
 import type { Running } from "./cpu-threads.ts";
 import { blockingSeconds } from "./cpu-threads.ts";
@@ -21,6 +21,8 @@ export interface CpuProduct {
   readonly program: Program;
   readonly job: Jobs["product"];
   readonly layout: WorkLayout;
+  /** Whether A and B have changed places. */
+  readonly turned: boolean;
   /** Predicted seconds on its threads. */
   readonly seconds: number;
 }
@@ -31,11 +33,12 @@ const soloSeconds = 20e-6;
 /** Plan and compile a product for so many threads; in the backend's turn (`exclusive`). */
 export async function compileProduct(
   backend: CpuBackend,
-  problem: ProductProblem,
+  asked: ProductProblem,
   threads: number,
   call: string,
 ): Promise<CpuProduct> {
   addRecipes(productRecipes);
+  const problem = turned(asked) ?? asked;
   const tile = registerTiles[backend.settings.instructions];
   const program = await backend.program(productSource(problem, tile), call);
   const numbers = planProduct(problem, tile, threads);
@@ -47,19 +50,19 @@ export async function compileProduct(
   };
   const layout = new WorkLayout();
   layout.take(crew * job.threadBytes);
-  return { program, job, layout, seconds: seconds / crew };
+  return { program, job, layout, turned: problem !== asked, seconds: seconds / crew };
 }
 
 /** Run a product in the backend's turn: at once, or a promise where it takes long. */
 export function runProduct(
   backend: CpuBackend,
-  { program, job, layout, seconds }: CpuProduct,
+  { program, job, layout, turned: isTurned, seconds }: CpuProduct,
   at: ProductAddresses,
   call: string,
 ): Running {
   job.workspace = backend.workspace(layout, call);
-  job.a = at.a;
-  job.b = at.b;
+  job.a = isTurned ? at.b : at.a;
+  job.b = isTurned ? at.a : at.b;
   job.c = at.c;
   job.bias = at.bias ?? 0;
   job.residual = at.residual ?? 0;

@@ -9,7 +9,7 @@ import { longConv, projections } from "../nn/operations/long-convolution.ts";
 import { layerNorm } from "../nn/operations/norm.ts";
 import { recompute } from "../nn/operations/recompute.ts";
 import type { Weight } from "../nn/parameters.ts";
-import type { Tensor } from "../nn/tensor.ts";
+import type { TapeTensor } from "../nn/tape.ts";
 import type { Initial, LayerOf } from "./initial.ts";
 import { weightOf } from "./initial.ts";
 
@@ -65,7 +65,7 @@ export type BlockOf<T> = {
 };
 
 /** Parameters of a block on a tape. */
-export type BlockParameters = BlockOf<Tensor>;
+export type BlockParameters = BlockOf<TapeTensor>;
 
 function filterWeights(c: HyenaConfig, draw: Initial): FilterOf<Weight> {
   const { width, maxLength, features, filterWidth } = c;
@@ -121,11 +121,11 @@ export function blockWeights(c: HyenaConfig, draw: Initial): BlockOf<Weight> {
 
 /** The Hyena operator: two gates around a long convolution, all made of x. */
 export function hyena(
-  x: Tensor, // (B, L, D)
+  x: TapeTensor, // (B, L, D)
   p: BlockParameters["mixer"],
   c: HyenaConfig,
-  residual?: Tensor, // (B, L, D)
-): Tensor {
+  residual?: TapeTensor, // (B, L, D)
+): TapeTensor {
   const k = hyenaFilter(p.filter, { length: x.shape[1]!, shift: c.shift }); // (D, L)
   const projected = linear(x, p.inProjection, { to: "channels" }); // (B, 3D, L)
   const { gated, postgate } = projections(projected, p.short); // (B, D, L) each
@@ -134,9 +134,9 @@ export function hyena(
 }
 
 /** Hyena and a perceptron, each behind a norm and around it a residual. */
-export function block(x: Tensor, p: BlockParameters, c: HyenaConfig): Tensor {
+export function block(x: TapeTensor, p: BlockParameters, c: HyenaConfig): TapeTensor {
   const { tape } = x;
-  const norm = (h: Tensor, q: BlockParameters["norm1"]) => layerNorm(h, q, c.normEpsilon);
+  const norm = (h: TapeTensor, q: BlockParameters["norm1"]) => layerNorm(h, q, c.normEpsilon);
   const mixed = tape.within("mixer", () =>
     joined(x, c, (residual) => hyena(norm(x, p.norm1), p.mixer, c, residual)),
   ); // (B, L, D)
@@ -147,15 +147,15 @@ export function block(x: Tensor, p: BlockParameters, c: HyenaConfig): Tensor {
 
 /** x + part: the last product of a part adds x, where no dropout stands between. */
 function joined(
-  x: Tensor,
+  x: TapeTensor,
   { dropout: rate }: HyenaConfig,
-  part: (residual?: Tensor) => Tensor,
-): Tensor {
+  part: (residual?: TapeTensor) => TapeTensor,
+): TapeTensor {
   return rate > 0 && x.tape.training ? dropout(part(), rate, x) : part(x);
 }
 
 /** All blocks, one after another. */
-export function blocks(x: Tensor, all: readonly BlockParameters[], c: HyenaConfig): Tensor {
+export function blocks(x: TapeTensor, all: readonly BlockParameters[], c: HyenaConfig): TapeTensor {
   return all.reduce(
     (h, p, i) =>
       x.tape.within(`blocks.${i}`, () =>

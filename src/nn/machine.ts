@@ -1,6 +1,5 @@
 /** What programs run on: memory, and steps made ready for it. One implementation for the CPU, one for WebGPU. */
-import type { Step } from "./step.ts";
-import type { Tensor } from "./tensor.ts";
+import type { Step, TapeTensor } from "./tape.ts";
 
 /** Part of a machine's memory. */
 export interface Region<Memory> {
@@ -22,7 +21,7 @@ export interface CompiledSteps {
 }
 
 /** A backend, as programs use it. */
-export interface Machine<Memory = unknown> {
+export interface ModelMachine<Memory = unknown> {
   /** Where it computes, in words. */
   readonly name: string;
   /** Storage of activations. */
@@ -37,7 +36,7 @@ export interface Machine<Memory = unknown> {
   read(region: Region<Memory>, into: ArrayBufferView): Promise<void>;
   compile(
     steps: readonly Step[],
-    place: (tensor: Tensor) => Region<Memory>,
+    place: (tensor: TapeTensor) => Region<Memory>,
     call: string,
   ): Promise<CompiledSteps>;
   dispose(): void;

@@ -6,7 +6,7 @@ import { checkOutput, plainContext, writeWhole } from "../files/output.ts";
 import { systemError } from "../files/system-error.ts";
 import type { Weights } from "../nn/parameters.ts";
 import type { InputSpecs } from "../nn/program.ts";
-import { Program } from "../nn/program.ts";
+import { ModelProgram } from "../nn/program.ts";
 import { show } from "../show.ts";
 import type { OptimiserFacts } from "./adamw.ts";
 import { AdamW, addLoss } from "./adamw.ts";
@@ -37,11 +37,11 @@ export const trainingFiles = {
  */
 export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
   readonly #options: TrainerOptions<M, Tree, I>;
-  readonly #train: Program<M>;
+  readonly #train: ModelProgram<M>;
   readonly #optimiser: AdamW<M>;
   readonly #rate: RateSchedule;
   readonly #tokens: number;
-  #evaluation: Program<M> | undefined;
+  #evaluation: ModelProgram<M> | undefined;
   readonly #loop: { -readonly [K in keyof LoopState]: LoopState[K] };
   #log: TrainingLog | undefined;
   /** When training went on, where it does. */
@@ -50,7 +50,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
 
   private constructor(
     options: TrainerOptions<M, Tree, I>,
-    train: Program<M>,
+    train: ModelProgram<M>,
     optimiser: AdamW<M>,
     rate: RateSchedule,
   ) {
@@ -210,7 +210,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     this.#options.model.writeState("seed", Uint32Array.of(seed));
   }
 
-  async #runOn(program: Program<M>, batch: MicroBatch): Promise<void> {
+  async #runOn(program: ModelProgram<M>, batch: MicroBatch): Promise<void> {
     const { inputs, vocabulary = {} } = this.#options;
     for (const name of Object.keys(inputs)) {
       const data = batch[name];
@@ -258,7 +258,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     const from = this.#loop.position - (this.#loop.step - found.halted + 1) * microBatches;
     const batches: MicroBatch[] = [];
     for await (const batch of data(from)) if (batches.push(batch) === microBatches) break;
-    const run = async (program: Program<M>, batch: MicroBatch, i: number): Promise<void> => {
+    const run = async (program: ModelProgram<M>, batch: MicroBatch, i: number): Promise<void> => {
       this.#sow(from + i);
       await this.#runOn(program, batch);
     };
@@ -360,12 +360,12 @@ function lossProgram<M, Tree extends Weights, I extends InputSpecs>(
   { model, inputs, loss }: Pick<TrainerOptions<M, Tree, I>, "model" | "inputs" | "loss">,
   call: string,
   sum?: string,
-): Promise<Program<M>> {
+): Promise<ModelProgram<M>> {
   const body: LossFunction<Tree, I> = (parameters, given, tape) => {
     const own = loss(parameters, given, tape);
     addLoss(tape, own, sum);
     return own;
   };
   const outputs = (...given: Parameters<typeof body>) => ({ loss: body(...given) });
-  return Program.compile(model, inputs, outputs, sum ? {} : { losses: ["loss"] }, call);
+  return ModelProgram.compile(model, inputs, outputs, sum ? {} : { losses: ["loss"] }, call);
 }

@@ -211,7 +211,6 @@ const partialSums = {
 
 /** Addresses of a matrix product's operands. */
 const productOperands = { a: 0, b: 0, c: 0, bias: 0, residual: 0, z: 0, sum: 0 };
-
 /** A tensor of a row program: address of its first row, bytes from row to row, rows after which they repeat or 0. */
 type RowTensorField = `${"p" | "s" | "m"}${number}`;
 /** By their place in `addressed`. */
@@ -308,8 +307,8 @@ export const depthwiseJob: Readonly<DepthwiseJob> = {
   ...fields.depthwiseBackward,
 };
 export const streamJob: Readonly<Jobs["stream"]> = fields.stream;
-export const productJob: Readonly<Jobs["product"]> = fields.product;
 export const rowsJob: Readonly<Jobs["rows"]> = fields.rows;
+export const productJob: Readonly<Jobs["product"]> = fields.product;
 
 /** Fields of each kind, and jobs that are read into: by number of the kind. */
 const names = kinds.map((kind) => Object.keys(fields[kind]) as (keyof Job)[]);

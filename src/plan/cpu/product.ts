@@ -83,6 +83,19 @@ function equalParts(total: number, most: number, unit: number): [size: number, c
 /** Bytes of a region with room for vectors that reach over its end, up to a cache line. */
 const region = (bytes: number): number => Math.ceil(bytes / 64 + 1) * 64;
 
+/** Bᵀ·Aᵀ in place of A·B where C is a column: so it is the row that its transpose is, and A need not be packed. */
+export function turned(problem: ProductProblem): ProductProblem | undefined {
+  const { m, n, a, b, c, epilogue } = problem;
+  if (n > 1 || m === 1 || c.stride > 1) return undefined;
+  const { bias, ...others } = epilogue;
+  return {
+    ...{ ...problem, m: n, n: m, c: { ...c, stride: m } },
+    a: { ...b, transposed: !b.transposed },
+    b: { ...a, transposed: !a.transposed },
+    epilogue: { ...others, ...(bias && { bias: bias === "rows" ? "columns" : "rows" }) },
+  };
+}
+
 /** A product cut for so many threads. */
 export function planProduct(
   problem: ProductProblem,
@@ -91,7 +104,8 @@ export function planProduct(
 ): typeof productNumbers {
   const { m, n, k, batch, sumsBatch, a, b, c, epilogue } = problem;
   const [items, summed] = sumsBatch ? [1, batch] : [batch, 1];
-  const thin = m <= thinRows && !a.transposed && b.transposed && summed === 1;
+  const lies = b.transposed && (!a.transposed || a.stride === 1);
+  const thin = lies && m <= thinRows && summed === 1;
   const [depth, panels] = equalParts(k, thin ? k : mostDepth, 1);
   const wanted = threads === 1 ? 1 : share * threads;
   const [columns, across] = equalParts(n, thin ? n / wanted : mostColumns, tileWidth(tile));

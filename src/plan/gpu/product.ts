@@ -91,63 +91,43 @@ const launchSeconds = 4e-6;
 const stepSeconds = 0.4e-6;
 const tileSeconds = 3e-6;
 
-/**
- * Tiles of subgroups: matrices of a subgroup down and along, subgroups down and along, products of a step, matrices of a strip, and
- * whether slices have two places; then workgroups beside each other on a multiprocessor and FLOP/s of an H200.
- */
-const subgroupTiles: readonly (readonly [
-  ...[matrices: readonly [down: number, along: number], subgroups: readonly [number, number]],
-  ...[k: number, strip: number, twice: boolean, beside: number, flops: number],
-])[] = [
-  [[4, 4], [2, 2], 32, 2, false, 2, 320e12],
-  [[4, 4], [2, 2], 32, 1, true, 2, 318e12],
-  [[4, 4], [2, 2], 16, 2, true, 2, 290e12],
-  [[4, 4], [2, 4], 32, 1, false, 1, 300e12],
-  [[4, 4], [4, 2], 32, 1, false, 1, 300e12],
-  [[4, 4], [1, 2], 32, 2, false, 4, 250e12],
-  [[4, 2], [2, 2], 32, 2, false, 4, 230e12],
-  [[2, 4], [2, 2], 32, 2, false, 4, 230e12],
-  [[2, 2], [2, 2], 32, 2, false, 8, 170e12],
-  [[1, 2], [2, 2], 16, 2, false, 16, 80e12],
+/** Workers down and along, each with so many matrices or cells down and along; products of a step; what it reaches on an H200. */
+type TileRow = readonly [
+  ...[workers: readonly [number, number], each: readonly [number, number], k: number],
+  ...[beside: number, flops: number, more?: Pick<GpuProductTile, "strip" | "twice">],
 ];
 
-/** Those of a device whose subgroups multiply matrices. */
-function matrixTiles({ matrices = [], lanes = 1, values }: ProductMachine): PricedTile[] {
-  // The largest matrices need the fewest loads.
-  const [shape] = matrices.toSorted((a, b) => b.m * b.n * b.k - a.m * a.n * a.k);
-  if (!shape || lanes < 2) return [];
-  return subgroupTiles.flatMap(([each, [rows, columns], k, strip, twice, beside, flops]) => {
-    const [down, along] = [each[0] * rows, each[1] * columns];
-    // A processor that plays the GPU compiles a kernel of many matrices for minutes.
-    if (values < 32 && each[0] * each[1] > 2) return [];
-    const cells = { m: down * shape.m, n: along * shape.n, k, rows, columns };
-    const how = { threads: rows * columns * lanes, shape, strip, twice };
-    return [{ ...cells, ...how, beside, flops }];
-  });
-}
-
-/** Tiles of threads: cells of a thread down and along, threads down and along, products of a step; then the same two numbers. */
-const threadTiles: readonly (readonly [
-  ...[cells: readonly [down: number, along: number], threads: readonly [number, number]],
-  ...[k: number, twice: boolean, beside: number, flops: number],
-])[] = [
-  [[8, 8], [16, 16], 8, false, 2, 30e12],
-  [[8, 8], [16, 16], 8, true, 2, 30e12],
-  [[8, 8], [16, 8], 16, false, 3, 28e12],
-  [[8, 8], [8, 8], 16, false, 6, 26e12],
-  [[8, 4], [16, 16], 16, false, 3, 24e12],
-  [[4, 4], [16, 16], 16, false, 6, 20e12],
-  [[4, 4], [8, 8], 16, false, 16, 14e12],
+const subgroupTiles: readonly TileRow[] = [
+  [[2, 2], [4, 4], 32, 2, 320e12, { strip: 2 }],
+  [[2, 2], [4, 4], 32, 2, 318e12, { twice: true }],
+  [[2, 2], [4, 4], 16, 2, 290e12, { strip: 2, twice: true }],
+  [[2, 4], [4, 4], 32, 1, 300e12],
+  [[4, 2], [4, 4], 32, 1, 300e12],
+  [[1, 2], [4, 4], 32, 4, 250e12, { strip: 2 }],
+  [[2, 2], [2, 4], 32, 4, 230e12, { strip: 2 }],
+  [[2, 2], [2, 2], 32, 8, 170e12, { strip: 2 }],
+  [[2, 2], [1, 2], 16, 16, 80e12, { strip: 2 }],
 ];
 
-function registerTiles({ values }: ProductMachine): PricedTile[] {
-  return threadTiles
-    .filter(([[down, along]]) => down * along <= 2 * values)
-    .map(([cells, [rows, columns], k, twice, beside, flops]) => {
-      const [m, n] = [cells[0] * rows, cells[1] * columns];
-      return { m, n, k, rows, columns, threads: rows * columns, twice, beside, flops };
+const threadTiles: readonly TileRow[] = [
+  [[16, 16], [8, 8], 8, 2, 30e12],
+  [[16, 16], [8, 8], 8, 2, 30e12, { twice: true }],
+  [[16, 8], [8, 8], 16, 3, 28e12],
+  [[8, 8], [8, 8], 16, 6, 26e12],
+  [[16, 16], [8, 4], 16, 3, 24e12],
+  [[16, 16], [4, 4], 16, 6, 20e12],
+  [[8, 8], [4, 4], 16, 16, 14e12],
+];
+
+/** Tiles of workers that have `threads` each. A processor that plays the GPU compiles much of either for minutes. */
+const tilesOf = (rows: readonly TileRow[], most: number, threads: number, shape?: MatrixShape) =>
+  rows
+    .filter(([, [down, along]]) => down * along <= most)
+    .map(([[rows, columns], [down, along], k, beside, flops, more]): PricedTile => {
+      const [m, n] = [rows * down * (shape?.m ?? 1), columns * along * (shape?.n ?? 1)];
+      const workers = { rows, columns, threads: rows * columns * threads, ...(shape && { shape }) };
+      return { m, n, k, ...workers, ...more, beside, flops };
     });
-}
 
 /** Bytes of workgroup memory, padding included. */
 function sharedBytesOf({
@@ -167,12 +147,17 @@ function sharedBytesOf({
 }
 
 /** Every tile that serves a product on a device: of matrices where both operands are float16 and subgroups multiply them. */
-export function productTiles(problem: ProductProblem, machine: ProductMachine): PricedTile[] {
-  const halves = problem.a.dtype === "float16" && problem.b.dtype === "float16";
-  const fits = (tile: GpuProductTile): boolean =>
-    tile.threads <= machine.threads && sharedBytesOf(tile) <= machine.sharedBytes;
-  const subgroups = halves ? matrixTiles(machine).filter(fits) : [];
-  return subgroups.length > 0 ? subgroups : registerTiles(machine).filter(fits);
+export function productTiles({ a, b }: ProductProblem, machine: ProductMachine): PricedTile[] {
+  const { matrices = [], lanes = 1, values } = machine;
+  // The largest matrices need the fewest loads.
+  const [shape] = matrices.toSorted((x, y) => y.m * y.n * y.k - x.m * x.n * x.k);
+  const multiplies = shape && lanes > 1 && a.dtype === "float16" && b.dtype === "float16";
+  const tiles = multiplies
+    ? tilesOf(subgroupTiles, values >= 32 ? 16 : 2, lanes, shape)
+    : tilesOf(threadTiles, 2 * values, 1);
+  return tiles.filter(
+    (tile) => tile.threads <= machine.threads && sharedBytesOf(tile) <= machine.sharedBytes,
+  );
 }
 
 /** Seconds that a plan takes on the machine where its tile was measured. */

@@ -38,27 +38,10 @@ export interface ProductKernel {
 }
 
 /** Words of the parameters. Distances of A, B and C are in accesses of their width; `share` are the steps of a workgroup. */
-export const productParameters: readonly string[] = [
-  "tiles",
-  "each",
-  "rows",
-  "columns",
-  "band",
-  "items",
-  "m",
-  "n",
-  "k",
-  "steps",
-  "total",
-  "share",
-  "splits",
-  "a_stride",
-  "a_batch",
-  "b_stride",
-  "b_batch",
-  "c_stride",
-  "c_batch",
-];
+export const productParameters: readonly string[] = (
+  "tiles each rows columns band items m n k steps total share splits " +
+  "a_stride a_batch b_stride b_batch c_stride c_batch"
+).split(" ");
 
 /** Elements between rows of partial sums, which are whole tiles: a text of the parameters. */
 export const partialStride = ({ tile }: Pick<ProductKernel, "tile">): string =>
