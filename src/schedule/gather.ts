@@ -1,4 +1,5 @@
 /** Embeddings on a GPU: rows of a table by number, and the gradient of it. */
+import { InvalidArgumentError } from "../errors.ts";
 import type { ScatterSpread } from "../kernels/gpu/gather/kernel.ts";
 import {
   gatherKernel,
@@ -24,13 +25,24 @@ export interface GatherProblem {
 /** Workgroups that keep a large GPU busy, and the most memory that shares of a sum may take. */
 const [manyGroups, mostPartials] = [528, 2 ** 26];
 
-/** The launches of a gather or of its gradient. */
+/**
+ * The launches of a gather or of its gradient.
+ * @throws InvalidArgumentError where float16 has odd columns, or the device binds fewer bytes.
+ */
 export function gatherSchedule(problem: GatherProblem, limits: GpuLimits): Schedule<string> {
   const { kind, rows, columns, entries, table, cells } = problem;
+  const refuse = (requirement: string, value: string): never => {
+    const remedy = "Use float32, an even width, or fewer rows at a time.";
+    throw new InvalidArgumentError({ call: "gatherSchedule", requirement, value, remedy });
+  };
+  if (columns % 2 > 0 && (table === "float16" || cells === "float16"))
+    refuse("an even width for float16", String(columns));
   const bytes = { float32: 4, float16: 2 };
-  const whole = (buffer: string, size: number) => ({
-    ...{ buffer, offset: 0, size: Math.ceil(size / 4) * 4 },
-  });
+  const whole = (buffer: string, size: number) => {
+    if (size > limits.bindingBytes)
+      refuse(`tensors of at most ${limits.bindingBytes} bytes`, `${buffer} of ${size} bytes`);
+    return { buffer, offset: 0, size: Math.ceil(size / 4) * 4 };
+  };
   const ids = whole("ids", 4 * rows);
   const tableRange = whole("table", bytes[table] * entries * columns);
   const cellBytes = bytes[cells] * rows * columns;

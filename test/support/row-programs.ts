@@ -6,7 +6,7 @@ import { compileRows, runRows } from "../../src/calls/cpu-row-program.ts";
 import { decode, encode } from "../../src/dtype.ts";
 import type { RowProgram, RowShape } from "../../src/math/row-program.ts";
 import { rowSchedule } from "../../src/schedule/rows.ts";
-import type { GpuLimits } from "../../src/schedule/schedule.ts";
+import type { GpuLimits, Schedule } from "../../src/schedule/schedule.ts";
 import type { CpuOptions } from "./backends.ts";
 import { distance, norm } from "./close.ts";
 import "./gpu.ts";
@@ -85,18 +85,25 @@ async function runOn(
 
 /** The device that the environment names, opened once. */
 let opened: Promise<WebGpuBackend> | undefined;
-export const rowBackend = (): Promise<WebGpuBackend> =>
-  (opened ??= WebGpuBackend.open(undefined, "test"));
+const rowBackend = (): Promise<WebGpuBackend> => (opened ??= WebGpuBackend.open(undefined, "test"));
 
 /** Runs a program on a GPU, whose limits may be taken to be others: the bytes of its tensors afterwards. */
-export async function runOnGpu(
+export const runOnGpu = (
   program: RowProgram,
   shape: RowShape,
   tensors: Readonly<Record<string, CaseTensor>>,
   less: Partial<GpuLimits> = {},
+): Promise<CaseBytes> =>
+  runScheduleOnGpu((limits) => rowSchedule(program, shape, limits), tensors, less);
+
+/** The same of any schedule. */
+export async function runScheduleOnGpu(
+  make: (limits: GpuLimits) => Schedule<string>,
+  tensors: Readonly<Record<string, CaseTensor>>,
+  less: Partial<GpuLimits>,
 ): Promise<CaseBytes> {
   const backend = await rowBackend();
-  const schedule = rowSchedule(program, shape, { ...backend.limits(2 ** 28), ...less });
+  const schedule = make({ ...backend.limits(2 ** 28), ...less });
   const compiled = await backend.prepare(schedule, "test");
   const scratch = await Promise.all(compiled.scratchBytes.map((n) => backend.buffer(n, "test")));
   const buffers = new Map<string, GPUBuffer>();

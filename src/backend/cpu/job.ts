@@ -307,8 +307,8 @@ export const depthwiseJob: Readonly<DepthwiseJob> = {
   ...fields.depthwiseBackward,
 };
 export const streamJob: Readonly<Jobs["stream"]> = fields.stream;
-export const productJob: Readonly<Jobs["product"]> = fields.product;
 export const rowsJob: Readonly<Jobs["rows"]> = fields.rows;
+export const productJob: Readonly<Jobs["product"]> = fields.product;
 
 /** Fields of each kind, and jobs that are read into: by number of the kind. */
 const names = kinds.map((kind) => Object.keys(fields[kind]) as (keyof Job)[]);

@@ -181,7 +181,7 @@ class RowsText {
     const cells = this.#cellsBelow(roots);
     const used = new Set(cells.flatMap((n) => this.#pointerOf(n)));
     for (const o of stored) used.add(this.#tensors.get(identity(o.operand)) ?? "");
-    const vectors = cells.length > 24 ? 1 : cells.length > 12 ? 2 : 4;
+    const vectors = cells.length > 12 ? 2 : 4;
     const g = new Graph();
     const set = (value: (r: (typeof own)[number]) => Register): Statement[] =>
       own.length > 0 ? [{ op: "block", stores: [], registers: own.map(value) }] : [];

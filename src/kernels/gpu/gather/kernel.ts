@@ -7,6 +7,7 @@ import type { Binding } from "../dialect/wgsl.ts";
 import {
   atomic,
   barrier,
+  choice,
   constant,
   kernelText,
   loopHead,
@@ -17,12 +18,15 @@ import {
   workgroup,
 } from "../dialect/wgsl.ts";
 import { roundingFunctions } from "../dialect/wgsl-functions.ts";
+import { upTo } from "../filter/runs.ts";
 import type { Kernel, Machine } from "../kernel.ts";
 
 /** Threads of a workgroup; of a sum, one for each of its columns. */
 export const gatherThreads = 256;
-/** Numbers that a workgroup of a sum marks at a time. */
+/** Numbers that a workgroup of a sum marks at a time: a word's bits say which words have marks. */
 export const idsAtOnce = 1024;
+/** Rows that a thread loads before it adds them up: one after the other, each would wait for memory. */
+const rowsAtOnce = 8;
 
 /** Storage of a table or of rows. */
 type Stored = "float32" | "float16";
@@ -83,7 +87,7 @@ export function scatterKernel(cells: Stored, { entries, shares }: ScatterSpread)
   const code = kernelText({
     ...{ bindings, parameters, threads: gatherThreads },
     shared: [
-      { name: "marks", element: "atomic<u32>", count: words },
+      { name: "marks", element: "atomic<u32>", count: words + 1 },
       { name: "sums", element: "f32", count: entries * gatherThreads },
     ],
     body: [
@@ -96,21 +100,35 @@ export function scatterKernel(cells: Stored, { entries, shares }: ScatterSpread)
       `sums[e * ${gatherThreads}u + lane] = 0.0f;`,
       "}",
       loopHead("begin", "slice * p.share", "begin < last", `begin += ${idsAtOnce}u`),
-      ...when(`lane < ${words}u`, [atomic.store("marks[lane]", "0u")]),
+      ...when(`lane <= ${words}u`, [atomic.store("marks[lane]", "0u")]),
       barrier,
       loopHead("i", "lane", `i < ${idsAtOnce}u && begin + i < last`, `i += ${gatherThreads}u`),
       ...when(`ids[begin + i] - first < ${entries}u`, [
         atomic.or("marks[i / 32u]", "1u << (i % 32u)"),
+        atomic.or(`marks[${words}]`, "1u << (i / 32u)"),
       ]),
       "}",
       barrier,
       ...when("column < p.columns", [
-        loopHead("w", "0u", `w < ${words}u`, "w++"),
+        variable("marked", atomic.load(`marks[${words}]`)),
+        "while (marked != 0u) {",
+        constant("w", lowestBit("marked")),
+        "marked &= marked - 1u;",
         variable("left", atomic.load("marks[w]")),
         "while (left != 0u) {",
-        constant("row", `begin + w * 32u + ${lowestBit("left")}`),
-        `sums[(ids[row] - first) * ${gatherThreads}u + lane] += ${sample};`,
-        "left &= left - 1u;",
+        variable("row", `begin + w * 32u + ${lowestBit("left")}`),
+        ...upTo(rowsAtOnce).flatMap((i) => [
+          // Rows that there are none of are the one before, and count nothing.
+          constant(`has${i}`, "left != 0u"),
+          ...when(`has${i}`, [`row = begin + w * 32u + ${lowestBit("left")};`]),
+          "left &= left - 1u;",
+          constant(`entry${i}`, "ids[row] - first"),
+          constant(`x${i}`, sample),
+        ]),
+        ...upTo(rowsAtOnce).map(
+          (i) =>
+            `sums[entry${i} * ${gatherThreads}u + lane] += ${choice(`has${i}`, `x${i}`, "0.0f")};`,
+        ),
         "}",
         "}",
       ]),
