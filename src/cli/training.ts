@@ -12,7 +12,7 @@ import { FileError, InvalidArgumentError } from "../errors.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import type { HyenaLMConfig, HyenaLMOf } from "../models/hyena-lm.ts";
 import { hyenaLMLoss, hyenaLMWeights } from "../models/hyena-lm.ts";
-import type { Machine } from "../nn/machine.ts";
+import type { ModelMachine } from "../nn/machine.ts";
 import { Model } from "../nn/model.ts";
 import { openMachine } from "../nn/open-machine.ts";
 import type { Weight } from "../nn/parameters.ts";
@@ -146,7 +146,7 @@ export const modelOption: Command["options"][number] = {
 };
 
 /** The machine that the user asked for: float16 on GPUs, unless something else is said. */
-export async function machineOf(values: Values): Promise<Machine> {
+export async function machineOf(values: Values): Promise<ModelMachine> {
   const { backend, threads, instructions } = sharedChoices(values);
   const precision =
     values.choice("precision", ["float32", "mixed"]) ??
@@ -222,7 +222,7 @@ type Problem<M> = LossProblem<M, HyenaLMOf<Weight>, WindowInputs>;
 
 /** The model of a training, and how its loss comes of windows. */
 export async function problemOfModel<M>(
-  machine: Machine<M>,
+  machine: ModelMachine<M>,
   config: HyenaLMConfig,
   f: TrainingFields,
 ): Promise<Problem<M>> {
@@ -267,7 +267,7 @@ export function windowsOf(source: TokenSource, f: TrainingFields): TrainingWindo
 
 /** The model that the user named, on a machine. Sequences longer than those it was trained on are taken: filters end where they did. */
 export async function openModel<M>(
-  machine: Machine<M>,
+  machine: ModelMachine<M>,
   values: Values,
 ): Promise<ModelTexts & { readonly problem: Problem<M>; readonly config: HyenaLMConfig }> {
   const path = values.required("model");

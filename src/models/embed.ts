@@ -1,7 +1,7 @@
 /** What language models make of texts: the hidden states that their heads read. */
 import { checkTokens } from "../data/tokens.ts";
 import { meanPool } from "../nn/operations/pool.ts";
-import { Program } from "../nn/program.ts";
+import { ModelProgram } from "../nn/program.ts";
 import type { HyenaModel } from "./hyena-cache.ts";
 import type { HyenaLMConfig } from "./hyena-lm.ts";
 import { hyenaLM } from "./hyena-lm.ts";
@@ -24,10 +24,10 @@ export interface EmbedderOptions {
  * embedder.dispose();
  */
 export class HyenaEmbedder<M = unknown> {
-  readonly #program: Program<M>;
+  readonly #program: ModelProgram<M>;
   readonly #vocabulary: number;
 
-  private constructor(program: Program<M>, vocabulary: number) {
+  private constructor(program: ModelProgram<M>, vocabulary: number) {
     this.#program = program;
     this.#vocabulary = vocabulary;
   }
@@ -39,7 +39,7 @@ export class HyenaEmbedder<M = unknown> {
     { batch = 1, length, mean = false }: EmbedderOptions,
   ): Promise<HyenaEmbedder<M>> {
     const inputs = { ids: { shape: [batch, length], storage: "uint32" } } as const;
-    const program = await Program.compile(
+    const program = await ModelProgram.compile(
       model,
       inputs,
       (p, { ids }) => {

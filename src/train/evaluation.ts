@@ -3,7 +3,7 @@ import { InvalidArgumentError } from "../errors.ts";
 import type { Model } from "../nn/model.ts";
 import type { Weights } from "../nn/parameters.ts";
 import type { InputSpecs } from "../nn/program.ts";
-import { Program } from "../nn/program.ts";
+import { ModelProgram } from "../nn/program.ts";
 import { show } from "../show.ts";
 import { addLoss } from "./adamw.ts";
 import type { LossFunction, MicroBatch } from "./diagnose.ts";
@@ -23,14 +23,14 @@ export function lossProgram<M, Tree extends Weights, I extends InputSpecs>(
   { model, inputs, loss }: LossProblem<M, Tree, I>,
   call: string,
   sum?: string,
-): Promise<Program<M>> {
+): Promise<ModelProgram<M>> {
   const body: LossFunction<Tree, I> = (parameters, given, tape) => {
     const own = loss(parameters, given, tape);
     addLoss(tape, own, sum);
     return own;
   };
   const outputs = (...given: Parameters<typeof body>) => ({ loss: body(...given) });
-  return Program.compile(model, inputs, outputs, sum ? {} : { losses: ["loss"] }, call);
+  return ModelProgram.compile(model, inputs, outputs, sum ? {} : { losses: ["loss"] }, call);
 }
 
 /**
@@ -38,7 +38,7 @@ export function lossProgram<M, Tree extends Weights, I extends InputSpecs>(
  * @throws InvalidArgumentError for inputs that lack, and tokens that the vocabulary does not have.
  */
 export async function runOn<M, Tree extends Weights, I extends InputSpecs>(
-  program: Program<M>,
+  program: ModelProgram<M>,
   { inputs, vocabulary = {} }: LossProblem<M, Tree, I>,
   batch: MicroBatch<I>,
 ): Promise<void> {
@@ -70,9 +70,9 @@ const sumName = "evaluation loss";
  */
 export class Evaluation<M, Tree extends Weights, I extends InputSpecs> {
   readonly #problem: LossProblem<M, Tree, I>;
-  readonly #program: Program<M>;
+  readonly #program: ModelProgram<M>;
 
-  private constructor(problem: LossProblem<M, Tree, I>, program: Program<M>) {
+  private constructor(problem: LossProblem<M, Tree, I>, program: ModelProgram<M>) {
     this.#problem = problem;
     this.#program = program;
   }

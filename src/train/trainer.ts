@@ -4,7 +4,7 @@ import { node } from "../files/node.ts";
 import { checkOutput, plainContext, writeWhole } from "../files/output.ts";
 import { systemError } from "../files/system-error.ts";
 import type { Weights } from "../nn/parameters.ts";
-import type { InputSpecs, Program } from "../nn/program.ts";
+import type { InputSpecs, ModelProgram } from "../nn/program.ts";
 import { show } from "../show.ts";
 import type { OptimiserFacts } from "./adamw.ts";
 import { AdamW } from "./adamw.ts";
@@ -36,7 +36,7 @@ export const trainingFiles = {
  */
 export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
   readonly #options: TrainerOptions<M, Tree, I>;
-  readonly #train: Program<M>;
+  readonly #train: ModelProgram<M>;
   readonly #optimiser: AdamW<M>;
   readonly #rate: RateSchedule;
   readonly #tokens: number;
@@ -51,7 +51,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
 
   private constructor(
     options: TrainerOptions<M, Tree, I>,
-    train: Program<M>,
+    train: ModelProgram<M>,
     optimiser: AdamW<M>,
     rate: RateSchedule,
   ) {
@@ -248,7 +248,11 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     const from = this.#loop.position - (this.#loop.step - found.halted + 1) * microBatches;
     const batches: MicroBatch<I>[] = [];
     for await (const batch of data(from)) if (batches.push(batch) === microBatches) break;
-    const run = async (program: Program<M>, batch: MicroBatch<I>, i: number): Promise<void> => {
+    const run = async (
+      program: ModelProgram<M>,
+      batch: MicroBatch<I>,
+      i: number,
+    ): Promise<void> => {
       this.#sow(from + i);
       await runOn(program, this.#options, batch);
     };

@@ -11,10 +11,10 @@ import {
   hyenaLMWeights,
 } from "../../src/models/hyena-lm.ts";
 import { readHyenaLM } from "../../src/models/published.ts";
-import type { Machine } from "../../src/nn/machine.ts";
+import type { ModelMachine } from "../../src/nn/machine.ts";
 import { Model } from "../../src/nn/model.ts";
 import { listWeights, type Weight } from "../../src/nn/parameters.ts";
-import { Program } from "../../src/nn/program.ts";
+import { ModelProgram } from "../../src/nn/program.ts";
 import { relativeError } from "../../src/reference/convolution.ts";
 import { onGpu } from "../support/backends.ts";
 import { goldFacts, goldLM, goldPath, goldTensors } from "../support/gold.ts";
@@ -45,7 +45,7 @@ async function forward<M>(
   text: readonly number[],
 ): Promise<(position: number) => Float32Array> {
   const inputs = { ids: { shape: [1, text.length], storage: "uint32" } } as const;
-  const program = await Program.compile(model, inputs, (p, { ids }) => ({
+  const program = await ModelProgram.compile(model, inputs, (p, { ids }) => ({
     logits: hyenaLMLogits(ids, p, c),
   }));
   program.write("ids", Uint32Array.from(text));
@@ -57,7 +57,8 @@ async function forward<M>(
 
 const textOf = (length: number): number[] =>
   Array.from({ length }, (_, i) => (i * i + (i >> 3)) % 10);
-const toleranceOn = (machine: Machine): number => (machine.storage === "float16" ? 2e-2 : 1e-5);
+const toleranceOn = (machine: ModelMachine): number =>
+  machine.storage === "float16" ? 2e-2 : 1e-5;
 
 describe.each(machinesUnderTest)("$name", ({ open }) => {
   test("PyTorch's continuation, its logits on the way", async () => {
@@ -207,7 +208,7 @@ describe("on one machine", () => {
     );
     const [hidden, mean] = await Promise.all(embedders.map((e) => e.embed(tokens)));
     const inputs = { ids: { shape: [batch, length], storage: "uint32" } } as const;
-    const program = await Program.compile(model, inputs, (p, { ids }) => ({
+    const program = await ModelProgram.compile(model, inputs, (p, { ids }) => ({
       y: hyenaLM(ids, p, config),
     }));
     program.write("ids", tokens);

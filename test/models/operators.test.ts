@@ -5,7 +5,7 @@ import { Initial } from "../../src/models/initial.ts";
 import { hyenaNaming, publishedWeight } from "../../src/models/published.ts";
 import { meanSquaredError } from "../../src/nn/operations/loss.ts";
 import { mapWeights } from "../../src/nn/parameters.ts";
-import type { Tensor } from "../../src/nn/tensor.ts";
+import type { TapeTensor } from "../../src/nn/tape.ts";
 import { onGpu } from "../support/backends.ts";
 import { expectNear, goldTensors } from "../support/gold.ts";
 import { machinesUnderTest, runCase } from "../support/machines.ts";
@@ -46,7 +46,7 @@ describe.each(machines)("$name", ({ open }) => {
     const machine = await open();
     const found = await runCase(machine, {
       ...{ weights, inputs: { target: { shape, storage: "float32" } }, values: { target } },
-      body: (p: { x: Tensor; mixer: never }, tensors: { target: Tensor }) => {
+      body: (p: { x: TapeTensor; mixer: never }, tensors: { target: TapeTensor }) => {
         const result = hyena(p.x, p.mixer, c);
         const loss = meanSquaredError(result, tensors.target, { weight: y.length / 2 });
         return { y: result, loss };
