@@ -14,6 +14,7 @@ import { Temporaries } from "../files/temporaries.ts";
 import { escaped, printable, show } from "../show.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { convCommand } from "./commands/conv.ts";
+import { embedCommand, generateCommand } from "./commands/generate.ts";
 import { infoCommand } from "./commands/info.ts";
 import { planCommand } from "./commands/plan.ts";
 import { evalCommand, trainCommand } from "./commands/train.ts";
@@ -66,6 +67,8 @@ const commands: readonly Command[] = [
   infoCommand,
   trainCommand,
   evalCommand,
+  generateCommand,
+  embedCommand,
 ];
 
 /**

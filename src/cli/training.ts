@@ -22,7 +22,7 @@ import type { ParameterGroup } from "../train/adamw.ts";
 import { loadWeights } from "../train/checkpoint.ts";
 import type { LossProblem } from "../train/evaluation.ts";
 import type { Command, Values } from "./options.ts";
-import { defined, sharedChoices } from "./options.ts";
+import { defined, shared, sharedChoices } from "./options.ts";
 
 /** A number of a training: its lowest and highest value, whether it is an integer, what it is. */
 type FieldRule = readonly [low: number, high: number, kind: "integer" | "number", help: string];
@@ -121,6 +121,29 @@ export function fieldsOf(values: Values, base: TrainingFields): TrainingFields {
   const tokens = values.choice("tokens", tokenKinds);
   return { ...base, ...defined({ tokens, ...Object.fromEntries(given) }) };
 }
+
+/** Where models compute. */
+export const machineOptions: Command["options"] = [
+  shared.backend,
+  {
+    name: "precision",
+    value: "TYPE",
+    help: "float32, or mixed: float16 on a GPU (default: mixed with --backend webgpu)",
+  },
+  shared.threads,
+  shared.instructions,
+];
+
+/** A text or a genome. */
+export const dataOption: Command["options"][number] = {
+  ...{ name: "data", value: "FILE", required: true as const },
+  help: "a text, or a genome in FASTA, also compressed with gzip",
+};
+
+/** The weights of a training. */
+export const modelOption: Command["options"][number] = {
+  ...{ name: "model", value: "FILE", positional: true, required: true, help: "what train wrote" },
+};
 
 /** The machine that the user asked for: float16 on GPUs, unless something else is said. */
 export async function machineOf(values: Values): Promise<ModelMachine> {
@@ -242,15 +265,15 @@ export function windowsOf(source: TokenSource, f: TrainingFields): TrainingWindo
   };
 }
 
-/** A model of a file, on a machine. */
+/** The model that the user named, on a machine. Sequences longer than those it was trained on are taken: filters end where they did. */
 export async function openModel<M>(
   machine: ModelMachine<M>,
-  path: string,
   values: Values,
 ): Promise<ModelTexts & { readonly problem: Problem<M>; readonly config: HyenaLMConfig }> {
+  const path = values.required("model");
   const { fields: base, tokenizer } = await readTexts(path, values.call);
   const fields = fieldsOf(values, base);
-  const config = configOf(fields, tokenizer);
+  const config = { ...configOf(base, tokenizer), extends: true };
   const problem = await problemOfModel(machine, config, fields);
   await loadWeights(path, problem.model);
   return { problem, fields, tokenizer, config };

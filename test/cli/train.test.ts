@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { Folder, run, runJson, succeed } from "./support.ts";
+import { Folder, readNpy, run, runJson, succeed } from "./support.ts";
 
 const bin = fileURLToPath(new URL("../../dist/cli/bin.js", import.meta.url));
 
@@ -55,6 +55,39 @@ test("a model is trained, resumed, judged and told of", async () => {
   expect((await run(judge)).stdout).toMatch(
     /^loss \d\.\d{4}, \d\.\d{4} bits a token, 64 tokens\n$/,
   );
+
+  const generate = [
+    "generate",
+    checkpoint,
+    "--prompt",
+    "abcab",
+    "--count",
+    "100",
+    "--threads",
+    "1",
+  ];
+  const [written] = await succeed([...generate, "--temperature", "0"]);
+  expect(written).toMatchObject({ command: "generate", prompt: "abcab", tokens: 100 });
+  // It has learnt what surely follows a and b.
+  expect(written!.text).toMatch(/^(\n|abc|ab[cde]|[cde])+a?b?$/);
+  expect((await run([...generate, "--temperature", "0"])).stdout).toBe(`${written!.text}\n`);
+  const drawn = (await run([...generate, "--seed", "3"])).stdout;
+  expect(drawn).not.toBe((await run([...generate, "--seed", "4"])).stdout);
+
+  const embed = ["embed", checkpoint, "--data", data, "--threads", "1"];
+  await succeed([...embed, "--out", folder.file("mean.npy")]);
+  await succeed([...embed, "--out", folder.file("all.npy"), "--positions"]);
+  const [mean, all] = ["mean.npy", "all.npy"].map((name) => readNpy(folder.read(name)));
+  expect([mean!.shape, all!.shape]).toEqual([
+    [48, 16],
+    [48, 16, 16],
+  ]);
+  const [means, states] = [new Float32Array(mean!.data), new Float32Array(all!.data)];
+  for (let d = 0; d < 16; d++) {
+    let sum = 0;
+    for (let t = 0; t < 16; t++) sum += states[(47 * 16 + t) * 16 + d]!;
+    expect(means[47 * 16 + d]).toBeCloseTo(sum / 16, 5);
+  }
 
   const [told] = await succeed(["info", checkpoint]);
   expect(told).toMatchObject({

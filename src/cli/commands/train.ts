@@ -4,14 +4,17 @@ import { orderedWindows } from "../../data/windows.ts";
 import { Evaluation } from "../../train/evaluation.ts";
 import type { TrainingReport } from "../../train/log.ts";
 import { Trainer, trainingFiles } from "../../train/trainer.ts";
-import { type Command, exitCodes, shared } from "../options.ts";
+import { type Command, exitCodes } from "../options.ts";
 import { jsonLine } from "../report.ts";
 import {
   configOf,
+  dataOption,
   fieldOptions,
   fieldsOf,
   groupsOf,
   machineOf,
+  machineOptions,
+  modelOption,
   openData,
   openModel,
   presetOf,
@@ -21,23 +24,6 @@ import {
   textsOf,
   windowsOf,
 } from "../training.ts";
-
-/** Where models compute. */
-export const machineOptions: Command["options"] = [
-  shared.backend,
-  {
-    name: "precision",
-    value: "TYPE",
-    help: "float32, or mixed: float16 on a GPU (default: mixed with --backend webgpu)",
-  },
-  shared.threads,
-  shared.instructions,
-];
-
-const dataOption: Command["options"][number] = {
-  ...{ name: "data", value: "FILE", required: true as const },
-  help: "a text, or a genome in FASTA, also compressed with gzip",
-};
 
 export const trainCommand: Command = {
   name: "train",
@@ -116,7 +102,7 @@ export const evalCommand: Command = {
   name: "eval",
   summary: "the loss of a trained model on a text or a genome",
   options: [
-    { name: "model", value: "FILE", positional: true, required: true, help: "what train wrote" },
+    modelOption,
     dataOption,
     {
       name: "held-out",
@@ -135,8 +121,7 @@ example:
   flashfftconv eval run/best.safetensors --data shakespeare.txt --held-out 0.1`,
   run: async (values, context) => {
     const machine = await machineOf(values);
-    const path = values.required("model");
-    const { problem, fields, tokenizer } = await openModel(machine, path, values);
+    const { problem, fields, tokenizer } = await openModel(machine, values);
     const { source } = await openData(values.required("data"), fields.tokens, tokenizer);
     const { batch, length } = fields;
     const share = values.number("held-out", 0, 1) ?? 1;
