@@ -74,7 +74,7 @@ const promptMixer =
     const within = g.sub(g.add(mask.scalar(last), g.constant(0.5)), mask.along.columnIndex());
     mask.store(heard, g.select(within, mask.cell(gated), g.constant(0)));
     mask.run();
-    const y = longConv(heard, k, { frequencies: c.frequencies }); // (1, D, T)
+    const y = longConv(heard, k); // (1, D, T)
 
     const copy = (from: TapeTensor, to: TapeTensor, stride = to.width): void => {
       const rows = rowsOver(to);
@@ -190,13 +190,14 @@ export class HyenaCache<M = unknown> {
   /** Tokens behind the prompt. */
   #behind = 0;
 
-  /** @throws UnsupportedError for operators of another order than 2. */
+  /** @throws UnsupportedError for operators of another order than 2, and for those that keep some frequencies only. */
   constructor(model: HyenaModel<M>, config: HyenaLMConfig) {
-    if ((config.order ?? 2) !== 2) {
+    const { order = 2, frequencies } = config;
+    if (order !== 2 || frequencies) {
       throw new UnsupportedError({
         call: "HyenaCache",
-        requirement: "generation needs operators of order 2",
-        value: show(config.order),
+        requirement: "generation needs operators of order 2 that keep all frequencies",
+        value: show({ order, frequencies }),
         remedy: "Compute forwards of the whole text.",
       });
     }

@@ -14,11 +14,9 @@ import { listWeights, mapWeights } from "../nn/parameters.ts";
 import { show } from "../show.ts";
 import type { HyenaLMConfig, HyenaLMOf } from "./hyena-lm.ts";
 import { hyenaLMWeights } from "./hyena-lm.ts";
-import type { LongConvClassifierOf, LongConvConfig } from "./long-conv.ts";
-import { longConvWeights } from "./long-conv.ts";
 
 /** How the weights of a model are called in files. Names are replaced part by part, in order. */
-interface Naming {
+export interface Naming {
   /** From a path of the tree to the name. */
   readonly names: readonly (readonly [RegExp, string])[];
   /** From a name of a file, with what trainers put around it, to the name. */
@@ -68,19 +66,6 @@ export const hyenaNaming: Naming = {
   implied: /\.pos_emb\.t$/,
 };
 
-/** Those of the long convolutions' examples. */
-export const longConvNaming: Naming = {
-  names: [
-    [/^layers\.(\d+)\.norm\./, "norms.$1."],
-    [/^layers\./, "conv_layers."],
-    [/\.skip$/, ".D"],
-    [/\.outProjection\./, ".output_linear.0."],
-  ],
-  aliases: [[/^model\./, ""]],
-  ones: [[/\.(?:D|kernel)$/, before(1)]],
-  implied: /$^/,
-};
-
 const replaced = (name: string, rules: Naming["names"]): string =>
   rules.reduce((text, [from, to]) => text.replace(from, to), name);
 
@@ -111,17 +96,6 @@ export async function readHyenaLM(source: Readable, c: HyenaLMConfig): Promise<H
   return c.tied && same ? { ...weights, head: embedding } : weights;
 }
 
-/**
- * A classifier's weights from a file.
- * @throws FileError as `readHyenaLM` does.
- */
-export function readLongConv(
-  source: Readable,
-  c: LongConvConfig,
-): Promise<LongConvClassifierOf<Weight>> {
-  return readWeights(source, longConvWeights(c, "zeros"), longConvNaming, []);
-}
-
 async function openWeights(source: Readable): Promise<WeightFile & { readonly path: string }> {
   const file = await InputFile.open(source, "readWeights");
   let start: Uint8Array;
@@ -136,12 +110,15 @@ async function openWeights(source: Readable): Promise<WeightFile & { readonly pa
   return { tensors, path: file.path, close: () => close.call(opened) };
 }
 
-/** Weights of a tree's shapes. Those that are `optional` and not there have no numbers. */
-async function readWeights<Tree extends Weights>(
+/**
+ * Weights of a tree's shapes from a file with names of its own; those that are `optional` and not there have no numbers.
+ * @throws FileError as `readHyenaLM` does.
+ */
+export async function readWeights<Tree extends Weights>(
   source: Readable,
   tree: Tree,
   naming: Naming,
-  optional: readonly string[],
+  optional: readonly string[] = [],
 ): Promise<Mapped<Tree, Weight>> {
   const file = await openWeights(source);
   try {

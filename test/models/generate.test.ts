@@ -1,6 +1,7 @@
 /** Generation token by token against forwards of the whole text, and against PyTorch's; hidden states; filters that end. */
 import { describe, expect, test } from "vitest";
-import { HyenaEmbedder } from "../../src/models/embed.ts";
+import { UnsupportedError } from "../../src/errors.ts";
+import { openEmbedder } from "../../src/models/embed.ts";
 import { drawToken, generate } from "../../src/models/generate.ts";
 import { HyenaCache } from "../../src/models/hyena-cache.ts";
 import {
@@ -191,7 +192,9 @@ describe("on one machine", () => {
     await expect(cache.next(1)).rejects.toThrow("another text");
     await expect(generate(cache, [1], { temperature: -1 }).next()).rejects.toThrow("temperature");
     await expect(generate(cache, [1], { top: 1 } as never).next()).rejects.toThrow("topK");
-    expect(() => new HyenaCache(model, { ...config, order: 3 })).toThrow("order 2");
+    const refused = [{ order: 3 }, { frequencies: { band: [0, 0.2] as const } }];
+    for (const more of refused)
+      expect(() => new HyenaCache(model, { ...config, ...more })).toThrow(UnsupportedError);
     cache.dispose();
     model.dispose();
     machine.dispose();
@@ -204,7 +207,7 @@ describe("on one machine", () => {
     const [batch, length] = [2, 24];
     const tokens = Uint32Array.from({ length: batch * length }, (_, i) => (i * 7) % 10);
     const embedders = await Promise.all(
-      [false, true].map((mean) => HyenaEmbedder.open(model, config, { batch, length, mean })),
+      [false, true].map((mean) => openEmbedder(model, config, { batch, length, mean })),
     );
     const [hidden, mean] = await Promise.all(embedders.map((e) => e.embed(tokens)));
     const inputs = { ids: { shape: [batch, length], storage: "uint32" } } as const;

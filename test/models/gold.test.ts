@@ -4,13 +4,7 @@ import { taps } from "../../src/models/hyena.ts";
 import type { HyenaLMOf } from "../../src/models/hyena-lm.ts";
 import { hyenaLM } from "../../src/models/hyena-lm.ts";
 import { longConvLayers, longConvLogits, longConvLoss } from "../../src/models/long-conv.ts";
-import {
-  hyenaNaming,
-  longConvNaming,
-  publishedWeight,
-  readHyenaLM,
-  readLongConv,
-} from "../../src/models/published.ts";
+import { hyenaNaming, publishedWeight, readHyenaLM } from "../../src/models/published.ts";
 import { Model } from "../../src/nn/model.ts";
 import { linear } from "../../src/nn/operations/linear.ts";
 import { crossEntropy } from "../../src/nn/operations/loss.ts";
@@ -27,6 +21,8 @@ import {
   goldLongConv,
   goldPath,
   goldTensors,
+  longConvNaming,
+  readLongConv,
 } from "../support/gold.ts";
 import { machinesUnderTest } from "../support/machines.ts";
 

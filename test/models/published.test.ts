@@ -14,14 +14,16 @@ import {
   hyenaLMs,
   hyenaLMWeights,
 } from "../../src/models/hyena-lm.ts";
-import {
-  publishedTensors,
-  readHyenaLM,
-  readLongConv,
-  writeHyenaLM,
-} from "../../src/models/published.ts";
+import { publishedTensors, readHyenaLM, writeHyenaLM } from "../../src/models/published.ts";
 import { listWeights, type Weight } from "../../src/nn/parameters.ts";
-import { goldFacts, goldLM, goldLongConv, goldPath, goldTensors } from "../support/gold.ts";
+import {
+  goldFacts,
+  goldLM,
+  goldLongConv,
+  goldPath,
+  goldTensors,
+  readLongConv,
+} from "../support/gold.ts";
 
 const dna = goldLM(goldFacts("dna"));
 type Published = Record<string, { shapes: Record<string, number[]>; config: never }>;

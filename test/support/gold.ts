@@ -5,7 +5,10 @@ import { expect } from "vitest";
 import { openSafetensors } from "../../src/formats/safetensors.ts";
 import { float32Of } from "../../src/formats/stored.ts";
 import type { HyenaLMConfig } from "../../src/models/hyena-lm.ts";
-import type { LongConvConfig } from "../../src/models/long-conv.ts";
+import type { LongConvClassifierOf, LongConvConfig } from "../../src/models/long-conv.ts";
+import { longConvWeights } from "../../src/models/long-conv.ts";
+import { type Naming, readWeights } from "../../src/models/published.ts";
+import type { Weight } from "../../src/nn/parameters.ts";
 import { relativeError } from "../../src/reference/convolution.ts";
 
 /** The path of a gold file. */
@@ -81,3 +84,23 @@ export function expectNear(
   });
   expect(far).toEqual([]);
 }
+
+/** Names of a classifier's weights, as the examples of long convolutions have them. */
+export const longConvNaming: Naming = {
+  names: [
+    [/^layers\.(\d+)\.norm\./, "norms.$1."],
+    [/^layers\./, "conv_layers."],
+    [/\.skip$/, ".D"],
+    [/\.outProjection\./, ".output_linear.0."],
+  ],
+  aliases: [],
+  ones: [[/\.(?:D|kernel)$/, (shape) => [1, ...shape]]],
+  implied: /$^/,
+};
+
+/** A classifier's weights. */
+export const readLongConv = (
+  path: string,
+  c: LongConvConfig,
+): Promise<LongConvClassifierOf<Weight>> =>
+  readWeights(path, longConvWeights(c, "zeros"), longConvNaming);
