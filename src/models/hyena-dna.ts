@@ -10,7 +10,15 @@ const sized = (width: number, layers: number, maxLength: number): HyenaLMConfig 
   ...{ ...published, width, layers, inner: 4 * width, maxLength },
 });
 
-/** The published sizes. Each has two positions more than its name says, for the tokens before and behind a sequence. */
+/**
+ * The published sizes. Each has two positions more than its name says, for the tokens before and behind a sequence. Their tokenizer is
+ * `dnaTokenizer`; the other strand is `reverseComplement`.
+ * @example
+ * const config = hyenaDNAs["tiny-1k"];
+ * const model = await Model.create(await openMachine(), await readHyenaLM("model.safetensors", config));
+ * const cache = new HyenaCache(model, config);
+ * const logits = await cache.prompt(dnaTokenizer.encode("ACGT")); // of the base that follows
+ */
 export const hyenaDNAs: Readonly<Record<HyenaDNAName, HyenaLMConfig>> = {
   "tiny-1k": sized(128, 2, 1026),
   "tiny-1k-d256": sized(256, 2, 1026),

@@ -26,7 +26,7 @@ const usual = {
 
 /** Configurations by name: `small` is the published 155M; `gpt2` has the widths of GPT-2 small. */
 export const hyenaLMs: Readonly<Record<"small" | "gpt2" | "characters", HyenaLMConfig>> = {
-  small: { ...usual, width: 864, layers: 18, inner: 1728, maxLength: 2048, vocabulary: 50_264 },
+  small: { ...usual, width: 864, layers: 18, inner: 1728, maxLength: 4096, vocabulary: 50_264 },
   gpt2: { ...usual, width: 768, layers: 12, inner: 3072, maxLength: 2048, vocabulary: 50_304 },
   characters: {
     ...{ ...usual, features: 5, width: 384, layers: 6, inner: 1536, maxLength: 1024 },
@@ -45,8 +45,8 @@ export type HyenaLMOf<T> = {
 /** Parameters of a language model on a tape. */
 export type HyenaLMParameters = HyenaLMOf<TapeTensor>;
 
-/** Weights before training, drawn from a seed. */
-export function hyenaLMWeights(c: HyenaLMConfig, seed = 1): HyenaLMOf<Weight> {
+/** Weights before training, drawn from a seed; `zeros` has their shapes alone. */
+export function hyenaLMWeights(c: HyenaLMConfig, seed: number | "zeros" = 1): HyenaLMOf<Weight> {
   const draw = new Initial(seed);
   const table = draw.normal([c.vocabulary, c.width], 0.02);
   return {

@@ -1,5 +1,6 @@
 /** Weights before training: drawn from a seed, the same on every machine. */
 import type { Weight } from "../nn/parameters.ts";
+import { sizeOf } from "../nn/tensor.ts";
 import { normalSource } from "../reference/random.ts";
 
 /** Weights, or tensors, of a linear layer, or of a norm. */
@@ -7,21 +8,22 @@ export type LayerOf<T> = { readonly weight: T; readonly bias: T };
 
 /** Draws weights one after another. */
 export class Initial {
-  readonly #normal: () => number;
+  readonly #normal: (() => number) | undefined;
 
-  constructor(seed: number) {
-    this.#normal = normalSource(seed);
+  /** @param seed a number; `zeros` draws nothing: shapes for weights that are read from elsewhere. */
+  constructor(seed: number | "zeros") {
+    this.#normal = seed === "zeros" ? undefined : normalSource(seed);
   }
 
   /** Normal, of mean 0. */
   normal(shape: readonly number[], deviation: number): Weight {
-    return this.#drawn(shape, () => deviation * this.#normal());
+    return this.#drawn(shape, (normal) => deviation * normal());
   }
 
   /** Uniform between −bound and bound. */
   uniform(shape: readonly number[], bound: number): Weight {
     // The distribution of a normal number's own place among normal numbers would do; two make an angle, which is uniform too.
-    return this.#drawn(shape, () => (bound * Math.atan2(this.#normal(), this.#normal())) / Math.PI);
+    return this.#drawn(shape, (normal) => (bound * Math.atan2(normal(), normal())) / Math.PI);
   }
 
   /** A linear layer as PyTorch draws it: uniform in ±1/√inputs. */
@@ -40,15 +42,23 @@ export class Initial {
     return { weight: filled([width], 1), bias: filled([width], 0) };
   }
 
-  #drawn(shape: readonly number[], draw: () => number): Weight {
-    return weightOf(shape, draw);
+  /** Numbers that `value` gives in order. */
+  of(shape: readonly number[], value: (i: number) => number): Weight {
+    return this.#drawn(shape, (_, i) => value(i));
+  }
+
+  #drawn(shape: readonly number[], draw: (normal: () => number, i: number) => number): Weight {
+    const normal = this.#normal;
+    if (normal) return weightOf(shape, (i) => draw(normal, i));
+    return { shape, data: new Float32Array(sizeOf(shape)) };
   }
 }
 
 /** A weight whose numbers `value` gives in order. */
 export function weightOf(shape: readonly number[], value: (i: number) => number): Weight {
-  const size = shape.reduce((product, length) => product * length, 1);
-  return { shape, data: Float32Array.from({ length: size }, (_, i) => value(i)) };
+  const data = new Float32Array(sizeOf(shape));
+  for (let i = 0; i < data.length; i++) data[i] = value(i);
+  return { shape, data };
 }
 
 /** A weight of equal numbers. */

@@ -18,6 +18,16 @@ import type { Step, TapeTensor } from "./tape.ts";
 /** A step that is ready: what it does each time. */
 type Ready = () => Running;
 
+async function profiled(ready: readonly Ready[], rounds: number): Promise<readonly number[]> {
+  const milliseconds: number[] = [];
+  for (const run of ready) {
+    const begin = performance.now();
+    for (let i = 0; i < rounds; i++) await run();
+    milliseconds.push((performance.now() - begin) / rounds);
+  }
+  return milliseconds;
+}
+
 /** An object whose calls steps make. */
 type Operator = FlashFFTConv | FlashHyenaProjections | FlashDepthwiseConv1d;
 
@@ -87,6 +97,7 @@ export class CpuMachine implements ModelMachine<Block> {
       launches: ready.length,
       scratchBytes: 0,
       run: () => inSteps(0, ready.length, 1, (i) => ready[i]!()),
+      profile: (rounds) => profiled(ready, rounds),
       dispose() {},
     };
   }
@@ -148,7 +159,9 @@ export class CpuMachine implements ModelMachine<Block> {
     const make = async (): Promise<Operator> => {
       const options = { ...this.#options, kernelLength };
       if (work.kind === "convolution") {
-        const conv = await FlashFFTConv.createFor({ ...options, length, mode: work.mode }, call);
+        const { mode, frequencies } = work;
+        const what = { length, mode, ...(frequencies && { frequencies }) };
+        const conv = await FlashFFTConv.createFor({ ...options, ...what }, call);
         // An object that lends arrays moves to the memory that is lent.
         conv.allocateInput(1, 1);
         return conv;
@@ -157,7 +170,10 @@ export class CpuMachine implements ModelMachine<Block> {
       const { pregate = "second" } = work;
       return FlashHyenaProjections.create({ ...options, channels, pregate });
     };
-    const own = work.kind === "convolution" ? [length, work.mode] : [channels, work.pregate];
+    const own =
+      work.kind === "convolution"
+        ? [length, work.mode, work.frequencies]
+        : [channels, work.pregate];
     const key = JSON.stringify([kind, kernelLength, ...own]);
     const object = this.#objects.get(key) ?? make();
     this.#objects.set(key, object);

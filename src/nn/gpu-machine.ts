@@ -85,6 +85,11 @@ export class GpuMachine implements ModelMachine<GPUBuffer> {
     return this.#backend.device;
   }
 
+  /** Bytes of all buffers of the device that the library holds. */
+  get heldBytes(): number {
+    return this.#backend.held.bytes;
+  }
+
   allocate(bytes: number, call: string): Promise<GPUBuffer> {
     return this.#backend.buffer(bytes, call);
   }
@@ -173,8 +178,9 @@ export class GpuMachine implements ModelMachine<GPUBuffer> {
     const where = this.#device ? { device: this.#device } : { backend: "webgpu" as const };
     const make = async (): Promise<Recordable> => {
       if (work.kind === "convolution") {
-        const { mode } = work;
-        const options = { length, kernelLength, mode, dtype, ...where };
+        const { mode, frequencies } = work;
+        const kept = frequencies && { frequencies };
+        const options = { length, kernelLength, mode, dtype, ...kept, ...where };
         return (await FlashFFTConv.createFor(options, call)) as Recordable;
       }
       const options = { channels, kernelLength, dtype, padding: "causal" as const, ...where };
@@ -182,7 +188,10 @@ export class GpuMachine implements ModelMachine<GPUBuffer> {
       const { pregate = "second" } = work;
       return (await FlashHyenaProjections.create({ ...options, pregate })) as Recordable;
     };
-    const own = work.kind === "convolution" ? [length, work.mode] : [channels, work.pregate];
+    const own =
+      work.kind === "convolution"
+        ? [length, work.mode, work.frequencies]
+        : [channels, work.pregate];
     const key = JSON.stringify([kind, kernelLength, dtype, ...own]);
     const object = this.#objects.get(key) ?? make();
     this.#objects.set(key, object);
@@ -216,12 +225,29 @@ class RecordedSteps implements CompiledSteps {
   }
 
   run(): void {
+    this.#submit(this.#recorded);
+  }
+
+  #submit(all: readonly Recorded[]): void {
     const { device } = this.#backend;
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    for (const recorded of this.#recorded) recorded.encode(pass);
+    for (const recorded of all) recorded.encode(pass);
     pass.end();
     device.queue.submit([encoder.finish()]);
+  }
+
+  async profile(rounds: number): Promise<readonly number[]> {
+    const { queue } = this.#backend.device;
+    const milliseconds: number[] = [];
+    await queue.onSubmittedWorkDone();
+    for (const recorded of this.#recorded) {
+      const begin = performance.now();
+      this.#submit(Array.from({ length: rounds }, () => recorded));
+      await queue.onSubmittedWorkDone();
+      milliseconds.push((performance.now() - begin) / rounds);
+    }
+    return milliseconds;
   }
 
   dispose(): void {

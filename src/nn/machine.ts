@@ -17,6 +17,8 @@ export interface CompiledSteps {
   readonly scratchBytes: number;
   /** Run all of them once. On a GPU it returns as soon as they are submitted. */
   run(): void | Promise<void>;
+  /** Milliseconds of each step by itself, the mean of so many runs in a row: what sums to be added up hold is lost. */
+  profile(rounds: number): Promise<readonly number[]>;
   dispose(): void;
 }
 

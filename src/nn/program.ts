@@ -7,7 +7,7 @@ import { fromHalves } from "./model.ts";
 import { lossScale } from "./operations/loss.ts";
 import { gradientSums } from "./operations/sums.ts";
 import type { Mapped, Weights } from "./parameters.ts";
-import type { TapeTensor } from "./tape.ts";
+import type { Step, TapeTensor } from "./tape.ts";
 import { Tape } from "./tape.ts";
 import type { Storage, TensorShape } from "./tensor.ts";
 
@@ -34,6 +34,13 @@ export interface ProgramOptions {
   readonly training?: boolean;
 }
 
+/** A step of a profile. */
+export interface StepTime {
+  readonly place: string;
+  readonly work: string;
+  readonly milliseconds: number;
+}
+
 type Typed = Float32Array | Uint32Array | Uint16Array;
 
 /** A compiled function of a model's parameters and of inputs. */
@@ -44,6 +51,7 @@ export class ModelProgram<M = unknown> {
   readonly #place: (tensor: TapeTensor) => Region<M>;
   readonly #inputs: ReadonlyMap<string, TapeTensor>;
   readonly #outputs: Outputs;
+  readonly #steps: readonly Step[];
   /** Bytes of activations, gradients of activations and inputs. */
   readonly activationBytes: number;
 
@@ -54,6 +62,7 @@ export class ModelProgram<M = unknown> {
     place: (tensor: TapeTensor) => Region<M>,
     inputs: ReadonlyMap<string, TapeTensor>,
     outputs: Outputs,
+    steps: readonly Step[],
     activationBytes: number,
   ) {
     this.#machine = machine;
@@ -62,6 +71,7 @@ export class ModelProgram<M = unknown> {
     this.#place = place;
     this.#inputs = inputs;
     this.#outputs = outputs;
+    this.#steps = steps;
     this.activationBytes = activationBytes;
   }
 
@@ -113,7 +123,7 @@ export class ModelProgram<M = unknown> {
       const compiled = await machine.compile(steps, place, call);
       const inputBytes = [...given.values()].reduce((sum, t) => sum + t.bytes, 0);
       const bytes = plan.slots.reduce((sum, b) => sum + b, inputBytes + compiled.scratchBytes);
-      return new ModelProgram(machine, compiled, owned, place, given, outputs, bytes);
+      return new ModelProgram(machine, compiled, owned, place, given, outputs, steps, bytes);
     } catch (error) {
       for (const memory of owned) machine.free(memory);
       throw error;
@@ -147,6 +157,15 @@ export class ModelProgram<M = unknown> {
   /** Run all steps once, on what the inputs hold now. */
   run(): void | Promise<void> {
     return this.#compiled.run();
+  }
+
+  /** How long each step takes by itself: where in the model it is, what it does. Gradients that are being added up are lost. */
+  async profile(rounds = 4): Promise<readonly StepTime[]> {
+    const milliseconds = await this.#compiled.profile(rounds);
+    return this.#steps.map(({ place, work }, i) => {
+      const way = "way" in work ? ` ${work.way}` : "";
+      return { place, work: work.kind + way, milliseconds: milliseconds[i]! };
+    });
   }
 
   /** The numbers of an output, after the runs so far. */

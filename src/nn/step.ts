@@ -1,5 +1,6 @@
 /** Steps of a tape: the few kinds of work that backends know, on tensors. All operations come down to them. */
 import type { RowProgram, RowShape } from "../math/row-program.ts";
+import type { Frequencies } from "../plan/frequencies.ts";
 import type { ProductProblem } from "../plan/product.ts";
 import type { GatherProblem } from "../schedule/gather.ts";
 
@@ -15,6 +16,8 @@ export interface ConvolutionStep {
   readonly dtype: "float32" | "float16";
   readonly pregate: boolean;
   readonly postgate: boolean;
+  /** Frequencies that the kernel keeps; all where there are none. */
+  readonly frequencies?: Frequencies;
 }
 
 /** A call of short filters, alone or as a Hyena operator's projections. */

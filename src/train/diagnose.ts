@@ -8,7 +8,9 @@ import type { Tape, TapeTensor } from "../nn/tape.ts";
 import { show } from "../show.ts";
 
 /** Numbers of a micro-batch, by the names of the inputs. */
-export type MicroBatch = Readonly<Record<string, Float32Array | Uint32Array | Uint16Array>>;
+export type MicroBatch<I extends InputSpecs> = {
+  readonly [Name in keyof I]: Float32Array | Uint32Array | Uint16Array;
+};
 
 /** What a training computes: the loss of a micro-batch, which is to become small. Several are added up by `add`. */
 export type LossFunction<Tree extends Weights, I extends InputSpecs> = (
@@ -50,8 +52,8 @@ export async function firstNotFinite<M, Tree extends Weights, I extends InputSpe
   model: Model<M, Tree>,
   inputs: I,
   loss: LossFunction<Tree, I>,
-  batches: readonly MicroBatch[],
-  run: (program: ModelProgram<M>, batch: MicroBatch, index: number) => Promise<void>,
+  batches: readonly MicroBatch<I>[],
+  run: (program: ModelProgram<M>, batch: MicroBatch<I>, index: number) => Promise<void>,
   trains: ModelProgram<M>,
 ): Promise<string> {
   for (const [path, values] of await model.read())

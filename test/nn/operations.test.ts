@@ -10,6 +10,9 @@ import { crossEntropy, meanSquaredError } from "../../src/nn/operations/loss.ts"
 import { layerNorm, rmsNorm } from "../../src/nn/operations/norm.ts";
 import { meanPool } from "../../src/nn/operations/pool.ts";
 import { recompute } from "../../src/nn/operations/recompute.ts";
+import { split } from "../../src/nn/operations/split.ts";
+import { skipTap, squash } from "../../src/nn/operations/squash.ts";
+import { toChannels, toRows } from "../../src/nn/operations/transpose.ts";
 import type { Weights } from "../../src/nn/parameters.ts";
 import type { TapeTensor } from "../../src/nn/tape.ts";
 import { onGpu } from "../support/backends.ts";
@@ -179,6 +182,26 @@ const cases: Record<string, Case> = {
     (p) => hyenaFilter(p, { length: 7 }),
   ),
   "embedding and crossEntropy": tokens,
+  "crossEntropy with a bias": {
+    weights: { x: drawn([B * L, D], 1), head: drawn([8, D], 2), bias: drawn([8], 3) },
+    inputs: { labels: { shape: [B * L], storage: "uint32" } },
+    values: { labels: ids },
+    body: (p, { labels }) => {
+      const { x, head, bias } = p as unknown as P;
+      return { loss: crossEntropy(x!, head!, labels!, { bias }) };
+    },
+  },
+  squash: toTarget({ k: drawn([D, L], 1) }, [D, L], ({ k }: P) => squash(k!, 0.6)),
+  skipTap: toTarget({ k: drawn([D, L], 1), skip: drawn([D], 2) }, [D, L], ({ k, skip }: P) =>
+    skipTap(k!, skip!),
+  ),
+  split: toTarget({ x: drawn([B, 4 * D, L], 1) }, channels, ({ x }: P) => {
+    const [a, b, c, d] = split(x!, 4);
+    return add(multiplied(a!, b!), multiplied(c!, d!));
+  }),
+  "toChannels and toRows": toTarget({ x: drawn(rows, 1), y: drawn(rows, 2) }, rows, (p: P) =>
+    toRows(multiplied(toChannels(p.x!), toChannels(p.y!))),
+  ),
 };
 
 const exact = new Map<string, Promise<Found>>();

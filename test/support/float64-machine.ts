@@ -59,7 +59,7 @@ export class Float64Machine implements ModelMachine<Memory> {
         else runFilter(work, named);
       }
     };
-    return { launches: steps.length, scratchBytes: 0, run, dispose() {} };
+    return { launches: steps.length, scratchBytes: 0, run, profile: async () => [], dispose() {} };
   }
 
   dispose(): void {}

@@ -59,7 +59,7 @@ function loss(
 async function* batches(
   from: number,
   count = Number.POSITIVE_INFINITY,
-): AsyncGenerator<MicroBatch> {
+): AsyncGenerator<MicroBatch<typeof inputs>> {
   for (let n = from; n < from + count; n++) {
     const ids = new Uint32Array(B * L);
     for (let i = 0; i < ids.length; i++)
@@ -188,7 +188,11 @@ describe.each(machinesUnderTest)("$name", ({ open }) => {
     async (value, first) => {
       const machine = await open();
       const out = folder();
-      const { trainer, model } = await trainerOn(machine, { folder: out, saveEvery: 4, steps: 24 });
+      const { trainer, model } = await trainerOn(machine, {
+        folder: out,
+        saveEvery: 20,
+        steps: 24,
+      });
       await trainer.save();
       const saved = readFileSync(join(out, "checkpoint.safetensors"));
       const values = await model.read();

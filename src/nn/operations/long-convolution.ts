@@ -1,4 +1,5 @@
 /** Long and short convolutions as operations: calls of FlashFFTConv and its short filters, with their gradients. */
+import type { Frequencies } from "../../plan/frequencies.ts";
 import type { ConvolutionStep, FilterStep } from "../step.ts";
 import type { TapeTensor } from "../tape.ts";
 import { checkShape, misshapen } from "../tensor.ts";
@@ -17,6 +18,8 @@ export interface LongConvOptions {
   readonly postgate?: TapeTensor | undefined;
   /** `causal` by default; `bidirectional` takes a kernel of 2L taps: those of lags −L … −1 behind those of 0 … L − 1. */
   readonly mode?: ConvolutionStep["mode"];
+  /** Frequencies that the kernel keeps, as FlashFFTConv's option; all by default. */
+  readonly frequencies?: Frequencies | undefined;
 }
 
 /**
@@ -27,7 +30,7 @@ export interface LongConvOptions {
  */
 export function longConv(u: TapeTensor, k: TapeTensor, options: LongConvOptions = {}): TapeTensor {
   const { tape, shape } = u;
-  const { pregate, postgate, mode = "causal" } = options;
+  const { pregate, postgate, mode = "causal", frequencies } = options;
   const place = tape.place || "longConv";
   const [batch = 0, channels = 0, length = 0] = shape;
   checkShape(place, u, [-1, -1, -1]);
@@ -37,6 +40,7 @@ export function longConv(u: TapeTensor, k: TapeTensor, options: LongConvOptions 
   const work = (way: ConvolutionStep["way"]): ConvolutionStep => ({
     ...{ kind: "convolution", way, batch, channels, length, kernelLength, mode },
     ...{ dtype: samples(u), pregate: pregate !== undefined, postgate: postgate !== undefined },
+    ...(frequencies && { frequencies }),
   });
   const gates = { ...(pregate && { pregate }), ...(postgate && { postgate }) };
   const y = tape.tensor(shape, u.storage);

@@ -4,6 +4,7 @@ import type { Tape, TapeTensor } from "../tape.ts";
 import { checkShape, checkWidth, misshapen } from "../tensor.ts";
 import { multiply } from "./multiply.ts";
 import { Rows, rowsOver } from "./rows.ts";
+import { sumDown } from "./sums.ts";
 
 /** Bytes that the logits of a chunk may take: small enough for a binding, large enough for a product. */
 const chunkBytes = 2 ** 29;
@@ -14,6 +15,8 @@ export interface LossOptions {
   readonly weight?: number;
   /** Rows at once; by default as many as have logits of half a gigabyte. */
   readonly chunkRows?: number;
+  /** (V), added to the logits. */
+  readonly bias?: TapeTensor | undefined;
 }
 
 /**
@@ -36,7 +39,8 @@ export function crossEntropy(
   checkWidth(place, x, width);
   if (labels.storage !== "uint32") throw misshapen(place, "labels in uint32", labels.storage);
   if (labels.size !== x.rows) throw misshapen(place, `${x.rows} labels`, labels.size);
-  const { weight = 1, chunkRows = chunkOf(x, vocabulary) } = options;
+  const { weight = 1, chunkRows = chunkOf(x, vocabulary), bias } = options;
+  if (bias) checkShape(place, bias, [vocabulary]);
   const rows = x.reshape(x.rows, width);
   const flat = labels.reshape(x.rows);
   const stored = x.storage === "float16" ? tape.stored(head) : head;
@@ -52,15 +56,19 @@ export function crossEntropy(
     const logits = tape.tensor([to - from, vocabulary], x.storage);
     const [input, table] = [matrix(part(rows), width), matrix(stored, width)];
     const scores = matrix(logits, vocabulary);
-    multiply(input, { ...table, rows: width, columns: vocabulary, transposed: true }, scores);
+    multiply(input, { ...table, rows: width, columns: vocabulary, transposed: true }, scores, {
+      bias,
+    });
     softmaxLoss(logits, part(flat), part(losses), share);
     if (!tape.training) continue;
     multiply(scores, table, matrix(part(dx), width));
     const sum = matrix(tape.gradientOf(head), width);
     const turned = { ...scores, rows: vocabulary, columns: to - from, transposed: true };
     multiply(turned, input, sum, { accumulate: true });
+    if (bias) sumDown(logits, bias, "rows");
   }
-  return lossOf(tape, losses, share, [x, head], [dx, undefined]);
+  const weights = bias ? [head, bias] : [head];
+  return lossOf(tape, losses, share, [x, ...weights], [dx, ...weights.map(() => undefined)]);
 }
 
 function chunkOf({ rows, storage }: TapeTensor, vocabulary: number): number {

@@ -59,9 +59,9 @@ export class Rows {
     return this.#read(tensor, "column");
   }
 
-  /** x[r]: the same for all columns. */
-  row(tensor: TapeTensor): Node {
-    return this.#read(tensor, "row");
+  /** x[offset + r]: the same for all columns. */
+  row(tensor: TapeTensor, offset = 0): Node {
+    return this.#read(tensor, "row", offset ? { offset } : {});
   }
 
   /** One number: the first of a tensor, or another. All numbers of one tensor are one buffer. */

@@ -21,7 +21,7 @@ test("large products take the largest tiles, undivided; few tiles share their k"
   const weights = productOf({ form: "TN", m: 768, n: 768, k: 65_536, dtypes: halves });
   const [split] = productPlans(weights, nvidia);
   const { rows, columns } = gridOf(weights, split!.tile);
-  expect(split!.splits * rows * columns).toBeGreaterThan(200);
+  expect(split!.splits * rows * columns).toBeGreaterThan(120);
 });
 
 test("small products take small tiles", () => {
