@@ -1,18 +1,8 @@
 /** What language models make of texts: the hidden states that their heads read. */
 import { checkTokens } from "../data/tokens.ts";
 import { meanPool } from "../nn/operations/pool.ts";
-
-<<<<<<< HEAD
-
-import { ModelProgram } from "../nn/program.ts";
-
-=======
-
 import { ModelProgram } from "../nn/program.ts";
 import type { TapeTensor } from "../nn/tape.ts";
-
->>>>>>> models
-
 import type { HyenaModel } from "./hyena-cache.ts";
 import type { HyenaLMConfig, HyenaLMParameters } from "./hyena-lm.ts";
 import { hyenaLM } from "./hyena-lm.ts";
@@ -27,47 +17,8 @@ export interface EmbedderOptions {
   readonly mean?: boolean;
 }
 
-<<<<<<< HEAD
-/**
- * Hidden states of texts of one length.
- * @example
- * const embedder = await HyenaEmbedder.open(model, config, { length: 1024, mean: true });
- * const vectors = await embedder.embed(tokens); // (B, D)
- * embedder.dispose();
- */
-export class HyenaEmbedder<M = unknown> {
-  readonly #program: ModelProgram<M>;
-  readonly #vocabulary: number;
-
-  private constructor(program: ModelProgram<M>, vocabulary: number) {
-    this.#program = program;
-    this.#vocabulary = vocabulary;
-  }
-
-  /** @throws InvalidArgumentError for more tokens than the filters were made for. */
-  static async open<M>(
-    model: HyenaModel<M>,
-    c: HyenaLMConfig,
-    { batch = 1, length, mean = false }: EmbedderOptions,
-  ): Promise<HyenaEmbedder<M>> {
-    const inputs = { ids: { shape: [batch, length], storage: "uint32" } } as const;
-    const program = await ModelProgram.compile(
-      model,
-      inputs,
-      (p, { ids }) => {
-        const hidden = hyenaLM(ids, p, c); // (B, L, D)
-        return { hidden: mean ? meanPool(hidden) : hidden };
-      },
-      {},
-      "HyenaEmbedder.open",
-    );
-    return new HyenaEmbedder(program, c.vocabulary);
-  }
-
-=======
 /** What a program that embeds can do. */
 export interface Embedder {
->>>>>>> models
   /**
    * @param tokens (B, L)
    * @returns (B, L, D), or (B, D) where their mean is asked for.
