@@ -339,6 +339,6 @@ function need(holds: boolean, requirement: string, value: RowOperand | string): 
     call: "RowBuilder",
     requirement,
     value: typeof value === "string" ? value : JSON.stringify(value),
-    remedy: "Build the program of operands that docs/architecture.md allows.",
+    remedy: "What programs take is said by RowOperand and RowBuilder.",
   });
 }
