@@ -68,6 +68,8 @@ export interface RowProgram {
   readonly leaves: ReadonlyMap<Node, RowLeaf>;
   readonly reductions: readonly RowReduction[];
   readonly outputs: readonly RowOutput[];
+  /** How often a value is to be computed. */
+  readonly level: (value: Node) => RowLevel;
   /** Passes over the columns. */
   readonly passes: number;
   /** Whether cells have nothing to do with the shape: any rows and columns of as many cells make the same. */
@@ -80,11 +82,16 @@ export interface RowShape {
   readonly columns: number;
 }
 
-/** Whether a value depends on the column, and the pass in which it can be computed. */
+/** How often a value is to be computed: once, of scalars only; once a row; or for every cell. */
+export type RowLevel = 0 | 1 | 2;
+
+/** How often a value is to be computed, and the first pass in which it can be. */
 interface Place {
-  readonly varies: boolean;
+  readonly level: RowLevel;
   readonly pass: number;
 }
+
+const levelOfKind = { scalar: 0, row: 1, column: 2, cell: 2 } as const;
 
 /** What counts as no value yet in a maximum: float32's lowest number, since WGSL has no infinity. */
 export const lowest = -3.4028234663852886e38;
@@ -207,7 +214,7 @@ export class RowBuilder {
   }
 
   #needRow(value: Node, { name }: RowOperand): void {
-    need(!this.#place(value).varies, "a value that does not depend on the column", name);
+    need(this.#place(value).level < 2, "a value that does not depend on the column", name);
   }
 
   #output(how: RowOutput["how"], operand: RowOperand, value: Node, accumulate: boolean): void {
@@ -237,16 +244,13 @@ export class RowBuilder {
     if (known) return known;
     const below = operands(n).map((m) => this.#place(m));
     const leaf = this.#leaves.get(n);
-    let place: Place = {
-      varies: below.some((p) => p.varies),
-      pass: Math.max(0, ...below.map((p) => p.pass)),
-    };
-    if (leaf?.from === "reduction") place = { varies: false, pass: leaf.reduction.pass + 1 };
-    else if (leaf?.from === "operand")
-      place = { varies: ["cell", "column"].includes(leaf.operand.kind), pass: 0 };
-    else if (leaf) place = { varies: leaf.from !== "row", pass: 0 };
-    this.#places.set(n, place);
-    return place;
+    const most = (values: readonly number[]): number => Math.max(0, ...values);
+    let place = { level: most(below.map((p) => p.level)), pass: most(below.map((p) => p.pass)) };
+    if (leaf?.from === "reduction") place = { level: 1, pass: leaf.reduction.pass + 1 };
+    else if (leaf?.from === "operand") place.level = levelOfKind[leaf.operand.kind];
+    else if (leaf) place.level = leaf.from === "row" ? 1 : 2;
+    this.#places.set(n, place as Place);
+    return place as Place;
   }
 
   /** The program: of what was built, what its results need. */
@@ -280,7 +284,7 @@ export class RowBuilder {
     return {
       key: [...texts, ...stored].join(";"),
       buffers: [...this.#buffers.values()].filter((b) => b.writes || used.has(b.name)),
-      ...{ leaves, reductions, outputs },
+      ...{ leaves, reductions, outputs, level: (n) => this.#place(n).level },
       // The last reductions' pass stores as well, where nothing stored depends on them.
       passes: Math.max(
         ...[0, ...reductions.map((r) => r.pass + 1)],
@@ -293,30 +297,10 @@ export class RowBuilder {
   }
 }
 
-/** How often a value is to be computed: once, of scalars only; once a row; or for every cell. */
-export type RowLevel = 0 | 1 | 2;
-
-/** Says of the values of a program how often they are to be computed. */
-export function rowLevels({ leaves }: RowProgram): (n: Node) => RowLevel {
-  const known = new Map<Node, RowLevel>();
-  const ofKind = { scalar: 0, row: 1, column: 2, cell: 2 } as const;
-  const level = (n: Node): RowLevel => {
-    const leaf = leaves.get(n);
-    let found = known.get(n);
-    if (found !== undefined) return found;
-    if (leaf?.from === "operand") found = ofKind[leaf.operand.kind];
-    else if (leaf) found = leaf.from === "reduction" || leaf.from === "row" ? 1 : 2;
-    else found = Math.max(0, ...operands(n).map(level)) as RowLevel;
-    known.set(n, found);
-    return found;
-  };
-  return level;
-}
-
 /** The largest values below the roots that need be computed no more often than `most` says; constants are not among them. */
 export function valuesOf(
+  { level }: Pick<RowProgram, "level">,
   roots: readonly Node[],
-  level: (n: Node) => RowLevel,
   most: RowLevel,
 ): Node[] {
   const found = new Set<Node>();
@@ -355,6 +339,6 @@ function need(holds: boolean, requirement: string, value: RowOperand | string): 
     call: "RowBuilder",
     requirement,
     value: typeof value === "string" ? value : JSON.stringify(value),
-    remedy: "Build the program of operands that docs/architecture.md allows.",
+    remedy: "What programs take is said by RowOperand and RowBuilder.",
   });
 }

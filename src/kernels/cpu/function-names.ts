@@ -122,16 +122,13 @@ export interface FilterGradientFunctions extends Windows {
   readonly fold: (sums: number, ...result: Extent) => void;
 }
 
-/** Row programs: their sums of `columns` from `shares` units are added up, or join what is there. */
-type Fold = (from: number, shareBytes: number, to: number, columns: number, shares: number) => void;
+/** Row programs. */
 export interface RowFunctions {
   /**
    * Addresses of the tensors' first rows, bytes from row to row of each; then sums, sumBytes, rows, columns, and the numbers of the
    * first row and of its first cell.
    */
   readonly rows: (...numbers: number[]) => void;
-  readonly fold: Fold;
-  readonly foldOnto: Fold;
   readonly zero: (at: number, bytes: number) => void;
 }
 

@@ -1,6 +1,6 @@
 /**
  * Row programs → functions for the CPU. Four columns are the lanes of a vector; what is the same for a row, or for all of them,
- * is computed ahead of the loops and held in registers. Threads have sums of their own rows, which `fold` adds up in order.
+ * is computed ahead of the loops and held in registers. Sums over rows are those of the rows that a call is for.
  */
 import type { Node } from "../../../math/expr.ts";
 import { Graph, operands } from "../../../math/expr.ts";
@@ -11,7 +11,7 @@ import type {
   RowProgram,
   RowReduction,
 } from "../../../math/row-program.ts";
-import { addressed, identity, lowest, rowLevels, valuesOf } from "../../../math/row-program.ts";
+import { addressed, identity, lowest, valuesOf } from "../../../math/row-program.ts";
 import type { Int, KernelFunction, KernelModule, Register, Statement, Store } from "../ir.ts";
 import { loop, plus, times } from "../ir.ts";
 import type { ProgramSource } from "../program-source.ts";
@@ -68,7 +68,6 @@ class RowsText {
   readonly #lanes: 1 | 4;
   readonly #tensors: ReadonlyMap<string, string>;
   readonly #operands: readonly RowOperand[];
-  readonly #level: (n: Node) => RowLevel;
   /** Values that registers hold at this place of the text. */
   readonly #ready = new Set<Node>();
 
@@ -77,7 +76,6 @@ class RowsText {
     this.#lanes = lanes;
     this.#operands = addressed(program);
     this.#tensors = new Map(this.#operands.map((o, i) => [identity(o), `p${i}`]));
-    this.#level = rowLevels(program);
   }
 
   /** What stands for the leaves and for what is ready in a graph, at a vector of a block. */
@@ -107,7 +105,7 @@ class RowsText {
 
   /** Registers of what the roots need no more often than `most` says. */
   #hoisted(roots: readonly Node[], most: RowLevel): Statement[] {
-    const wanted = valuesOf(roots, this.#level, most).filter((n) => !this.#ready.has(n));
+    const wanted = valuesOf(this.#program, roots, most).filter((n) => !this.#ready.has(n));
     const g = new Graph();
     const known = this.#known(g);
     const registers = wanted.map((n) => ({ name: `u${n.id}`, value: g.copy(n, known) }));
@@ -258,7 +256,7 @@ class RowsText {
   #cellsBelow(roots: readonly Node[]): Node[] {
     const found = new Set<Node>();
     const visit = (n: Node): void => {
-      if (found.has(n) || this.#level(n) < 2) return;
+      if (found.has(n) || this.#program.level(n) < 2) return;
       found.add(n);
       operands(n).forEach(visit);
     };
@@ -274,49 +272,12 @@ class RowsText {
 
 const isSum = ({ how }: RowOutput): boolean => how === "columnSum";
 
-/** {name}(from, shareBytes, to, columns, shares): the sums of all shares, added up in order, or joined to what is there. */
-function foldFunction(name: string, lanes: 1 | 4, joins: boolean): KernelFunction {
-  const pointers = [
-    { name: "f", from: "from", by: 4 },
-    { name: "t", from: "to", by: 4 },
-  ];
-  const body = overColumns(lanes, 4, pointers, ({ vectors, stored }) => {
-    const g = new Graph();
-    const offsets = Array.from({ length: vectors }, (_, v) => 4 * lanes * v);
-    const at = (pointer: string, offset: number): Node => g.load({ pointer, offset }, "float32");
-    const begin = offsets.map((offset, v) => ({
-      ...{ name: `a${v}`, value: joins ? at("t", offset) : g.constant(0) },
-    }));
-    const gain = offsets.map((offset, v) => ({
-      ...{ name: `a${v}`, value: g.add(g.register(`a${v}`), at("q", offset)) },
-    }));
-    const stores = offsets.map(
-      (offset, v): Store => ({
-        ...{ at: { pointer: "t", offset }, format: "float32", value: g.register(`a${v}`) },
-        ...{ first: 0, last: stored },
-      }),
-    );
-    return [
-      { op: "block", stores: [], registers: begin },
-      { op: "let", name: "q", value: "f" },
-      loop("share", 0, "shares", 1, [
-        { op: "block", stores: [], registers: gain },
-        { op: "let", name: "q", value: plus("q", "shareBytes") },
-      ]),
-      { op: "block", stores },
-    ];
-  });
-  const parameters = ["from", "shareBytes", "to", "columns", "shares"];
-  return { name, parameters, exported: true, body };
-}
-
 /** The functions of a row program. */
 export function rowsSource(program: RowProgram): ProgramSource {
   const build = (lanes: 1 | 4): KernelModule => ({
     lanes,
     functions: [
       new RowsText(program, lanes).function(),
-      ...[foldFunction("fold", lanes, false), foldFunction("foldOnto", lanes, true)],
       {
         ...{ name: "zero", parameters: ["at", "bytes"], exported: true },
         body: [{ op: "clear", at: "at", bytes: "bytes" }],

@@ -6,14 +6,8 @@
  */
 import type { Node } from "../../../math/expr.ts";
 import { operands } from "../../../math/expr.ts";
-import type {
-  RowLeaf,
-  RowLevel,
-  RowOperand,
-  RowOutput,
-  RowProgram,
-} from "../../../math/row-program.ts";
-import { identity, lowest, rowLevels, valuesOf } from "../../../math/row-program.ts";
+import type { RowLeaf, RowOperand, RowOutput, RowProgram } from "../../../math/row-program.ts";
+import { identity, lowest, valuesOf } from "../../../math/row-program.ts";
 import {
   barrier,
   choice,
@@ -58,7 +52,6 @@ class RowKernel {
   readonly #machine: RowMachine;
   readonly #bindings: readonly BoundBuffer[];
   readonly #names: ReadonlyMap<string, string>;
-  readonly #level: (n: Node) => RowLevel;
   /** Statements of values that a whole row has: each has a name of its own. */
   readonly #text: Text;
   readonly #functions: string[] = [];
@@ -74,7 +67,6 @@ class RowKernel {
     this.#machine = machine;
     this.#bindings = rowBindings(program, spread.width);
     this.#names = new Map(this.#bindings.map((b) => [b.of, b.name]));
-    this.#level = rowLevels(program);
     this.#text = new Text(machine.slowFma !== true);
   }
 
@@ -123,7 +115,7 @@ class RowKernel {
 
   /** Names for all that the roots need once a row. */
   #hoist(roots: readonly Node[]): void {
-    const wanted = valuesOf(roots, this.#level, 1).filter((n) => !this.#ready.has(n));
+    const wanted = valuesOf(this.#program, roots, 1).filter((n) => !this.#ready.has(n));
     const given = new Map(this.#ready);
     for (const n of this.#leavesOf(wanted)) {
       if (given.has(n)) continue;
