@@ -36,7 +36,26 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
-export default defineConfig({
+/**
+ * Files that share a process with others, one after the other: a process of its own costs each 0.85 s of CPU, four fifths of what
+ * files of pure functions take. They change nothing that outlives them. What is about processes, memory, threads, globals or the
+ * environment has a process to itself, and so has all on a GPU that is played, whose memory grows.
+ */
+const together =
+  process.env.TEST_BACKENDS === "webgpu"
+    ? []
+    : [
+        "test/{kernels,math,plan,reference,schedule,support}/**/*.test.ts",
+        "test/cli/{conv,conv-wav,files,headers,npy,wav}.test.ts",
+        "test/conv/{blocks,calls,direct*,frequencies,gpu*,gradient-plans,invalid,magnitudes,plans}.test.ts",
+        "test/conv/{point-formats,properties,real-columns,rows,slices,sparsify,spectra}.test.ts",
+        "test/depthwise/{calls,depthwise,gpu,gradients-out,sync}.test.ts",
+        "test/stream/{stream,sync}.test.ts",
+        "test/{docstrings,dtype,errors,layers,webgpu-documents}.test.ts",
+      ];
+
+/** A group of files. */
+const project = (name: string, isolate: boolean, include: string[], exclude: string[]) => ({
   resolve: {
     // Tests name the sources and run what is shipped: worker threads can only be started from built files.
     alias: [
@@ -47,26 +66,38 @@ export default defineConfig({
     ],
   },
   test: {
-    include: ["test/**/*.test.ts"],
-    globalSetup: ["test/support/build.ts"],
+    name,
+    isolate,
+    include,
+    exclude,
     // Built files are run by Node itself, untouched.
     server: { deps: { external: [/\/dist\//] } },
     // Processes, not threads: the library starts worker threads of its own and its memory is measured per process.
-    pool: "forks",
+    pool: "forks" as const,
     // No folder: what the user has tuned changes no plan of a test, nor what a test tunes one of the user's. Child processes
     // inherit it.
     env: {
       FLASHFFTCONV_CACHE: join(tmpdir(), `flashfftconv-tests-${process.pid}`),
       TMPDIR: scratch(),
     },
-    // One more than there are cores, since some wait for a browser, a process, the end of a thread; a GPU that is played uses all.
-    maxWorkers: availableParallelism() + (process.env.TEST_BACKENDS === "webgpu" ? 0 : 1),
-    sequence: { sequencer: LongestFirst },
     execArgv: ["--expose-gc", ...relaxedSimd],
     // A processor that plays a GPU compiles a kernel for seconds: 181 s for 16 problems on lavapipe, two files at a time.
     testTimeout: process.env.TEST_BACKENDS === "webgpu" ? 480_000 : 120_000,
     hookTimeout: 120_000,
-    // And takes its time to end.
+  },
+});
+
+export default defineConfig({
+  test: {
+    globalSetup: ["test/support/build.ts"],
+    // One more than there are cores, since some wait for a browser, a process, the end of a thread; a GPU that is played uses all.
+    maxWorkers: availableParallelism() + (process.env.TEST_BACKENDS === "webgpu" ? 0 : 1),
+    sequence: { sequencer: LongestFirst },
+    // A GPU that is played takes its time to end.
     teardownTimeout: 60_000,
+    projects: [
+      ...(together.length > 0 ? [project("together", false, together, [])] : []),
+      project("alone", true, ["test/**/*.test.ts"], together),
+    ],
   },
 });

@@ -11,6 +11,9 @@
  *   sparse        frequency-sparse convolutions against dense ones
  *   forms         one stage of a transform on a GPU: butterflies, subgroup matrices, both by turns
  *   recording     the processor's time to record calls, on Dawn's null backend; with --device twelve layers on a GPU too
+ *   models        steps of models on a GPU: forward, training, memory, where the time goes
+ *   products      matrix products on the CPU against a loop of the same instructions in registers, and XNNPACK; with --device
+ *                 on a GPU, beside PyTorch's
  *   partial       kernels shorter than the input: time over K, work memory over L
  *   table FILE    the tables of docs/speed.md from a file of records
  *   plot FILE…    the figure from a file of records; of kernels shorter than the input, a GPU's may follow the CPU's
@@ -28,9 +31,12 @@ import { cpuGroups, type Group, partialGroups, planShapes } from "./cases.ts";
 import { type FormRecord, formsTable, runForms } from "./forms.ts";
 import { gpuPlot, gpuTable } from "./gpu-report.ts";
 import { type Effort, fullEffort, measure, quickEffort } from "./harness.ts";
+import { runModelsGpu } from "./models-gpu.ts";
 import { candidatePlans, instructionsInUse, openOurs } from "./ours.ts";
 import { isPartial, partialPlot, partialTable } from "./partial.ts";
 import { plot } from "./plot.ts";
+import { runProductsCpu } from "./products-cpu.ts";
+import { runProductsGpu } from "./products-gpu.ts";
 import { runRecording } from "./recording.ts";
 import {
   appendRecords,
@@ -64,7 +70,7 @@ import { gpuShortCases, runGpuShort, shortName } from "./webgpu-short.ts";
 import { type Contender, createWorkload, Oracle, type Shape } from "./workload.ts";
 
 const usage =
-  "npm run bench -- cpu | webgpu | short | plans | partial | sync | threads | sparse | forms | recording | table FILE | plot FILE…  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown] [--device]";
+  "npm run bench -- cpu | webgpu | short | plans | partial | sync | threads | sparse | forms | recording | products | models | table FILE | plot FILE…  [--json FILE] [--svg FILE] [--quick] [--only PATTERN] [--threads 1,2] [--markdown] [--device]";
 
 const measurements = ["cpu", "short", "plans", "partial", "sync", "threads", "sparse"] as const;
 
@@ -288,6 +294,13 @@ async function main(): Promise<void> {
     await runForms(new RegExp(values.only), values.quick, values.json);
   } else if (command === "recording") {
     await runRecording(values.quick, values.device, values.json);
+  } else if (command === "models") {
+    await runModelsGpu(new RegExp(values.only), values.json);
+  } else if (command === "products" && values.device) {
+    await runProductsGpu(new RegExp(values.only), values.quick, values.json);
+  } else if (command === "products") {
+    const pattern = new RegExp(values.only);
+    await runProductsCpu(parseThreads(values.threads), pattern, values.quick, values.json);
   } else if (isMeasurement(command)) {
     const threads = parseThreads(values.threads);
     const machine = describeMachine(await instructionsInUse());

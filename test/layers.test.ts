@@ -26,7 +26,7 @@ const floors = [
 ];
 const rooms = floors.flat();
 /** Files of src/ itself that every room may import. */
-const foundation = ["checks.ts", "show.ts", "errors.ts", "dtype.ts", "gpu.ts"];
+const foundation = ["checks.ts", "show.ts", "errors.ts", "dtype.ts", "gpu.ts", "node.ts"];
 const maxLines = 500;
 
 /** One import or re-export: from which file, to which module. */

@@ -1,14 +1,19 @@
-/** Row programs on the CPU, on tensors in the backend's memory: made once for a shape, bound to addresses, run as often as asked. */
+/** Row programs in the CPU backend's memory: compiled once for a shape, run any number of times on tensors that lie there. */
 import type { CpuBackend, Program } from "../backend/cpu/backend.ts";
 import { addRecipes } from "../backend/cpu/executor.ts";
 import type { Jobs } from "../backend/cpu/job.ts";
 import { jobKinds, rowsJob } from "../backend/cpu/job.ts";
-import { aligned } from "../backend/cpu/memory.ts";
+import { aligned, WorkLayout } from "../backend/cpu/memory.ts";
 import { rowProgramRecipes } from "../backend/cpu/recipe-row-program.ts";
 import { InvalidArgumentError } from "../errors.ts";
 import type { RowFunctions } from "../kernels/cpu/function-names.ts";
-import { mostRowTensors, rowsSource, totalBytes } from "../kernels/cpu/rows/program.ts";
-import type { RowOutput, RowProgram, RowShape } from "../math/row-program.ts";
+import {
+  elementBytes,
+  mostRowTensors,
+  rowsSource,
+  totalBytes,
+} from "../kernels/cpu/rows/program.ts";
+import type { RowProgram, RowShape } from "../math/row-program.ts";
 import { addressed } from "../math/row-program.ts";
 import type { Running } from "./cpu-threads.ts";
 import { after, blockingSeconds } from "./cpu-threads.ts";
@@ -23,134 +28,125 @@ const cellPrice = { tensor: 1.5e-10, operation: 0.8e-10, javascript: 12 } as con
 
 type RowsJob = Jobs["rows"];
 
-/** A program on a backend, for one shape. */
-export class CpuRowProgram {
-  readonly program: RowProgram;
-  /** Bytes of work memory that `workAt` takes an address of; they carry nothing from run to run. */
-  readonly workBytes: number;
-  readonly #backend: CpuBackend;
-  readonly #compiled: Program;
-  readonly #job: RowsJob;
-  readonly #seconds: number;
-  readonly #columns: number;
-  /** Sums that are added up at the end: where they are in a unit's, where they go. */
-  #folds: { readonly output: RowOutput; readonly from: number; to: number }[] = [];
+/** A program that is ready to run on one shape. */
+export interface CpuRows {
+  readonly program: Program;
+  readonly layout: WorkLayout;
+  readonly job: RowsJob;
+  /** Fields of the job that are addresses of tensors, and bytes before what they point at. */
+  readonly places: readonly {
+    readonly field: keyof RowsJob;
+    readonly name: string;
+    readonly before: number;
+  }[];
+  readonly folds: readonly Fold[];
+  /** Adds up the sums of all units. */
+  readonly end: () => void;
+  readonly seconds: number;
+}
 
-  private constructor(
-    backend: CpuBackend,
-    compiled: Program,
-    program: RowProgram,
-    { rows, columns }: RowShape,
-  ) {
-    this.program = program;
-    this.#backend = backend;
-    this.#compiled = compiled;
-    this.#columns = columns;
-    const cells = rows * columns;
-    // A unit's rows, or its cells where the shape does not matter.
-    const most = Math.max(leastCells, 16 * Math.ceil(cells / mostUnits / 16));
-    const flat = program.flat ? { rows: Math.ceil(cells / most), columns: most } : undefined;
-    const shape = flat ?? { rows, columns };
-    const chunk = flat ? 1 : Math.max(Math.ceil(rows / mostUnits), Math.ceil(leastCells / columns));
-    const sums = program.outputs.filter((o) => o.how === "columnSum");
-    const totals = program.outputs.filter((o) => o.how === "total");
-    const sumBytes = sums.length > 0 ? aligned(4 * columns) : 0;
-    const bytes = totalBytes * totals.length + sums.length * sumBytes;
-    const partialBytes = bytes > 0 ? aligned(bytes) : 0;
-    const units = Math.ceil(shape.rows / chunk);
-    this.workBytes = units * partialBytes;
-    this.#folds = [
-      ...totals.map((output, i) => ({ output, from: i * totalBytes, to: 0 })),
-      ...sums.map((output, i) => ({
-        ...{ output, from: totals.length * totalBytes + i * sumBytes, to: 0 },
-      })),
-    ];
-    const tensors = addressed(program);
-    this.#job = {
-      ...{ ...rowsJob, ...shape, kind: jobKinds.rows, program: compiled.id, units, chunk },
-      lastColumns: flat ? cells - (shape.rows - 1) * shape.columns : columns,
-      ...{ tensors: tensors.length, partialBytes, sumBytes },
-    };
-    tensors.forEach(({ kind, dtype, stride = shape.columns, period = 0 }, i) => {
-      const bytes = dtype === "float16" ? 2 : 4;
-      const step = kind === "cell" ? stride * bytes : kind === "row" ? bytes : 0;
-      this.#set(`s${i}`, step);
-      this.#set(`m${i}`, period);
-    });
-    const { operation, tensor, javascript } = cellPrice;
-    const each = operation * program.key.split(";").length + tensor * tensors.length;
-    this.#seconds = cells * each * (backend.lanes === 1 ? javascript : 1);
-  }
+/** Sums of a program: where they lie among those of a unit, how many columns there are, where they go. */
+interface Fold {
+  readonly from: number;
+  readonly columns: number;
+  readonly name: string;
+  readonly before: number;
+  readonly accumulate: boolean;
+  to: number;
+}
 
-  #set(field: string, value: number): void {
-    this.#job[field as keyof RowsJob] = value;
-  }
-
-  /**
-   * Compile a program for a shape; in the backend's exclusive section, as `run`.
-   * @throws InvalidArgumentError for one of more than 16 tensors.
-   */
-  static async open(
-    backend: CpuBackend,
-    program: RowProgram,
-    shape: RowShape,
-    call: string,
-  ): Promise<CpuRowProgram> {
-    const count = addressed(program).length;
-    if (count > mostRowTensors)
-      throw new InvalidArgumentError({
-        ...{ call, requirement: `at most ${mostRowTensors} tensors in a row program` },
-        ...{ value: String(count), remedy: "Cut it in two." },
+/** The job of a program on a shape but for addresses, and where sums lie in a unit's part of work memory. */
+function planned(program: RowProgram, { rows, columns }: RowShape) {
+  const cells = rows * columns;
+  // A unit's rows, or its cells where the shape does not matter.
+  const most = Math.max(leastCells, 16 * Math.ceil(cells / mostUnits / 16));
+  const flat = program.flat ? { rows: Math.ceil(cells / most), columns: most } : undefined;
+  const shape = flat ?? { rows, columns };
+  const chunk = flat ? 1 : Math.max(Math.ceil(rows / mostUnits), Math.ceil(leastCells / columns));
+  const sumBytes = aligned(4 * columns);
+  let partialBytes = 0;
+  const folds: Fold[] = [];
+  for (const how of ["total", "columnSum"] as const)
+    for (const { operand, accumulate } of program.outputs.filter((o) => o.how === how)) {
+      const { name, offset = 0 } = operand;
+      const [size, bytes] = how === "total" ? [1, totalBytes] : [columns, sumBytes];
+      folds.push({
+        from: partialBytes,
+        columns: size,
+        name,
+        before: 4 * offset,
+        accumulate,
+        to: 0,
       });
-    addRecipes(rowProgramRecipes);
-    return new CpuRowProgram(
-      backend,
-      await backend.program(rowsSource(program), call),
-      program,
-      shape,
-    );
-  }
-
-  /** Fix where the work memory is, in bytes of the backend's memory. */
-  workAt(address: number): void {
-    this.#job.partials = address;
-  }
-
-  /** Fix where tensors are, by their names. */
-  bind(addresses: Readonly<Record<string, number>>): void {
-    addressed(this.program).forEach(({ name, dtype, offset = 0 }, i) => {
-      this.#set(`p${i}`, addresses[name]! + offset * (dtype === "float16" ? 2 : 4));
-    });
-    for (const fold of this.#folds) {
-      const { name, offset = 0 } = fold.output.operand;
-      fold.to = addresses[name]! + 4 * offset;
+      partialBytes += bytes;
     }
-  }
+  const job = {
+    ...{ ...shape, chunk, units: Math.ceil(shape.rows / chunk), sumBytes, partialBytes },
+    lastColumns: cells - (shape.rows - 1) * shape.columns,
+  };
+  return { job: flat ? job : { ...job, lastColumns: columns }, folds };
+}
 
-  /** Run it, on up to so many threads. Nothing is made on the way where the caller takes part to the end. */
-  run(wanted: number): Running {
-    const job = this.#job;
-    const backend = this.#backend;
-    const threads = Math.min(job.units, backend.threadsFor(wanted));
-    const saved = this.#seconds - this.#seconds / threads;
-    const { dispatchSeconds } = deviceFor(backend.settings.instructions);
-    job.threads = saved > 3 * dispatchSeconds ? threads : 1;
-    const blocking = this.#seconds / job.threads < blockingSeconds;
-    return after(backend.run(this.#compiled, job, job.threads, blocking), this.#addUp);
-  }
-
-  readonly #addUp = (): void => {
-    const { partials, partialBytes, units } = this.#job;
-    const { fold, foldOnto } = this.#compiled.kernels as unknown as RowFunctions;
-    for (const { output, from, to } of this.#folds) {
-      const add = output.accumulate ? foldOnto : fold;
-      const columns = output.how === "total" ? 1 : this.#columns;
-      add(partials + from, partialBytes, to, columns, units);
+/**
+ * Compile a program for a shape and up to so many threads. Call it, and `runRows`, in the backend's turn (`exclusive`).
+ * @throws InvalidArgumentError for a program of more than 16 tensors.
+ */
+export async function compileRows(
+  backend: CpuBackend,
+  source: RowProgram,
+  shape: RowShape,
+  threads: number,
+  call: string,
+): Promise<CpuRows> {
+  const tensors = addressed(source);
+  if (tensors.length > mostRowTensors)
+    throw new InvalidArgumentError({
+      ...{ call, requirement: `at most ${mostRowTensors} tensors in a row program` },
+      ...{ value: String(tensors.length), remedy: "Cut it in two." },
+    });
+  addRecipes(rowProgramRecipes);
+  const program = await backend.program(rowsSource(source), call);
+  const { job: plan, folds } = planned(source, shape);
+  const price = backend.lanes === 1 ? cellPrice.javascript : 1;
+  const operations = source.key.split(";").length;
+  const each = price * (cellPrice.operation * operations + cellPrice.tensor * tensors.length);
+  const seconds = each * shape.rows * shape.columns;
+  const crew = Math.min(plan.units, backend.threadsFor(threads));
+  const { dispatchSeconds } = deviceFor(backend.settings.instructions);
+  const saves = seconds - seconds / crew > 3 * dispatchSeconds;
+  const job: RowsJob = {
+    ...{ ...rowsJob, ...plan, kind: jobKinds.rows, program: program.id },
+    ...{ tensors: tensors.length, threads: saves ? crew : 1 },
+  };
+  const places = tensors.map((operand, i) => {
+    const { name, kind, stride = plan.columns, offset = 0, period = 0 } = operand;
+    const bytes = elementBytes(operand);
+    job[`s${i}`] = kind === "cell" ? stride * bytes : kind === "row" ? bytes : 0;
+    job[`m${i}`] = period;
+    return { field: `p${i}` as const, name, before: offset * bytes };
+  });
+  const layout = new WorkLayout();
+  layout.take(plan.units * plan.partialBytes);
+  const end = (): void => {
+    const { fold, foldOnto } = program.kernels as unknown as RowFunctions;
+    for (const { from, to, columns, accumulate } of folds) {
+      const add = accumulate ? foldOnto : fold;
+      add(job.partials + from, job.partialBytes, to, columns, job.units);
     }
   };
+  return { program, layout, job, places, folds, end, seconds };
+}
 
-  /** Give the compiled program back. */
-  close(): void {
-    this.#backend.releaseProgram(this.#compiled);
-  }
+/** Run a program on tensors at addresses by name; a promise where other threads, or a pause for other tasks, make it last. */
+export function runRows(
+  backend: CpuBackend,
+  { program, layout, job, places, folds, end, seconds }: CpuRows,
+  addresses: Readonly<Record<string, number>>,
+  call: string,
+): Running {
+  job.partials = backend.workspace(layout, call);
+  for (const { field, name, before } of places) job[field] = addresses[name]! + before;
+  for (const fold of folds) fold.to = addresses[fold.name]! + fold.before;
+  const blocking = seconds / job.threads < blockingSeconds;
+  return after(backend.run(program, job, job.threads, blocking), end);
 }

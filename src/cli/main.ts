@@ -16,10 +16,12 @@ import { benchCommand } from "./commands/bench.ts";
 import { convCommand } from "./commands/conv.ts";
 import { infoCommand } from "./commands/info.ts";
 import { planCommand } from "./commands/plan.ts";
+import { evalCommand, trainCommand } from "./commands/train.ts";
 import { tuneCommand } from "./commands/tune.ts";
 import { verifyCommand } from "./commands/verify.ts";
 import {
   type Command,
+  type CommandContext,
   commandHelp,
   exitCodeHelp,
   exitCodes,
@@ -40,6 +42,8 @@ export interface Terminal {
   readonly temporaries?: Temporaries;
   readonly disk?: Disk;
   readonly pipes?: Pipes;
+  /** Catches the first signal to stop, for work that ends by itself then. */
+  readonly stoppable?: CommandContext["stoppable"];
 }
 
 /** Why the work was stopped from outside. */
@@ -60,6 +64,8 @@ const commands: readonly Command[] = [
   tuneCommand,
   verifyCommand,
   infoCommand,
+  trainCommand,
+  evalCommand,
 ];
 
 /**
@@ -70,6 +76,7 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
   const { stderr, disk = systemDisk, pipes = systemPipes } = terminal;
   const stdout = forAnswers(argv, terminal);
   const { signal = new AbortController().signal, temporaries = new Temporaries() } = terminal;
+  const { stoppable = (work) => work(signal) } = terminal;
   const progress = new Progress(stderr);
   const json = argv.includes("--json");
   const interrupted = new Promise<never>((_, reject) => {
@@ -81,7 +88,7 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
     else signal.addEventListener("abort", stop, { once: true });
   });
   try {
-    const context = { stdout, progress, json, signal, disk, temporaries, pipes };
+    const context = { stdout, progress, json, signal, disk, temporaries, pipes, stoppable };
     return await Promise.race([run(argv, context, stderr), interrupted]);
   } catch (error) {
     progress.clear();

@@ -31,6 +31,8 @@ export interface CommandContext extends OutputContext {
   readonly progress: Progress;
   /** Print JSON instead of text. */
   readonly json: boolean;
+  /** Do work that Ctrl-C asks to stop, by this signal, instead of ending it. */
+  stoppable<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T>;
 }
 
 /** One command. */
@@ -55,6 +57,7 @@ export const exitCodes = {
   failed: 1,
   badInput: 2,
   badFile: 3,
+  interrupted: 130,
 } as const;
 
 /** The paragraph of the help that states the exit codes. */

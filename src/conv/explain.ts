@@ -161,17 +161,17 @@ export function choosePlan(
 ): Choice {
   const { plan, reason } = options;
   const device = deviceFor(instructions);
-  const all = planner.candidates(problem, device, workload);
+  const what = { problem, device, workload };
+  const all = planner.candidates(what);
   const { rows, threads } = workload;
   const kept = plan === undefined ? keptPlan(instructions, problem, { rows, threads }) : undefined;
   // One that does not fit is another version's.
-  const measured = kept && planner.named(kept.plan, problem, device, workload);
+  const measured = kept && planner.named(kept.plan, what);
   const candidate =
     measured ??
     (plan === undefined
       ? all[0]!
-      : (typeof plan === "string" && planner.named(plan, problem, device, workload)) ||
-        refusePlan(plan, call));
+      : (typeof plan === "string" && planner.named(plan, what)) || refusePlan(plan, call));
   const predictions = all.map(prediction);
   const explanation: Explanation = {
     ...{ problem, workload, device, instructions, backend: "cpu", reason },
@@ -179,11 +179,7 @@ export function choosePlan(
     ...measuredOf(measured && kept),
     candidates: predictions,
     ...(problem.frequencies && {
-      leftOut: leftOutOf(
-        problem.frequencies,
-        planner.wholeWork!(problem, device, workload),
-        workOf(candidate, device),
-      ),
+      leftOut: leftOutOf(problem.frequencies, planner.wholeWork!(what), workOf(candidate, device)),
     }),
     toString: () => render(explanation),
   };

@@ -2,6 +2,7 @@
 
 import type { PreparedKernel } from "../calls/prepared.ts";
 import { UnsupportedError } from "../errors.ts";
+import { nodeModule } from "../node.ts";
 import { createProblem } from "../plan/create-problem.ts";
 import { openRunner } from "./open.ts";
 import type {
@@ -25,17 +26,12 @@ type Numbered = Ask & { readonly id: number };
  * @throws UnsupportedError on a page or Node's main thread.
  */
 export function serveConvolutions(): void {
-  const { process } = globalThis as {
-    process?: { getBuiltinModule?: (id: string) => unknown };
-  };
-  const threads = process?.getBuiltinModule?.("node:worker_threads") as
-    | typeof import("node:worker_threads")
-    | undefined;
+  const parent = nodeModule("node:worker_threads")?.parentPort;
   const open = (message: unknown): void => {
     const opening = Object(message) as Partial<Opening>;
     if (opening.flashfftconv && opening.port) void serve(opening as Opening);
   };
-  if (threads?.parentPort) threads.parentPort.on("message", open);
+  if (parent) parent.on("message", open);
   else if (listens()) globalThis.addEventListener("message", ({ data }) => open(data));
   else {
     throw new UnsupportedError({

@@ -1,17 +1,11 @@
 /** Modules of Node, asked for when they are used: a page may import whatever names them here, and bundlers see none. */
 import { UnsupportedError } from "../errors.ts";
-
-interface NodeModules {
-  readonly "node:crypto": typeof import("node:crypto");
-  readonly "node:fs": typeof import("node:fs");
-  readonly "node:os": typeof import("node:os");
-  readonly "node:path": typeof import("node:path");
-}
+import type { NodeModules } from "../node.ts";
+import { nodeModule } from "../node.ts";
 
 function moduleOf<N extends keyof NodeModules>(name: N): NodeModules[N] {
-  const { process } = globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } };
-  const found = process?.getBuiltinModule?.(name);
-  if (found !== undefined) return found as NodeModules[N];
+  const found = nodeModule(name);
+  if (found !== undefined) return found;
   throw new UnsupportedError({
     call: "files",
     requirement: "paths of files need Node 20.16 or newer",

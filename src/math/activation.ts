@@ -65,7 +65,7 @@ export interface Activation {
 export type ActivationName = "silu" | "relu" | "gelu" | "gelu-exact" | "sin" | "sigmoid";
 
 /**
- * All of them. To add one, name it above and write it here; `reference/activation.ts` says what it is in float64. Options, error
+ * All of them. To add one, name it above and write it here; `test/support/activations64.ts` says what it is in float64. Options, error
  * texts and the kernels of every backend follow.
  */
 export const activations: Readonly<Record<ActivationName, Activation>> = {

@@ -12,12 +12,12 @@ import { embedding } from "../nn/operations/embedding.ts";
 import { linear } from "../nn/operations/linear.ts";
 import { longConv, projections } from "../nn/operations/long-convolution.ts";
 import { layerNorm } from "../nn/operations/norm.ts";
-import { Rows, rowsOf } from "../nn/operations/rows.ts";
+import { Rows, rowsOver } from "../nn/operations/rows.ts";
 import { toRows } from "../nn/operations/transpose.ts";
 import type { Weight } from "../nn/parameters.ts";
-import { Program } from "../nn/program.ts";
-import type { Tape } from "../nn/tape.ts";
-import type { Storage, Tensor } from "../nn/tensor.ts";
+import { ModelProgram } from "../nn/program.ts";
+import type { Tape, TapeTensor } from "../nn/tape.ts";
+import type { Storage } from "../nn/tensor.ts";
 import { show } from "../show.ts";
 import type { BlockParameters, HyenaConfig, Mixer } from "./hyena.ts";
 import { blocks, taps } from "./hyena.ts";
@@ -29,15 +29,15 @@ export type HyenaModel<M = unknown> = Model<M, HyenaLMOf<Weight>>;
 /** What of a block stays from token to token: T positions of a prompt's forward have room for T/2 tokens behind the prompt. */
 interface Kept {
   /** (D, T/2): the taps of the lags that tokens behind the prompt have from each other. */
-  readonly taps: Tensor;
+  readonly taps: TapeTensor;
   /** (T, D): the convolution of the prompt, at all positions. */
-  readonly prompt: Tensor;
+  readonly prompt: TapeTensor;
   /** (D, T/2 + 1) each, in turns: what is convolved of the tokens behind the prompt, the last first, behind a column of no use. */
-  readonly seen: readonly [Tensor, Tensor];
+  readonly seen: readonly [TapeTensor, TapeTensor];
   /** (3D) each, in turns: the projections of the tokens before, the last first. */
-  readonly before: readonly [readonly Tensor[], readonly Tensor[]];
+  readonly before: readonly [readonly TapeTensor[], readonly TapeTensor[]];
   /** (3D) each: the taps of the short filters, the oldest token's first. */
-  readonly short: readonly Tensor[];
+  readonly short: readonly TapeTensor[];
 }
 
 function kept(tape: Tape, p: BlockParameters["mixer"], c: HyenaConfig, positions: number): Kept {
@@ -46,7 +46,7 @@ function kept(tape: Tape, p: BlockParameters["mixer"], c: HyenaConfig, positions
   const state = (name: string, shape: readonly number[], storage: Storage = "float32") =>
     tape.state(`${place} ${name} ${shape.join("×")}`, shape, storage);
   const count = p.short.weight.width;
-  const lines = (name: string, most: number): readonly Tensor[] =>
+  const lines = (name: string, most: number): readonly TapeTensor[] =>
     Array.from({ length: most }, (_, i) => state(`${name} ${i}`, [3 * c.width]));
   return {
     taps: state("taps", [c.width, room]),
@@ -59,7 +59,7 @@ function kept(tape: Tape, p: BlockParameters["mixer"], c: HyenaConfig, positions
 
 /** Hyena on a prompt that is followed by anything up to `positions`: it counts for nothing, and what tokens will need is kept. */
 const promptMixer =
-  (positions: number, last: Tensor): Mixer =>
+  (positions: number, last: TapeTensor): Mixer =>
   (x, p, c, residual) => {
     const { tape } = x;
     const { width } = c;
@@ -69,30 +69,30 @@ const promptMixer =
     const { gated, postgate } = projections(projected, p.short); // (1, D, T) each
 
     const heard = tape.tensor(gated.shape, gated.storage);
-    const mask = rowsOf(gated);
+    const mask = rowsOver(gated);
     const { g } = mask;
     const within = g.sub(g.add(mask.scalar(last), g.constant(0.5)), mask.along.columnIndex());
     mask.store(heard, g.select(within, mask.cell(gated), g.constant(0)));
     mask.run();
     const y = longConv(heard, k); // (1, D, T)
 
-    const copy = (from: Tensor, to: Tensor, stride = to.width): void => {
-      const rows = rowsOf(to);
+    const copy = (from: TapeTensor, to: TapeTensor, stride = to.width): void => {
+      const rows = rowsOver(to);
       rows.store(to, rows.cell(from, { stride }));
       rows.run();
     };
     copy(k, keep.taps, k.width);
     copy(toRows(y).reshape(positions, width), keep.prompt);
-    const none = rowsOf(keep.seen[0]);
+    const none = rowsOver(keep.seen[0]);
     none.store(keep.seen[0], none.g.constant(0));
     none.run();
-    const lines = rowsOf(projected);
+    const lines = rowsOver(projected);
     keep.before[0].forEach((line, i) => {
       const column = lines.g.sub(lines.scalar(last), lines.g.constant(i));
       lines.storeRow(line, lines.along.at(lines.cell(projected), column));
     });
     lines.run();
-    const filters = rowsOf(p.short.weight);
+    const filters = rowsOver(p.short.weight);
     const taken = filters.cell(p.short.weight);
     keep.short.forEach((line, i) => {
       filters.storeRow(line, filters.along.at(taken, filters.g.constant(i)));
@@ -105,7 +105,7 @@ const promptMixer =
 
 /** Hyena on one token more; `turn` says which of two states are read, and which written. */
 const tokenMixer =
-  (positions: number, position: Tensor, turn: 0 | 1): Mixer =>
+  (positions: number, position: TapeTensor, turn: 0 | 1): Mixer =>
   (x, p, c, residual) => {
     const { tape } = x;
     const { width } = c;
@@ -114,7 +114,7 @@ const tokenMixer =
     const projected = linear(x, p.inProjection); // (1, 3D)
 
     const filtered = tape.tensor([3 * width], "float32");
-    const short = rowsOf(projected);
+    const short = rowsOver(projected);
     const now = short.cell(projected);
     const before = keep.before[turn].map((line) => short.cell(line));
     const inTime = [...before.toReversed(), now];
@@ -131,7 +131,7 @@ const tokenMixer =
 
     const base = converted(embedding(position, keep.prompt), "float32"); // (1, D)
     const y = tape.tensor([1, width], "float32");
-    const long = rowsOf(keep.taps);
+    const long = rowsOver(keep.taps);
     const { g } = long;
     const gated = g.mul(long.row(filtered, width), long.row(filtered, 2 * width));
     const first = g.sub(g.constant(1), long.along.columnIndex());
@@ -146,7 +146,7 @@ const tokenMixer =
   };
 
 /** The same numbers in another storage. */
-function converted(x: Tensor, storage: "float32" | "float16"): Tensor {
+function converted(x: TapeTensor, storage: "float32" | "float16"): TapeTensor {
   if (x.storage === storage) return x;
   const y = x.tape.tensor(x.shape, storage);
   const rows = new Rows(x.tape, { rows: x.rows, columns: x.width });
@@ -156,15 +156,15 @@ function converted(x: Tensor, storage: "float32" | "float16"): Tensor {
 }
 
 /** Logits at the last position, of what blocks make of tokens there: (1, V). */
-function scores(x: Tensor, p: HyenaLMParameters, c: HyenaLMConfig): Tensor {
+function scores(x: TapeTensor, p: HyenaLMParameters, c: HyenaLMConfig): TapeTensor {
   return linear(layerNorm(x, p.norm, c.normEpsilon), { weight: p.head });
 }
 
 /** Programs for texts of up to so many positions. */
 interface Stage<M> {
   readonly positions: number;
-  readonly prompt: Program<M>;
-  readonly tokens: readonly [Program<M>, Program<M>];
+  readonly prompt: ModelProgram<M>;
+  readonly tokens: readonly [ModelProgram<M>, ModelProgram<M>];
 }
 
 /** The least positions of a stage: half of them are for tokens behind a prompt. */
@@ -278,7 +278,7 @@ export class HyenaCache<M = unknown> {
     const c = { ...this.config, extends: true };
     const one = { shape: [1], storage: "uint32" } as const;
     const whole = { ids: { shape: [1, positions], storage: "uint32" as const }, last: one };
-    const prompt = await Program.compile(
+    const prompt = await ModelProgram.compile(
       this.#model,
       whole,
       (p, { ids, last }) => {
@@ -290,8 +290,8 @@ export class HyenaCache<M = unknown> {
       {},
       call,
     );
-    const token = (turn: 0 | 1): Promise<Program<M>> =>
-      Program.compile(
+    const token = (turn: 0 | 1): Promise<ModelProgram<M>> =>
+      ModelProgram.compile(
         this.#model,
         { ids: one, position: one },
         (p, { ids, position }) => {

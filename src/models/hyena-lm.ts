@@ -5,7 +5,7 @@ import { linear } from "../nn/operations/linear.ts";
 import { crossEntropy } from "../nn/operations/loss.ts";
 import { layerNorm } from "../nn/operations/norm.ts";
 import type { Weight } from "../nn/parameters.ts";
-import type { Tensor } from "../nn/tensor.ts";
+import type { TapeTensor } from "../nn/tape.ts";
 import type { BlockOf, HyenaConfig } from "./hyena.ts";
 import { blocks, blockWeights } from "./hyena.ts";
 import type { LayerOf } from "./initial.ts";
@@ -43,7 +43,7 @@ export type HyenaLMOf<T> = {
 };
 
 /** Parameters of a language model on a tape. */
-export type HyenaLMParameters = HyenaLMOf<Tensor>;
+export type HyenaLMParameters = HyenaLMOf<TapeTensor>;
 
 /** Weights before training, drawn from a seed; `zeros` has their shapes alone. */
 export function hyenaLMWeights(c: HyenaLMConfig, seed: number | "zeros" = 1): HyenaLMOf<Weight> {
@@ -59,25 +59,25 @@ export function hyenaLMWeights(c: HyenaLMConfig, seed: number | "zeros" = 1): Hy
 
 /** What the head reads: the blocks' result, normalised. */
 export function hyenaLM(
-  ids: Tensor, // (B, L)
+  ids: TapeTensor, // (B, L)
   p: HyenaLMParameters,
   c: HyenaLMConfig,
-): Tensor {
+): TapeTensor {
   const x = dropout(embedding(ids, p.embedding), c.dropout); // (B, L, D)
   return layerNorm(blocks(x, p.blocks, c), p.norm, c.normEpsilon); // (B, L, D)
 }
 
 /** Scores of every token at every position: (B, L, V). */
-export function hyenaLMLogits(ids: Tensor, p: HyenaLMParameters, c: HyenaLMConfig): Tensor {
+export function hyenaLMLogits(ids: TapeTensor, p: HyenaLMParameters, c: HyenaLMConfig): TapeTensor {
   return linear(hyenaLM(ids, p, c), { weight: p.head }); // (B, L, V)
 }
 
 /** The mean over positions of −log of what the model gives the next token. */
 export function hyenaLMLoss(
-  ids: Tensor, // (B, L)
-  labels: Tensor, // (B, L): the tokens that follow
+  ids: TapeTensor, // (B, L)
+  labels: TapeTensor, // (B, L): the tokens that follow
   p: HyenaLMParameters,
   c: HyenaLMConfig,
-): Tensor {
+): TapeTensor {
   return crossEntropy(hyenaLM(ids, p, c), p.head, labels);
 }

@@ -10,7 +10,7 @@ import { layerNorm } from "../nn/operations/norm.ts";
 import { recompute } from "../nn/operations/recompute.ts";
 import { split } from "../nn/operations/split.ts";
 import type { Weight } from "../nn/parameters.ts";
-import type { Tensor } from "../nn/tensor.ts";
+import type { TapeTensor } from "../nn/tape.ts";
 import type { Frequencies } from "../plan/frequencies.ts";
 import type { Initial, LayerOf } from "./initial.ts";
 
@@ -72,7 +72,7 @@ export type BlockOf<T> = {
 };
 
 /** Parameters of a block on a tape. */
-export type BlockParameters = BlockOf<Tensor>;
+export type BlockParameters = BlockOf<TapeTensor>;
 
 function filterWeights(c: HyenaConfig, draw: Initial): FilterOf<Weight> {
   const { maxLength, features, filterWidth } = c;
@@ -133,18 +133,18 @@ export function taps(
   length: number,
   p: BlockParameters["mixer"]["filter"],
   c: HyenaConfig,
-): Tensor {
+): TapeTensor {
   const known = c.extends ? Math.min(length, c.maxLength) : length;
   return hyenaFilter(p, { length: known, shift: c.shift }); // ((N − 1)D, L)
 }
 
 /** The Hyena operator: gates around long convolutions, all made of x. */
 export function hyena(
-  x: Tensor, // (B, L, D)
+  x: TapeTensor, // (B, L, D)
   p: BlockParameters["mixer"],
   c: HyenaConfig,
-  residual?: Tensor, // (B, L, D)
-): Tensor {
+  residual?: TapeTensor, // (B, L, D)
+): TapeTensor {
   const k = taps(x.shape[1]!, p.filter, c); // ((N − 1)D, L)
   const projected = linear(x, p.inProjection, { to: "channels" }); // (B, (N + 1)D, L)
   const y = (c.order ?? 2) === 2 ? gatedTwice(projected, k, p, c) : chained(projected, k, p, c);
@@ -153,22 +153,22 @@ export function hyena(
 
 /** Order 2: the short filters and the gate before the convolution in one pass, the convolution and the gate behind it in another. */
 function gatedTwice(
-  x: Tensor, // (B, 3D, L)
-  k: Tensor, // (D, L)
+  x: TapeTensor, // (B, 3D, L)
+  k: TapeTensor, // (D, L)
   p: BlockParameters["mixer"],
   { frequencies }: HyenaConfig,
-): Tensor {
+): TapeTensor {
   const { gated, postgate } = projections(x, p.short); // (B, D, L) each
   return longConv(gated, k, { postgate, frequencies }); // (B, D, L)
 }
 
 /** Order N: a value passes N − 1 convolutions, a gate before each, the last gate first, and one behind the last. */
 function chained(
-  x: Tensor, // (B, (N + 1)D, L)
-  k: Tensor, // ((N − 1)D, L)
+  x: TapeTensor, // (B, (N + 1)D, L)
+  k: TapeTensor, // ((N − 1)D, L)
   p: BlockParameters["mixer"],
   { order = 2, frequencies }: HyenaConfig,
-): Tensor {
+): TapeTensor {
   const [postgate, ...rest] = split(shortConv(x, p.short), order + 1); // (B, D, L) each
   const filters = split(k.reshape(1, ...k.shape), order - 1); // (1, D, L) each
   const value = rest.pop()!;
@@ -184,13 +184,13 @@ export type Mixer = typeof hyena;
 
 /** Hyena and a perceptron, each behind a norm and around it a residual. */
 export function block(
-  x: Tensor, // (B, L, D)
+  x: TapeTensor, // (B, L, D)
   p: BlockParameters,
   c: HyenaConfig,
   mixer: Mixer = hyena,
-): Tensor {
+): TapeTensor {
   const { tape } = x;
-  const norm = (h: Tensor, q: BlockParameters["norm1"]) => layerNorm(h, q, c.normEpsilon);
+  const norm = (h: TapeTensor, q: BlockParameters["norm1"]) => layerNorm(h, q, c.normEpsilon);
   const mixed = tape.within("mixer", () =>
     joined(x, c, (residual) => mixer(norm(x, p.norm1), p.mixer, c, residual)),
   ); // (B, L, D)
@@ -201,20 +201,20 @@ export function block(
 
 /** x + part: the last product of a part adds x, where no dropout stands between. */
 function joined(
-  x: Tensor,
+  x: TapeTensor,
   { dropout: rate }: HyenaConfig,
-  part: (residual?: Tensor) => Tensor,
-): Tensor {
+  part: (residual?: TapeTensor) => TapeTensor,
+): TapeTensor {
   return rate > 0 && x.tape.training ? dropout(part(), rate, x) : part(x);
 }
 
 /** All blocks, one after another. */
 export function blocks(
-  x: Tensor, // (B, L, D)
+  x: TapeTensor, // (B, L, D)
   all: readonly BlockParameters[],
   c: HyenaConfig,
   mixer?: Mixer,
-): Tensor {
+): TapeTensor {
   return all.reduce(
     (h, p, i) =>
       x.tape.within(`blocks.${i}`, () =>

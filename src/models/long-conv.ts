@@ -11,7 +11,7 @@ import { meanPool } from "../nn/operations/pool.ts";
 import { skipTap, squash } from "../nn/operations/squash.ts";
 import { toChannels } from "../nn/operations/transpose.ts";
 import type { Weight } from "../nn/parameters.ts";
-import type { Tensor } from "../nn/tensor.ts";
+import type { TapeTensor } from "../nn/tape.ts";
 import { checkShape } from "../nn/tensor.ts";
 import type { LayerOf } from "./initial.ts";
 import { Initial } from "./initial.ts";
@@ -78,10 +78,10 @@ export function longConvWeights(
 
 /** A long convolution with its skip, GELU, and a gated linear layer. */
 export function longConvLayer(
-  x: Tensor, // (B, L, D)
-  p: LongConvOf<Tensor>,
+  x: TapeTensor, // (B, L, D)
+  p: LongConvOf<TapeTensor>,
   c: LongConvConfig,
-): Tensor {
+): TapeTensor {
   const taps = dropout(squash(p.kernel, c.squash), c.kernelDropout); // (D, K)
   const k = skipTap(taps, p.skip); // (D, K)
   const u = toChannels(x); // (B, D, L)
@@ -92,39 +92,39 @@ export function longConvLayer(
 
 /** Scores of all classes: (B, classes). */
 export function longConvLogits(
-  inputs: Tensor, // (B, L, inputs)
-  p: LongConvClassifierOf<Tensor>,
+  inputs: TapeTensor, // (B, L, inputs)
+  p: LongConvClassifierOf<TapeTensor>,
   c: LongConvConfig,
-): Tensor {
+): TapeTensor {
   return linear(pooled(inputs, p, c), p.decoder); // (B, classes)
 }
 
 /** The mean over sequences of −log of what the model gives the right class. */
 export function longConvLoss(
-  inputs: Tensor, // (B, L, inputs)
-  labels: Tensor, // (B)
-  p: LongConvClassifierOf<Tensor>,
+  inputs: TapeTensor, // (B, L, inputs)
+  labels: TapeTensor, // (B)
+  p: LongConvClassifierOf<TapeTensor>,
   c: LongConvConfig,
-): Tensor {
+): TapeTensor {
   const { weight, bias } = p.decoder;
   return crossEntropy(pooled(inputs, p, c), weight, labels, { bias });
 }
 
 /** What the decoder reads: the mean over positions of the last layer. */
 function pooled(
-  inputs: Tensor, // (B, L, inputs)
-  p: LongConvClassifierOf<Tensor>,
+  inputs: TapeTensor, // (B, L, inputs)
+  p: LongConvClassifierOf<TapeTensor>,
   c: LongConvConfig,
-): Tensor {
+): TapeTensor {
   return meanPool(longConvLayers(inputs, p, c)); // (B, D)
 }
 
 /** All layers, one after another, with residuals. */
 export function longConvLayers(
-  inputs: Tensor, // (B, L, inputs)
-  p: LongConvClassifierOf<Tensor>,
+  inputs: TapeTensor, // (B, L, inputs)
+  p: LongConvClassifierOf<TapeTensor>,
   c: LongConvConfig,
-): Tensor {
+): TapeTensor {
   const { tape } = inputs;
   checkShape(tape.place || "longConv", inputs, [-1, c.length, c.inputs]);
   return p.layers.reduce(

@@ -3,7 +3,7 @@ import type { CpuBackend } from "../backend/cpu/backend.ts";
 import type { Block } from "../backend/cpu/memory.ts";
 import { lendingBackend, openCpuFor } from "../calls/cpu-open.ts";
 import { compileProduct, runProduct } from "../calls/cpu-product.ts";
-import { CpuRowProgram } from "../calls/cpu-row-program.ts";
+import { compileRows, runRows } from "../calls/cpu-row-program.ts";
 import type { Running } from "../calls/cpu-threads.ts";
 import { inSteps } from "../calls/cpu-threads.ts";
 import type { RuntimeOptions } from "../calls/runtime.ts";
@@ -11,18 +11,28 @@ import { FlashFFTConv } from "../conv/conv.ts";
 import { FlashDepthwiseConv1d } from "../depthwise/depthwise.ts";
 import { FlashHyenaProjections } from "../depthwise/projections.ts";
 import type { GatherProblem } from "../schedule/gather.ts";
-import type { CompiledSteps, Machine, Region } from "./machine.ts";
-import type { ConvolutionStep, FilterStep, Step } from "./step.ts";
-import type { Tensor } from "./tensor.ts";
+import type { CompiledSteps, ModelMachine, Region } from "./machine.ts";
+import type { ConvolutionStep, FilterStep } from "./step.ts";
+import type { Step, TapeTensor } from "./tape.ts";
 
 /** A step that is ready: what it does each time. */
 type Ready = () => Running;
+
+async function profiled(ready: readonly Ready[], rounds: number): Promise<readonly number[]> {
+  const milliseconds: number[] = [];
+  for (const run of ready) {
+    const begin = performance.now();
+    for (let i = 0; i < rounds; i++) await run();
+    milliseconds.push((performance.now() - begin) / rounds);
+  }
+  return milliseconds;
+}
 
 /** An object whose calls steps make. */
 type Operator = FlashFFTConv | FlashHyenaProjections | FlashDepthwiseConv1d;
 
 /** The CPU for programs, in float32. */
-export class CpuMachine implements Machine<Block> {
+export class CpuMachine implements ModelMachine<Block> {
   readonly storage = "float32";
   readonly filtersAdd = false;
   readonly name: string;
@@ -78,31 +88,23 @@ export class CpuMachine implements Machine<Block> {
 
   async compile(
     steps: readonly Step[],
-    place: (tensor: Tensor) => Region<Block>,
+    place: (tensor: TapeTensor) => Region<Block>,
     call: string,
   ): Promise<CompiledSteps> {
     const ready: Ready[] = [];
-    const programs: CpuRowProgram[] = [];
-    for (const step of steps) ready.push(await this.#prepared(step, place, programs, call));
-    // Sums of row programs carry nothing from one to the next: all have the same memory.
-    const scratchBytes = Math.max(0, ...programs.map((p) => p.workBytes));
-    const scratch = await this.allocate(scratchBytes, call);
-    for (const p of programs) p.workAt(scratch.address);
+    for (const step of steps) ready.push(await this.#prepared(step, place, call));
     return {
       launches: ready.length,
-      scratchBytes,
+      scratchBytes: 0,
       run: () => inSteps(0, ready.length, 1, (i) => ready[i]!()),
-      dispose: () => {
-        this.free(scratch);
-        for (const p of programs) p.close();
-      },
+      profile: (rounds) => profiled(ready, rounds),
+      dispose() {},
     };
   }
 
   async #prepared(
     { work, reads, writes }: Step,
-    place: (tensor: Tensor) => Region<Block>,
-    programs: CpuRowProgram[],
+    place: (tensor: TapeTensor) => Region<Block>,
     call: string,
   ): Promise<Ready> {
     const backend = this.#backend;
@@ -125,11 +127,9 @@ export class CpuMachine implements Machine<Block> {
       }
       case "rows": {
         const rows = await inTurn(() =>
-          CpuRowProgram.open(backend, work.program, work.shape, call),
+          compileRows(backend, work.program, work.shape, this.#threads, call),
         );
-        rows.bind(addresses);
-        programs.push(rows);
-        return () => backend.exclusive(() => rows.run(this.#threads));
+        return () => backend.exclusive(() => runRows(backend, rows, addresses, during));
       }
       case "gather":
       case "scatterAdd": {

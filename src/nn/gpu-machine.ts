@@ -12,12 +12,12 @@ import { gatherSchedule } from "../schedule/gather.ts";
 import { productSchedule } from "../schedule/product.ts";
 import { rowSchedule } from "../schedule/rows.ts";
 import type { GpuLimits, Schedule } from "../schedule/schedule.ts";
-import type { CompiledSteps, Machine, Region } from "./machine.ts";
-import type { ConvolutionStep, FilterStep, Step, Work } from "./step.ts";
-import type { Tensor } from "./tensor.ts";
+import type { CompiledSteps, ModelMachine, Region } from "./machine.ts";
+import type { ConvolutionStep, FilterStep, StepWork } from "./step.ts";
+import type { Step, TapeTensor } from "./tape.ts";
 
 /** Work that is a schedule of its own. */
-type ScheduledWork = Exclude<Work, ConvolutionStep | FilterStep>;
+type ScheduledWork = Exclude<StepWork, ConvolutionStep | FilterStep>;
 
 /** What can be bound to ranges, whatever it is made of. */
 interface Bindable {
@@ -43,13 +43,13 @@ function scheduleOf(work: ScheduledWork, limits: GpuLimits): Schedule<string> {
 }
 
 /** Equal keys mean that one compiled form serves. */
-function keyOf(work: Work, reads: readonly string[]): string {
+function keyOf(work: StepWork, reads: readonly string[]): string {
   if (work.kind !== "rows") return JSON.stringify([work, reads]);
   return JSON.stringify([work.program.key, work.shape]);
 }
 
 /** A WebGPU device for programs. */
-export class GpuMachine implements Machine<GPUBuffer> {
+export class GpuMachine implements ModelMachine<GPUBuffer> {
   readonly filtersAdd = true;
   readonly storage: "float32" | "float16";
   readonly #backend: WebGpuBackend;
@@ -85,6 +85,11 @@ export class GpuMachine implements Machine<GPUBuffer> {
     return this.#backend.device;
   }
 
+  /** Bytes of all buffers of the device that the library holds. */
+  get heldBytes(): number {
+    return this.#backend.held.bytes;
+  }
+
   allocate(bytes: number, call: string): Promise<GPUBuffer> {
     return this.#backend.buffer(bytes, call);
   }
@@ -103,7 +108,7 @@ export class GpuMachine implements Machine<GPUBuffer> {
 
   async compile(
     steps: readonly Step[],
-    place: (tensor: Tensor) => Region<GPUBuffer>,
+    place: (tensor: TapeTensor) => Region<GPUBuffer>,
     call: string,
   ): Promise<CompiledSteps> {
     const made = await Promise.all(steps.map((step) => this.#prepared(step, call)));
@@ -113,7 +118,7 @@ export class GpuMachine implements Machine<GPUBuffer> {
         most[i] = Math.max(most[i] ?? 0, bytes);
       });
     const scratch = await Promise.all(most.map((bytes) => this.allocate(bytes, call)));
-    const range = (tensor: Tensor): GpuRange<GPUBuffer> => {
+    const range = (tensor: TapeTensor): GpuRange<GPUBuffer> => {
       const { memory, offset, bytes } = place(tensor);
       return { buffer: memory, offset, size: Math.ceil(bytes / 4) * 4 };
     };
@@ -142,7 +147,7 @@ export class GpuMachine implements Machine<GPUBuffer> {
     return made;
   }
 
-  async #make(work: Work, call: string): Promise<Bindable> {
+  async #make(work: StepWork, call: string): Promise<Bindable> {
     switch (work.kind) {
       case "convolution": {
         const { way, batch, channels, pregate, postgate } = work;
@@ -220,12 +225,29 @@ class RecordedSteps implements CompiledSteps {
   }
 
   run(): void {
+    this.#submit(this.#recorded);
+  }
+
+  #submit(all: readonly Recorded[]): void {
     const { device } = this.#backend;
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
-    for (const recorded of this.#recorded) recorded.encode(pass);
+    for (const recorded of all) recorded.encode(pass);
     pass.end();
     device.queue.submit([encoder.finish()]);
+  }
+
+  async profile(rounds: number): Promise<readonly number[]> {
+    const { queue } = this.#backend.device;
+    const milliseconds: number[] = [];
+    await queue.onSubmittedWorkDone();
+    for (const recorded of this.#recorded) {
+      const begin = performance.now();
+      this.#submit(Array.from({ length: rounds }, () => recorded));
+      await queue.onSubmittedWorkDone();
+      milliseconds.push((performance.now() - begin) / rounds);
+    }
+    return milliseconds;
   }
 
   dispose(): void {

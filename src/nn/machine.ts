@@ -1,6 +1,5 @@
 /** What programs run on: memory, and steps made ready for it. One implementation for the CPU, one for WebGPU. */
-import type { Step } from "./step.ts";
-import type { Tensor } from "./tensor.ts";
+import type { Step, TapeTensor } from "./tape.ts";
 
 /** Part of a machine's memory. */
 export interface Region<Memory> {
@@ -18,11 +17,13 @@ export interface CompiledSteps {
   readonly scratchBytes: number;
   /** Run all of them once. On a GPU it returns as soon as they are submitted. */
   run(): void | Promise<void>;
+  /** Milliseconds of each step by itself, the mean of so many runs in a row: what sums to be added up hold is lost. */
+  profile(rounds: number): Promise<readonly number[]>;
   dispose(): void;
 }
 
 /** A backend, as programs use it. */
-export interface Machine<Memory = unknown> {
+export interface ModelMachine<Memory = unknown> {
   /** Where it computes, in words. */
   readonly name: string;
   /** Storage of activations. */
@@ -37,7 +38,7 @@ export interface Machine<Memory = unknown> {
   read(region: Region<Memory>, into: ArrayBufferView): Promise<void>;
   compile(
     steps: readonly Step[],
-    place: (tensor: Tensor) => Region<Memory>,
+    place: (tensor: TapeTensor) => Region<Memory>,
     call: string,
   ): Promise<CompiledSteps>;
   dispose(): void;

@@ -3,15 +3,14 @@
  * of later steps have it after that. Models repeat their sizes block by block, so slots fit again and again, and what a step reads
  * and writes never shares one, which is what GPUs ask for.
  */
-import type { Step } from "./step.ts";
-import type { Tensor } from "./tensor.ts";
+import type { Step, TapeTensor } from "./tape.ts";
 
 /** Slots and who has them. */
 export interface MemoryPlan {
   /** Bytes of each slot. */
   readonly slots: readonly number[];
   /** The slot of each value that is no part of another. */
-  readonly slotOf: ReadonlyMap<Tensor, number>;
+  readonly slotOf: ReadonlyMap<TapeTensor, number>;
 }
 
 /** Slots begin and end at multiples of this. */
@@ -21,7 +20,7 @@ const grain = 256;
 const looseness = 1.25;
 
 /** The steps that something needs: those that write what stays, or what a needed step reads. */
-export function neededSteps(steps: readonly Step[], kept: ReadonlySet<Tensor>): Step[] {
+export function neededSteps(steps: readonly Step[], kept: ReadonlySet<TapeTensor>): Step[] {
   const wanted = new Set([...kept].map((t) => t.owner));
   const needed = [...steps].reverse().filter(({ reads, writes }) => {
     const isNeeded = Object.values(writes).some(
@@ -34,19 +33,19 @@ export function neededSteps(steps: readonly Step[], kept: ReadonlySet<Tensor>): 
 }
 
 /** Give every value a slot; those of `kept` have theirs to the end. */
-export function planMemory(steps: readonly Step[], kept: ReadonlySet<Tensor>): MemoryPlan {
-  const last = new Map<Tensor, number>();
+export function planMemory(steps: readonly Step[], kept: ReadonlySet<TapeTensor>): MemoryPlan {
+  const last = new Map<TapeTensor, number>();
   steps.forEach(({ reads, writes }, at) => {
     for (const { owner } of [...Object.values(reads), ...Object.values(writes)])
       if (owner.role === "value") last.set(owner, at);
   });
   for (const { owner } of kept) if (owner.role === "value") last.set(owner, steps.length);
-  const ends = new Map<number, Tensor[]>();
+  const ends = new Map<number, TapeTensor[]>();
   for (const [owner, at] of last) ends.set(at, [...(ends.get(at) ?? []), owner]);
 
   const slots: number[] = [];
   const free = new Set<number>();
-  const slotOf = new Map<Tensor, number>();
+  const slotOf = new Map<TapeTensor, number>();
   const take = (bytes: number): number => {
     const fitting = [...free].filter((s) => slots[s]! >= bytes && slots[s]! <= looseness * bytes);
     const best = fitting.sort((a, b) => slots[a]! - slots[b]!)[0];

@@ -1,11 +1,11 @@
 /** Models on a machine: a tree of parameters in one arena, with gradients, copies in float16 and states beside it. */
 import { decode, encode } from "../dtype.ts";
 import { InvalidArgumentError } from "../errors.ts";
-import type { Machine, Region } from "./machine.ts";
+import type { ModelMachine, Region } from "./machine.ts";
 import type { ArenaPlace, Mapped, Weights } from "./parameters.ts";
 import { layOutArena, mapWeights } from "./parameters.ts";
-import type { Tape } from "./tape.ts";
-import type { ArenaName, Tensor } from "./tensor.ts";
+import type { Tape, TapeTensor } from "./tape.ts";
+import type { ArenaName } from "./tensor.ts";
 import { storageBytes } from "./tensor.ts";
 
 /** The label of a tensor that is a whole arena. */
@@ -16,7 +16,7 @@ const initialStates: Readonly<Record<string, number>> = { "loss scale": 1 };
 
 /** Parameters of the shape of `Tree`, on a machine. */
 export class Model<M = unknown, Tree extends Weights = Weights> {
-  readonly machine: Machine<M>;
+  readonly machine: ModelMachine<M>;
   /** Numbers of each arena: all parameters, each from a multiple of `arenaRow` on. */
   readonly size: number;
   readonly #tree: Tree;
@@ -24,7 +24,7 @@ export class Model<M = unknown, Tree extends Weights = Weights> {
   readonly #arenas = new Map<ArenaName, M>();
   readonly #states = new Map<string, Region<M>>();
 
-  private constructor(machine: Machine<M>, tree: Tree) {
+  private constructor(machine: ModelMachine<M>, tree: Tree) {
     const { places, size } = layOutArena(tree);
     this.machine = machine;
     this.#tree = tree;
@@ -34,7 +34,7 @@ export class Model<M = unknown, Tree extends Weights = Weights> {
 
   /** Copy weights to a machine. The arrays stay the caller's. */
   static async create<M, Tree extends Weights>(
-    machine: Machine<M>,
+    machine: ModelMachine<M>,
     tree: Tree,
     call = "Model.create",
   ): Promise<Model<M, Tree>> {
@@ -45,8 +45,8 @@ export class Model<M = unknown, Tree extends Weights = Weights> {
   }
 
   /** The parameters as tensors of a tape: a weight that the tree has twice is one tensor. */
-  tensors(tape: Tape): Mapped<Tree, Tensor> {
-    const made = new Map<object, Tensor>();
+  tensors(tape: Tape): Mapped<Tree, TapeTensor> {
+    const made = new Map<object, TapeTensor>();
     return mapWeights(this.#tree, (weight, path) => {
       const tensor = made.get(weight) ?? tape.parameter(weight.shape, path, weight.frozen ?? false);
       made.set(weight, tensor);
@@ -76,7 +76,7 @@ export class Model<M = unknown, Tree extends Weights = Weights> {
   }
 
   /** Make room for what a tape names; where each of its lasting tensors is. */
-  async reserve(tape: Tape, call: string): Promise<(owner: Tensor) => Region<M>> {
+  async reserve(tape: Tape, call: string): Promise<(owner: TapeTensor) => Region<M>> {
     if (tape.gradients.size > 0) await this.arena("gradient", call);
     if (tape.halves.size > 0) await this.arena("half", call);
     for (const [name, tensor] of tape.states) await this.#state(name, tensor, tape, call);
@@ -88,7 +88,7 @@ export class Model<M = unknown, Tree extends Weights = Weights> {
     };
   }
 
-  async #state(name: string, { bytes, size }: Tensor, tape: Tape, call: string): Promise<void> {
+  async #state(name: string, { bytes, size }: TapeTensor, tape: Tape, call: string): Promise<void> {
     if (this.#states.has(name)) return;
     const memory = await this.machine.allocate(bytes, call);
     const region = { memory, offset: 0, bytes };

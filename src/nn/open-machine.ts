@@ -3,7 +3,7 @@ import type { RuntimeOptions } from "../calls/runtime.ts";
 import { checkNames, checkRuntime } from "../calls/runtime.ts";
 import { oneOf } from "../checks.ts";
 import { UnsupportedError } from "../errors.ts";
-import type { Machine } from "./machine.ts";
+import type { ModelMachine } from "./machine.ts";
 
 /** Where and how models compute. */
 export interface MachineOptions extends RuntimeOptions {
@@ -22,7 +22,7 @@ export interface MachineOptions extends RuntimeOptions {
  * console.log(machine.storage); // float32
  * machine.dispose();
  */
-export async function openMachine(options: MachineOptions = {}): Promise<Machine> {
+export async function openMachine(options: MachineOptions = {}): Promise<ModelMachine> {
   const call = "openMachine";
   checkNames(options, ["precision"], call, "Pass { backend, precision, … }, or nothing.");
   const { precision = "float32", device } = options;

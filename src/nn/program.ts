@@ -1,14 +1,15 @@
 /** Programs: a traced model with its memory, compiled once and run as often as asked. */
 import { InvalidArgumentError } from "../errors.ts";
-import type { CompiledSteps, Machine, Region } from "./machine.ts";
+import type { CompiledSteps, ModelMachine, Region } from "./machine.ts";
 import { neededSteps, planMemory } from "./memory.ts";
 import type { Model } from "./model.ts";
 import { fromHalves } from "./model.ts";
 import { lossScale } from "./operations/loss.ts";
 import { gradientSums } from "./operations/sums.ts";
 import type { Mapped, Weights } from "./parameters.ts";
+import type { Step, TapeTensor } from "./tape.ts";
 import { Tape } from "./tape.ts";
-import type { Storage, Tensor, TensorShape } from "./tensor.ts";
+import type { Storage, TensorShape } from "./tensor.ts";
 
 /** An input of a program: tokens (`uint32`) or numbers. */
 export interface InputSpec {
@@ -20,10 +21,10 @@ export interface InputSpec {
 export type InputSpecs = Readonly<Record<string, InputSpec>>;
 
 /** The inputs as tensors. */
-export type InputTensors<I extends InputSpecs> = { readonly [Name in keyof I]: Tensor };
+export type InputTensors<I extends InputSpecs> = { readonly [Name in keyof I]: TapeTensor };
 
 /** What a traced function returns, by name: what can be read after a run. */
-export type Outputs = Readonly<Record<string, Tensor>>;
+export type Outputs = Readonly<Record<string, TapeTensor>>;
 
 /** How a program is traced. */
 export interface ProgramOptions {
@@ -33,26 +34,35 @@ export interface ProgramOptions {
   readonly training?: boolean;
 }
 
+/** A step of a profile. */
+export interface StepTime {
+  readonly place: string;
+  readonly work: string;
+  readonly milliseconds: number;
+}
+
 type Typed = Float32Array | Uint32Array | Uint16Array;
 
 /** A compiled function of a model's parameters and of inputs. */
-export class Program<M = unknown> {
-  readonly #machine: Machine<M>;
+export class ModelProgram<M = unknown> {
+  readonly #machine: ModelMachine<M>;
   readonly #compiled: CompiledSteps;
   readonly #owned: readonly M[];
-  readonly #place: (tensor: Tensor) => Region<M>;
-  readonly #inputs: ReadonlyMap<string, Tensor>;
+  readonly #place: (tensor: TapeTensor) => Region<M>;
+  readonly #inputs: ReadonlyMap<string, TapeTensor>;
   readonly #outputs: Outputs;
+  readonly #steps: readonly Step[];
   /** Bytes of activations, gradients of activations and inputs. */
   readonly activationBytes: number;
 
   private constructor(
-    machine: Machine<M>,
+    machine: ModelMachine<M>,
     compiled: CompiledSteps,
     owned: readonly M[],
-    place: (tensor: Tensor) => Region<M>,
-    inputs: ReadonlyMap<string, Tensor>,
+    place: (tensor: TapeTensor) => Region<M>,
+    inputs: ReadonlyMap<string, TapeTensor>,
     outputs: Outputs,
+    steps: readonly Step[],
     activationBytes: number,
   ) {
     this.#machine = machine;
@@ -61,6 +71,7 @@ export class Program<M = unknown> {
     this.#place = place;
     this.#inputs = inputs;
     this.#outputs = outputs;
+    this.#steps = steps;
     this.activationBytes = activationBytes;
   }
 
@@ -68,14 +79,14 @@ export class Program<M = unknown> {
   static async compile<M, Tree extends Weights, I extends InputSpecs>(
     model: Model<M, Tree>,
     inputs: I,
-    body: (parameters: Mapped<Tree, Tensor>, inputs: InputTensors<I>, tape: Tape) => Outputs,
+    body: (parameters: Mapped<Tree, TapeTensor>, inputs: InputTensors<I>, tape: Tape) => Outputs,
     { losses = [], training = losses.length > 0 }: ProgramOptions = {},
     call = "Program.compile",
-  ): Promise<Program<M>> {
+  ): Promise<ModelProgram<M>> {
     const { machine } = model;
     const { storage, filtersAdd } = machine;
     const tape = new Tape({ storage, training, filtersAdd });
-    const given = new Map<string, Tensor>();
+    const given = new Map<string, TapeTensor>();
     for (const [name, { shape, storage: kind }] of Object.entries(inputs))
       given.set(name, tape.outside(shape, kind, name, "input"));
     const tensors = Object.fromEntries(given) as InputTensors<I>;
@@ -96,10 +107,10 @@ export class Program<M = unknown> {
       };
       const slots: M[] = [];
       for (const bytes of plan.slots) slots.push(await allocate(bytes));
-      const inputMemory = new Map<Tensor, M>();
+      const inputMemory = new Map<TapeTensor, M>();
       for (const tensor of given.values()) inputMemory.set(tensor, await allocate(tensor.bytes));
       const placed = await model.reserve(tape, call);
-      const place = (tensor: Tensor): Region<M> => {
+      const place = (tensor: TapeTensor): Region<M> => {
         const { owner, start, bytes } = tensor;
         const at = (memory: M, before = 0): Region<M> => ({
           ...{ memory, offset: before + start, bytes },
@@ -112,7 +123,7 @@ export class Program<M = unknown> {
       const compiled = await machine.compile(steps, place, call);
       const inputBytes = [...given.values()].reduce((sum, t) => sum + t.bytes, 0);
       const bytes = plan.slots.reduce((sum, b) => sum + b, inputBytes + compiled.scratchBytes);
-      return new Program(machine, compiled, owned, place, given, outputs, bytes);
+      return new ModelProgram(machine, compiled, owned, place, given, outputs, steps, bytes);
     } catch (error) {
       for (const memory of owned) machine.free(memory);
       throw error;
@@ -148,6 +159,15 @@ export class Program<M = unknown> {
     return this.#compiled.run();
   }
 
+  /** How long each step takes by itself: where in the model it is, what it does. Gradients that are being added up are lost. */
+  async profile(rounds = 4): Promise<readonly StepTime[]> {
+    const milliseconds = await this.#compiled.profile(rounds);
+    return this.#steps.map(({ place, work }, i) => {
+      const way = "way" in work ? ` ${work.way}` : "";
+      return { place, work: work.kind + way, milliseconds: milliseconds[i]! };
+    });
+  }
+
   /** The numbers of an output, after the runs so far. */
   async read(name: string): Promise<Float32Array> {
     return readTensor(this.#machine, this.#place(this.#outputs[name]!), this.#outputs[name]!);
@@ -166,9 +186,9 @@ function bitsOf(data: Typed): Storage {
 
 /** A tensor's numbers as float32. */
 export async function readTensor<M>(
-  machine: Machine<M>,
+  machine: ModelMachine<M>,
   region: Region<M>,
-  { size, storage }: Pick<Tensor, "size" | "storage">,
+  { size, storage }: Pick<TapeTensor, "size" | "storage">,
 ): Promise<Float32Array> {
   if (storage !== "float16") {
     const data = new Float32Array(size);

@@ -3,7 +3,6 @@ import type { RowProgram, RowShape } from "../math/row-program.ts";
 import type { Frequencies } from "../plan/frequencies.ts";
 import type { ProductProblem } from "../plan/product.ts";
 import type { GatherProblem } from "../schedule/gather.ts";
-import type { Tensor } from "./tensor.ts";
 
 /** A call of a long convolution, y = postgate ⊙ (u ∗ k), or all of its gradients. */
 export interface ConvolutionStep {
@@ -36,18 +35,9 @@ export interface FilterStep {
 }
 
 /** What a backend does at once. */
-export type Work =
+export type StepWork =
   | { readonly kind: "product"; readonly problem: ProductProblem }
   | { readonly kind: "rows"; readonly program: RowProgram; readonly shape: RowShape }
   | GatherProblem
   | ConvolutionStep
   | FilterStep;
-
-/** Work on tensors, by the names that the work has for them. A tensor that is both read and written has both entries. */
-export interface Step {
-  readonly work: Work;
-  readonly reads: Readonly<Record<string, Tensor>>;
-  readonly writes: Readonly<Record<string, Tensor>>;
-  /** Where in the model, for errors and profiles. */
-  readonly place: string;
-}

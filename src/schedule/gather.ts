@@ -6,7 +6,7 @@ import {
   idsAtOnce,
   scatterKernel,
 } from "../kernels/gpu/gather/kernel.ts";
-import { columnsBeside, rowSumsKernel } from "../kernels/gpu/rows/kernel.ts";
+import { columnsBeside, rowSumsKernel } from "../kernels/gpu/rows/sums.ts";
 import type { GpuLimits, Schedule, ScheduleStep } from "./schedule.ts";
 
 /** What is gathered: y[r] = table[ids[r]], or the gradient, table[ids[r]] += dy[r]. */

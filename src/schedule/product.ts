@@ -3,7 +3,7 @@ import { UnsupportedError } from "../errors.ts";
 import type { Kernel } from "../kernels/gpu/kernel.ts";
 import type { ProductKernel, ProductOperand } from "../kernels/gpu/product/spec.ts";
 import { joinKernel, productKernel } from "../kernels/gpu/product/write-kernel.ts";
-import type { ProductPlan } from "../plan/gpu/product.ts";
+import type { GpuProductPlan } from "../plan/gpu/product.ts";
 import { gridOf, itemsOf, partialBytes, productPlans, stepsOf } from "../plan/gpu/product.ts";
 import type { Matrix, ProductBuffer, ProductProblem } from "../plan/product.ts";
 import type { BufferRange, GpuLimits, Schedule, ScheduleStep } from "./schedule.ts";
@@ -26,7 +26,7 @@ function storedSides(problem: ProductProblem, name: "a" | "b" | "c") {
 function operandOf(
   problem: ProductProblem,
   name: "a" | "b",
-  { tile }: ProductPlan,
+  { tile }: GpuProductPlan,
 ): ProductOperand {
   const { dtype, stride, batchStride, transposed } = problem[name];
   const [, columns] = storedSides(problem, name);
@@ -60,7 +60,7 @@ function rangeOf(
 /** The kernel's view of a product under a plan. */
 export function productSpec(
   problem: ProductProblem,
-  plan: ProductPlan,
+  plan: GpuProductPlan,
   { packs = false, slowFma = false }: GpuLimits,
 ): ProductKernel {
   const { m, n, k, c } = problem;
@@ -82,7 +82,7 @@ export function productSpec(
 /** The steps of a product under a plan. */
 export function plannedProduct(
   problem: ProductProblem,
-  plan: ProductPlan,
+  plan: GpuProductPlan,
   limits: GpuLimits,
 ): Schedule<ProductBuffer> {
   const { tile, splits, band } = plan;

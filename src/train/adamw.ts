@@ -12,9 +12,9 @@ import { wholeArena } from "../nn/model.ts";
 import { lossScale } from "../nn/operations/loss.ts";
 import { Rows } from "../nn/operations/rows.ts";
 import { arenaRow } from "../nn/parameters.ts";
-import { Program } from "../nn/program.ts";
-import type { Tape } from "../nn/tape.ts";
-import type { ArenaName, Tensor, TensorShape } from "../nn/tensor.ts";
+import { ModelProgram } from "../nn/program.ts";
+import type { Tape, TapeTensor } from "../nn/tape.ts";
+import type { ArenaName, TensorShape } from "../nn/tensor.ts";
 import { show } from "../show.ts";
 
 /** What parameters of one kind have of their own. */
@@ -85,7 +85,7 @@ const scales = { float32: { first: 1, most: 1 }, float16: { first: 2 ** 16, most
 const finite = 1e38;
 
 /** Add a loss to a number that stays on the machine. */
-export function addLoss(tape: Tape, loss: Tensor, name: string = lossSum): void {
+export function addLoss(tape: Tape, loss: TapeTensor, name: string = lossSum): void {
   const rows = new Rows(tape, { rows: 1, columns: 1 });
   rows.storeRow(tape.state(name), rows.scalar(loss), true);
   rows.run();
@@ -94,9 +94,9 @@ export function addLoss(tape: Tape, loss: Tensor, name: string = lossSum): void 
 /** The optimiser of one model. */
 export class AdamW<M = unknown> {
   readonly #model: Model<M>;
-  readonly #program: Program<M>;
+  readonly #program: ModelProgram<M>;
 
-  private constructor(model: Model<M>, program: Program<M>) {
+  private constructor(model: Model<M>, program: ModelProgram<M>) {
     this.#model = model;
     this.#program = program;
   }
@@ -115,7 +115,7 @@ export class AdamW<M = unknown> {
     if (checked.average !== undefined && fresh) await model.write(await model.read(), "average");
     if (model.arenas.includes("half")) arenas.push("half");
     const { first } = scales[model.machine.storage];
-    const program = await Program.compile(
+    const program = await ModelProgram.compile(
       model,
       { settings: { shape: [3], storage: "float32" } },
       (_, { settings }, tape) => {
@@ -209,12 +209,12 @@ function groupsOf<M>(model: Model<M>, { groups, decay: usual }: Checked): Float3
 /** All of a step: the norm; one number each for all parameters; these kept; the parameters. */
 function trace(
   tape: Tape,
-  settings: Tensor,
+  settings: TapeTensor,
   arenas: readonly ArenaName[],
   rows: number,
   options: Checked,
 ): void {
-  const arena = (name: ArenaName): Tensor => {
+  const arena = (name: ArenaName): TapeTensor => {
     const storage = name === "half" ? "float16" : "float32";
     return tape.outside([rows, arenaRow], storage, wholeArena, name);
   };
@@ -240,7 +240,12 @@ function trace(
 }
 
 /** The numbers of `fields` after this step. */
-function decide(tape: Tape, settings: Tensor, squares: Tensor, options: Checked): Tensor {
+function decide(
+  tape: Tape,
+  settings: TapeTensor,
+  squares: TapeTensor,
+  options: Checked,
+): TapeTensor {
   const { microBatches, clip, growthInterval } = options;
   const { most } = scales[tape.storage];
   const next = tape.tensor([fields.length], "float32");
@@ -305,8 +310,8 @@ function decide(tape: Tape, settings: Tensor, squares: Tensor, options: Checked)
 /** Parameters and averages, each in its place. */
 function update(
   tape: Tape,
-  next: Tensor,
-  arenas: ReadonlyMap<ArenaName, Tensor>,
+  next: TapeTensor,
+  arenas: ReadonlyMap<ArenaName, TapeTensor>,
   rows: number,
   { betas, eps, average }: Checked,
 ): void {

@@ -3,20 +3,21 @@ import { FlashFFTConvError } from "../errors.ts";
 import type { Model } from "../nn/model.ts";
 import type { Mapped, Weights } from "../nn/parameters.ts";
 import type { InputSpecs, InputTensors } from "../nn/program.ts";
-import { Program } from "../nn/program.ts";
-import type { Tape } from "../nn/tape.ts";
-import type { Tensor } from "../nn/tensor.ts";
+import { ModelProgram } from "../nn/program.ts";
+import type { Tape, TapeTensor } from "../nn/tape.ts";
 import { show } from "../show.ts";
 
 /** Numbers of a micro-batch, by the names of the inputs. */
-export type MicroBatch = Readonly<Record<string, Float32Array | Uint32Array | Uint16Array>>;
+export type MicroBatch<I extends InputSpecs> = {
+  readonly [Name in keyof I]: Float32Array | Uint32Array | Uint16Array;
+};
 
 /** What a training computes: the loss of a micro-batch, which is to become small. Several are added up by `add`. */
 export type LossFunction<Tree extends Weights, I extends InputSpecs> = (
-  parameters: Mapped<Tree, Tensor>,
+  parameters: Mapped<Tree, TapeTensor>,
   inputs: InputTensors<I>,
   tape: Tape,
-) => Tensor;
+) => TapeTensor;
 
 /** A loss or a gradient that is no finite number: training stopped before it touched the weights. */
 export class NotFiniteError extends FlashFFTConvError {
@@ -51,18 +52,18 @@ export async function firstNotFinite<M, Tree extends Weights, I extends InputSpe
   model: Model<M, Tree>,
   inputs: I,
   loss: LossFunction<Tree, I>,
-  batches: readonly MicroBatch[],
-  run: (program: Program<M>, batch: MicroBatch, index: number) => Promise<void>,
-  trains: Program<M>,
+  batches: readonly MicroBatch<I>[],
+  run: (program: ModelProgram<M>, batch: MicroBatch<I>, index: number) => Promise<void>,
+  trains: ModelProgram<M>,
 ): Promise<string> {
   for (const [path, values] of await model.read())
     if (!allFinite(values)) return `parameter ${path}`;
   const labels = new Map<string, string>();
-  const program = await Program.compile(
+  const program = await ModelProgram.compile(
     model,
     inputs,
     (parameters, given, tape) => {
-      const outputs: Record<string, Tensor> = { loss: loss(parameters, given, tape) };
+      const outputs: Record<string, TapeTensor> = { loss: loss(parameters, given, tape) };
       tape.steps.forEach(({ writes, place, work }, i) => {
         for (const [name, tensor] of Object.entries(writes)) {
           if (tensor.role !== "value") continue;

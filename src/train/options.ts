@@ -1,24 +1,21 @@
 /** What a training is told, and what it tells. */
 import type { WriteContext } from "../files/output.ts";
-import type { Model } from "../nn/model.ts";
 import type { Weights } from "../nn/parameters.ts";
 import type { InputSpecs } from "../nn/program.ts";
 import type { AdamWOptions } from "./adamw.ts";
 import type { LoopState } from "./checkpoint.ts";
-import type { LossFunction, MicroBatch } from "./diagnose.ts";
+import type { MicroBatch } from "./diagnose.ts";
+import type { LossProblem } from "./evaluation.ts";
 import type { TrainingReport } from "./log.ts";
 import type { RateOptions, RateSchedule } from "./schedule.ts";
 
 /** What is trained, on what, for how long. */
-export interface TrainerOptions<M, Tree extends Weights, I extends InputSpecs> {
-  readonly model: Model<M, Tree>;
-  /** Shapes of a micro-batch. */
-  readonly inputs: I;
-  readonly loss: LossFunction<Tree, I>;
+export interface TrainerOptions<M, Tree extends Weights, I extends InputSpecs>
+  extends LossProblem<M, Tree, I> {
   /** Micro-batches, from a number of them on: the same ones whenever it is asked, so that a resumed run goes on where it was. */
-  readonly data: (from: number) => AsyncIterable<MicroBatch>;
+  readonly data: (from: number) => AsyncIterable<MicroBatch<I>>;
   /** Micro-batches of the held-out part. */
-  readonly validation?: () => AsyncIterable<MicroBatch>;
+  readonly validation?: () => AsyncIterable<MicroBatch<I>>;
   readonly steps: number;
   readonly rate: RateOptions | RateSchedule;
   /** Micro-batches whose gradients make a step; 1 by default. */
@@ -26,8 +23,6 @@ export interface TrainerOptions<M, Tree extends Weights, I extends InputSpecs> {
   readonly optimiser?: Omit<AdamWOptions, "microBatches">;
   /** What dropout is drawn from; 0 by default. */
   readonly seed?: number;
-  /** Numbers below which the tokens and labels of inputs must be. */
-  readonly vocabulary?: { readonly [Name in keyof I]?: number };
   /** Steps between reports, which are the only times that anything is read back; 10 by default. */
   readonly reportEvery?: number;
   /** Steps between evaluations; at the end alone by default. */

@@ -1,20 +1,19 @@
 /** Training: batches in, losses out, with reports, evaluations and checkpoints on the way. */
 import { integer } from "../checks.ts";
-import { InvalidArgumentError } from "../errors.ts";
 import { node } from "../files/node.ts";
 import { checkOutput, plainContext, writeWhole } from "../files/output.ts";
 import { systemError } from "../files/system-error.ts";
 import type { Weights } from "../nn/parameters.ts";
-import type { InputSpecs } from "../nn/program.ts";
-import { Program } from "../nn/program.ts";
+import type { InputSpecs, ModelProgram } from "../nn/program.ts";
 import { show } from "../show.ts";
 import type { OptimiserFacts } from "./adamw.ts";
-import { AdamW, addLoss } from "./adamw.ts";
+import { AdamW } from "./adamw.ts";
 import type { LoopState, SaveOptions } from "./checkpoint.ts";
 import { loadCheckpoint, saveCheckpoint, saveWeights } from "./checkpoint.ts";
 import { lossCurve } from "./curve.ts";
-import type { LossFunction, MicroBatch } from "./diagnose.ts";
+import type { MicroBatch } from "./diagnose.ts";
 import { firstNotFinite, NotFiniteError } from "./diagnose.ts";
+import { badBatch, Evaluation, lossProgram, runOn } from "./evaluation.ts";
 import type { TrainingReport } from "./log.ts";
 import { reportLine, TrainingLog } from "./log.ts";
 import type { TrainerOptions, TrainingResult } from "./options.ts";
@@ -37,20 +36,22 @@ export const trainingFiles = {
  */
 export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
   readonly #options: TrainerOptions<M, Tree, I>;
-  readonly #train: Program<M>;
+  readonly #train: ModelProgram<M>;
   readonly #optimiser: AdamW<M>;
   readonly #rate: RateSchedule;
   readonly #tokens: number;
-  #evaluation: Program<M> | undefined;
+  #evaluation: Evaluation<M, Tree, I> | undefined;
   readonly #loop: { -readonly [K in keyof LoopState]: LoopState[K] };
   #log: TrainingLog | undefined;
   /** When training went on, where it does. */
   #since: number | undefined;
-  #pending: Promise<void> = Promise.resolve();
+  /** The report that is under way. */
+  #pending: Promise<OptimiserFacts | undefined> = Promise.resolve(undefined);
+  #breathed = 0;
 
   private constructor(
     options: TrainerOptions<M, Tree, I>,
-    train: Program<M>,
+    train: ModelProgram<M>,
     optimiser: AdamW<M>,
     rate: RateSchedule,
   ) {
@@ -119,6 +120,7 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
         await this.#step(source);
         const { step } = this.#loop;
         onProgress?.("training", step / steps);
+        await this.#breathe();
         const due = (every: number): boolean => step === steps || step % every === 0;
         const evaluates = validation !== undefined && due(evaluateEvery);
         if (evaluates || due(reportEvery)) await this.#report(evaluates);
@@ -139,28 +141,23 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
    * The mean loss over batches without dropout: the held-out part's by default. Where the optimiser keeps an average of the weights,
    * it is the average that is judged.
    */
-  async evaluate(batches: () => AsyncIterable<MicroBatch> = this.#heldOut()): Promise<number> {
-    const { model, onProgress } = this.#options;
-    const name = "evaluation loss";
-    this.#evaluation ??= await lossProgram(this.#options, "Trainer.evaluate", name);
+  async evaluate(batches: () => AsyncIterable<MicroBatch<I>> = this.#heldOut()): Promise<number> {
+    const { onProgress, steps } = this.#options;
+    this.#evaluation ??= await Evaluation.create(this.#options);
     await this.#swapAverage();
-    model.writeState(name, Float32Array.of(0));
-    let count = 0;
-    for await (const batch of batches()) {
-      await this.#runOn(this.#evaluation, batch);
-      count += 1;
-      onProgress?.("evaluating", this.#loop.step / this.#options.steps);
+    const share = this.#loop.step / steps;
+    try {
+      return await this.#evaluation.run(batches(), () => onProgress?.("evaluating", share));
+    } finally {
+      await this.#swapAverage();
     }
-    const [sum = Number.NaN] = await model.readState(name);
-    await this.#swapAverage();
-    if (count > 0) return sum / count;
-    throw this.#lacking("validation must have a batch at least", "none");
   }
 
   /** Write a checkpoint: whole, or the one before stays. */
   async save(path: string = this.#file("checkpoint")): Promise<void> {
     await this.#settle();
-    await this.#checked(this.#optimiser.facts());
+    this.#pending = this.#optimiser.facts();
+    await this.#settle();
     const running = this.#pause();
     await saveCheckpoint(path, this.#options.model, this.#loop, this.#saving());
     await this.#draw();
@@ -188,14 +185,14 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     this.#log = TrainingLog.open(this.#file("log"), this.#loop.step, "Trainer.run");
   }
 
-  async #step(source: AsyncIterator<MicroBatch>): Promise<void> {
+  async #step(source: AsyncIterator<MicroBatch<I>>): Promise<void> {
     const { microBatches = 1 } = this.#options;
     const { position } = this.#loop;
     for (let i = 0; i < microBatches; i++) {
       const { done, value } = await source.next();
-      if (done) throw this.#lacking("data must have batches for all steps", show(position + i));
+      if (done) throw badBatch("data must have batches for all steps", show(position + i));
       this.#sow(position + i);
-      await this.#runOn(this.#train, value);
+      await runOn(this.#train, this.#options, value);
     }
     const step = this.#loop.step + 1;
     const fresh = this.#loop.step === this.#loop.reported.step;
@@ -204,24 +201,17 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     this.#loop.position = position + microBatches;
   }
 
+  /** Let signals and timers have their turn: a step on one thread, of data in memory, never waits for anything. */
+  async #breathe(): Promise<void> {
+    if (performance.now() - this.#breathed < 50) return;
+    await new Promise((resolve) => setTimeout(resolve));
+    this.#breathed = performance.now();
+  }
+
   /** The seed of a micro-batch, wherever a run began. */
   #sow(position: number): void {
     const seed = (Math.imul(this.#loop.seed, 0x9e3779b1) + position) >>> 0;
     this.#options.model.writeState("seed", Uint32Array.of(seed));
-  }
-
-  async #runOn(program: Program<M>, batch: MicroBatch): Promise<void> {
-    const { inputs, vocabulary = {} } = this.#options;
-    for (const name of Object.keys(inputs)) {
-      const data = batch[name];
-      if (!data) throw this.#lacking(`batches must have ${Object.keys(inputs).join(", ")}`, "none");
-      const most = (vocabulary as Record<string, number>)[name];
-      const wrong = most === undefined ? -1 : data.findIndex((token) => token >= most);
-      if (wrong >= 0)
-        throw this.#lacking(`${name} must be below ${show(most)}`, `${data[wrong]} at ${wrong}`);
-      program.write(name, data);
-    }
-    await program.run();
   }
 
   /** Report this step: at once where it is evaluated, else as soon as the machine has done it, while it goes on. */
@@ -230,8 +220,9 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
     const { step, reported: before } = this.#loop;
     const facts = this.#optimiser.facts();
     this.#loop.reported = { step, seconds: before.seconds };
-    const told = async (): Promise<void> => {
-      const found = await this.#checked(facts);
+    const told = async (): Promise<OptimiserFacts> => {
+      const found = await facts;
+      if (found.halted > 0) return found;
       const seconds = this.#seconds();
       this.#loop.reported = { step, seconds };
       const running = evaluates && this.#pause();
@@ -239,28 +230,31 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
       if (loss !== null) await this.#judge(loss, step);
       this.#tell(step, found, loss, before, seconds);
       if (running) this.#since = performance.now();
+      return found;
     };
     this.#pending = told();
     this.#pending.catch(() => undefined);
     if (evaluates) await this.#settle();
   }
 
-  /** Wait for the report that is under way. */
+  /**
+   * Wait for the report that is under way.
+   * @throws NotFiniteError where a step has met a NaN, which is replayed: nothing else runs now.
+   */
   async #settle(): Promise<void> {
-    await this.#pending;
-  }
-
-  /** @throws NotFiniteError where a step has met a NaN. */
-  async #checked(facts: Promise<OptimiserFacts>): Promise<OptimiserFacts> {
-    const found = await facts;
-    if (found.halted === 0) return found;
+    const found = await this.#pending;
+    if (!found?.halted) return;
     const { model, inputs, loss, data, microBatches = 1 } = this.#options;
     const from = this.#loop.position - (this.#loop.step - found.halted + 1) * microBatches;
-    const batches: MicroBatch[] = [];
+    const batches: MicroBatch<I>[] = [];
     for await (const batch of data(from)) if (batches.push(batch) === microBatches) break;
-    const run = async (program: Program<M>, batch: MicroBatch, i: number): Promise<void> => {
+    const run = async (
+      program: ModelProgram<M>,
+      batch: MicroBatch<I>,
+      i: number,
+    ): Promise<void> => {
       this.#sow(from + i);
-      await this.#runOn(program, batch);
+      await runOn(program, this.#options, batch);
     };
     const first = await firstNotFinite(model, inputs, loss, batches, run, this.#train);
     throw new NotFiniteError(found.halted, first);
@@ -340,32 +334,12 @@ export class Trainer<M, Tree extends Weights, I extends InputSpecs> {
   #file(name: keyof typeof trainingFiles): string {
     const { folder } = this.#options;
     if (folder !== undefined) return node.path.join(folder, trainingFiles[name]);
-    throw this.#lacking("files of a training need a folder", "none");
+    throw badBatch("files of a training need a folder", "none");
   }
 
-  #heldOut(): () => AsyncIterable<MicroBatch> {
+  #heldOut(): () => AsyncIterable<MicroBatch<I>> {
     const { validation } = this.#options;
     if (validation) return validation;
-    throw this.#lacking("evaluate needs batches", "none");
+    throw badBatch("evaluate needs batches", "none");
   }
-
-  #lacking(requirement: string, value: string): InvalidArgumentError {
-    const remedy = "Correct the options of the Trainer, or its data.";
-    return new InvalidArgumentError({ call: "Trainer", requirement, value, remedy });
-  }
-}
-
-/** A program of the loss of a micro-batch, which it adds to a number that stays on the machine. */
-function lossProgram<M, Tree extends Weights, I extends InputSpecs>(
-  { model, inputs, loss }: Pick<TrainerOptions<M, Tree, I>, "model" | "inputs" | "loss">,
-  call: string,
-  sum?: string,
-): Promise<Program<M>> {
-  const body: LossFunction<Tree, I> = (parameters, given, tape) => {
-    const own = loss(parameters, given, tape);
-    addLoss(tape, own, sum);
-    return own;
-  };
-  const outputs = (...given: Parameters<typeof body>) => ({ loss: body(...given) });
-  return Program.compile(model, inputs, outputs, sum ? {} : { losses: ["loss"] }, call);
 }

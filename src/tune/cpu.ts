@@ -6,6 +6,7 @@ import type { Instructions } from "../backend/cpu/features.ts";
 import { openCpuFor } from "../calls/cpu-open.ts";
 import { defaultDevice } from "../calls/measured.ts";
 import { FlashFFTConv } from "../conv/conv.ts";
+import { nodeModule } from "../node.ts";
 import type { DeviceSpec } from "../plan/device.ts";
 import { scaledDirect } from "../plan/device.ts";
 import { type Fit, fitDevice, timedRows } from "./fit-cpu.ts";
@@ -42,15 +43,9 @@ async function rowSeconds(plan: string, instructions: Instructions): Promise<num
   }
 }
 
-interface NodeFiles {
-  readonly readFileSync: (path: string, encoding: "utf8") => string;
-}
-
 /** Cache sizes as Linux tells them; the defaults elsewhere. */
 function cacheBytes(): Record<string, number> {
-  const fs = (globalThis as { process?: NodeJS.Process }).process?.getBuiltinModule?.("node:fs") as
-    | NodeFiles
-    | undefined;
+  const fs = nodeModule("node:fs");
   const out: Record<string, number> = {};
   for (let i = 0; i < 5; i++) {
     const folder = `/sys/devices/system/cpu/cpu0/cache/index${i}`;

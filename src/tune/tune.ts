@@ -11,7 +11,7 @@ import {
   wisdomPath,
 } from "../calls/measured.ts";
 import { checkRuntime, type RuntimeOptions, usualRows, usualWorkspace } from "../calls/runtime.ts";
-import { checkOptions, integer, known } from "../checks.ts";
+import { checkFlags, checkOptions, integer, known } from "../checks.ts";
 import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
 import type { GpuDevice } from "../gpu.ts";
 import { createProblem } from "../plan/create-problem.ts";
@@ -181,14 +181,7 @@ function tasksOf(
     known(given, taskNames, call, "a problem");
     const usual = usualRows[backend === "cpu" ? "cpu" : "gpu"];
     const { gates = false, ...own } = given;
-    if (typeof gates !== "boolean") {
-      throw new InvalidArgumentError({
-        call,
-        requirement: "gates must be true or false",
-        value: show(gates),
-        remedy: "Say whether calls have a pregate and a postgate.",
-      });
-    }
+    checkFlags(given, ["gates"], call);
     if (backend === "webgpu" && own.threads !== undefined) {
       throw new InvalidArgumentError({
         call,

@@ -10,7 +10,7 @@ import { BackendError } from "../../src/errors.ts";
 import { normal } from "../support/signals.ts";
 import { Folder, npy, run, runJson } from "./support.ts";
 
-const commands = ["conv", "plan", "bench", "tune", "verify", "info"];
+const commands = ["conv", "plan", "bench", "tune", "verify", "info", "train", "eval"];
 const manifest = new URL("../../package.json", import.meta.url);
 const { version } = JSON.parse(readFileSync(manifest, "utf8")) as { version: string };
 

@@ -1,7 +1,7 @@
 /** Generation token by token against forwards of the whole text, and against PyTorch's; hidden states; filters that end. */
 import { describe, expect, test } from "vitest";
 import { UnsupportedError } from "../../src/errors.ts";
-import { openEmbedder } from "../../src/models/embed.ts";
+import { HyenaEmbedder } from "../../src/models/embed.ts";
 import { drawToken, generate } from "../../src/models/generate.ts";
 import { HyenaCache } from "../../src/models/hyena-cache.ts";
 import {
@@ -12,10 +12,10 @@ import {
   hyenaLMWeights,
 } from "../../src/models/hyena-lm.ts";
 import { readHyenaLM } from "../../src/models/published.ts";
-import type { Machine } from "../../src/nn/machine.ts";
+import type { ModelMachine } from "../../src/nn/machine.ts";
 import { Model } from "../../src/nn/model.ts";
 import { listWeights, type Weight } from "../../src/nn/parameters.ts";
-import { Program } from "../../src/nn/program.ts";
+import { ModelProgram } from "../../src/nn/program.ts";
 import { relativeError } from "../../src/reference/convolution.ts";
 import { onGpu } from "../support/backends.ts";
 import { goldFacts, goldLM, goldPath, goldTensors } from "../support/gold.ts";
@@ -46,7 +46,7 @@ async function forward<M>(
   text: readonly number[],
 ): Promise<(position: number) => Float32Array> {
   const inputs = { ids: { shape: [1, text.length], storage: "uint32" } } as const;
-  const program = await Program.compile(model, inputs, (p, { ids }) => ({
+  const program = await ModelProgram.compile(model, inputs, (p, { ids }) => ({
     logits: hyenaLMLogits(ids, p, c),
   }));
   program.write("ids", Uint32Array.from(text));
@@ -58,7 +58,8 @@ async function forward<M>(
 
 const textOf = (length: number): number[] =>
   Array.from({ length }, (_, i) => (i * i + (i >> 3)) % 10);
-const toleranceOn = (machine: Machine): number => (machine.storage === "float16" ? 2e-2 : 1e-5);
+const toleranceOn = (machine: ModelMachine): number =>
+  machine.storage === "float16" ? 2e-2 : 1e-5;
 
 describe.each(machinesUnderTest)("$name", ({ open }) => {
   test("PyTorch's continuation, its logits on the way", async () => {
@@ -206,11 +207,11 @@ describe("on one machine", () => {
     const [batch, length] = [2, 24];
     const tokens = Uint32Array.from({ length: batch * length }, (_, i) => (i * 7) % 10);
     const embedders = await Promise.all(
-      [false, true].map((mean) => openEmbedder(model, config, { batch, length, mean })),
+      [false, true].map((mean) => HyenaEmbedder.open(model, config, { batch, length, mean })),
     );
     const [hidden, mean] = await Promise.all(embedders.map((e) => e.embed(tokens)));
     const inputs = { ids: { shape: [batch, length], storage: "uint32" } } as const;
-    const program = await Program.compile(model, inputs, (p, { ids }) => ({
+    const program = await ModelProgram.compile(model, inputs, (p, { ids }) => ({
       y: hyenaLM(ids, p, config),
     }));
     program.write("ids", tokens);

@@ -10,8 +10,8 @@ import { linear } from "../../src/nn/operations/linear.ts";
 import { crossEntropy } from "../../src/nn/operations/loss.ts";
 import type { Weight, Weights } from "../../src/nn/parameters.ts";
 import type { InputSpecs, Outputs } from "../../src/nn/program.ts";
-import { Program } from "../../src/nn/program.ts";
-import type { Tensor } from "../../src/nn/tensor.ts";
+import { ModelProgram } from "../../src/nn/program.ts";
+import type { TapeTensor } from "../../src/nn/tape.ts";
 import { AdamW } from "../../src/train/adamw.ts";
 import { onGpu } from "../support/backends.ts";
 import {
@@ -56,7 +56,7 @@ async function languageModel(name: string): Promise<GoldModel> {
       ids: Uint32Array.from(rows.flatMap((row) => row.slice(0, -1))),
       labels: Uint32Array.from(rows.flatMap((row) => row.slice(1))),
     })),
-    body: (p: HyenaLMOf<Tensor>, { ids, labels }: Record<string, Tensor>) => {
+    body: (p: HyenaLMOf<TapeTensor>, { ids, labels }: Record<string, TapeTensor>) => {
       const hidden = hyenaLM(ids!, p, c);
       const k = p.blocks.map((block) => taps(shape[1]!, block.mixer.filter, c));
       return {
@@ -89,7 +89,7 @@ async function classifier(name: string): Promise<GoldModel> {
       x: inputs.data.slice(i * size, (i + 1) * size),
       labels: Uint32Array.from(labels),
     })),
-    body: (p: never, { x, labels }: Record<string, Tensor>) => ({
+    body: (p: never, { x, labels }: Record<string, TapeTensor>) => ({
       "blocks.1": longConvLayers(x!, p, c),
       logits: longConvLogits(x!, p, c),
       loss: longConvLoss(x!, labels!, p, c),
@@ -124,7 +124,7 @@ describe.each(machinesUnderTest)("$name", ({ open }) => {
     const half = machine.storage === "float16";
     const tolerance = half ? 2e-2 : 1e-5;
     const model = await Model.create(machine, gold.weights);
-    const program = await Program.compile(model, gold.inputs, gold.body as never, {
+    const program = await ModelProgram.compile(model, gold.inputs, gold.body as never, {
       losses: ["loss"],
     });
     const run = async (batch: number): Promise<number> => {
@@ -213,7 +213,7 @@ test("gates that changed places are seen", async () => {
   }
   const machine = await machinesUnderTest[0]!.open();
   const model = await Model.create(machine, gold.weights);
-  const program = await Program.compile(model, gold.inputs, gold.body as never, {});
+  const program = await ModelProgram.compile(model, gold.inputs, gold.body as never, {});
   for (const key in gold.batches[0]) program.write(key, gold.batches[0][key]!);
   await program.run();
   const logits = await program.read("logits");

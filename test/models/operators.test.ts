@@ -3,9 +3,9 @@ import { describe, test } from "vitest";
 import { blockWeights, type HyenaConfig, hyena } from "../../src/models/hyena.ts";
 import { Initial } from "../../src/models/initial.ts";
 import { hyenaNaming, publishedWeight } from "../../src/models/published.ts";
-import { rowsOf } from "../../src/nn/operations/rows.ts";
+import { rowsOver } from "../../src/nn/operations/rows.ts";
 import { mapWeights } from "../../src/nn/parameters.ts";
-import type { Tensor } from "../../src/nn/tensor.ts";
+import type { TapeTensor } from "../../src/nn/tape.ts";
 import { onGpu } from "../support/backends.ts";
 import { expectNear, goldTensors } from "../support/gold.ts";
 import { machinesUnderTest, runCase } from "../support/machines.ts";
@@ -44,7 +44,7 @@ describe.each(machines)("$name", ({ open }) => {
     const found = await runCase(machine, {
       ...{ weights, inputs: { cotangent: { shape, storage: "float32" } } },
       values: { cotangent: part("cotangents").get("y")! },
-      body: (p: { x: Tensor; mixer: never }, inputs: { cotangent: Tensor }) => {
+      body: (p: { x: TapeTensor; mixer: never }, inputs: { cotangent: TapeTensor }) => {
         const result = hyena(p.x, p.mixer, c);
         return { y: result, loss: alongside(result, inputs.cotangent) };
       },
@@ -57,10 +57,10 @@ describe.each(machines)("$name", ({ open }) => {
 });
 
 /** Σ y ⊙ cotangent, whose gradient is the cotangent as it is. */
-function alongside(y: Tensor, cotangent: Tensor): Tensor {
+function alongside(y: TapeTensor, cotangent: TapeTensor): TapeTensor {
   const { tape } = y;
   const loss = tape.tensor([], "float32");
-  const rows = rowsOf(y);
+  const rows = rowsOver(y);
   const { g, along } = rows;
   rows.total(loss, along.sum(g.mul(rows.cell(y), rows.cell(cotangent))));
   rows.run();

@@ -1,6 +1,6 @@
 /** Every operation: values and gradients against float64, and the gradients in float64 against central differences. */
 import { describe, expect, test } from "vitest";
-import type { Machine } from "../../src/nn/machine.ts";
+import type { ModelMachine } from "../../src/nn/machine.ts";
 import { activation, add, dropout, glu, multiplied } from "../../src/nn/operations/elementwise.ts";
 import { embedding } from "../../src/nn/operations/embedding.ts";
 import { hyenaFilter } from "../../src/nn/operations/hyena-filter.ts";
@@ -14,7 +14,7 @@ import { split } from "../../src/nn/operations/split.ts";
 import { skipTap, squash } from "../../src/nn/operations/squash.ts";
 import { toChannels, toRows } from "../../src/nn/operations/transpose.ts";
 import type { Weights } from "../../src/nn/parameters.ts";
-import type { Tensor } from "../../src/nn/tensor.ts";
+import type { TapeTensor } from "../../src/nn/tape.ts";
 import { onGpu } from "../support/backends.ts";
 import { Float64Machine } from "../support/float64-machine.ts";
 import type { Case, Found } from "../support/machines.ts";
@@ -36,25 +36,25 @@ const target = (shape: readonly number[]) => ({
 function toTarget<Tree extends Weights>(
   weights: Tree,
   shape: readonly number[],
-  y: (p: never, tensors: { target: Tensor }) => Tensor,
+  y: (p: never, tensors: { target: TapeTensor }) => TapeTensor,
 ): Case {
   return {
     ...{ weights, ...target(shape) },
     body: (p, inputs) => {
-      const tensors = inputs as unknown as { target: Tensor };
+      const tensors = inputs as unknown as { target: TapeTensor };
       const result = y(p as never, tensors);
       return { y: result, loss: meanSquaredError(result, tensors.target) };
     },
   } as Case;
 }
 
-type P = Record<string, Tensor>;
+type P = Record<string, TapeTensor>;
 const ids = Uint32Array.from({ length: B * L }, (_, i) => (i * 5 + (i >> 2)) % 8);
 const layer = (outputs: number, inputs: number, seed: number) => ({
   weight: drawn([outputs, inputs], seed, 1 / Math.sqrt(inputs)),
   bias: drawn([outputs], seed + 1, 0.3),
 });
-type Layer = { weight: Tensor; bias: Tensor };
+type Layer = { weight: TapeTensor; bias: TapeTensor };
 
 const tokens: Case = {
   weights: { table: drawn([8, D], 1), head: drawn([8, D], 2), norm: drawn([D], 3) },
@@ -129,12 +129,12 @@ const cases: Record<string, Case> = {
   mlp: toTarget(
     { ...sequence, p: { first: layer(20, D, 5), second: layer(D, 20, 7) } },
     rows,
-    ({ x, p }: { x: Tensor; p: { first: Layer; second: Layer } }) => mlp(x, p, { residual: x }),
+    ({ x, p }: { x: TapeTensor; p: { first: Layer; second: Layer } }) => mlp(x, p, { residual: x }),
   ),
   recompute: toTarget(
     { ...sequence, p: { first: layer(20, D, 5), second: layer(D, 20, 7) } },
     rows,
-    ({ x, p }: { x: Tensor; p: { first: Layer; second: Layer } }) =>
+    ({ x, p }: { x: TapeTensor; p: { first: Layer; second: Layer } }) =>
       recompute(x, (h) => dropout(mlp(h, p), 0.2, h)),
   ),
   meanPool: toTarget(sequence, [B, D], ({ x }: P) => meanPool(x!)),
@@ -212,7 +212,7 @@ const exactly = (name: string): Promise<Found> => {
 };
 
 describe.each(machinesUnderTest)("operations on $name", ({ open, tolerance }) => {
-  let machine: Promise<Machine> | undefined;
+  let machine: Promise<ModelMachine> | undefined;
   test.each(Object.keys(cases))("%s", async (name) => {
     machine ??= open();
     expectClose(await runCase(await machine, cases[name]!), await exactly(name), tolerance);

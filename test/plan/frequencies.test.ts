@@ -195,7 +195,11 @@ describe("the planner", () => {
       return workOf(candidates(problem, defaultCpu, workload)[0]!, defaultCpu);
     };
     const digits = [16, 16, 16, 16];
-    const whole = wholeWork(problemOf({ digits, dropped: [8, 8, 0, 0] }), defaultCpu, workload);
+    const whole = wholeWork({
+      problem: problemOf({ digits, dropped: [8, 8, 0, 0] }),
+      device: defaultCpu,
+      workload,
+    });
     expect(work({ band: [0, 1], period: 65_536 })).toEqual(whole);
     let before = whole;
     for (const dropped of [

@@ -1,7 +1,7 @@
 /** Short depthwise convolutions in float64, by their definition: the reference that tests and benchmarks compare with. */
 
 import type { ActivationName } from "../../src/math/activation.ts";
-import { activations64 } from "../../src/reference/activation.ts";
+import { activations64 } from "./activations64.ts";
 
 /** What a short convolution is; plan/depthwise.ts makes it from options. */
 export interface DepthwiseShape {

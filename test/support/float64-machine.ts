@@ -4,9 +4,9 @@ import { activations } from "../../src/math/activation.ts";
 import type { Node } from "../../src/math/expr.ts";
 import { Graph } from "../../src/math/expr.ts";
 import type { RowOperand, RowProgram, RowShape } from "../../src/math/row-program.ts";
-import type { CompiledSteps, Machine, Region } from "../../src/nn/machine.ts";
-import type { ConvolutionStep, FilterStep, Step } from "../../src/nn/step.ts";
-import type { Tensor } from "../../src/nn/tensor.ts";
+import type { CompiledSteps, ModelMachine, Region } from "../../src/nn/machine.ts";
+import type { ConvolutionStep, FilterStep } from "../../src/nn/step.ts";
+import type { Step, TapeTensor } from "../../src/nn/tape.ts";
 import { createProblem } from "../../src/plan/create-problem.ts";
 import type { Matrix, ProductProblem } from "../../src/plan/product.ts";
 import { oracleBackward, oracleForward } from "../../src/reference/convolution.ts";
@@ -18,7 +18,7 @@ type Memory = Float64Array;
 type Named = (name: string) => Float64Array;
 
 /** Float64 on one thread. */
-export class Float64Machine implements Machine<Memory> {
+export class Float64Machine implements ModelMachine<Memory> {
   readonly name = "float64";
   readonly storage = "float32";
   readonly filtersAdd = true;
@@ -43,7 +43,7 @@ export class Float64Machine implements Machine<Memory> {
 
   async compile(
     steps: readonly Step[],
-    place: (tensor: Tensor) => Region<Memory>,
+    place: (tensor: TapeTensor) => Region<Memory>,
   ): Promise<CompiledSteps> {
     const run = (): void => {
       for (const { work, reads, writes } of steps) {
@@ -59,7 +59,7 @@ export class Float64Machine implements Machine<Memory> {
         else runFilter(work, named);
       }
     };
-    return { launches: steps.length, scratchBytes: 0, run, dispose() {} };
+    return { launches: steps.length, scratchBytes: 0, run, profile: async () => [], dispose() {} };
   }
 
   dispose(): void {}

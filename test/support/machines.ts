@@ -1,14 +1,13 @@
 /** Machines of the backends under test, and what programs give on them beside float64. */
 import { expect } from "vitest";
-import type { Machine } from "../../src/nn/machine.ts";
+import type { ModelMachine } from "../../src/nn/machine.ts";
 import { Model } from "../../src/nn/model.ts";
 import { openMachine } from "../../src/nn/open-machine.ts";
 import type { Mapped, Weight, Weights } from "../../src/nn/parameters.ts";
 import { listWeights } from "../../src/nn/parameters.ts";
 import type { InputSpecs, InputTensors, Outputs } from "../../src/nn/program.ts";
-import { Program } from "../../src/nn/program.ts";
-import type { Tape } from "../../src/nn/tape.ts";
-import type { Tensor } from "../../src/nn/tensor.ts";
+import { ModelProgram } from "../../src/nn/program.ts";
+import type { Tape, TapeTensor } from "../../src/nn/tape.ts";
 import { sizeOf } from "../../src/nn/tensor.ts";
 import { relativeError } from "../../src/reference/convolution.ts";
 import { normalSource } from "../../src/reference/random.ts";
@@ -19,7 +18,7 @@ import { Float64Machine } from "./float64-machine.ts";
 export interface MachineUnderTest {
   readonly name: string;
   readonly tolerance: number;
-  open(): Promise<Machine>;
+  open(): Promise<ModelMachine>;
 }
 
 /** What this process tests. */
@@ -48,7 +47,7 @@ export interface Case<Tree extends Weights = Weights, I extends InputSpecs = Inp
   readonly inputs: I;
   readonly values: Readonly<Record<keyof I, Float32Array | Uint32Array>>;
   /** With an output `loss` that is differentiated. */
-  readonly body: (p: Mapped<Tree, Tensor>, inputs: InputTensors<I>, tape: Tape) => Outputs;
+  readonly body: (p: Mapped<Tree, TapeTensor>, inputs: InputTensors<I>, tape: Tape) => Outputs;
 }
 
 /** Weights of unit scale. */
@@ -65,12 +64,12 @@ export interface Found {
 
 /** Run a case once. */
 export async function runCase<T extends Weights, I extends InputSpecs>(
-  machine: Machine,
+  machine: ModelMachine,
   { weights, inputs, values, body }: Case<T, I>,
 ): Promise<Found> {
   const model = await Model.create(machine, weights);
   const names: string[] = [];
-  const program = await Program.compile(
+  const program = await ModelProgram.compile(
     model,
     inputs,
     (p, tensors, tape) => {
@@ -119,7 +118,7 @@ async function lossWith(given: Case, path: string, index: number, value: number)
   try {
     const machine = new Float64Machine();
     const model = await Model.create(machine, given.weights);
-    const program = await Program.compile(model, given.inputs, given.body, { training: true });
+    const program = await ModelProgram.compile(model, given.inputs, given.body, { training: true });
     for (const name in given.values) program.write(name, given.values[name]!);
     await program.run();
     await program.read("loss");

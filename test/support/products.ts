@@ -29,6 +29,9 @@ export interface ProductCase {
   readonly epilogue?: ProductEpilogue;
 }
 
+/** All three matrices in half precision. */
+export const halves = ["float16", "float16", "float16"] as const;
+
 export function productOf(given: ProductCase): ProductProblem {
   const { form = "NN", batch = 1, m, n, k, pad = 0, shared = [], epilogue = {} } = given;
   const [a, b, c] = given.dtypes ?? (["float32", "float32", "float32"] as const);

@@ -9,7 +9,7 @@ import {
   type RowProgram,
   type RowShape,
 } from "../../src/math/row-program.ts";
-import { activations64 } from "../../src/reference/activation.ts";
+import { activations64 } from "./activations64.ts";
 import { normal, uniform } from "./signals.ts";
 
 /** Storage of cells. */

@@ -1,11 +1,15 @@
 /** Runs row programs where a test's configuration says, and compares what they leave in their tensors with float64. */
 import type { CpuBackend } from "../../src/backend/cpu/backend.ts";
+import { WebGpuBackend } from "../../src/backend/webgpu/device.ts";
 import { openCpuFor } from "../../src/calls/cpu-open.ts";
-import { CpuRowProgram } from "../../src/calls/cpu-row-program.ts";
+import { compileRows, runRows } from "../../src/calls/cpu-row-program.ts";
 import { decode, encode } from "../../src/dtype.ts";
 import type { RowProgram, RowShape } from "../../src/math/row-program.ts";
+import { rowSchedule } from "../../src/schedule/rows.ts";
+import type { GpuLimits } from "../../src/schedule/schedule.ts";
 import type { CpuOptions } from "./backends.ts";
 import { distance, norm } from "./close.ts";
+import "./gpu.ts";
 import type { CaseTensor, CellType, RowOperation } from "./row-operations.ts";
 
 /** A tensor's bytes. */
@@ -56,31 +60,73 @@ async function runOn(
   threads: number,
 ): Promise<CaseBytes> {
   const { arena } = backend;
-  const compiled = await CpuRowProgram.open(backend, program, shape, "test");
+  const compiled = await compileRows(backend, program, shape, threads, "test");
   const placed = Object.entries(tensors).map(([name, t]) => {
     const bytes = bytesOf(t);
     return { name, bytes, block: arena.allocate(bytes.length, "test") };
   });
-  const work = arena.allocate(compiled.workBytes + 64, "test");
   const view = (address: number, length: number): Uint8Array =>
     new Uint8Array(arena.buffer, address, length);
   for (const { block, bytes } of placed) {
     view(block.address, bytes.length + 48).fill(guard);
     view(block.address, bytes.length).set(bytes);
   }
-  view(work.address, compiled.workBytes).fill(guard);
-  compiled.bind(Object.fromEntries(placed.map((p) => [p.name, p.block.address])));
-  compiled.workAt(work.address);
-  await compiled.run(threads);
+  const addresses = Object.fromEntries(placed.map((p) => [p.name, p.block.address]));
+  await runRows(backend, compiled, addresses, "test");
   const results = placed.map(({ name, block, bytes }) => {
     const behind = view(block.address + bytes.length, 48);
     if (behind.some((b) => b !== guard)) throw new Error(`${name}: written beyond its end`);
     return [name, view(block.address, bytes.length).slice()] as const;
   });
   for (const { block } of placed) arena.free(block);
-  arena.free(work);
-  compiled.close();
+  backend.releaseProgram(compiled.program);
   return Object.fromEntries(results);
+}
+
+/** The device that the environment names, opened once. */
+let opened: Promise<WebGpuBackend> | undefined;
+export const rowBackend = (): Promise<WebGpuBackend> =>
+  (opened ??= WebGpuBackend.open(undefined, "test"));
+
+/** Runs a program on a GPU, whose limits may be taken to be others: the bytes of its tensors afterwards. */
+export async function runOnGpu(
+  program: RowProgram,
+  shape: RowShape,
+  tensors: Readonly<Record<string, CaseTensor>>,
+  less: Partial<GpuLimits> = {},
+): Promise<CaseBytes> {
+  const backend = await rowBackend();
+  const schedule = rowSchedule(program, shape, { ...backend.limits(2 ** 28), ...less });
+  const compiled = await backend.prepare(schedule, "test");
+  const scratch = await Promise.all(compiled.scratchBytes.map((n) => backend.buffer(n, "test")));
+  const buffers = new Map<string, GPUBuffer>();
+  for (const [name, tensor] of Object.entries(tensors)) {
+    const stored = bytesOf(tensor);
+    const bytes = new Uint8Array(Math.ceil(stored.length / 4) * 4 + 64).fill(guard);
+    bytes.set(stored);
+    const buffer = await backend.buffer(bytes.length, "test");
+    backend.write(buffer, 0, bytes);
+    buffers.set(name, buffer);
+  }
+  const ranges = Object.fromEntries([...buffers].map(([name, buffer]) => [name, { buffer }]));
+  const bound = compiled.bind(
+    ranges,
+    scratch.map((buffer) => ({ buffer })),
+  );
+  await backend.submit((encoder) => bound.encode(encoder), "test");
+  const found: CaseBytes = {};
+  for (const [name, buffer] of buffers) {
+    const bytes = new Uint8Array(Math.ceil(bytesOf(tensors[name]!).length / 4) * 4 + 64);
+    await backend.read(buffer, 0, bytes, "test");
+    const { length } = bytesOf(tensors[name]!);
+    if (bytes.subarray(length).some((b) => b !== guard))
+      throw new Error(`${name}: written beyond its end`);
+    found[name] = bytes.slice(0, length);
+  }
+  for (const buffer of [...buffers.values(), ...scratch]) backend.release(buffer);
+  compiled.parameters.destroy();
+  backend.spare(compiled.pipelines);
+  return found;
 }
 
 /** Something of an operation, for a shape and a type. */

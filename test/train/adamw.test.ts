@@ -1,8 +1,8 @@
 /** AdamW against its definition in float64, clipping, groups, averages; steps that overflow. */
 import { describe, expect, test } from "vitest";
-import type { Machine } from "../../src/nn/machine.ts";
+import type { ModelMachine } from "../../src/nn/machine.ts";
 import { Model } from "../../src/nn/model.ts";
-import { Program } from "../../src/nn/program.ts";
+import { ModelProgram } from "../../src/nn/program.ts";
 import { relativeError } from "../../src/reference/convolution.ts";
 import type { AdamWOptions } from "../../src/train/adamw.ts";
 import { AdamW } from "../../src/train/adamw.ts";
@@ -10,7 +10,11 @@ import { Float64Machine } from "../support/float64-machine.ts";
 import { drawn, machinesUnderTest } from "../support/machines.ts";
 
 const machines = [
-  { name: "float64", tolerance: 1e-6, open: async (): Promise<Machine> => new Float64Machine() },
+  {
+    name: "float64",
+    tolerance: 1e-6,
+    open: async (): Promise<ModelMachine> => new Float64Machine(),
+  },
   ...machinesUnderTest,
 ];
 
@@ -223,7 +227,7 @@ test("a loss that is added up is the mean over micro-batches and steps", async (
   const machine = new Float64Machine();
   const model = await Model.create(machine, tree());
   const { addLoss } = await import("../../src/train/adamw.ts");
-  const program = await Program.compile(
+  const program = await ModelProgram.compile(
     model,
     { x: { shape: [], storage: "float32" } },
     (_, { x }, tape) => {

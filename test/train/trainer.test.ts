@@ -14,14 +14,14 @@ import { FileError } from "../../src/errors.ts";
 import { plainContext } from "../../src/files/output.ts";
 import { openSafetensors } from "../../src/formats/safetensors.ts";
 import { float32Of } from "../../src/formats/stored.ts";
-import type { Machine } from "../../src/nn/machine.ts";
+import type { ModelMachine } from "../../src/nn/machine.ts";
 import { Model } from "../../src/nn/model.ts";
 import { activation, dropout } from "../../src/nn/operations/elementwise.ts";
 import { embedding } from "../../src/nn/operations/embedding.ts";
 import { linear } from "../../src/nn/operations/linear.ts";
 import { crossEntropy } from "../../src/nn/operations/loss.ts";
 import type { Mapped } from "../../src/nn/parameters.ts";
-import type { Tensor } from "../../src/nn/tensor.ts";
+import type { TapeTensor } from "../../src/nn/tape.ts";
 import { saveWeights } from "../../src/train/checkpoint.ts";
 import type { MicroBatch } from "../../src/train/diagnose.ts";
 import { NotFiniteError } from "../../src/train/diagnose.ts";
@@ -46,9 +46,9 @@ const inputs = {
 } as const;
 
 function loss(
-  p: Mapped<Tree, Tensor>,
-  { inputs: ids, targets }: { readonly [K in keyof typeof inputs]: Tensor },
-): Tensor {
+  p: Mapped<Tree, TapeTensor>,
+  { inputs: ids, targets }: { readonly [K in keyof typeof inputs]: TapeTensor },
+): TapeTensor {
   const { tape } = ids;
   const x = tape.within("embedding", () => embedding(ids, p.table));
   const h = tape.within("hidden", () => dropout(activation(linear(x, p.inner), "gelu"), 0.1));
@@ -59,7 +59,7 @@ function loss(
 async function* batches(
   from: number,
   count = Number.POSITIVE_INFINITY,
-): AsyncGenerator<MicroBatch> {
+): AsyncGenerator<MicroBatch<typeof inputs>> {
   for (let n = from; n < from + count; n++) {
     const ids = new Uint32Array(B * L);
     for (let i = 0; i < ids.length; i++)
@@ -70,7 +70,11 @@ async function* batches(
 
 type Options = TrainerOptions<unknown, Tree, typeof inputs>;
 
-async function trainerOn(machine: Machine, more: Partial<Options> = {}, weights: Tree = tree()) {
+async function trainerOn(
+  machine: ModelMachine,
+  more: Partial<Options> = {},
+  weights: Tree = tree(),
+) {
   const model = await Model.create(machine, weights);
   const options = {
     ...{ model, inputs, loss, data: batches, validation: () => batches(1000, 3) },
@@ -184,7 +188,11 @@ describe.each(machinesUnderTest)("$name", ({ open }) => {
     async (value, first) => {
       const machine = await open();
       const out = folder();
-      const { trainer, model } = await trainerOn(machine, { folder: out, saveEvery: 4, steps: 24 });
+      const { trainer, model } = await trainerOn(machine, {
+        folder: out,
+        saveEvery: 20,
+        steps: 24,
+      });
       await trainer.save();
       const saved = readFileSync(join(out, "checkpoint.safetensors"));
       const values = await model.read();

@@ -10,6 +10,8 @@ import {
   vector,
 } from "../../kernels/cpu/print/wasm-encode.ts";
 
+import { nodeModule } from "../../node.ts";
+
 /** How kernels are printed for this runtime, best first. */
 export type Instructions = "relaxed-simd" | "simd" | "javascript";
 
@@ -56,10 +58,8 @@ export function features(): Features {
 
 /** Linux tells what `ulimit -v` grants. */
 function addressSpace(): number {
-  const { process } = globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } };
   try {
-    const fs = process!.getBuiltinModule!("node:fs") as typeof import("node:fs");
-    const limits = fs.readFileSync("/proc/self/limits", "utf8");
+    const limits = nodeModule("node:fs")!.readFileSync("/proc/self/limits", "utf8");
     return Number(/^Max address space +(\d+)/m.exec(limits)?.[1] ?? Number.POSITIVE_INFINITY);
   } catch {
     return Number.POSITIVE_INFINITY;
@@ -68,8 +68,5 @@ function addressSpace(): number {
 
 function cores(): number {
   const navigator = (globalThis as { navigator?: { hardwareConcurrency?: number } }).navigator;
-  const os = (
-    globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } }
-  ).process?.getBuiltinModule?.("node:os") as { availableParallelism(): number } | undefined;
-  return os?.availableParallelism() ?? navigator?.hardwareConcurrency ?? 1;
+  return nodeModule("node:os")?.availableParallelism() ?? navigator?.hardwareConcurrency ?? 1;
 }

@@ -6,6 +6,7 @@
  * Fields without a unit in their comment are counts or, if they begin with `has` or say so, flags: 0 or 1. Rows of a call are
  * numbered b·channels + h.
  */
+import { productNumbers } from "../../plan/cpu/product.ts";
 
 /** What is read of every job. */
 const common = {
@@ -208,72 +209,14 @@ const partialSums = {
   branchPartialBytes: 0,
 };
 
-/** Matrix products. C is cut into rectangles; a unit is one of them, of one item of the batch: (item·down + i)·across + j. */
-const product = {
-  m: 0,
-  n: 0,
-  k: 0,
-  /** Items of the batch that make one result. */
-  summed: 0,
-  /** Rows and columns of a rectangle, and rectangles down and across C. */
-  rows: 0,
-  columns: 0,
-  down: 0,
-  across: 0,
-  /** Steps of k of a panel, and panels of an item. */
-  depth: 0,
-  panels: 0,
-  /** Rows of A that are packed at a time, and bytes of their sums in a rectangle of several panels. */
-  blockRows: 0,
-  blockSumBytes: 0,
-  /** Where packed rows of A, and sums, lie in work memory; packed columns of B lie at its start. */
-  aOffset: 0,
-  sumOffset: 0,
-  /** Flags. */
-  aTransposed: 0,
-  bTransposed: 0,
-  hasRowBias: 0,
-  /** Bytes from row to row as stored, and from item to item. What goes with C lies as C does. */
-  aStride: 0,
-  bStride: 0,
-  cStride: 0,
-  aBatch: 0,
-  bBatch: 0,
-  cBatch: 0,
-  /** Addresses. */
-  a: 0,
-  b: 0,
-  c: 0,
-  bias: 0,
-  residual: 0,
-  z: 0,
-  sum: 0,
-};
-
-/** Numbers of the tensors of a row program, by their place in `addressed`. */
-const places = [
-  "0",
-  "1",
-  "2",
-  "3",
-  "4",
-  "5",
-  "6",
-  "7",
-  "8",
-  "9",
-  "10",
-  "11",
-  "12",
-  "13",
-  "14",
-  "15",
-] as const;
-type TensorField = `${"p" | "s" | "m"}${(typeof places)[number]}`;
-/** Address of the first row, bytes from row to row, and rows after which they repeat; 0 where they do not. */
-const rowTensors = Object.fromEntries(
-  (["p", "s", "m"] as const).flatMap((letter) => places.map((i) => [`${letter}${i}`, 0])),
-) as Record<TensorField, number>;
+/** Addresses of a matrix product's operands. */
+const productOperands = { a: 0, b: 0, c: 0, bias: 0, residual: 0, z: 0, sum: 0 };
+/** A tensor of a row program: address of its first row, bytes from row to row, rows after which they repeat or 0. */
+type RowTensorField = `${"p" | "s" | "m"}${number}`;
+/** By their place in `addressed`. */
+const rowTensors: Record<RowTensorField, number> = Object.fromEntries(
+  ["p", "s", "m"].flatMap((letter) => Array.from({ length: 16 }, (_, i) => [`${letter}${i}`, 0])),
+);
 
 /** A row program; a unit is a chunk of rows. */
 const rowProgram = {
@@ -317,7 +260,8 @@ export interface Jobs {
   stream: Transform & typeof kept & typeof terms & typeof level;
   depthwiseForward: Depthwise & typeof depthwiseOutputs;
   depthwiseBackward: Depthwise & typeof branchGradients & States & typeof partialSums;
-  product: Job & typeof product;
+  /** A product; a unit is a rectangle of C. */
+  product: Job & typeof productNumbers & typeof productOperands;
   rows: Job & typeof rowProgram & typeof rowTensors;
 }
 type Kind = keyof Jobs;
@@ -337,7 +281,7 @@ const fields: Readonly<Jobs> = {
   stream: { ...common, ...transform, ...kept, ...terms, ...level },
   depthwiseForward: { ...line, ...depthwiseOutputs },
   depthwiseBackward: { ...line, ...branchGradients, ...states, ...partialSums },
-  product: { ...common, ...product },
+  product: { ...common, ...productNumbers, ...productOperands },
   rows: { ...common, ...rowProgram, ...rowTensors },
 };
 

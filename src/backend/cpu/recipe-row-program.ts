@@ -6,12 +6,11 @@ import type { MakeRecipe, Recipe } from "./recipe.ts";
 import { wholeUnits } from "./recipe.ts";
 
 type RowsJob = Jobs["rows"];
-type TensorField = keyof RowsJob & `${"p" | "s" | "m"}${number}`;
 
 function rowProgramRecipe(e: RowFunctions, { tensors }: RowsJob): Recipe<RowsJob> {
-  const fields = Array.from({ length: tensors }, (_, i) => ({
-    ...{ p: `p${i}` as TensorField, s: `s${i}` as TensorField, m: `m${i}` as TensorField },
-  }));
+  const fields = Array.from({ length: tensors }, (_, i) => {
+    return { p: `p${i}`, s: `s${i}`, m: `m${i}` } as const;
+  });
   // Of this thread only, so that nothing is made on the way.
   const given = new Array<number>(2 * tensors + 6).fill(0);
   return wholeUnits((context, unit) => {
@@ -23,11 +22,11 @@ function rowProgramRecipe(e: RowFunctions, { tensors }: RowsJob): Recipe<RowsJob
       let to = end;
       for (let i = 0; i < tensors; i++) {
         const { p, s, m } = fields[i]!;
-        const period = job[m];
+        const period = job[m]!;
         const at = period > 0 ? row % period : row;
         if (period > 0) to = Math.min(to, row - at + period);
-        given[i] = job[p] + at * job[s];
-        given[tensors + i] = job[s];
+        given[i] = job[p]! + at * job[s]!;
+        given[tensors + i] = job[s]!;
       }
       const columns = row === job.rows - 1 ? job.lastColumns : job.columns;
       given[2 * tensors] = sums;

@@ -1,4 +1,5 @@
 /** Worker threads as Node and as browsers have them: what a pool asks of either. */
+import { nodeModule } from "../../node.ts";
 import type { FromWorker, ToWorker } from "./control.ts";
 
 /** A worker thread. */
@@ -13,20 +14,12 @@ export interface WorkerHandle {
 
 type NodeThreads = typeof import("node:worker_threads");
 
-/** Node's threads, by a call that bundlers for browsers do not follow. */
-function nodeThreads(): NodeThreads | undefined {
-  const { process } = globalThis as {
-    process?: { getBuiltinModule?: (id: string) => unknown };
-  };
-  return process?.getBuiltinModule?.("node:worker_threads") as NodeThreads | undefined;
-}
-
 /**
  * Start a worker from its script, or from a copy of `flashfftconv/worker` at `url`.
  * @throws what the runtime throws where it starts none.
  */
 export function openWorker(url: string | undefined): WorkerHandle {
-  const threads = nodeThreads();
+  const threads = nodeModule("node:worker_threads");
   return threads ? nodeWorker(threads, url) : webWorker(url);
 }
 

@@ -1,5 +1,6 @@
 /** The program of one worker thread: waits for jobs on the control block, leaves it only to read messages. */
 
+import { nodeModule } from "../../node.ts";
 import type { FromWorker, ToWorker, WorkerStart } from "./control.ts";
 import { commands, generationSlot, sharedTickets, slot, wake } from "./control.ts";
 import { addRecipes, execute } from "./executor.ts";
@@ -21,12 +22,8 @@ interface Port {
 }
 
 function openPort(): Port {
-  const process = (globalThis as { process?: { getBuiltinModule?: (id: string) => unknown } })
-    .process;
-  const threads = process?.getBuiltinModule?.("node:worker_threads") as
-    | { parentPort: Port }
-    | undefined;
-  return threads?.parentPort ?? (globalThis as unknown as Port);
+  const parent: unknown = nodeModule("node:worker_threads")?.parentPort;
+  return (parent ?? globalThis) as Port;
 }
 
 addRecipes({

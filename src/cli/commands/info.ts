@@ -4,8 +4,17 @@ import { features } from "../../backend/cpu/features.ts";
 import { describeWebGpu, type WebGpuFacts } from "../../backend/webgpu/info.ts";
 import { FlashFFTConv } from "../../conv/conv.ts";
 import { FlashFFTConvError } from "../../errors.ts";
+import { openSafetensors } from "../../formats/safetensors.ts";
+import { elements } from "../../formats/stored.ts";
 import { escaped, printable } from "../../show.ts";
-import { type Command, backends as choices, exitCodes, inOptions, shared } from "../options.ts";
+import {
+  type Command,
+  type CommandContext,
+  backends as choices,
+  exitCodes,
+  inOptions,
+  shared,
+} from "../options.ts";
 import { bytes, jsonLine } from "../report.ts";
 import { version } from "../version.ts";
 
@@ -24,13 +33,19 @@ export const infoCommand: Command = {
   name: "info",
   summary: "say what this machine offers, and why a backend is missing",
   options: [
+    { name: "model", value: "FILE", positional: true, help: "tell of these weights instead" },
     { ...shared.backend, help: "cpu or webgpu alone, or auto, which is all (default: auto)" },
   ],
   notes: `
+With a file in the safetensors format, or the index of several, info says what it holds: its tensors and, where flashfftconv train
+wrote it, the training.
+
 An instruction set that is missing costs speed, never exactness. WebGPU in Node comes with the package webgpu, which is
 installed beside flashfftconv: npm install webgpu. A software adapter, with a processor that plays the GPU, is for tests: the
 CPU backend is faster.`,
   run: async (values, context) => {
+    const model = values.text("model");
+    if (model !== undefined) return tellOfModel(model, context);
     const backend = values.choice("backend", choices) ?? "auto";
     const machine = machineFacts();
     const [onCpu, onGpu] = [backend !== "webgpu", backend !== "cpu"];
@@ -85,6 +100,52 @@ CPU backend is faster.`,
     return exitCodes.done;
   },
 };
+
+/** What a file of weights holds. */
+async function tellOfModel(path: string, { json, stdout }: CommandContext): Promise<number> {
+  const file = await openSafetensors(path);
+  const { flashfftconv, loop, ...texts } = file.metadata;
+  const all = [...file.tensors];
+  await file.close();
+  const weights = all.filter(([name]) => !name.startsWith("optimiser."));
+  const parameters = weights.reduce((sum, [, { shape }]) => sum + elements(shape), 0);
+  const types = [...new Set(weights.map(([, { dtype }]) => dtype))];
+  const parsed = (text: string | undefined): object | null => {
+    try {
+      return text === undefined ? null : JSON.parse(text);
+    } catch {
+      return null;
+    }
+  };
+  const [training, place] = [parsed(flashfftconv), parsed(loop)];
+  if (json) {
+    const tensors = Object.fromEntries(weights.map(([name, { shape }]) => [name, shape]));
+    const record = {
+      command: "info",
+      file: path,
+      parameters,
+      types,
+      tensors,
+      training,
+      loop: place,
+    };
+    stdout.write(jsonLine({ ...record, metadata: texts }));
+    return exitCodes.done;
+  }
+  const { fields = {} } = (training ?? {}) as { readonly fields?: object };
+  const lines = [
+    ["parameters", `${parameters.toLocaleString("en-US")} in ${weights.length} tensors, ${types}`],
+    ...Object.entries(fields).map(([name, value]) => [`  ${name}`, String(value)]),
+    ...Object.entries(place ?? {}).map(([name, value]) => [name, JSON.stringify(value)]),
+    ...Object.entries(texts),
+    ["tensors", ""],
+    ...weights.map(([name, { shape, dtype }]) => [`  ${name}`, `${dtype} (${shape.join(", ")})`]),
+  ];
+  const width = Math.max(...lines.map(([name]) => name!.length));
+  for (const [name, text] of lines)
+    stdout.write(`${escaped(`${name!.padEnd(width)}  ${text}`).trimEnd()}\n`);
+  return exitCodes.done;
+}
 
 function machineFacts() {
   return {

@@ -206,7 +206,7 @@ export function printValues(
   const names = new Map<Node, string>(given);
   const needed = new Set<Node>();
   const visit = (n: Node): void => {
-    if (needed.has(n)) return;
+    if (needed.has(n) || given.has(n)) return;
     needed.add(n);
     for (const m of operands(n)) visit(m);
   };
@@ -215,7 +215,6 @@ export function printValues(
     visit(v.im);
   }
   for (const n of [...needed].sort((a, b) => a.id - b.id)) {
-    if (given.has(n)) continue;
     const inline = n.op === "const" || n.op === "load" || n.op === "word";
     const body = expression(n, (m) => names.get(m)!, text.fuses);
     names.set(n, inline ? body : text.hold("v", body));

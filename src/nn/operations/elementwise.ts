@@ -2,13 +2,13 @@
 import type { ActivationName } from "../../math/activation.ts";
 import { activations } from "../../math/activation.ts";
 import type { Node } from "../../math/expr.ts";
-import type { Tensor } from "../tensor.ts";
+import type { TapeTensor } from "../tape.ts";
 import { checkShape, misshapen } from "../tensor.ts";
-import { Rows, rowsOf } from "./rows.ts";
+import { Rows, rowsOver } from "./rows.ts";
 import { gradientSums } from "./sums.ts";
 
 /** a + b, of one shape. */
-export function add(a: Tensor, b: Tensor): Tensor {
+export function add(a: TapeTensor, b: TapeTensor): TapeTensor {
   checkShape(a.tape.place || "add", b, a.shape);
   const sum = gradientSums.add(a, b);
   a.tape.operation({ inputs: [a, b], outputs: [sum], gradient: ([d]) => [d, d] });
@@ -16,11 +16,11 @@ export function add(a: Tensor, b: Tensor): Tensor {
 }
 
 /** a ⊙ b, of one shape. */
-export function multiplied(a: Tensor, b: Tensor): Tensor {
+export function multiplied(a: TapeTensor, b: TapeTensor): TapeTensor {
   const { tape } = a;
   checkShape(tape.place || "multiply", b, a.shape);
-  const times = (x: Tensor, y: Tensor): Tensor => {
-    const rows = rowsOf(x);
+  const times = (x: TapeTensor, y: TapeTensor): TapeTensor => {
+    const rows = rowsOver(x);
     const product = tape.tensor(x.shape, x.storage);
     rows.store(product, rows.g.mul(rows.cell(x), rows.cell(y)));
     rows.run();
@@ -36,18 +36,18 @@ export function multiplied(a: Tensor, b: Tensor): Tensor {
 }
 
 /** One of the activations of the library, by its name: `gelu`, `gelu-exact`, `silu`, `relu`. */
-export function activation(x: Tensor, name: ActivationName): Tensor {
+export function activation(x: TapeTensor, name: ActivationName): TapeTensor {
   const { value, slope } = activations[name];
   const { tape } = x;
   const y = tape.tensor(x.shape, x.storage);
-  const rows = rowsOf(x);
+  const rows = rowsOver(x);
   rows.store(y, value(rows.g, rows.cell(x)));
   rows.run();
   tape.operation({
     inputs: [x],
     outputs: [y],
     gradient: ([d]) => {
-      const back = rowsOf(x);
+      const back = rowsOver(x);
       const dx = tape.tensor(x.shape, x.storage);
       back.store(dx, back.g.mul(back.cell(d!), slope(back.g, back.cell(x))));
       back.run();
@@ -62,7 +62,7 @@ export function activation(x: Tensor, name: ActivationName): Tensor {
  * @param x (…, 2N)
  * @returns (…, N)
  */
-export function glu(x: Tensor, name: ActivationName = "sigmoid"): Tensor {
+export function glu(x: TapeTensor, name: ActivationName = "sigmoid"): TapeTensor {
   const { tape } = x;
   if (x.width % 2 !== 0) throw misshapen(tape.place || "glu", "an even width", x.width);
   const width = x.width / 2;
@@ -96,16 +96,16 @@ export function glu(x: Tensor, name: ActivationName = "sigmoid"): Tensor {
  * Set each number to 0 with probability `rate` in training, and scale the others by 1/(1 − rate). Which ones is computed again for
  * the gradient, from the step's seed: no mask is kept. A residual is added behind it.
  */
-export function dropout(x: Tensor, rate: number, residual?: Tensor): Tensor {
+export function dropout(x: TapeTensor, rate: number, residual?: TapeTensor): TapeTensor {
   const { tape } = x;
   if (!(rate >= 0 && rate < 1))
     throw misshapen(tape.place || "dropout", "a rate from 0 to 1", rate);
   if (rate === 0 || !tape.training) return residual ? add(residual, x) : x;
   const stream = tape.nextStream();
   const seed = tape.state("seed", [], "uint32");
-  const drop = (from: Tensor, and?: Tensor): Tensor => {
+  const drop = (from: TapeTensor, and?: TapeTensor): TapeTensor => {
     const to = tape.tensor(from.shape, from.storage);
-    const rows = rowsOf(from);
+    const rows = rowsOver(from);
     const { g } = rows;
     const drawn = rows.along.random(rows.scalar(seed), stream);
     const kept = g.mul(rows.cell(from), g.constant(1 / (1 - rate)));

@@ -3,25 +3,25 @@
  * in each channel.
  */
 import { cos, exp, sin } from "../../math/functions.ts";
-import type { Tensor } from "../tensor.ts";
+import type { TapeTensor } from "../tape.ts";
 import { checkShape } from "../tensor.ts";
 import type { LinearParameters } from "./linear.ts";
 import { linear } from "./linear.ts";
-import { rowsOf } from "./rows.ts";
+import { rowsOver } from "./rows.ts";
 
 /** sin(frequency ⊙ x), a frequency for each column. */
-export function sine(x: Tensor, frequency: Tensor): Tensor {
+export function sine(x: TapeTensor, frequency: TapeTensor): TapeTensor {
   const { tape } = x;
   checkShape(tape.place || frequency.label, frequency, [x.width]);
   const y = tape.tensor(x.shape, x.storage);
-  const rows = rowsOf(x);
+  const rows = rowsOver(x);
   rows.store(y, sin(rows.g, rows.g.mul(rows.cell(x), rows.column(frequency))));
   rows.run();
   tape.operation({
     inputs: [x, frequency],
     outputs: [y],
     gradient: ([dy]) => {
-      const back = rowsOf(x);
+      const back = rowsOver(x);
       const { g } = back;
       const [value, f] = [back.cell(x), back.column(frequency)];
       const d = g.mul(back.cell(dy!), cos(g, g.mul(value, f)));
@@ -39,16 +39,16 @@ export function sine(x: Tensor, frequency: Tensor): Tensor {
 /** Weights of an implicit filter. */
 export interface HyenaFilterParameters {
   /** (L, E): positional features, trained or not. */
-  readonly positions: Tensor;
+  readonly positions: TapeTensor;
   /** Layers of the network, each followed by a sine; then the last. */
   readonly layers: readonly LinearParameters[];
   /** (width of the network): the frequencies of all its sines. */
-  readonly frequency: Tensor;
+  readonly frequency: TapeTensor;
   readonly last: LinearParameters;
   /** (D): how fast each channel decays. */
-  readonly decay: Tensor;
+  readonly decay: TapeTensor;
   /** (D): what a sample is multiplied with where it stands, added to the tap at lag 0. */
-  readonly skip: Tensor;
+  readonly skip: TapeTensor;
 }
 
 /** What is no weight of an implicit filter. */
@@ -65,7 +65,10 @@ export interface HyenaFilterOptions {
  * The taps of every channel: k[d, t] = h[d, t]·(e^(−|decay[d]|·t/(P − 1)) + shift), with skip[d] added at t = 0.
  * @returns (D, L) in float32
  */
-export function hyenaFilter(p: HyenaFilterParameters, options: HyenaFilterOptions = {}): Tensor {
+export function hyenaFilter(
+  p: HyenaFilterParameters,
+  options: HyenaFilterOptions = {},
+): TapeTensor {
   const { length = p.positions.shape[0]!, shift = 0 } = options;
   const { positions: total = p.positions.shape[0]! } = options;
   let h = length === p.positions.shape[0] ? p.positions : p.positions.slice(0, length);
@@ -76,16 +79,16 @@ export function hyenaFilter(p: HyenaFilterParameters, options: HyenaFilterOption
 
 /** What stands behind the network: decay, shift and skip. */
 function shaped(
-  h: Tensor,
+  h: TapeTensor,
   { decay, skip }: HyenaFilterParameters,
   shift: number,
   step: number,
-): Tensor {
+): TapeTensor {
   const { tape } = h;
   const place = tape.place || decay.label;
   checkShape(place, skip, [h.shape[0]!]);
   const k = tape.tensor(h.shape, "float32");
-  const factors = (rows: ReturnType<typeof rowsOf>) => {
+  const factors = (rows: ReturnType<typeof rowsOver>) => {
     const { g, along } = rows;
     const time = g.mul(along.columnIndex(), g.constant(step));
     const rate = rows.row(decay);
@@ -94,7 +97,7 @@ function shaped(
     const first = g.select(g.sub(g.constant(1), along.columnIndex()), g.constant(1), g.constant(0));
     return { time, rate, fall, first };
   };
-  const rows = rowsOf(h);
+  const rows = rowsOver(h);
   const { fall, first } = factors(rows);
   const window = rows.g.add(fall, rows.g.constant(shift));
   rows.store(k, rows.g.fma(rows.row(skip), first, rows.g.mul(rows.cell(h), window)));
@@ -103,7 +106,7 @@ function shaped(
     inputs: [h, decay, skip],
     outputs: [k],
     gradient: ([dk]) => {
-      const back = rowsOf(h);
+      const back = rowsOver(h);
       const { g, along } = back;
       const { time, rate, fall, first } = factors(back);
       const d = back.cell(dk!);

@@ -1,6 +1,7 @@
 /** Linear layers and the two-layer perceptron: y = x·Wᵀ + b, in any order of length and channels. */
 import type { ActivationName } from "../../math/activation.ts";
-import type { Tensor, TensorShape } from "../tensor.ts";
+import type { TapeTensor } from "../tape.ts";
+import type { TensorShape } from "../tensor.ts";
 import { checkShape, checkWidth, misshapen } from "../tensor.ts";
 import type { MatrixView } from "./multiply.ts";
 import { multiply, transpose } from "./multiply.ts";
@@ -9,9 +10,9 @@ import { sumDown } from "./sums.ts";
 /** Weights of a linear layer. */
 export interface LinearParameters {
   /** (N, K) */
-  readonly weight: Tensor;
+  readonly weight: TapeTensor;
   /** (N) */
-  readonly bias?: Tensor | undefined;
+  readonly bias?: TapeTensor | undefined;
 }
 
 /** How tensors of a sequence lie: (B, L, D), or (B, D, L). */
@@ -24,11 +25,11 @@ export interface LinearOptions {
   /** Layout of the result; `rows` by default. */
   readonly to?: SequenceLayout;
   /** Added to the result: a tensor of its shape. */
-  readonly residual?: Tensor | undefined;
+  readonly residual?: TapeTensor | undefined;
 }
 
 /** A sequence as matrices of L rows; one matrix of all rows where `whole`. */
-function sequence(tensor: Tensor, layout: SequenceLayout, whole: boolean): MatrixView {
+function sequence(tensor: TapeTensor, layout: SequenceLayout, whole: boolean): MatrixView {
   if (whole) {
     return { tensor, rows: tensor.rows, columns: tensor.width, transposed: false, batch: 1 };
   }
@@ -36,7 +37,10 @@ function sequence(tensor: Tensor, layout: SequenceLayout, whole: boolean): Matri
   return { tensor, rows: length, columns: width, transposed: layout === "channels", batch };
 }
 
-function dimensions({ shape, label }: Tensor, layout: SequenceLayout): [number, number, number] {
+function dimensions(
+  { shape, label }: TapeTensor,
+  layout: SequenceLayout,
+): [number, number, number] {
   if (shape.length !== 3) throw misshapen(label, "a tensor of three dimensions", shape);
   const [batch, first, second] = shape as [number, number, number];
   return layout === "rows" ? [batch, first, second] : [batch, second, first];
@@ -44,7 +48,7 @@ function dimensions({ shape, label }: Tensor, layout: SequenceLayout): [number, 
 
 /** What a linear layer reads and writes, as matrices. */
 function frame(
-  x: Tensor,
+  x: TapeTensor,
   { weight }: LinearParameters,
   { from = "rows", to = "rows" }: LinearOptions,
 ) {
@@ -59,9 +63,9 @@ function frame(
   return {
     inputs,
     shape,
-    x: (tensor: Tensor): MatrixView => sequence(tensor, from, whole),
-    y: (tensor: Tensor): MatrixView => sequence(tensor, to, whole),
-    weight: (tensor: Tensor): MatrixView => ({
+    x: (tensor: TapeTensor): MatrixView => sequence(tensor, from, whole),
+    y: (tensor: TapeTensor): MatrixView => sequence(tensor, to, whole),
+    weight: (tensor: TapeTensor): MatrixView => ({
       ...{ tensor, rows: outputs, columns: inputs, transposed: false, batch: 1 },
     }),
     stored,
@@ -69,7 +73,7 @@ function frame(
 }
 
 /** Refuse shapes that do not belong together. */
-function check(x: Tensor, { weight, bias }: LinearParameters, from: SequenceLayout): void {
+function check(x: TapeTensor, { weight, bias }: LinearParameters, from: SequenceLayout): void {
   const { place } = x.tape;
   const [outputs = 0, inputs = 0] = weight.shape;
   checkShape(weight.label, weight, [-1, -1]);
@@ -80,11 +84,11 @@ function check(x: Tensor, { weight, bias }: LinearParameters, from: SequenceLayo
 
 /** dW and db from dy, into their sinks. */
 function weightGradients(
-  dy: Tensor,
-  x: Tensor,
+  dy: TapeTensor,
+  x: TapeTensor,
   p: LinearParameters,
   options: LinearOptions,
-): (Tensor | undefined)[] {
+): (TapeTensor | undefined)[] {
   const { tape } = x;
   const f = frame(x, p, options);
   const { tensor, accumulate, result } = tape.sink(p.weight, "float32");
@@ -100,7 +104,11 @@ function weightGradients(
  * @example
  * const y = linear(x, p.outProjection, { from: "channels", residual });
  */
-export function linear(x: Tensor, p: LinearParameters, options: LinearOptions = {}): Tensor {
+export function linear(
+  x: TapeTensor,
+  p: LinearParameters,
+  options: LinearOptions = {},
+): TapeTensor {
   const { tape } = x;
   const { residual } = options;
   check(x, p, options.from ?? "rows");
@@ -121,11 +129,11 @@ export function linear(x: Tensor, p: LinearParameters, options: LinearOptions = 
 }
 
 function dx(
-  dy: Tensor,
-  x: Tensor,
+  dy: TapeTensor,
+  x: TapeTensor,
   p: LinearParameters,
   options: LinearOptions,
-): Tensor | undefined {
+): TapeTensor | undefined {
   if (!x.tape.differentiates(x)) return undefined;
   const f = frame(x, p, options);
   const { tensor, accumulate, result } = x.tape.sink(x, x.storage);
@@ -143,7 +151,7 @@ export interface MlpParameters {
 export interface MlpOptions {
   /** `gelu` by default. */
   readonly activation?: ActivationName;
-  readonly residual?: Tensor | undefined;
+  readonly residual?: TapeTensor | undefined;
 }
 
 /**
@@ -151,7 +159,7 @@ export interface MlpOptions {
  * @param x (…, D)
  * @returns (…, D)
  */
-export function mlp(x: Tensor, p: MlpParameters, options: MlpOptions = {}): Tensor {
+export function mlp(x: TapeTensor, p: MlpParameters, options: MlpOptions = {}): TapeTensor {
   const { tape } = x;
   const { activation = "gelu", residual } = options;
   check(x, p.first, "rows");
@@ -167,7 +175,7 @@ export function mlp(x: Tensor, p: MlpParameters, options: MlpOptions = {}): Tens
   multiply(outer.x(h), transpose(outer.weight(outer.stored)), outer.y(y), {
     ...{ bias: p.second.bias, residual },
   });
-  const biases = (q: LinearParameters): Tensor[] => (q.bias ? [q.bias] : []);
+  const biases = (q: LinearParameters): TapeTensor[] => (q.bias ? [q.bias] : []);
   tape.operation({
     inputs: [
       ...[x, p.first.weight, ...biases(p.first), p.second.weight, ...biases(p.second)],

@@ -1,11 +1,11 @@
 /** Long and short convolutions as operations: calls of FlashFFTConv and its short filters, with their gradients. */
 import type { Frequencies } from "../../plan/frequencies.ts";
 import type { ConvolutionStep, FilterStep } from "../step.ts";
-import type { Tensor } from "../tensor.ts";
+import type { TapeTensor } from "../tape.ts";
 import { checkShape, misshapen } from "../tensor.ts";
 
 /** Storage of what convolutions read. */
-function samples(tensor: Tensor): "float32" | "float16" {
+function samples(tensor: TapeTensor): "float32" | "float16" {
   if (tensor.storage === "uint32") throw misshapen(tensor.label, "samples", "tokens");
   return tensor.storage;
 }
@@ -13,9 +13,9 @@ function samples(tensor: Tensor): "float32" | "float16" {
 /** What is fused into a long convolution. */
 export interface LongConvOptions {
   /** (B, D, L), multiplied in before the convolution. */
-  readonly pregate?: Tensor | undefined;
+  readonly pregate?: TapeTensor | undefined;
   /** (B, D, L), multiplied in behind it. */
-  readonly postgate?: Tensor | undefined;
+  readonly postgate?: TapeTensor | undefined;
   /** `causal` by default; `bidirectional` takes a kernel of 2L taps: those of lags −L … −1 behind those of 0 … L − 1. */
   readonly mode?: ConvolutionStep["mode"];
   /** Frequencies that the kernel keeps, as FlashFFTConv's option; all by default. */
@@ -28,7 +28,7 @@ export interface LongConvOptions {
  * @param k (D, K) in float32; K ≤ L where causal.
  * @returns (B, D, L)
  */
-export function longConv(u: Tensor, k: Tensor, options: LongConvOptions = {}): Tensor {
+export function longConv(u: TapeTensor, k: TapeTensor, options: LongConvOptions = {}): TapeTensor {
   const { tape, shape } = u;
   const { pregate, postgate, mode = "causal", frequencies } = options;
   const place = tape.place || "longConv";
@@ -63,26 +63,26 @@ export function longConv(u: Tensor, k: Tensor, options: LongConvOptions = {}): T
 /** Weights of short depthwise filters. */
 export interface ShortFilterParameters {
   /** (C, K) */
-  readonly weight: Tensor;
+  readonly weight: TapeTensor;
   /** (C) */
-  readonly bias?: Tensor | undefined;
+  readonly bias?: TapeTensor | undefined;
 }
 
 /** What the fused projections of a Hyena operator give. */
 export interface ProjectedSequences {
   /** (B, D, L): the value times one gate, both filtered. */
-  readonly gated: Tensor;
+  readonly gated: TapeTensor;
   /** (B, D, L): the other gate, filtered. */
-  readonly postgate: Tensor;
+  readonly postgate: TapeTensor;
 }
 
 /** A step of short filters and its gradient: `outputs` are the names of what it makes, of `width` channels each. */
 function filtered(
-  x: Tensor,
+  x: TapeTensor,
   { weight, bias }: ShortFilterParameters,
   work: Pick<FilterStep, "kind" | "channels" | "pregate">,
   outputs: readonly string[],
-): Tensor[] {
+): TapeTensor[] {
   const { tape } = x;
   const [batch = 0, , length = 0] = x.shape;
   const { channels } = work;
@@ -91,7 +91,7 @@ function filtered(
     ...{ ...work, way, batch, length, kernelLength, dtype: samples(x), bias: bias !== undefined },
   });
   const made = outputs.map(() => tape.tensor([batch, channels, length], x.storage));
-  const named = (prefix: string, tensors: readonly (Tensor | undefined)[]) =>
+  const named = (prefix: string, tensors: readonly (TapeTensor | undefined)[]) =>
     Object.fromEntries(outputs.map((name, i) => [`${prefix}${name}`, tensors[i]!]));
   const weights = { weight, ...(bias && { bias }) };
   tape.step(step("forward"), { x, ...weights }, named("", made));
@@ -101,7 +101,7 @@ function filtered(
     gradient: (upstream) => {
       const dx = tape.tensor(x.shape, x.storage);
       // Where the backend adds to gradients, those of parameters are added up where they lie.
-      const sink = (of: Tensor) =>
+      const sink = (of: TapeTensor) =>
         tape.options.filtersAdd
           ? tape.sink(of, "float32")
           : { tensor: tape.tensor(of.shape, "float32"), accumulate: false, result: undefined };
@@ -127,7 +127,7 @@ function filtered(
  * @param x (B, 3D, L)
  */
 export function projections(
-  x: Tensor,
+  x: TapeTensor,
   p: ShortFilterParameters,
   pregate: "first" | "second" = "second",
 ): ProjectedSequences {
@@ -145,7 +145,7 @@ export function projections(
  * A causal depthwise filter: y[n] = bias + Σ_j weight[j]·x[n + j − (K − 1)].
  * @param x (B, C, L)
  */
-export function shortConv(x: Tensor, p: ShortFilterParameters): Tensor {
+export function shortConv(x: TapeTensor, p: ShortFilterParameters): TapeTensor {
   const place = x.tape.place || p.weight.label;
   checkShape(place, x, [-1, -1, -1]);
   checkFilter(place, p, x.shape[1]!);

@@ -1,10 +1,9 @@
 /** Losses: what training makes small. Each computes its gradient on the way, while what it needs is at hand. */
 import { exp, log } from "../../math/functions.ts";
-import type { Tape } from "../tape.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Tape, TapeTensor } from "../tape.ts";
 import { checkShape, checkWidth, misshapen } from "../tensor.ts";
 import { multiply } from "./multiply.ts";
-import { Rows, rowsOf } from "./rows.ts";
+import { Rows, rowsOver } from "./rows.ts";
 import { sumDown } from "./sums.ts";
 
 /** Bytes that the logits of a chunk may take: small enough for a binding, large enough for a product. */
@@ -17,7 +16,7 @@ export interface LossOptions {
   /** Rows at once; by default as many as have logits of half a gigabyte. */
   readonly chunkRows?: number;
   /** (V), added to the logits. */
-  readonly bias?: Tensor | undefined;
+  readonly bias?: TapeTensor | undefined;
 }
 
 /**
@@ -29,11 +28,11 @@ export interface LossOptions {
  * @returns a scalar
  */
 export function crossEntropy(
-  x: Tensor,
-  head: Tensor,
-  labels: Tensor,
+  x: TapeTensor,
+  head: TapeTensor,
+  labels: TapeTensor,
   options: LossOptions = {},
-): Tensor {
+): TapeTensor {
   const { tape } = x;
   const place = tape.place || "crossEntropy";
   const [vocabulary = 0, width = 0] = head.shape;
@@ -45,7 +44,7 @@ export function crossEntropy(
   const rows = x.reshape(x.rows, width);
   const flat = labels.reshape(x.rows);
   const stored = x.storage === "float16" ? tape.stored(head) : head;
-  const matrix = (tensor: Tensor, columns: number) => ({
+  const matrix = (tensor: TapeTensor, columns: number) => ({
     ...{ tensor, rows: tensor.size / columns, columns, transposed: false, batch: 1 },
   });
   const losses = tape.tensor([x.rows], "float32");
@@ -53,7 +52,7 @@ export function crossEntropy(
   const share = weight / x.rows;
   for (let from = 0; from < x.rows; from += chunkRows) {
     const to = Math.min(x.rows, from + chunkRows);
-    const part = (of: Tensor): Tensor => of.slice(from, to);
+    const part = (of: TapeTensor): TapeTensor => of.slice(from, to);
     const logits = tape.tensor([to - from, vocabulary], x.storage);
     const [input, table] = [matrix(part(rows), width), matrix(stored, width)];
     const scores = matrix(logits, vocabulary);
@@ -72,7 +71,7 @@ export function crossEntropy(
   return lossOf(tape, losses, share, [x, ...weights], [dx, ...weights.map(() => undefined)]);
 }
 
-function chunkOf({ rows, storage }: Tensor, vocabulary: number): number {
+function chunkOf({ rows, storage }: TapeTensor, vocabulary: number): number {
   const fits = Math.floor(chunkBytes / (vocabulary * (storage === "float16" ? 2 : 4)));
   // Chunks of one size, in steps that views may begin at.
   const chunks = Math.ceil(rows / Math.max(128, fits));
@@ -80,9 +79,14 @@ function chunkOf({ rows, storage }: Tensor, vocabulary: number): number {
 }
 
 /** The loss of each row; in training the logits become their gradient, scaled for float16. */
-function softmaxLoss(logits: Tensor, labels: Tensor, losses: Tensor, share: number): void {
+function softmaxLoss(
+  logits: TapeTensor,
+  labels: TapeTensor,
+  losses: TapeTensor,
+  share: number,
+): void {
   const { tape } = logits;
-  const rows = rowsOf(logits);
+  const rows = rowsOver(logits);
   const { g, along } = rows;
   const label = rows.row(labels);
   const counts = g.select(g.sub(g.constant(logits.width), label), g.constant(1), g.constant(0));
@@ -115,7 +119,7 @@ function distance({ g, along }: Rows, label: ReturnType<Rows["cell"]>) {
 }
 
 /** What gradients are multiplied with on the way back, so that float16 holds them; the optimiser divides by it. */
-export function lossScale(tape: Tape): Tensor {
+export function lossScale(tape: Tape): TapeTensor {
   return tape.state("loss scale");
 }
 
@@ -124,14 +128,18 @@ export function lossScale(tape: Tape): Tensor {
  * @param x, target of one shape
  * @returns a scalar
  */
-export function meanSquaredError(x: Tensor, target: Tensor, options: LossOptions = {}): Tensor {
+export function meanSquaredError(
+  x: TapeTensor,
+  target: TapeTensor,
+  options: LossOptions = {},
+): TapeTensor {
   const { tape } = x;
   const { weight = 1 } = options;
   checkShape(tape.place || "meanSquaredError", target, x.shape);
   const losses = tape.tensor([x.rows], "float32");
   const dx = tape.tensor(x.shape, x.storage);
   const share = weight / x.size;
-  const rows = rowsOf(x);
+  const rows = rowsOver(x);
   const { g } = rows;
   const apart = g.sub(rows.cell(x), rows.cell(target));
   rows.storeRow(losses, rows.along.sum(g.mul(apart, apart)));
@@ -146,11 +154,11 @@ export function meanSquaredError(x: Tensor, target: Tensor, options: LossOptions
 /** The sum of the rows' losses, which gradients begin from: dx is there already, and dW added up. */
 function lossOf(
   tape: Tape,
-  losses: Tensor,
+  losses: TapeTensor,
   share: number,
-  inputs: readonly Tensor[],
-  gradients: readonly (Tensor | undefined)[],
-): Tensor {
+  inputs: readonly TapeTensor[],
+  gradients: readonly (TapeTensor | undefined)[],
+): TapeTensor {
   const loss = tape.tensor([], "float32");
   const rows = new Rows(tape, { rows: losses.size, columns: 1 });
   rows.total(loss, rows.g.mul(rows.row(losses), rows.g.constant(share)));

@@ -1,10 +1,11 @@
 /** Matrix products of tensors, seen as matrices: what linear layers, their gradients and losses are made of. */
 import type { Matrix, ProductEpilogue } from "../../plan/product.ts";
-import { misshapen, type Tensor } from "../tensor.ts";
+import type { TapeTensor } from "../tape.ts";
+import { misshapen } from "../tensor.ts";
 
 /** A tensor as a batch of matrices. */
 export interface MatrixView {
-  readonly tensor: Tensor;
+  readonly tensor: TapeTensor;
   readonly rows: number;
   readonly columns: number;
   /** Whether it is stored as its transpose, columns × rows. */
@@ -19,19 +20,19 @@ export function transpose({ rows, columns, transposed, ...rest }: MatrixView): M
 }
 
 /** All but the last dimension as rows, of one matrix. */
-export function asRows(tensor: Tensor): MatrixView {
+export function asRows(tensor: TapeTensor): MatrixView {
   return { tensor, rows: tensor.rows, columns: tensor.width, transposed: false, batch: 1 };
 }
 
 /** What is done with the sums; `bias` runs along the columns of the result. */
 export interface MultiplyOptions extends Omit<ProductEpilogue, "bias" | "keeps" | "residual"> {
-  readonly bias?: Tensor | undefined;
+  readonly bias?: TapeTensor | undefined;
   /** Added to the result, and stored as it is. */
-  readonly residual?: Tensor | undefined;
+  readonly residual?: TapeTensor | undefined;
   /** Behind `slope`: what the activation was given. */
-  readonly z?: Tensor | undefined;
+  readonly z?: TapeTensor | undefined;
   /** Takes what the activation is given. */
-  readonly sum?: Tensor | undefined;
+  readonly sum?: TapeTensor | undefined;
   /** The results of the batch are added up. */
   readonly sumsBatch?: boolean;
 }

@@ -1,19 +1,24 @@
 /** Normalisation of rows: LayerNorm (Ba et al., arXiv 1607.06450) and RMSNorm (Zhang and Sennrich, arXiv 1910.07467). */
 import type { Node } from "../../math/expr.ts";
-import type { Tensor } from "../tensor.ts";
+import type { TapeTensor } from "../tape.ts";
 import { checkShape } from "../tensor.ts";
 import type { Rows } from "./rows.ts";
-import { rowsOf } from "./rows.ts";
+import { rowsOver } from "./rows.ts";
 
 /** Weights of a normalisation. */
 export interface NormParameters {
   /** (N) */
-  readonly weight: Tensor;
+  readonly weight: TapeTensor;
   /** (N); RMSNorm has none. */
-  readonly bias?: Tensor | undefined;
+  readonly bias?: TapeTensor | undefined;
 }
 
-function norm(x: Tensor, { weight, bias }: NormParameters, eps: number, centred: boolean): Tensor {
+function norm(
+  x: TapeTensor,
+  { weight, bias }: NormParameters,
+  eps: number,
+  centred: boolean,
+): TapeTensor {
   const { tape, width } = x;
   const place = tape.place || weight.label;
   checkShape(place, weight, [width]);
@@ -25,7 +30,7 @@ function norm(x: Tensor, { weight, bias }: NormParameters, eps: number, centred:
   const average = (rows: Rows, value: Node): Node =>
     rows.g.mul(rows.along.sum(value), rows.g.constant(1 / width));
 
-  const rows = rowsOf(x);
+  const rows = rowsOver(x);
   const { g } = rows;
   const value = rows.cell(x);
   const middle = centred ? average(rows, value) : g.constant(0);
@@ -43,7 +48,7 @@ function norm(x: Tensor, { weight, bias }: NormParameters, eps: number, centred:
     outputs: [y],
     takesCarried: true,
     gradient: ([dy], [carried]) => {
-      const back = rowsOf(x);
+      const back = rowsOver(x);
       const b = back.g;
       const s = back.row(scale);
       const x0 = mean ? b.sub(back.cell(x), back.row(mean)) : back.cell(x);
@@ -72,7 +77,7 @@ function norm(x: Tensor, { weight, bias }: NormParameters, eps: number, centred:
  * (x − mean)/σ ⊙ weight + bias, of each row.
  * @param x (…, N)
  */
-export function layerNorm(x: Tensor, p: NormParameters, eps = 1e-5): Tensor {
+export function layerNorm(x: TapeTensor, p: NormParameters, eps = 1e-5): TapeTensor {
   return norm(x, p, eps, true);
 }
 
@@ -80,6 +85,6 @@ export function layerNorm(x: Tensor, p: NormParameters, eps = 1e-5): Tensor {
  * x/√(mean x² + eps) ⊙ weight, of each row.
  * @param x (…, N)
  */
-export function rmsNorm(x: Tensor, p: NormParameters, eps = 1e-6): Tensor {
+export function rmsNorm(x: TapeTensor, p: NormParameters, eps = 1e-6): TapeTensor {
   return norm(x, p, eps, false);
 }

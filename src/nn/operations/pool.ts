@@ -1,5 +1,5 @@
 /** The mean of a sequence, as a product with a row of 1/L. */
-import type { Tensor } from "../tensor.ts";
+import type { TapeTensor } from "../tape.ts";
 import { checkShape } from "../tensor.ts";
 import { multiply } from "./multiply.ts";
 
@@ -8,7 +8,7 @@ import { multiply } from "./multiply.ts";
  * @param x (B, L, D)
  * @returns (B, D)
  */
-export function meanPool(x: Tensor): Tensor {
+export function meanPool(x: TapeTensor): TapeTensor {
   const { tape } = x;
   checkShape(tape.place || "meanPool", x, [-1, -1, -1]);
   const [batch, length, width] = x.shape as [number, number, number];
@@ -16,10 +16,16 @@ export function meanPool(x: Tensor): Tensor {
     new Float32Array(length).fill(1 / length),
   );
   const ones = { tensor: share, rows: 1, columns: length, transposed: false, batch: 1 };
-  const sequence = (tensor: Tensor) => ({
+  const sequence = (tensor: TapeTensor) => ({
     ...{ tensor, rows: length, columns: width, transposed: false, batch },
   });
-  const item = (tensor: Tensor) => ({ tensor, rows: 1, columns: width, transposed: false, batch });
+  const item = (tensor: TapeTensor) => ({
+    tensor,
+    rows: 1,
+    columns: width,
+    transposed: false,
+    batch,
+  });
   const y = tape.tensor([batch, width], x.storage);
   multiply(ones, sequence(x), item(y));
   tape.operation({

@@ -1,12 +1,12 @@
 /** Recomputation: memory for time (Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174). */
-import type { Tensor } from "../tensor.ts";
+import type { TapeTensor } from "../tape.ts";
 
 /**
  * body(x), of which only x is kept for the gradient: what lies between is computed again when it is needed.
  * @example
  * for (const p of parameters.blocks) x = recompute(x, (h) => block(h, p, config));
  */
-export function recompute(x: Tensor, body: (x: Tensor) => Tensor): Tensor {
+export function recompute(x: TapeTensor, body: (x: TapeTensor) => TapeTensor): TapeTensor {
   const { tape } = x;
   if (!tape.training) return body(x);
   const { stream, place } = tape;

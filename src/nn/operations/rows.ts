@@ -2,8 +2,7 @@
 import type { Node } from "../../math/expr.ts";
 import type { RowOperand, RowShape } from "../../math/row-program.ts";
 import { RowBuilder } from "../../math/row-program.ts";
-import type { Tape } from "../tape.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Tape, TapeTensor } from "../tape.ts";
 
 /** How a tensor meets the cells of a row program, where that is not told by its kind alone. */
 type Place = Omit<RowOperand, "name" | "kind" | "dtype">;
@@ -21,8 +20,8 @@ export class Rows {
   readonly #tape: Tape;
   readonly #shape: RowShape;
   readonly #builder = new RowBuilder();
-  readonly #reads: Record<string, Tensor> = {};
-  readonly #writes: Record<string, Tensor> = {};
+  readonly #reads: Record<string, TapeTensor> = {};
+  readonly #writes: Record<string, TapeTensor> = {};
   #count = 0;
 
   constructor(tape: Tape, shape: RowShape) {
@@ -40,33 +39,33 @@ export class Rows {
     return this.#builder;
   }
 
-  #operand(tensor: Tensor, kind: RowOperand["kind"], place: Place, prefix: string): RowOperand {
+  #operand(tensor: TapeTensor, kind: RowOperand["kind"], place: Place, prefix: string): RowOperand {
     return { name: `${prefix}${this.#count++}`, kind, dtype: tensor.storage, ...place };
   }
 
-  #read(tensor: Tensor, kind: RowOperand["kind"], place: Place = {}): Node {
+  #read(tensor: TapeTensor, kind: RowOperand["kind"], place: Place = {}): Node {
     const operand = this.#operand(tensor, kind, place, "x");
     this.#reads[operand.name] = tensor;
     return this.#builder.input(operand);
   }
 
   /** x[r, c] of a tensor of the program's rows and columns, or of part of a wider one. */
-  cell(tensor: Tensor, place?: Place): Node {
+  cell(tensor: TapeTensor, place?: Place): Node {
     return this.#read(tensor, "cell", place);
   }
 
   /** x[c]: the same for all rows. */
-  column(tensor: Tensor): Node {
+  column(tensor: TapeTensor): Node {
     return this.#read(tensor, "column");
   }
 
   /** x[offset + r]: the same for all columns. */
-  row(tensor: Tensor, offset = 0): Node {
+  row(tensor: TapeTensor, offset = 0): Node {
     return this.#read(tensor, "row", offset ? { offset } : {});
   }
 
   /** One number: the first of a tensor, or another. All numbers of one tensor are one buffer. */
-  scalar(tensor: Tensor, offset = 0): Node {
+  scalar(tensor: TapeTensor, offset = 0): Node {
     const [known] = Object.entries(this.#reads).find(([, t]) => t === tensor) ?? [];
     const place = offset ? { offset } : {};
     if (known === undefined) return this.#read(tensor, "scalar", place);
@@ -75,7 +74,7 @@ export class Rows {
   }
 
   #write(
-    tensor: Tensor,
+    tensor: TapeTensor,
     kind: RowOperand["kind"],
     place: Place,
     accumulate: boolean,
@@ -88,31 +87,31 @@ export class Rows {
   }
 
   /** Store a value at every cell; `accumulate` adds it to what is there. */
-  store(tensor: Tensor, value: Node, place: Place = {}, accumulate = false): void {
+  store(tensor: TapeTensor, value: Node, place: Place = {}, accumulate = false): void {
     this.#write(tensor, "cell", place, accumulate, (o) =>
       this.#builder.store(o, value, accumulate),
     );
   }
 
   /** Store a number of each row. */
-  storeRow(tensor: Tensor, value: Node, accumulate = false): void {
+  storeRow(tensor: TapeTensor, value: Node, accumulate = false): void {
     this.#write(tensor, "row", {}, accumulate, (o) => this.#builder.store(o, value, accumulate));
   }
 
   /** Store the sums down the columns. */
-  columnSum(tensor: Tensor, value: Node, accumulate = false): void {
+  columnSum(tensor: TapeTensor, value: Node, accumulate = false): void {
     this.#write(tensor, "column", {}, accumulate, (o) =>
       this.#builder.columnSum(o, value, accumulate),
     );
   }
 
   /** Store the sum of a number of each row. */
-  total(tensor: Tensor, value: Node, accumulate = false): void {
+  total(tensor: TapeTensor, value: Node, accumulate = false): void {
     this.#write(tensor, "scalar", {}, accumulate, (o) => this.#builder.total(o, value, accumulate));
   }
 
   /** Compute a tensor in place: values of its cells, stored where they were read. */
-  inPlace(tensor: Tensor, value: (cell: Node) => Node): void {
+  inPlace(tensor: TapeTensor, value: (cell: Node) => Node): void {
     const operand = this.#operand(tensor, "cell", {}, "z");
     this.#reads[operand.name] = tensor;
     this.#writes[operand.name] = tensor;
@@ -127,6 +126,6 @@ export class Rows {
 }
 
 /** Rows over all cells of a tensor. */
-export function rowsOf(tensor: Tensor): Rows {
+export function rowsOver(tensor: TapeTensor): Rows {
   return new Rows(tensor.tape, { rows: tensor.rows, columns: tensor.width });
 }

@@ -1,5 +1,5 @@
 /** Parts of the channels of a sequence, as tensors of their own. */
-import type { Tensor } from "../tensor.ts";
+import type { TapeTensor } from "../tape.ts";
 import { checkShape, misshapen } from "../tensor.ts";
 import { Rows } from "./rows.ts";
 
@@ -8,7 +8,7 @@ import { Rows } from "./rows.ts";
  * @param x (B, count · D, L)
  * @returns `count` of (B, D, L)
  */
-export function split(x: Tensor, count: number): Tensor[] {
+export function split(x: TapeTensor, count: number): TapeTensor[] {
   const { tape } = x;
   const place = tape.place || "split";
   checkShape(place, x, [-1, -1, -1]);

@@ -1,15 +1,15 @@
 /** What explicit kernels pass before they are convolved with: shrinkage of their taps, and the skip. */
 import type { Node } from "../../math/expr.ts";
-import type { Tensor } from "../tensor.ts";
+import type { TapeTensor } from "../tape.ts";
 import { checkShape } from "../tensor.ts";
 import type { Rows } from "./rows.ts";
-import { rowsOf } from "./rows.ts";
+import { rowsOver } from "./rows.ts";
 
 /**
  * relu(|k| − threshold) · sign(k): taps below the threshold are zero, the others move towards zero by it (Fu et al., "Simple
  * Hardware-Efficient Long Convolutions", arXiv 2302.06646).
  */
-export function squash(k: Tensor, threshold: number): Tensor {
+export function squash(k: TapeTensor, threshold: number): TapeTensor {
   const { tape } = k;
   /** `then` where a tap is beyond the threshold; how far it is there goes to it. */
   const beyond = ({ g }: Rows, tap: Node, then: (moved: Node) => Node): Node => {
@@ -18,7 +18,7 @@ export function squash(k: Tensor, threshold: number): Tensor {
     return g.select(up, then(up), below);
   };
   const y = tape.tensor(k.shape, k.storage);
-  const rows = rowsOf(k);
+  const rows = rowsOver(k);
   rows.store(
     y,
     beyond(rows, rows.cell(k), (moved) => moved),
@@ -28,7 +28,7 @@ export function squash(k: Tensor, threshold: number): Tensor {
     inputs: [k],
     outputs: [y],
     gradient: ([dy]) => {
-      const back = rowsOf(k);
+      const back = rowsOver(k);
       const dk = tape.sink(k, k.storage);
       const d = back.cell(dy!);
       back.store(
@@ -49,20 +49,20 @@ export function squash(k: Tensor, threshold: number): Tensor {
  * @param k (D, K)
  * @param skip (D)
  */
-export function skipTap(k: Tensor, skip: Tensor): Tensor {
+export function skipTap(k: TapeTensor, skip: TapeTensor): TapeTensor {
   const { tape } = k;
   checkShape(tape.place || skip.label, k, [skip.size, -1]);
   const first = ({ g, along }: Rows, value: Node): Node =>
     g.select(g.sub(g.constant(1), along.columnIndex()), value, g.constant(0));
   const y = tape.tensor(k.shape, k.storage);
-  const rows = rowsOf(k);
+  const rows = rowsOver(k);
   rows.store(y, rows.g.add(rows.cell(k), first(rows, rows.row(skip))));
   rows.run();
   tape.operation({
     inputs: [k, skip],
     outputs: [y],
     gradient: ([dy]) => {
-      const back = rowsOf(k);
+      const back = rowsOver(k);
       const dskip = tape.sink(skip, "float32");
       back.storeRow(dskip.tensor, back.along.sum(first(back, back.cell(dy!))), dskip.accumulate);
       back.run();

@@ -1,19 +1,18 @@
 /** Sums of gradients: of two, onto what is there, and down to what all rows share. */
-import type { GradientSums } from "../tape.ts";
-import type { Tensor } from "../tensor.ts";
-import { Rows, rowsOf } from "./rows.ts";
+import type { GradientSums, TapeTensor } from "../tape.ts";
+import { Rows, rowsOver } from "./rows.ts";
 
 /** How gradients that meet are added up. */
 export const gradientSums: GradientSums = {
   add(a, b) {
-    const rows = rowsOf(a);
+    const rows = rowsOver(a);
     const sum = a.tape.tensor(a.shape, a.storage);
     rows.store(sum, rows.g.add(rows.cell(a), rows.cell(b)));
     rows.run();
     return sum;
   },
   addTo(target, gradient) {
-    const rows = rowsOf(target);
+    const rows = rowsOver(target);
     rows.store(target, rows.cell(gradient), {}, true);
     rows.run();
   },
@@ -24,21 +23,21 @@ export const gradientSums: GradientSums = {
  * @returns what its rule returns: nothing where the vector is a parameter, whose gradient is added up elsewhere.
  */
 export function sumDown(
-  dy: Tensor,
-  vector: Tensor,
+  dy: TapeTensor,
+  vector: TapeTensor,
   layout: "rows" | "channels",
-): Tensor | undefined {
+): TapeTensor | undefined {
   const { tape } = dy;
   const { tensor, accumulate, result } = tape.sink(vector, "float32");
   if (layout === "rows") {
-    const rows = rowsOf(dy);
+    const rows = rowsOver(dy);
     rows.columnSum(tensor, rows.cell(dy), accumulate);
     rows.run();
     return result;
   }
   const [batch = 1, channels = 1] = dy.shape;
   const sums = tape.tensor([batch, channels], "float32");
-  const lines = rowsOf(dy);
+  const lines = rowsOver(dy);
   lines.storeRow(sums, lines.along.sum(lines.cell(dy)));
   lines.run();
   const items = new Rows(tape, { rows: batch, columns: channels });

@@ -1,9 +1,8 @@
 /** Sequences by positions or by channels, where no linear layer is near that could turn them on the way: products with the identity. */
-import type { Tape } from "../tape.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Tape, TapeTensor } from "../tape.ts";
 import { linear } from "./linear.ts";
 
-function identity(tape: Tape, width: number): { readonly weight: Tensor } {
+function identity(tape: Tape, width: number): { readonly weight: TapeTensor } {
   const fill = (): Float32Array => {
     const data = new Float32Array(width * width);
     for (let i = 0; i < width; i++) data[i * (width + 1)] = 1;
@@ -13,11 +12,11 @@ function identity(tape: Tape, width: number): { readonly weight: Tensor } {
 }
 
 /** (B, L, D) as (B, D, L). */
-export function toChannels(x: Tensor): Tensor {
+export function toChannels(x: TapeTensor): TapeTensor {
   return linear(x, identity(x.tape, x.width), { to: "channels" });
 }
 
 /** (B, D, L) as (B, L, D). */
-export function toRows(x: Tensor): Tensor {
+export function toRows(x: TapeTensor): TapeTensor {
   return linear(x, identity(x.tape, x.shape[1]!), { from: "channels" });
 }

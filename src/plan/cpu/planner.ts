@@ -26,6 +26,13 @@ export interface Workload {
   readonly threads: number;
 }
 
+/** What plans are for. */
+export interface Planning {
+  readonly problem: Problem;
+  readonly device: DeviceSpec;
+  readonly workload: Workload;
+}
+
 /** A priced plan for a geometry. */
 export interface Candidate {
   /** The parts that the plan's transforms belong to. */
@@ -53,13 +60,12 @@ export function canShareRow(plan: TransformPlan, threads: number): boolean {
   );
 }
 
+/** What a plan's price depends on besides the plan. */
+type For = Omit<Planning, "problem">;
+
 /** Seconds of a call with `rows` rows on `threads` threads. */
-function callSeconds(
-  plan: TransformPlan,
-  cost: Cost,
-  device: DeviceSpec,
-  { rows, threads }: Workload,
-): number {
+function callSeconds(plan: TransformPlan, cost: Cost, { device, workload }: For): number {
+  const { rows, threads } = workload;
   if (threads === 1) return rows * cost.seconds;
   const apart = Math.ceil(rows / threads) * cost.seconds + device.dispatchSeconds;
   if (!canShareRow(plan, threads)) return Math.min(apart, rows * cost.seconds);
@@ -68,13 +74,8 @@ function callSeconds(
 }
 
 /** Price a plan for rows: the sum over its parts. */
-export function priced(
-  geometry: Geometry,
-  plan: Plan,
-  device: DeviceSpec,
-  workload: Workload,
-): Candidate {
-  const costs = plan.map((p) => planCost(p, device));
+export function priced(geometry: Geometry, plan: Plan, on: For): Candidate {
+  const costs = plan.map((p) => planCost(p, on.device));
   const cost = costs.reduce((a, b) => ({
     seconds: a.seconds + b.seconds,
     arithmetic: a.arithmetic + b.arithmetic,
@@ -82,7 +83,7 @@ export function priced(
     overhead: a.overhead + b.overhead,
     flops: a.flops + b.flops,
   }));
-  const seconds = plan.reduce((sum, p, i) => sum + callSeconds(p, costs[i]!, device, workload), 0);
+  const seconds = plan.reduce((sum, p, i) => sum + callSeconds(p, costs[i]!, on), 0);
   const text = formatPlan(plan, { cyclic: geometry[0]!.ring !== undefined });
   return { geometry, plan, text, blocks: 1, cost, seconds };
 }
@@ -102,13 +103,9 @@ interface BlockPlan extends Pick<Candidate, "plan" | "text"> {
 }
 
 /** Price a plan for blocks of the rows of a problem. */
-function pricedBlocks(
-  problem: Problem,
-  part: Part,
-  { plan, text, one, edge }: BlockPlan,
-  device: DeviceSpec,
-  { rows, threads }: Workload,
-): Candidate {
+function pricedBlocks(part: Part, { plan, text, one, edge }: BlockPlan, what: Planning): Candidate {
+  const { problem, device } = what;
+  const { rows, threads } = what.workload;
   const blocks = Math.ceil(problem.outputLength / part.blocks!.hop);
   const copies = Math.min(blocks, edgeBlocks) * edge;
   const cost: Cost = {
@@ -129,27 +126,17 @@ function pricedBlocks(
 }
 
 /** Price a transform for blocks of `hop` outputs. */
-function transformBlocks(
-  problem: Problem,
-  plan: TransformPlan,
-  hop: number,
-  device: DeviceSpec,
-  workload: Workload,
-): Candidate {
-  const part = blockPart(problem, 2 * plan.points, hop);
-  const one = planCost(plan, device);
-  const edge = copySeconds(device, 2 * part.positions);
+function transformBlocks(plan: TransformPlan, hop: number, what: Planning): Candidate {
+  const part = blockPart(what.problem, 2 * plan.points, hop);
+  const one = planCost(plan, what.device);
+  const edge = copySeconds(what.device, 2 * part.positions);
   const block = { plan: [plan], text: formatPlan([plan], { hop }), one, edge };
-  return pricedBlocks(problem, part, block, device, workload);
+  return pricedBlocks(part, block, what);
 }
 
 /** Price blocks of `hop` outputs in the time domain; none where taps are too many. */
-function directBlocks(
-  problem: Problem,
-  hop: number,
-  device: DeviceSpec,
-  workload: Workload,
-): Candidate[] {
+function directBlocks(hop: number, what: Planning): Candidate[] {
+  const { problem, device } = what;
   const overlap = blockOverlap(problem);
   if (!isDirect(problem.outputLength, overlap + 1, hop)) return [];
   const one = directCost(hop, overlap + 1, device);
@@ -157,30 +144,30 @@ function directBlocks(
   // Its copies stay in the first-level cache: 0.15 ns an output there, where a block in place takes none.
   const edge = edgeCopies * one.memory;
   const block = { plan: [], text: formatDirect(problem.kernelLength, hop), one, edge };
-  return [pricedBlocks(problem, part, block, device, workload)];
+  return [pricedBlocks(part, block, what)];
 }
 
 /** Candidates that cut rows into blocks. */
-function blockCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
-  const overlap = blockOverlap(problem);
-  return blockSizesFor(problem.outputLength, overlap).flatMap((points) => {
+function blockCandidates(what: Planning): Candidate[] {
+  const overlap = blockOverlap(what.problem);
+  return blockSizesFor(what.problem.outputLength, overlap).flatMap((points) => {
     const hop = 2 * points - overlap;
-    return blockPlans(points).map((p) => transformBlocks(problem, p, hop, device, workload));
+    return blockPlans(points).map((p) => transformBlocks(p, hop, what));
   });
 }
 
 /** Candidates for one geometry: every plan of a single part, or the cheapest plan of each of several. */
-function candidatesFor(geometry: Geometry, device: DeviceSpec, workload: Workload): Candidate[] {
+function candidatesFor(geometry: Geometry, on: For): Candidate[] {
   const perPart = geometry.map((part) =>
     candidateSizes(part)
       .flatMap((points) => candidatePlans(points))
-      .map((plan) => priced([part], [plan], device, workload))
+      .map((plan) => priced([part], [plan], on))
       .sort((a, b) => a.seconds - b.seconds),
   );
   if (perPart.length === 1) return perPart[0]!;
   if (perPart.some((options) => options.length === 0)) return [];
   const plan = perPart.map((options) => options[0]!.plan[0]!);
-  return [priced(geometry, plan, device, workload)];
+  return [priced(geometry, plan, on)];
 }
 
 /** What a row's transforms do, both ways and with the product between them: ends, gates and folding not counted. */
@@ -202,41 +189,36 @@ export function isCyclic(period: number): boolean {
 }
 
 /** Candidates of transforms with all frequencies, and in the time domain, cheapest first. */
-function denseCandidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[] {
-  const direct = directBlocks(problem, directHop(problem.outputLength), device, workload);
+function denseCandidates(what: Planning): Candidate[] {
+  const { problem } = what;
+  const direct = directBlocks(directHop(problem.outputLength), what);
   if (isProduct(problem)) return direct;
   // Factors in one program share their folds; a split into parts of their own is for periods that have no factors.
   const own = isCyclic(problem.period) ? [onePart(problem)] : geometries(problem);
   return [
-    ...own.flatMap((geometry) => candidatesFor(geometry, device, workload)),
-    ...blockCandidates(problem, device, workload),
+    ...own.flatMap((geometry) => candidatesFor(geometry, what)),
+    ...blockCandidates(what),
     ...direct,
   ].sort((a, b) => a.seconds - b.seconds);
 }
 
 /** The one of them that a text names, for the geometry that it fits; undefined where it fits none. */
-function namedDense(
-  text: string,
-  problem: Problem,
-  device: DeviceSpec,
-  workload: Workload,
-): Candidate | undefined {
+function namedDense(text: string, what: Planning): Candidate | undefined {
+  const { problem } = what;
   const parsed = parsePlan(text);
   if (!parsed) return undefined;
   const { plan, hop, taps, cyclic } = parsed;
   if (cyclic || problem.frequencies) return undefined;
   if (taps !== undefined) {
     const outputs = hop || directHop(problem.outputLength);
-    return taps === problem.kernelLength
-      ? directBlocks(problem, outputs, device, workload)[0]
-      : undefined;
+    return taps === problem.kernelLength ? directBlocks(outputs, what)[0] : undefined;
   }
   if (hop > 0) {
     const [transform] = plan;
     const positions = 2 * transform!.points;
     if (!transformable(transform!.points) || positions < hop + blockOverlap(problem))
       return undefined;
-    return transformBlocks(problem, transform!, hop, device, workload);
+    return transformBlocks(transform!, hop, what);
   }
   const fits = (part: Part, points: number): boolean =>
     transformable(points) &&
@@ -244,22 +226,17 @@ function namedDense(
   const geometry = geometries(problem).find(
     (g) => g.length === plan.length && g.every((part, i) => fits(part, plan[i]!.points)),
   );
-  return geometry && priced(geometry, plan, device, workload);
+  return geometry && priced(geometry, plan, what);
 }
 
 /** How plans are found. */
 export interface Planner {
   /** All candidates for a problem, cheapest first. */
-  candidates(problem: Problem, device: DeviceSpec, workload: Workload): Candidate[];
+  candidates(what: Planning): Candidate[];
   /** The plan that a text names, for the geometry that it fits; undefined where it fits none. */
-  named(
-    text: string,
-    problem: Problem,
-    device: DeviceSpec,
-    workload: Workload,
-  ): Candidate | undefined;
+  named(text: string, what: Planning): Candidate | undefined;
   /** What a problem's transforms would do for one row with all frequencies. */
-  wholeWork?(problem: Problem, device: DeviceSpec, workload: Workload): Work;
+  wholeWork?(what: Planning): Work;
 }
 
 /** Plans of problems that neither have frequencies nor a period with exact factors: most of them. */

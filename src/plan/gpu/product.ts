@@ -13,7 +13,7 @@ export interface MatrixShape {
 }
 
 /** How a workgroup computes m×n cells of C. */
-export interface ProductTile {
+export interface GpuProductTile {
   readonly m: number;
   readonly n: number;
   /** Products that each cell advances by in a step. */
@@ -30,9 +30,9 @@ export interface ProductTile {
 }
 
 /** A tile with what it costs on the machine where it was measured. */
-export interface PricedTile extends ProductTile {
-  /** Workgroups that the device runs at once, and FLOP/s of so many in long products. */
-  readonly atOnce: number;
+export interface PricedTile extends GpuProductTile {
+  /** Workgroups that a multiprocessor runs at once, and FLOP/s of all multiprocessors so filled in long products. */
+  readonly beside: number;
   readonly flops: number;
 }
 
@@ -48,8 +48,8 @@ export interface ProductMachine {
 }
 
 /** How a product is computed. */
-export interface ProductPlan {
-  readonly tile: ProductTile;
+export interface GpuProductPlan {
+  readonly tile: GpuProductTile;
   /** Workgroups that share the k of a tile. */
   readonly splits: number;
   /** Rows of tiles that workgroups take together, column by column, so that what they share is still in the cache. */
@@ -59,7 +59,7 @@ export interface ProductPlan {
 }
 
 /** Steps over k, of all items where they are summed. */
-export const stepsOf = ({ k, batch, sumsBatch }: ProductProblem, tile: ProductTile): number =>
+export const stepsOf = ({ k, batch, sumsBatch }: ProductProblem, tile: GpuProductTile): number =>
   Math.ceil(k / tile.k) * (sumsBatch ? batch : 1);
 
 /** Products that C consists of. */
@@ -68,81 +68,78 @@ export const itemsOf = ({ batch, sumsBatch }: ProductProblem): number => (sumsBa
 /** Rows and columns of tiles. */
 export const gridOf = (
   { m, n }: ProductProblem,
-  tile: ProductTile,
+  tile: GpuProductTile,
 ): { readonly rows: number; readonly columns: number } => {
   return { rows: Math.ceil(m / tile.m), columns: Math.ceil(n / tile.n) };
 };
 
 /** Bytes of the partial sums. */
-export function partialBytes(problem: ProductProblem, tile: ProductTile, splits: number): number {
+export function partialBytes(
+  problem: ProductProblem,
+  tile: GpuProductTile,
+  splits: number,
+): number {
   const { rows, columns } = gridOf(problem, tile);
   return splits > 1 ? 4 * splits * itemsOf(problem) * rows * tile.m * columns * tile.n : 0;
 }
 
-/** Bytes a second of the memory, and seconds of a launch and of a workgroup besides its steps, where the tiles were measured. */
+/** The H200 on which tiles were measured: multiprocessors, bytes a second of the memory, and seconds of a launch, */
+const multiprocessors = 132;
 const memoryBandwidth = 3.5e12;
 const launchSeconds = 4e-6;
+/** of a step that waits for nothing but its own loads, and of a workgroup besides its steps. */
+const stepSeconds = 0.4e-6;
 const tileSeconds = 3e-6;
 
-/**
- * Tiles of subgroups: matrices of a subgroup down and along, subgroups down and along, products of a step, matrices of a strip, and
- * whether slices have two places; then workgroups at once and FLOP/s on an H200.
- */
-const subgroupTiles: readonly (readonly [
-  ...[matrices: readonly [down: number, along: number], subgroups: readonly [number, number]],
-  ...[k: number, strip: number, twice: boolean, atOnce: number, flops: number],
-])[] = [
-  [[4, 4], [2, 2], 32, 2, false, 264, 320e12],
-  [[4, 4], [2, 2], 32, 1, true, 264, 318e12],
-  [[4, 4], [2, 2], 16, 2, true, 264, 290e12],
-  [[4, 4], [2, 4], 32, 1, false, 132, 300e12],
-  [[4, 4], [4, 2], 32, 1, false, 132, 300e12],
-  [[4, 4], [1, 2], 32, 2, false, 528, 250e12],
-  [[4, 2], [2, 2], 32, 2, false, 528, 230e12],
-  [[2, 4], [2, 2], 32, 2, false, 528, 230e12],
-  [[2, 2], [2, 2], 32, 2, false, 1056, 170e12],
+/** Workers down and along, each with so many matrices or cells down and along; products of a step; what it reaches on an H200. */
+type TileRow = readonly [
+  ...[workers: readonly [number, number], each: readonly [number, number], k: number],
+  ...[beside: number, flops: number, more?: Pick<GpuProductTile, "strip" | "twice">],
 ];
 
-/** Those of a device whose subgroups multiply matrices. */
-function matrixTiles({ matrices = [], lanes = 1, values }: ProductMachine): PricedTile[] {
-  // The largest matrices need the fewest loads.
-  const [shape] = matrices.toSorted((a, b) => b.m * b.n * b.k - a.m * a.n * a.k);
-  if (!shape || lanes < 2) return [];
-  return subgroupTiles.flatMap(([each, [rows, columns], k, strip, twice, atOnce, flops]) => {
-    const [down, along] = [each[0] * rows, each[1] * columns];
-    // A processor that plays the GPU compiles a kernel of many matrices for minutes.
-    if (values < 32 && each[0] * each[1] > 4) return [];
-    const cells = { m: down * shape.m, n: along * shape.n, k, rows, columns };
-    const how = { threads: rows * columns * lanes, shape, strip, twice };
-    return [{ ...cells, ...how, atOnce, flops }];
-  });
-}
-
-/** Tiles of threads: cells of a thread down and along, threads down and along, products of a step; then the same two numbers. */
-const threadTiles: readonly (readonly [
-  ...[cells: readonly [down: number, along: number], threads: readonly [number, number]],
-  ...[k: number, twice: boolean, atOnce: number, flops: number],
-])[] = [
-  [[8, 8], [16, 16], 8, false, 264, 30e12],
-  [[8, 8], [16, 16], 8, true, 264, 30e12],
-  [[8, 8], [16, 8], 16, false, 396, 28e12],
-  [[8, 8], [8, 8], 16, false, 792, 26e12],
-  [[8, 4], [16, 16], 16, false, 396, 24e12],
-  [[4, 4], [16, 16], 16, false, 792, 20e12],
-  [[4, 4], [8, 8], 16, false, 2112, 14e12],
+const subgroupTiles: readonly TileRow[] = [
+  [[4, 2], [4, 4], 32, 1, 300e12],
+  [[2, 4], [4, 4], 32, 1, 297e12],
+  [[2, 2], [4, 4], 32, 2, 190e12, { strip: 2 }],
+  [[2, 2], [4, 4], 32, 2, 185e12, { twice: true }],
+  [[2, 2], [4, 4], 16, 2, 100e12, { strip: 2, twice: true }],
+  [[1, 2], [4, 4], 32, 4, 190e12, { strip: 2 }],
+  [[2, 2], [2, 4], 32, 4, 180e12, { strip: 2 }],
+  [[2, 2], [2, 2], 32, 8, 105e12, { strip: 2 }],
+  [[2, 2], [1, 2], 16, 16, 60e12, { strip: 2 }],
 ];
 
-function registerTiles({ values }: ProductMachine): PricedTile[] {
-  return threadTiles
-    .filter(([[down, along]]) => down * along <= 2 * values)
-    .map(([cells, [rows, columns], k, twice, atOnce, flops]) => {
-      const [m, n] = [cells[0] * rows, cells[1] * columns];
-      return { m, n, k, rows, columns, threads: rows * columns, twice, atOnce, flops };
+const threadTiles: readonly TileRow[] = [
+  [[16, 16], [8, 8], 8, 2, 37e12],
+  [[16, 16], [8, 8], 8, 2, 35e12, { twice: true }],
+  [[16, 8], [8, 8], 16, 3, 33e12],
+  [[8, 8], [8, 8], 16, 6, 34e12],
+  [[16, 16], [8, 4], 16, 3, 37e12],
+  [[16, 16], [4, 4], 16, 6, 33e12],
+  [[8, 8], [4, 4], 16, 16, 27e12],
+];
+
+/** Tiles of workers that have `threads` each. A processor that plays the GPU compiles much of either for minutes. */
+const tilesOf = (rows: readonly TileRow[], most: number, threads: number, shape?: MatrixShape) =>
+  rows
+    .filter(([, [down, along]]) => down * along <= most)
+    .map(([[rows, columns], [down, along], k, beside, flops, more]): PricedTile => {
+      const [m, n] = [rows * down * (shape?.m ?? 1), columns * along * (shape?.n ?? 1)];
+      const workers = { rows, columns, threads: rows * columns * threads, ...(shape && { shape }) };
+      return { m, n, k, ...workers, ...more, beside, flops };
     });
-}
 
 /** Bytes of workgroup memory, padding included. */
-function sharedBytesOf({ m, n, k, rows, columns, shape, strip = 1, twice }: ProductTile): number {
+function sharedBytesOf({
+  m,
+  n,
+  k,
+  rows,
+  columns,
+  shape,
+  strip = 1,
+  twice,
+}: GpuProductTile): number {
   const places = twice ? 2 : 1;
   if (!shape) return 4 * k * (m + n + 8) * places;
   const slices = 2 * Math.max((m + n) * (k + 8), k * (m + n + 16)) * places;
@@ -150,12 +147,17 @@ function sharedBytesOf({ m, n, k, rows, columns, shape, strip = 1, twice }: Prod
 }
 
 /** Every tile that serves a product on a device: of matrices where both operands are float16 and subgroups multiply them. */
-export function productTiles(problem: ProductProblem, machine: ProductMachine): PricedTile[] {
-  const halves = problem.a.dtype === "float16" && problem.b.dtype === "float16";
-  const fits = (tile: ProductTile): boolean =>
-    tile.threads <= machine.threads && sharedBytesOf(tile) <= machine.sharedBytes;
-  const subgroups = halves ? matrixTiles(machine).filter(fits) : [];
-  return subgroups.length > 0 ? subgroups : registerTiles(machine).filter(fits);
+export function productTiles({ a, b }: ProductProblem, machine: ProductMachine): PricedTile[] {
+  const { matrices = [], lanes = 1, values } = machine;
+  // The largest matrices need the fewest loads.
+  const [shape] = matrices.toSorted((x, y) => y.m * y.n * y.k - x.m * x.n * x.k);
+  const multiplies = shape && lanes > 1 && a.dtype === "float16" && b.dtype === "float16";
+  const tiles = multiplies
+    ? tilesOf(subgroupTiles, values >= 32 ? 16 : 2, lanes, shape)
+    : tilesOf(threadTiles, 2 * values, 1);
+  return tiles.filter(
+    (tile) => tile.threads <= machine.threads && sharedBytesOf(tile) <= machine.sharedBytes,
+  );
 }
 
 /** Seconds that a plan takes on the machine where its tile was measured. */
@@ -164,9 +166,11 @@ function priceOf(problem: ProductProblem, tile: PricedTile, splits: number): num
   const items = itemsOf(problem);
   const { rows, columns } = gridOf(problem, tile);
   const steps = Math.ceil(stepsOf(problem, tile) / splits);
-  const waves = Math.ceil((rows * columns * items * splits) / tile.atOnce);
-  const stepSeconds = (tile.atOnce * 2 * tile.m * tile.n * tile.k) / tile.flops;
-  const work = waves * (tileSeconds + steps * stepSeconds);
+  // What the busiest multiprocessor has to do, and how long each of its workgroups takes at least.
+  const groups = Math.ceil((rows * columns * items * splits) / multiprocessors);
+  const busy = (groups * steps * 2 * tile.m * tile.n * tile.k * multiprocessors) / tile.flops;
+  const turns = Math.ceil(groups / tile.beside);
+  const work = Math.max(busy, turns * steps * stepSeconds) + turns * tileSeconds;
   const size = { float32: 4, float16: 2 };
   const bytes = batch * (m * k * size[problem.a.dtype] + k * n * size[problem.b.dtype]);
   const traffic = (bytes + items * m * n * size[problem.c.dtype]) / memoryBandwidth;
@@ -186,12 +190,12 @@ export function plansOfTile(
   problem: ProductProblem,
   priced: PricedTile,
   machine: ProductMachine,
-): ProductPlan[] {
-  const { atOnce: _, flops: __, ...tile } = priced;
+): GpuProductPlan[] {
+  const { beside: _, flops: __, ...tile } = priced;
   const room = Math.min(machine.bindingBytes, machine.workspaceBytes);
   const total = stepsOf(problem, tile);
   const most = Math.min(mostSplits, total);
-  const found = new Map<number, ProductPlan>();
+  const found = new Map<number, GpuProductPlan>();
   for (let wanted = 1; wanted <= most; wanted += Math.max(1, wanted >> 3)) {
     // No part may be empty.
     const splits = Math.ceil(total / Math.ceil(total / wanted));
@@ -203,14 +207,14 @@ export function plansOfTile(
 }
 
 /** Every plan that the device can run, cheapest first. */
-export function productPlans(problem: ProductProblem, machine: ProductMachine): ProductPlan[] {
+export function productPlans(problem: ProductProblem, machine: ProductMachine): GpuProductPlan[] {
   return productTiles(problem, machine)
     .flatMap((tile) => plansOfTile(problem, tile, machine))
     .sort((a, b) => a.seconds - b.seconds);
 }
 
 /** A plan in one line. */
-export function describeProductPlan({ tile, splits, band }: ProductPlan): string {
+export function describeProductPlan({ tile, splits, band }: GpuProductPlan): string {
   const { shape } = tile;
   const how = shape
     ? `${tile.rows}×${tile.columns} subgroups of ${shape.m}×${shape.n}×${shape.k}`

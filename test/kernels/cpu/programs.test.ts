@@ -12,13 +12,16 @@ import { programSource } from "../../../src/kernels/cpu/dense-program.ts";
 import { depthwiseSource } from "../../../src/kernels/cpu/depthwise/program.ts";
 import { printJavaScript } from "../../../src/kernels/cpu/print/javascript.ts";
 import { printWasm } from "../../../src/kernels/cpu/print/wasm.ts";
+import { productSource } from "../../../src/kernels/cpu/product/program.ts";
 import type { ProgramSource } from "../../../src/kernels/cpu/program-source.ts";
 import { namedCandidate } from "../../../src/plan/cpu/cyclic-planner.ts";
+import { registerTiles } from "../../../src/plan/cpu/product.ts";
 import { streamLevels, streamPart } from "../../../src/plan/cpu/stream-levels.ts";
 import { createProblem } from "../../../src/plan/create-problem.ts";
 import { createDepthwiseProblem, type Form, layouts } from "../../../src/plan/depthwise.ts";
 import { defaultCpu } from "../../../src/plan/device.ts";
 import { modes, type ProblemOptions } from "../../../src/plan/problem.ts";
+import type { ProductEpilogue } from "../../../src/plan/product.ts";
 
 function hash(data: string | NodeJS.ArrayBufferView): string {
   return createHash("sha256").update(data).digest("hex").slice(0, 12);
@@ -110,6 +113,33 @@ describe("short convolutions", () => {
     );
     expect(hashes).toMatchSnapshot();
   });
+});
+
+describe("products", () => {
+  const ends: readonly ProductEpilogue[] = [
+    {},
+    { bias: "columns", activation: "silu", keeps: true, residual: true },
+    { bias: "rows", slope: "relu", accumulate: true },
+  ];
+
+  test.each(ends.map((epilogue, i) => [epilogue, [16, 13, 7][i]!] as const))(
+    "%o",
+    (epilogue, n) => {
+      const matrix = { transposed: false, stride: n, batchStride: 0, dtype: "float32" } as const;
+      const shape = { batch: 1, m: 5, n, k: n, sumsBatch: false } as const;
+      const problem = { ...shape, a: matrix, b: matrix, c: matrix, epilogue };
+      const hashes = Object.entries(registerTiles).map(([instructions, tile]) => {
+        const module = productSource(problem, tile).build(tile.lanes);
+        const relaxed = instructions === "relaxed-simd";
+        const text =
+          tile.lanes === 1
+            ? printJavaScript(module)
+            : printWasm(module, { relaxed, sharedPages: 1 });
+        return `${instructions} ${hash(text)}`;
+      });
+      expect(hashes).toMatchSnapshot();
+    },
+  );
 });
 
 test("the check itself sees one constant that is another", () => {

@@ -20,7 +20,9 @@ import type { ProgramSource } from "../program-source.ts";
 export const mostRowTensors = 16;
 export const totalBytes = 16;
 
-const bytesOf = ({ dtype }: RowOperand): number => (dtype === "float16" ? 2 : 4);
+/** Bytes of an element. */
+export const elementBytes = ({ dtype }: Pick<RowOperand, "dtype">): number =>
+  dtype === "float16" ? 2 : 4;
 const isMoving = ({ kind }: RowOperand): boolean => kind === "cell" || kind === "column";
 
 /** A part of a loop over columns: vectors of a block, lanes that are stored. */
@@ -92,7 +94,7 @@ class RowsText {
         const moving = isMoving(operand);
         const at = { pointer: `${pointer}${moving ? "c" : ""}`, offset: 0 };
         const format = operand.dtype === "uint32" ? "word" : "splat";
-        const offset = ahead * bytesOf(operand);
+        const offset = ahead * elementBytes(operand);
         known.set(
           node,
           moving ? g.load({ ...at, offset }, operand.dtype as "float32") : g.load(at, format),
@@ -186,7 +188,9 @@ class RowsText {
     const pointers = [
       { name: "cells", from: "cell", by: 1 },
       ...this.#operands.flatMap((o, i) =>
-        used.has(`p${i}`) && isMoving(o) ? [{ name: `p${i}c`, from: `p${i}`, by: bytesOf(o) }] : [],
+        used.has(`p${i}`) && isMoving(o)
+          ? [{ name: `p${i}c`, from: `p${i}`, by: elementBytes(o) }]
+          : [],
       ),
       ...stored.filter(isSum).map((_, i) => ({ name: `k${i}c`, from: `k${i}`, by: 4 })),
     ];
@@ -219,7 +223,7 @@ class RowsText {
         const format = dtype === "float16" ? dtype : "float32";
         if (!isSum(o)) {
           const pointer = `${this.#tensors.get(identity(o.operand))!}c`;
-          const at = { pointer, offset: v * this.#lanes * bytesOf(o.operand) };
+          const at = { pointer, offset: v * this.#lanes * elementBytes(o.operand) };
           return { at, format, value, first: 0, last };
         }
         const at = { pointer: `k${sums.indexOf(o)}c`, offset: v * this.#lanes * 4 };

@@ -38,25 +38,6 @@ export interface KernelParts {
   readonly body: readonly string[];
 }
 
-/** Parameters and buffers. */
-export function declared(
-  bindings: readonly Binding[],
-  parameters: readonly string[],
-): readonly string[] {
-  return [
-    `struct Parameters {\n${parameters.map((n) => `  ${n}: u32,`).join("\n")}\n}`,
-    "@group(0) @binding(0) var<uniform> p: Parameters;",
-    ...bindings.map(
-      (b, i) =>
-        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
-    ),
-  ];
-}
-
-/** The first line of every kernel's entry. */
-export const entry =
-  "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {";
-
 /** The whole text of a kernel. Its body knows the numbers `group` and `groups`, vectors of three, and `lane`, the thread's own. */
 export function kernelText(parts: KernelParts): string {
   const { bindings, parameters, shared = [], functions = [], threads, body } = parts;
@@ -70,11 +51,16 @@ export function kernelText(parts: KernelParts): string {
           "diagnostic(off, chromium.subgroup_matrix_uniformity);",
         ]
       : []),
-    ...declared(bindings, parameters),
+    `struct Parameters {\n${parameters.map((n) => `  ${n}: u32,`).join("\n")}\n}`,
+    "@group(0) @binding(0) var<uniform> p: Parameters;",
+    ...bindings.map(
+      (b, i) =>
+        `@group(0) @binding(${i + 1}) var<storage, ${b.access}> ${b.name}: array<${b.element}>;`,
+    ),
     ...shared.map((s) => `var<workgroup> ${s.name}: array<${s.element}, ${s.count}>;`),
     ...functions,
     `@compute @workgroup_size(${threads})`,
-    entry,
+    "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {",
     ...body,
     "}",
     "",

@@ -84,12 +84,9 @@ export class OperandSlices {
   get shared(): SharedArray {
     const { shape, twice } = this.#spec.tile;
     const count = (this.sharedCount / this.unit) * (twice ? 2 : 1);
-    const alone = shape && this.unit === 1 ? halfType : "f32";
-    return {
-      name: `shared_${this.operand.name}`,
-      element: this.unit > 1 ? this.#element : alone,
-      count,
-    };
+    const alone = shape ? halfType : "f32";
+    const element = this.unit > 1 ? this.#element : alone;
+    return { name: `shared_${this.operand.name}`, element, count };
   }
 
   /** Row and place in it of a thread's access `i`, both in a slice as stored: numbers that few threads share, and constants. */
@@ -107,9 +104,11 @@ export class OperandSlices {
   begin(text: Text): void {
     const { name, width } = this.operand;
     const across = this.#across;
+    const { threads } = this.#spec.tile;
     text.constant(`${name}_line`, `lane / ${across}u`);
     // Eight threads store 128 bytes at once: those of rows so far apart that all lie in different banks.
-    const apart = this.rowsAlongK && width === 8 && across < 8 ? 8 / across : 1;
+    const eights = across < 8 && (threads / across) % 8 === 0;
+    const apart = this.rowsAlongK && width === 8 && eights ? 8 / across : 1;
     const spread = `${name}_line / 8u * 8u + ${name}_line % ${apart}u * ${across}u + ${name}_line % 8u / ${apart}u`;
     text.constant(`${name}_row`, apart > 1 ? spread : `${name}_line`);
     text.constant(`${name}_access`, `lane % ${this.#across}u`);
@@ -118,8 +117,7 @@ export class OperandSlices {
 
   /** Load a thread's part of the slice at `step`, item and first k of which have names. */
   load(text: Text): void {
-    const { operand } = this;
-    const { name, alongK, width, dtype } = operand;
+    const { name, alongK, width, dtype } = this.operand;
     const { edges } = this.#spec;
     const side = name === "a" ? "p.m" : "p.n";
     for (let i = 0; i < this.#count; i++) {

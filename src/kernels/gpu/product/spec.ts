@@ -1,5 +1,5 @@
 /** What a kernel of a matrix product computes, as data: two products of one specification have one text, whatever their sizes. */
-import type { ProductTile } from "../../../plan/gpu/product.ts";
+import type { GpuProductTile } from "../../../plan/gpu/product.ts";
 import type { Matrix, ProductEpilogue } from "../../../plan/product.ts";
 import type { Machine } from "../kernel.ts";
 
@@ -23,7 +23,7 @@ export interface ProductCells {
 }
 
 export interface ProductKernel {
-  readonly tile: ProductTile;
+  readonly tile: GpuProductTile;
   readonly a: ProductOperand;
   readonly b: ProductOperand;
   readonly c: ProductCells;
@@ -38,27 +38,10 @@ export interface ProductKernel {
 }
 
 /** Words of the parameters. Distances of A, B and C are in accesses of their width; `share` are the steps of a workgroup. */
-export const productParameters: readonly string[] = [
-  "tiles",
-  "each",
-  "rows",
-  "columns",
-  "band",
-  "items",
-  "m",
-  "n",
-  "k",
-  "steps",
-  "total",
-  "share",
-  "splits",
-  "a_stride",
-  "a_batch",
-  "b_stride",
-  "b_batch",
-  "c_stride",
-  "c_batch",
-];
+export const productParameters: readonly string[] = (
+  "tiles each rows columns band items m n k steps total share splits " +
+  "a_stride a_batch b_stride b_batch c_stride c_batch"
+).split(" ");
 
 /** Elements between rows of partial sums, which are whole tiles: a text of the parameters. */
 export const partialStride = ({ tile }: Pick<ProductKernel, "tile">): string =>

@@ -8,7 +8,7 @@ import { OperandSlices, partsOf, vectorType } from "./operand.ts";
 import type { ProductKernel } from "./spec.ts";
 import { partialPlane, partialStride, productParameters } from "./spec.ts";
 import type { Workers } from "./workers.ts";
-import { SubgroupWorkers, ThreadWorkers } from "./workers.ts";
+import { subgroupWorkers, threadWorkers } from "./workers.ts";
 
 /** Threads of the kernel that adds partial sums. */
 export const joinThreads = 256;
@@ -39,8 +39,8 @@ export function productKernel(spec: ProductKernel): Kernel {
   const text = new Text(!spec.machine.slowFma);
   const slices = [new OperandSlices(spec, spec.a), new OperandSlices(spec, spec.b)] as const;
   const workers: Workers = tile.shape
-    ? new SubgroupWorkers(spec, ...slices)
-    : new ThreadWorkers(spec, ...slices);
+    ? subgroupWorkers(spec, ...slices)
+    : threadWorkers(spec, ...slices);
   const load = (step: string): void => {
     text.line("{");
     const k = sumsBatch ? `${step} % p.steps` : step;

@@ -1,5 +1,5 @@
 /** Activations and what they are made of in float64: the reference of tests. */
-import type { ActivationName } from "../math/activation.ts";
+import type { ActivationName } from "../../src/math/activation.ts";
 
 const logistic = (z: number): number => 1 / (1 + Math.exp(-z));
 
