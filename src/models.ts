@@ -1,6 +1,6 @@
 /** `flashfftconv/models`: Hyena language models, HyenaDNA and long-convolution classifiers, their weights and what they write. */
-export type { Embedder } from "./models/embed.ts";
-export { openEmbedder } from "./models/embed.ts";
+
+export { HyenaEmbedder } from "./models/embed.ts";
 export type { GenerateOptions } from "./models/generate.ts";
 export { generate } from "./models/generate.ts";
 export type { BlockOf, BlockParameters, HyenaConfig } from "./models/hyena.ts";

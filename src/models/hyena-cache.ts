@@ -6,8 +6,8 @@
  */
 import { checkTokens } from "../data/tokens.ts";
 import { InvalidArgumentError, UnsupportedError } from "../errors.ts";
+import type { Node } from "../math/expr.ts";
 import type { Model } from "../nn/model.ts";
-import { multiplied } from "../nn/operations/elementwise.ts";
 import { embedding } from "../nn/operations/embedding.ts";
 import { linear } from "../nn/operations/linear.ts";
 import { longConv, projections } from "../nn/operations/long-convolution.ts";
@@ -57,7 +57,10 @@ function kept(tape: Tape, p: BlockParameters["mixer"], c: HyenaConfig, positions
   };
 }
 
-/** Hyena on a prompt that is followed by anything up to `positions`: it counts for nothing, and what tokens will need is kept. */
+/**
+ * Hyena on T/2 positions, of which those up to `last` are a prompt and the others anything, which counts for nothing. What tokens will
+ * need is kept: the convolution runs on to T.
+ */
 const promptMixer =
   (positions: number, last: TapeTensor): Mixer =>
   (x, p, c, residual) => {
@@ -65,15 +68,21 @@ const promptMixer =
     const { width } = c;
     const keep = kept(tape, p, c, positions);
     const k = taps(positions, p.filter, c); // (D, K)
-    const projected = linear(x, p.inProjection, { to: "channels" }); // (1, 3D, T)
-    const { gated, postgate } = projections(projected, p.short); // (1, D, T) each
+    const projected = linear(x, p.inProjection, { to: "channels" }); // (1, 3D, T/2)
+    const { gated, postgate } = projections(projected, p.short); // (1, D, T/2) each
 
-    const heard = tape.tensor(gated.shape, gated.storage);
-    const mask = rowsOver(gated);
-    const { g } = mask;
-    const within = g.sub(g.add(mask.scalar(last), g.constant(0.5)), mask.along.columnIndex());
-    mask.store(heard, g.select(within, mask.cell(gated), g.constant(0)));
-    mask.run();
+    const heard = tape.tensor([1, width, positions], gated.storage);
+    const stored = (offset: number, value: (rows: Rows) => Node): void => {
+      const rows = rowsOver(gated);
+      rows.store(heard, value(rows), { stride: positions, offset });
+      rows.run();
+    };
+    stored(0, (rows) => {
+      const end = rows.g.add(rows.scalar(last), rows.g.constant(0.5));
+      const within = rows.g.sub(end, rows.along.columnIndex());
+      return rows.g.select(within, rows.cell(gated), rows.g.constant(0));
+    });
+    stored(positions / 2, (rows) => rows.g.constant(0));
     const y = longConv(heard, k); // (1, D, T)
 
     const copy = (from: TapeTensor, to: TapeTensor, stride = to.width): void => {
@@ -99,8 +108,11 @@ const promptMixer =
     });
     filters.run();
 
-    const gatedTwice = multiplied(y, postgate); // (1, D, T)
-    return linear(gatedTwice, p.outProjection, { from: "channels", residual }); // (1, T, D)
+    const gatedTwice = tape.tensor(postgate.shape, postgate.storage);
+    const gate = rowsOver(postgate);
+    gate.store(gatedTwice, gate.g.mul(gate.cell(y, { stride: positions }), gate.cell(postgate)));
+    gate.run();
+    return linear(gatedTwice, p.outProjection, { from: "channels", residual }); // (1, T/2, D)
   };
 
 /** Hyena on one token more; `turn` says which of two states are read, and which written. */
@@ -265,7 +277,7 @@ export class HyenaCache<M = unknown> {
     const { prompt } = await stage;
     this.#stage = await stage;
     this.#behind = 0;
-    const ids = new Uint32Array(positions);
+    const ids = new Uint32Array(positions / 2);
     ids.set(text);
     prompt.write("ids", ids);
     prompt.write("last", Uint32Array.of(text.length - 1));
@@ -277,14 +289,14 @@ export class HyenaCache<M = unknown> {
     const call = "HyenaCache";
     const c = { ...this.config, extends: true };
     const one = { shape: [1], storage: "uint32" } as const;
-    const whole = { ids: { shape: [1, positions], storage: "uint32" as const }, last: one };
+    const whole = { ids: { shape: [1, positions / 2], storage: "uint32" as const }, last: one };
     const prompt = await ModelProgram.compile(
       this.#model,
       whole,
       (p, { ids, last }) => {
-        const x = embedding(ids, p.embedding); // (1, T, D)
-        const mixed = blocks(x, p.blocks, c, promptMixer(positions, last)); // (1, T, D)
-        const end = embedding(last, mixed.reshape(positions, c.width)); // (1, D)
+        const x = embedding(ids, p.embedding); // (1, T/2, D)
+        const mixed = blocks(x, p.blocks, c, promptMixer(positions, last)); // (1, T/2, D)
+        const end = embedding(last, mixed.reshape(positions / 2, c.width)); // (1, D)
         return { logits: scores(end, p, c) };
       },
       {},

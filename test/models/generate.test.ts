@@ -1,7 +1,7 @@
 /** Generation token by token against forwards of the whole text, and against PyTorch's; hidden states; filters that end. */
 import { describe, expect, test } from "vitest";
 import { UnsupportedError } from "../../src/errors.ts";
-import { openEmbedder } from "../../src/models/embed.ts";
+import { HyenaEmbedder } from "../../src/models/embed.ts";
 import { drawToken, generate } from "../../src/models/generate.ts";
 import { HyenaCache } from "../../src/models/hyena-cache.ts";
 import {
@@ -207,7 +207,7 @@ describe("on one machine", () => {
     const [batch, length] = [2, 24];
     const tokens = Uint32Array.from({ length: batch * length }, (_, i) => (i * 7) % 10);
     const embedders = await Promise.all(
-      [false, true].map((mean) => openEmbedder(model, config, { batch, length, mean })),
+      [false, true].map((mean) => HyenaEmbedder.open(model, config, { batch, length, mean })),
     );
     const [hidden, mean] = await Promise.all(embedders.map((e) => e.embed(tokens)));
     const inputs = { ids: { shape: [batch, length], storage: "uint32" } } as const;

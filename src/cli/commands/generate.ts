@@ -1,7 +1,7 @@
 /** `flashfftconv generate` and `flashfftconv embed`: what a trained model writes, and what it makes of a text. */
 import { InvalidArgumentError } from "../../errors.ts";
 import { checkOutput, writeWhole } from "../../files/output.ts";
-import { openEmbedder } from "../../models/embed.ts";
+import { HyenaEmbedder } from "../../models/embed.ts";
 import { generate } from "../../models/generate.ts";
 import { HyenaCache } from "../../models/hyena-cache.ts";
 import { escaped, show } from "../../show.ts";
@@ -117,7 +117,7 @@ example:
     }
     const mean = !values.has("positions");
     context.progress.update("compiling");
-    const embedder = await openEmbedder(problem.model, config, { length, mean });
+    const embedder = await HyenaEmbedder.open(problem.model, config, { length, mean });
     const shape = mean ? [windows, config.width] : [windows, length, config.width];
     await writeWhole(output, values.call, context, async (write) => {
       await write(npyHeader("float32", shape));
