@@ -89,11 +89,11 @@ describe("the package", () => {
     }
   });
 
-  test("is small: two megabytes at most, and as much again of sources for whoever reads them", () => {
+  test("is small: three megabytes at most, and as much again of sources for whoever reads them", () => {
     const bytes = (of: readonly PackedFile[]) => of.reduce((sum, { size }) => sum + size, 0);
     const sources = files.filter(({ path }) => path.startsWith("src/") || path.endsWith(".map"));
-    expect(bytes(sources)).toBeLessThan(2 * 2 ** 20);
-    expect(bytes(files) - bytes(sources)).toBeLessThan(2 * 2 ** 20);
+    expect(bytes(sources)).toBeLessThan(3 * 2 ** 20);
+    expect(bytes(files) - bytes(sources)).toBeLessThan(3 * 2 ** 20);
   });
 
   test("has every file that its exports and its command name", () => {
