@@ -245,42 +245,6 @@ export class Graph {
     return this.#intern(`${op} ${a.id} ${b.id}`, (id) => ({ op, id, a, b }));
   }
 
-  /** A value of another graph in this one; `known` says what stands for nodes there, and learns of what is copied. */
-  copy(n: Node, known: Map<Node, Node>): Node {
-    const found = known.get(n);
-    if (found) return found;
-    const [a, b, c] = operands(n).map((m) => this.copy(m, known)) as [Node, Node, Node];
-    const made = this.#again(n, a, b, c);
-    known.set(n, made);
-    return made;
-  }
-
-  #again(n: Node, a: Node, b: Node, c: Node): Node {
-    switch (n.op) {
-      case "const":
-        return this.constant(n.value);
-      case "word":
-        return this.word(n.value);
-      case "load":
-        return this.load(n.at, n.format, n.first, n.last);
-      case "counter":
-        return this.counter(n.name, n.ahead, n.counts);
-      case "register":
-        return this.register(n.name);
-      case "fma":
-      case "fnma":
-      case "select":
-        return this[n.op](a, b, c);
-      case "low32":
-      case "high32":
-      case "low64":
-      case "high64":
-        return this.shuffle(n.op, a, b);
-      default:
-        return this[n.op](a, b);
-    }
-  }
-
   cadd(a: Complex, b: Complex): Complex {
     return { re: this.add(a.re, b.re), im: this.add(a.im, b.im) };
   }

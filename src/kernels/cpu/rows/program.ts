@@ -2,6 +2,7 @@
  * Row programs → functions for the CPU. Four columns are the lanes of a vector; what is the same for a row, or for all of them,
  * is computed ahead of the loops and held in registers. Sums over rows are those of the rows that a call is for.
  */
+import { copied } from "../../../math/copied.ts";
 import type { Node } from "../../../math/expr.ts";
 import { Graph, operands } from "../../../math/expr.ts";
 import type {
@@ -108,7 +109,7 @@ class RowsText {
     const wanted = valuesOf(this.#program, roots, most).filter((n) => !this.#ready.has(n));
     const g = new Graph();
     const known = this.#known(g);
-    const registers = wanted.map((n) => ({ name: `u${n.id}`, value: g.copy(n, known) }));
+    const registers = wanted.map((n) => ({ name: `u${n.id}`, value: copied(g, n, known) }));
     for (const n of wanted) this.#ready.add(n);
     return wanted.length > 0 ? [{ op: "block", stores: [], registers }] : [];
   }
@@ -153,7 +154,7 @@ class RowsText {
     const g = new Graph();
     const known = this.#known(g);
     const stores = results.map((o): Store => {
-      const value = g.copy(o.value, known);
+      const value = copied(g, o.value, known);
       if (o.how === "store") {
         const at = { pointer: this.#tensors.get(identity(o.operand))!, offset: 0 };
         return { at, format: "float32", value, first: 0, last: 1 };
@@ -216,7 +217,7 @@ class RowsText {
     const copies = Array.from({ length: vectors }, (_, v) => this.#known(g, v));
     const stores = copies.flatMap((known, v) =>
       outputs.map((o): Store => {
-        const value = g.copy(o.value, known);
+        const value = copied(g, o.value, known);
         const { dtype } = o.operand;
         const format = dtype === "float16" ? dtype : "float32";
         if (!isSum(o)) {
@@ -231,7 +232,7 @@ class RowsText {
     );
     const registers = own.map(({ name, op, value }) => {
       const values = copies.map((known) => {
-        const whole = g.copy(value, known);
+        const whole = copied(g, value, known);
         if (last === this.#lanes) return whole;
         const none = beginning(g, op);
         return g.shuffle("low64", g.shuffle("low32", whole, none), none);
