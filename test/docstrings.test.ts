@@ -5,6 +5,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import * as flashfftconv from "../src/index.ts";
+import * as models from "../src/models.ts";
+import * as nn from "../src/nn.ts";
 import { expectAsPromised, promised, runPrograms } from "./support/guides.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -23,8 +25,20 @@ const examples = readdirSync(join(root, "src"), { recursive: true, encoding: "ut
 
 /** An example with what it needs of the package. */
 function program(code: string): string {
-  const names = Object.keys(flashfftconv).filter((name) => new RegExp(`\\b${name}\\b`).test(code));
-  return `import { ${names.join(", ")} } from "flashfftconv";\n${code}`;
+  const from = (path: string, exported: object): string => {
+    const names = Object.keys(exported).filter(
+      (name) =>
+        new RegExp(`\\b${name}\\b`).test(code) &&
+        !new RegExp(`(?:const|let) [^=]*\\b${name}\\b`).test(code),
+    );
+    return names.length > 0 ? `import { ${names.join(", ")} } from "${path}";\n` : "";
+  };
+  const imports = [
+    from("flashfftconv", flashfftconv),
+    from("flashfftconv/nn", nn),
+    from("flashfftconv/models", models),
+  ];
+  return imports.join("") + code;
 }
 
 test("examples of docstrings print what they say", () => {
