@@ -8,10 +8,11 @@ import type { Running } from "../calls/cpu-threads.ts";
 import { inSteps } from "../calls/cpu-threads.ts";
 import type { RuntimeOptions } from "../calls/runtime.ts";
 import { FlashFFTConv } from "../conv/conv.ts";
-import { FlashDepthwiseConv1d } from "../depthwise/depthwise.ts";
 import { FlashHyenaProjections } from "../depthwise/projections.ts";
 import type { GatherProblem } from "../schedule/gather.ts";
 import type { CompiledSteps, ModelMachine, Region } from "./machine.ts";
+import type { Operator } from "./operators.ts";
+import { Operators } from "./operators.ts";
 import type { ConvolutionStep, FilterStep } from "./step.ts";
 import type { Step, TapeTensor } from "./tape.ts";
 
@@ -28,18 +29,14 @@ async function profiled(ready: readonly Ready[], rounds: number): Promise<readon
   return milliseconds;
 }
 
-/** An object whose calls steps make. */
-type Operator = FlashFFTConv | FlashHyenaProjections | FlashDepthwiseConv1d;
-
 /** The CPU for programs, in float32. */
 export class CpuMachine implements ModelMachine<Block> {
   readonly storage = "float32";
   readonly filtersAdd = false;
   readonly name: string;
-  readonly #options: RuntimeOptions;
   readonly #backend: CpuBackend;
   readonly #threads: number;
-  readonly #objects = new Map<string, Promise<Operator>>();
+  readonly #operators: Operators;
 
   /** @throws UnsupportedError for what the runtime lacks. */
   constructor(options: RuntimeOptions, call: string) {
@@ -47,7 +44,10 @@ export class CpuMachine implements ModelMachine<Block> {
     // Convolutions work on arrays of a memory that is shared where they lie; others they copy.
     this.#backend = lendingBackend(backend, call);
     this.#threads = threads;
-    this.#options = { ...options, backend: "cpu" };
+    this.#operators = new Operators({ ...options, backend: "cpu" }, (object) => {
+      // An object that lends arrays moves to the memory that is lent.
+      if (object instanceof FlashFFTConv) object.allocateInput(1, 1);
+    });
     this.name = `cpu: ${this.#backend.settings.instructions}, ${threads} thread(s)`;
     this.#backend.retain(this);
   }
@@ -148,42 +148,13 @@ export class CpuMachine implements ModelMachine<Block> {
     addresses: Readonly<Record<string, number>>,
     call: string,
   ): Promise<Ready> {
-    const object = await this.#object(work, call);
+    const object = await this.#operators.get(work, call);
     const given = new CallArrays(this.#backend, reads, writes, addresses);
     return () => given.run((arrays) => callOf(object, work, arrays));
   }
 
-  /** The object of convolutions of the same lengths, at home in this memory. */
-  #object(work: ConvolutionStep | FilterStep, call: string): Promise<Operator> {
-    const { kind, length, kernelLength, channels } = work;
-    const make = async (): Promise<Operator> => {
-      const options = { ...this.#options, kernelLength };
-      if (work.kind === "convolution") {
-        const { mode, frequencies } = work;
-        const what = { length, mode, ...(frequencies && { frequencies }) };
-        const conv = await FlashFFTConv.createFor({ ...options, ...what }, call);
-        // An object that lends arrays moves to the memory that is lent.
-        conv.allocateInput(1, 1);
-        return conv;
-      }
-      if (work.kind === "filter") return FlashDepthwiseConv1d.create({ ...options, channels });
-      const { pregate = "second" } = work;
-      return FlashHyenaProjections.create({ ...options, channels, pregate });
-    };
-    const own =
-      work.kind === "convolution"
-        ? [length, work.mode, work.frequencies]
-        : [channels, work.pregate];
-    const key = JSON.stringify([kind, kernelLength, ...own]);
-    const object = this.#objects.get(key) ?? make();
-    this.#objects.set(key, object);
-    object.catch(() => this.#objects.delete(key));
-    return object;
-  }
-
   dispose(): void {
-    for (const made of this.#objects.values()) void made.then((object) => object.dispose());
-    this.#objects.clear();
+    this.#operators.dispose();
     this.#backend.release(this);
   }
 }

@@ -4,15 +4,13 @@ import type { CommandTarget } from "../backend/webgpu/compiled.ts";
 import type { WebGpuBackend } from "../backend/webgpu/device.ts";
 import { backendFor } from "../calls/gpu-open.ts";
 import type { GpuRecorder } from "../calls/recorder.ts";
-import { FlashFFTConv } from "../conv/conv.ts";
-import { FlashDepthwiseConv1d } from "../depthwise/depthwise.ts";
-import { FlashHyenaProjections } from "../depthwise/projections.ts";
 import type { GpuDevice } from "../gpu.ts";
 import { gatherSchedule } from "../schedule/gather.ts";
 import { productSchedule } from "../schedule/product.ts";
 import { rowSchedule } from "../schedule/rows.ts";
 import type { GpuLimits, Schedule } from "../schedule/schedule.ts";
 import type { CompiledSteps, ModelMachine, Region } from "./machine.ts";
+import { Operators } from "./operators.ts";
 import type { ConvolutionStep, FilterStep, StepWork } from "./step.ts";
 import type { Step, TapeTensor } from "./tape.ts";
 
@@ -33,7 +31,6 @@ type Recorded = Pick<BoundSchedule<CommandTarget>, "dispatches" | "encode">;
 /** An object whose calls can be recorded. */
 interface Recordable {
   recorder(way: "forward" | "backward", options: object): Promise<GpuRecorder>;
-  dispose(): void;
 }
 
 function scheduleOf(work: ScheduledWork, limits: GpuLimits): Schedule<string> {
@@ -53,9 +50,8 @@ export class GpuMachine implements ModelMachine<GPUBuffer> {
   readonly filtersAdd = true;
   readonly storage: "float32" | "float16";
   readonly #backend: WebGpuBackend;
-  readonly #device: GpuDevice | undefined;
   readonly #compiled = new Map<string, Promise<Bindable>>();
-  readonly #objects = new Map<string, Promise<Recordable>>();
+  readonly #operators: Operators;
 
   private constructor(
     backend: WebGpuBackend,
@@ -63,7 +59,7 @@ export class GpuMachine implements ModelMachine<GPUBuffer> {
     storage: "float32" | "float16",
   ) {
     this.#backend = backend;
-    this.#device = device;
+    this.#operators = new Operators(device ? { device } : { backend: "webgpu" });
     this.storage = storage;
   }
 
@@ -151,13 +147,13 @@ export class GpuMachine implements ModelMachine<GPUBuffer> {
     switch (work.kind) {
       case "convolution": {
         const { way, batch, channels, pregate, postgate } = work;
-        const conv = await this.#object(work, call);
+        const conv = (await this.#operators.get(work, call)) as Recordable;
         return conv.recorder(way, { batch, channels, pregate, postgate });
       }
       case "filter":
       case "projections": {
         const { way, batch, length, bias } = work;
-        const filter = await this.#object(work, call);
+        const filter = (await this.#operators.get(work, call)) as Recordable;
         return filter.recorder(way, {
           batch,
           length,
@@ -172,36 +168,8 @@ export class GpuMachine implements ModelMachine<GPUBuffer> {
     }
   }
 
-  /** The object whose calls a step records: one for all steps of the same filter lengths. */
-  #object(work: ConvolutionStep | FilterStep, call: string): Promise<Recordable> {
-    const { kind, length, kernelLength, dtype, channels } = work;
-    const where = this.#device ? { device: this.#device } : { backend: "webgpu" as const };
-    const make = async (): Promise<Recordable> => {
-      if (work.kind === "convolution") {
-        const { mode, frequencies } = work;
-        const kept = frequencies && { frequencies };
-        const options = { length, kernelLength, mode, dtype, ...kept, ...where };
-        return (await FlashFFTConv.createFor(options, call)) as Recordable;
-      }
-      const options = { channels, kernelLength, dtype, padding: "causal" as const, ...where };
-      if (work.kind === "filter") return (await FlashDepthwiseConv1d.create(options)) as Recordable;
-      const { pregate = "second" } = work;
-      return (await FlashHyenaProjections.create({ ...options, pregate })) as Recordable;
-    };
-    const own =
-      work.kind === "convolution"
-        ? [length, work.mode, work.frequencies]
-        : [channels, work.pregate];
-    const key = JSON.stringify([kind, kernelLength, dtype, ...own]);
-    const object = this.#objects.get(key) ?? make();
-    this.#objects.set(key, object);
-    object.catch(() => this.#objects.delete(key));
-    return object;
-  }
-
   dispose(): void {
-    for (const made of this.#objects.values()) void made.then((object) => object.dispose());
-    this.#objects.clear();
+    this.#operators.dispose();
     this.#compiled.clear();
   }
 }

@@ -25,12 +25,12 @@ export interface MachineOptions extends RuntimeOptions {
 export async function openMachine(options: MachineOptions = {}): Promise<ModelMachine> {
   const call = "openMachine";
   checkNames(options, ["precision"], call, "Pass { backend, precision, … }, or nothing.");
-  const { precision = "float32", device } = options;
+  const { precision = "float32", ...runtime } = options;
   oneOf(call, "precision", precision, ["float32", "mixed"]);
   const { gpu } = checkRuntime(options, call);
   if (gpu) {
     const { GpuMachine } = await import("./gpu-machine.ts");
-    return GpuMachine.open(device, precision === "mixed" ? "float16" : "float32", call);
+    return GpuMachine.open(runtime.device, precision === "mixed" ? "float16" : "float32", call);
   }
   if (precision === "mixed") {
     throw new UnsupportedError({
@@ -41,5 +41,5 @@ export async function openMachine(options: MachineOptions = {}): Promise<ModelMa
     });
   }
   const { CpuMachine } = await import("./cpu-machine.ts");
-  return new CpuMachine(options, call);
+  return new CpuMachine(runtime, call);
 }
